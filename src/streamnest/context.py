@@ -1,0 +1,112 @@
+"""How much past and future attention may see: milliseconds to encoder frames, and the masks that follow.
+
+Attention works on encoder frames. A context given in 10 ms feature frames would silently mean 4 or 8 times as much, so
+configs speak milliseconds and a value that is no whole number of frames is refused (DESIGN: presets).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamnest.errors import UserError
+
+STYLES = ("chunked", "regular")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Attention context in encoder frames; `None` is unlimited.
+
+    `chunked`: frames come in chunks of `right + 1`; a frame sees to the end of its own chunk and `left` frames (whole
+    chunks) before that chunk. The look-ahead does not grow with depth.
+    `regular`: frame i sees `[i - left, i + right]` in each layer, so the look-ahead grows by `right` a layer.
+
+    Attributes:
+        left: frames of past before the chunk (chunked) or before the frame (regular).
+        right: frames of future, at most.
+        style: "chunked" or "regular".
+    """
+
+    left: int | None = None
+    right: int | None = None
+    style: str = "chunked"
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise UserError(f"encoder.style={self.style!r} is unknown: choose one of {', '.join(STYLES)}")
+        if self.left is not None and self.chunk is not None and self.left % self.chunk:
+            low = self.left // self.chunk * self.chunk
+            raise UserError(
+                f"a left context of {self.left} encoder frames is no whole number of chunks of {self.chunk} frames: "
+                f"the nearest are {low} and {low + self.chunk} frames"
+            )
+
+    @property
+    def chunk(self) -> int | None:
+        """Encoder frames that become available together; None is the whole utterance."""
+        if self.right is None:
+            return None
+        return self.right + 1 if self.style == "chunked" else 1
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether every frame sees every other one."""
+        return self.left is None and self.right is None
+
+    @staticmethod
+    def from_ms(left_ms: float | None, right_ms: float | None, frame_ms: float, style: str = "chunked") -> Context:
+        """Resolves milliseconds; raises `UserError` naming the nearest legal values when they do not fit."""
+        left = _whole_frames("left_context_ms", left_ms, frame_ms)
+        right = _whole_frames("right_context_ms", right_ms, frame_ms)
+        return Context(left, right, style)
+
+    def last_visible(self, frame: int) -> int | None:
+        """The latest frame that `frame` sees through one attention layer; None is the end of the utterance."""
+        if self.right is None:
+            return None
+        if self.style == "regular":
+            return frame + self.right
+        return (frame // (self.right + 1) + 1) * (self.right + 1) - 1
+
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Which keys each query may see.
+
+        Args:
+            queries: absolute frame numbers `(..., Tq)`.
+            keys: absolute frame numbers `(..., Tk)`.
+
+        Returns:
+            Boolean `(..., Tq, Tk)`.
+        """
+        if self.style == "chunked" and self.right is not None:
+            unit = self.right + 1
+            distance = (queries // unit).unsqueeze(-1) - (keys // unit).unsqueeze(-2)
+            left, right = (None if self.left is None else self.left // unit), 0
+        else:
+            distance = queries.unsqueeze(-1) - keys.unsqueeze(-2)
+            left, right = self.left, self.right  # type: ignore[assignment]
+        mask = torch.ones_like(distance, dtype=torch.bool)
+        if right is not None:
+            mask &= distance >= -right
+        if left is not None:
+            mask &= distance <= left
+        return mask
+
+
+def _whole_frames(name: str, milliseconds: float | None, frame_ms: float) -> int | None:
+    if milliseconds is None:
+        return None
+    if milliseconds < 0:
+        raise UserError(f"encoder.{name}={milliseconds:g} is negative: give milliseconds from 0, or null for unlimited")
+    frames = milliseconds / frame_ms
+    if abs(frames - round(frames)) > 1e-6:
+        low = int(frames) * frame_ms
+        raise UserError(
+            f"encoder.{name}={milliseconds:g} ms is no whole number of encoder frames of {frame_ms:g} ms: "
+            f"the nearest legal values are {low:g} and {low + frame_ms:g} ms "
+            f"(or change encoder.subsampling_factor)"
+        )
+    return round(frames)

@@ -1,0 +1,76 @@
+"""One Conformer block: half feed-forward, attention, convolution, half feed-forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamnest.encoder.attention import AttentionState, RelativeAttention
+from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.dropout import Dropout
+
+
+class BlockState(NamedTuple):
+    """What a block remembers of its past."""
+
+    attention: AttentionState
+    convolution: Tensor
+
+
+class FeedForward(nn.Module):
+    """Linear, SiLU, dropout, linear: `(B, T, d)` -> `(B, T, d)`."""
+
+    def __init__(self, d_model: int, d_hidden: int, dropout: float, bias: bool = True) -> None:
+        super().__init__()
+        self.expand = nn.Linear(d_model, d_hidden, bias=bias)
+        self.contract = nn.Linear(d_hidden, d_model, bias=bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms each frame by itself."""
+        return self.contract(self.dropout(F.silu(self.expand(x))))
+
+
+class ConformerBlock(nn.Module):
+    """The block of Gulati et al. 2020 with pre-norm residuals, `(B, T, d)` -> `(B, T, d)`; stride 1.
+
+    Args:
+        d_model: width.
+        d_hidden: width inside the feed-forward modules.
+        attention: the attention module.
+        convolution: the convolution module.
+        dropout: of each residual branch and inside the feed-forward modules.
+        bias: of the feed-forward modules.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        attention: RelativeAttention,
+        convolution: ConvolutionModule,
+        dropout: float,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm_in, self.feed_forward_in = nn.LayerNorm(d_model), FeedForward(d_model, d_hidden, dropout, bias)
+        self.norm_attention, self.attention = nn.LayerNorm(d_model), attention
+        self.norm_convolution, self.convolution = nn.LayerNorm(d_model), convolution
+        self.norm_ff_out, self.feed_forward_out = nn.LayerNorm(d_model), FeedForward(d_model, d_hidden, dropout, bias)
+        self.norm_out = nn.LayerNorm(d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, valid: Tensor | None, state: BlockState | None = None
+    ) -> tuple[Tensor, BlockState]:
+        """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments."""
+        attention_state, convolution_state = state or (None, None)
+        x = x + 0.5 * self.dropout(self.feed_forward_in(self.norm_in(x)))
+        heard, attention_state = self.attention(self.norm_attention(x), positions, mask, attention_state)
+        x = x + self.dropout(heard)
+        local, convolution_state = self.convolution(self.norm_convolution(x), valid, convolution_state)
+        x = x + self.dropout(local)
+        x = x + 0.5 * self.dropout(self.feed_forward_out(self.norm_ff_out(x)))
+        return self.norm_out(x), BlockState(attention_state, convolution_state)

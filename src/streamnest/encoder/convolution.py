@@ -1,0 +1,71 @@
+"""The convolution module of the Conformer, causal or symmetric."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamnest.errors import UserError
+
+PADDINGS = ("causal", "symmetric")
+NORMS = ("layer_norm", "batch_norm")
+
+
+class ConvolutionModule(nn.Module):
+    """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, "Conformer", 2.2): `(B, T, d)` -> `(B, T, d)`.
+
+    Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). `batch_norm` uses statistics over
+    time while training, so it leaks the future then; `layer_norm` sees one frame.
+
+    Args:
+        d_model: width.
+        kernel_size: taps of the depthwise convolution, in encoder frames.
+        padding: "causal" or "symmetric".
+        norm: "layer_norm" or "batch_norm".
+        bias: of the convolutions.
+
+    Raises:
+        UserError: for an unknown padding or norm, or an even kernel with symmetric padding.
+    """
+
+    def __init__(
+        self, d_model: int, kernel_size: int = 9, padding: str = "causal", norm: str = "layer_norm", bias: bool = True
+    ) -> None:
+        super().__init__()
+        if padding not in PADDINGS:
+            raise UserError(f"encoder.conv_padding={padding!r} is unknown: choose one of {', '.join(PADDINGS)}")
+        if norm not in NORMS:
+            raise UserError(f"encoder.conv_norm={norm!r} is unknown: choose one of {', '.join(NORMS)}")
+        if padding == "symmetric" and kernel_size % 2 == 0:
+            raise UserError(f"encoder.conv_kernel_size={kernel_size} is even: symmetric padding needs an odd one")
+        self.lookahead = (kernel_size - 1) // 2 if padding == "symmetric" else 0
+        self.past = kernel_size - 1 - self.lookahead
+        self.pointwise_in = nn.Linear(d_model, 2 * d_model, bias=bias)
+        self.depthwise = nn.Conv1d(d_model, d_model, kernel_size, groups=d_model, bias=bias)
+        self.norm = nn.LayerNorm(d_model) if norm == "layer_norm" else nn.BatchNorm1d(d_model)
+        self.pointwise_out = nn.Linear(d_model, d_model, bias=bias)
+
+    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Convolves.
+
+        Args:
+            x: `(B, T, d)`.
+            valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None is all valid.
+            state: the `(B, past, d)` frames before x; None is silence (zeros).
+
+        Returns:
+            `(B, T, d)` and the state for the frames after x.
+        """
+        x = F.glu(self.pointwise_in(x), dim=-1)
+        if valid is not None:
+            x = x * valid
+        before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
+        x = torch.cat([before, x], dim=1)
+        kept = x[:, x.shape[1] - self.past :]
+        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)))
+        x = self.norm(x) if isinstance(self.norm, nn.LayerNorm) else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return self.pointwise_out(F.silu(x)), kept
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        return self.depthwise(x.transpose(1, 2)).transpose(1, 2)

@@ -1,0 +1,222 @@
+"""The encoder: stem, positions, masks, blocks; and its streaming step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from streamnest.context import Context
+from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
+from streamnest.encoder.block import BlockState, ConformerBlock
+from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.subsampling import Subsampling
+from streamnest.errors import UserError
+
+
+@dataclass
+class EncoderConfig:
+    """Schema of the `encoder` group; see `FastConformer` and the presets in `configs/encoder`."""
+
+    _target_: str = "streamnest.encoder.FastConformer"
+    num_mels: int = 80
+    hop_ms: float = 10.0
+    subsampling_factor: int = 4
+    stem: str = "aligned"
+    stem_channels: int = 256
+    d_model: int = 256
+    num_layers: int = 8
+    num_heads: int = 4
+    ff_expansion: int = 4
+    left_context_ms: float | None = None
+    right_context_ms: float | None = None
+    style: str = "chunked"
+    conv_kernel_size: int = 9
+    conv_padding: str = "causal"
+    conv_norm: str = "layer_norm"
+    bias: bool = True
+    scale_input: bool = True
+    dropout: float = 0.1
+    dropout_input: float = 0.1
+    dropout_attention: float = 0.1
+    normalize: str = "global"
+    allow_future_leak: bool = False
+
+
+class EncoderState(NamedTuple):
+    """Everything a stream remembers between steps; rows of the batch are independent streams.
+
+    Attributes:
+        stem: the past of each stage of the stem.
+        blocks: the past of each block.
+        position: `(B,)` encoder frames emitted so far.
+    """
+
+    stem: tuple[Tensor, ...]
+    blocks: tuple[BlockState, ...]
+    position: Tensor
+
+
+class FastConformer(nn.Module):
+    """FastConformer (Rekesh et al. 2023) with limited context, `(B, num_mels, T)` -> `(B, T', d_model)`.
+
+    Stride: `subsampling_factor` feature frames, `frame_ms` milliseconds. Look-ahead: see `streamnest.latency`.
+    Padding and neighbours in the batch change nothing; output frames past a row's length mean nothing.
+
+    Args:
+        num_mels: bands of the input.
+        hop_ms: milliseconds between feature frames.
+        subsampling_factor: feature frames per encoder frame.
+        stem: "aligned" or "shifted", see `Subsampling`.
+        stem_channels: of the stem.
+        d_model: width.
+        num_layers: blocks.
+        num_heads: attention heads; divides `d_model`.
+        ff_expansion: feed-forward width over `d_model`.
+        left_context_ms: attention to the past; None is unlimited.
+        right_context_ms: attention to the future; None is unlimited.
+        style: "chunked" or "regular", see `Context`.
+        conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
+        conv_padding: "causal" or "symmetric".
+        conv_norm: "layer_norm" or "batch_norm".
+        bias: of linear and convolution layers inside the blocks.
+        scale_input: multiply the stem's output by sqrt(d_model).
+        dropout: of the blocks.
+        dropout_input: after the stem.
+        dropout_attention: of attention weights.
+        normalize: how features are normalised before they come here; kept for the latency contract.
+        allow_future_leak: kept for the latency contract.
+
+    Raises:
+        UserError: for contexts that are no whole number of frames and for sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        num_mels: int = 80,
+        hop_ms: float = 10.0,
+        subsampling_factor: int = 4,
+        stem: str = "aligned",
+        stem_channels: int = 256,
+        d_model: int = 256,
+        num_layers: int = 8,
+        num_heads: int = 4,
+        ff_expansion: int = 4,
+        left_context_ms: float | None = None,
+        right_context_ms: float | None = None,
+        style: str = "chunked",
+        conv_kernel_size: int = 9,
+        conv_padding: str = "causal",
+        conv_norm: str = "layer_norm",
+        bias: bool = True,
+        scale_input: bool = True,
+        dropout: float = 0.1,
+        dropout_input: float = 0.1,
+        dropout_attention: float = 0.1,
+        normalize: str = "global",
+        allow_future_leak: bool = False,
+    ) -> None:
+        super().__init__()
+        if d_model % num_heads or d_model % 2:
+            raise UserError(f"size.d_model={d_model} must be even and a multiple of size.num_heads={num_heads}")
+        self.num_mels, self.frame_ms = num_mels, hop_ms * subsampling_factor
+        self.d_model, self.normalize, self.allow_future_leak = d_model, normalize, allow_future_leak
+        self.context = Context.from_ms(left_context_ms, right_context_ms, self.frame_ms, style)
+        self.scale = math.sqrt(d_model) if scale_input else 1.0
+        self.stem = Subsampling(num_mels, subsampling_factor, stem_channels, d_model, stem)
+        self.dropout = Dropout(dropout_input)
+        self.blocks = nn.ModuleList(
+            ConformerBlock(
+                d_model,
+                ff_expansion * d_model,
+                RelativeAttention(d_model, num_heads, dropout_attention, bias),
+                ConvolutionModule(d_model, conv_kernel_size, conv_padding, conv_norm, bias),
+                dropout,
+                bias,
+            )
+            for _ in range(num_layers)
+        )
+
+    @property
+    def target_shift(self) -> int:
+        """Encoder frames by which the output that has heard block t comes after frame t (shifted stem: one)."""
+        return -(self.stem.lookahead // self.stem.factor)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes whole utterances.
+
+        Args:
+            features: `(B, num_mels, T)`; frames past each row's length are not read.
+            lengths: `(B,)` feature frames.
+
+        Returns:
+            `(B, T', d_model)` and valid encoder frames `(B,)`.
+        """
+        heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
+        x, lengths, _ = self.stem(self._checked(features) * heard[:, None], lengths)
+        time = torch.arange(x.shape[1], device=x.device)
+        valid = time < lengths[:, None]
+        mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
+        x, _ = self._blocks(x, mask[:, None], valid[..., None], None)
+        return x, lengths
+
+    def init_state(self, batch: int) -> EncoderState:
+        """The state of `batch` streams that have heard nothing yet.
+
+        Raises:
+            UserError: for contexts that cannot stream: unlimited, or a look-ahead that is not a chunk's.
+        """
+        left, right = self.context.left, self.context.right
+        if left is None or right is None or (self.context.style == "regular" and right):
+            raise UserError("this context cannot stream: set encoder.left_context_ms, and a chunked right context")
+        weight, block = self.stem.out.weight, self.blocks[0]
+        cache = weight.new_zeros(batch, block.attention.num_heads, left, block.attention.d_head)
+        past = weight.new_zeros(batch, block.convolution.past, self.d_model)
+        blocks = tuple(BlockState(AttentionState(cache, cache), past) for _ in self.blocks)
+        return EncoderState(self.stem.init_state(batch), blocks, torch.zeros(batch, dtype=torch.long, device=weight.device))
+
+    def step(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Encodes the next chunk of streams, with the arithmetic of `forward`.
+
+        Args:
+            features: `(B, num_mels, n * chunk * subsampling_factor)`: whole chunks.
+            state: from `init_state` or the previous step.
+
+        Returns:
+            `(B, n * chunk, d_model)` and the next state.
+        """
+        lengths = torch.full((len(features),), features.shape[-1], device=features.device)
+        x, _, stem = self.stem(self._checked(features), lengths, state.stem)
+        left, frames = self.context.left or 0, x.shape[1]
+        queries = state.position[:, None] + torch.arange(frames, device=x.device)
+        keys = state.position[:, None] + torch.arange(-left, frames, device=x.device)
+        mask = self.context.visible(queries, keys) & (keys >= 0)[:, None, :]
+        x, blocks = self._blocks(x, mask[:, None], None, state.blocks)
+        return x, EncoderState(stem, tuple(_trim(block, left) for block in blocks), state.position + frames)
+
+    def _blocks(
+        self, x: Tensor, mask: Tensor | None, valid: Tensor | None, states: tuple[BlockState, ...] | None
+    ) -> tuple[Tensor, list[BlockState]]:
+        x = self.dropout(x * self.scale)
+        keys = x.shape[1] + (states[0].attention.keys.shape[2] if states else 0)
+        positions = relative_positions(x.shape[1], keys, self.d_model, x)
+        after = []
+        for index, block in enumerate(self.blocks):
+            x, state = block(x, positions, mask, valid, states[index] if states else None)
+            after.append(state)
+        return x, after
+
+    def _checked(self, features: Tensor) -> Tensor:
+        if features.ndim != 3 or features.shape[1] != self.num_mels:
+            raise UserError(f"the encoder takes (B, {self.num_mels}, T) features, got {tuple(features.shape)}")
+        return features
+
+
+def _trim(state: BlockState, left: int) -> BlockState:
+    keys, values = state.attention
+    start = keys.shape[2] - left
+    return BlockState(AttentionState(keys[:, :, start:], values[:, :, start:]), state.convolution)

@@ -1,0 +1,138 @@
+"""The stem: log-mel frames to encoder frames by strided depthwise-separable convolutions.
+
+Layout inside is channels-last, `(B, T, F, C)`: the pointwise convolutions are then plain matrix products, and the
+first convolution, which has one input channel, a product with nine taps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamnest.errors import UserError
+
+SCHEMES = ("aligned", "shifted")
+
+
+class _Padding(NamedTuple):
+    past: int
+    future: int
+    low: int
+    high: int
+
+
+class Subsampling(nn.Module):
+    """Depthwise-striding stem of FastConformer (Rekesh et al. 2023, section 3), `(B, num_mels, T)` -> `(B, T', d)`.
+
+    Kernel 3, stride 2 in time and frequency, `log2(factor)` stages. Stride: `factor` feature frames.
+
+    `aligned` pads one frame of past per stage: output t sees feature frames `.. factor * t + factor - 1`, its own block
+    and no more. Weights and function are those of the symmetric-padded stem, except after the last frame.
+    `shifted` pads two of past and one of future, in frequency too: output t sees `.. factor * t`; it exists to run
+    checkpoints trained that way, and has one output more, of which the last is not final.
+
+    Args:
+        num_mels: bands.
+        factor: 2, 4, 8, ...
+        channels: of the convolutions.
+        d_model: of the output.
+        scheme: "aligned" or "shifted".
+
+    Raises:
+        UserError: for a factor that is no power of two, or an unknown scheme.
+    """
+
+    def __init__(self, num_mels: int, factor: int, channels: int, d_model: int, scheme: str = "aligned") -> None:
+        super().__init__()
+        if factor < 2 or factor & (factor - 1):
+            raise UserError(f"encoder.subsampling_factor={factor} is not possible: use a power of two such as 4 or 8")
+        if scheme not in SCHEMES:
+            raise UserError(f"encoder.stem={scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
+        self.factor, self.scheme, self.num_mels = factor, scheme, num_mels
+        self.padding = _Padding(1, 0, 1, 1) if scheme == "aligned" else _Padding(2, 1, 2, 1)
+        stages = factor.bit_length() - 1
+        bands = num_mels
+        for _ in range(stages):
+            bands = (bands + self.padding.low + self.padding.high - 3) // 2 + 1
+        self.first = nn.Conv2d(1, channels, 3, stride=2)
+        self.depthwise = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, stride=2, groups=channels) for _ in range(1, stages)
+        )
+        self.pointwise = nn.ModuleList(nn.Linear(channels, channels) for _ in range(1, stages))
+        self.out = nn.Linear(bands * channels, d_model)
+
+    @property
+    def lookahead(self) -> int:
+        """Feature frames past the end of its block that an output sees; negative where it sees less than its block."""
+        return 0 if self.scheme == "aligned" else -(self.factor - 1)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Encoder frames for feature frames; an incomplete last block counts (aligned)."""
+        for _ in range(len(self.depthwise) + 1):
+            lengths = (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
+        return lengths
+
+    def init_state(self, batch: int) -> tuple[Tensor, ...]:
+        """The past of each stage at the start of a stream: zeros `(B, past, bands, channels)`."""
+        weight, bands, states = self.out.weight, self.num_mels, []
+        for stage in range(len(self.depthwise) + 1):
+            channels = 1 if stage == 0 else self.first.out_channels
+            states.append(weight.new_zeros(batch, self.padding.past, bands, channels))
+            bands = (bands + self.padding.low + self.padding.high - 3) // 2 + 1
+        return tuple(states)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Subsamples features.
+
+        Args:
+            features: `(B, num_mels, T)`, zero past each row's length.
+            lengths: `(B,)` feature frames.
+            state: from `init_state` or the previous call; with a state `T` must be a multiple of `factor`, and only
+                the aligned scheme can go on from it.
+
+        Returns:
+            `(B, T', d_model)`, lengths `(B,)` in encoder frames, and the next state.
+        """
+        past = state or self.init_state(len(features))
+        x = features.transpose(1, 2).unsqueeze(-1)
+        x, lengths, kept = self._first(x, lengths, past[0])
+        states = [kept]
+        for depthwise, pointwise, before in zip(self.depthwise, self.pointwise, past[1:], strict=True):
+            padded, kept = self._pad(x, before)
+            x = depthwise(padded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            lengths = self._halve(lengths)
+            x = _zero_past(F.relu(pointwise(x), inplace=True), lengths)
+            states.append(kept)
+        return self.out(x.flatten(2)), lengths, tuple(states)
+
+    def _first(self, x: Tensor, lengths: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
+        # largest activation of the network.
+        padded, kept = self._pad(x, past)
+        patches = padded.squeeze(-1).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
+        lengths = self._halve(lengths)
+        patches = _zero_past(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), lengths)
+        weight = torch.cat([self.first.weight.flatten(1), self.first.bias[:, None]], dim=1)  # type: ignore[index]
+        return F.relu(F.linear(patches, weight), inplace=True), lengths, kept
+
+    def _pad(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepends the past, pads frequency and future; returns the padded input and the past for the next call."""
+        x = torch.cat([past.to(x.dtype), x], dim=1)
+        kept = x[:, -self.padding.past :]
+        # An odd number of frames leaves the last block incomplete: one zero frame completes it (aligned).
+        future = self.padding.future or (x.shape[1] - self.padding.past) % 2
+        return F.pad(x, (0, 0, self.padding.low, self.padding.high, 0, future)), kept
+
+    def _halve(self, lengths: Tensor) -> Tensor:
+        return (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
+
+
+def _zero_past(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zeroes frames past the length: `(B, T, F, C)`; without ragged rows the tensor is returned as it is."""
+    time = torch.arange(x.shape[1], device=x.device)
+    return x * (time < lengths[:, None])[:, :, None, None]

@@ -1,0 +1,138 @@
+"""Waveform to log-mel features, and the normalisation of features.
+
+Feature frame t is centred on sample `hop * t`, so it needs half a window (12.5 ms) past its centre and reaches
+2.5 ms past the 10 ms of audio that it stands for. That is the whole look-ahead of the front end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from streamnest.errors import UserError
+from streamnest.randomness import fold_keys, normal, random_keys
+
+_LOG_GUARD = 2.0**-24
+_DITHER_STREAM = 0xD17E
+
+
+@dataclass
+class FrontendConfig:
+    """Schema of the `frontend` node."""
+
+    _target_: str = "streamnest.frontend.LogMel"
+    sample_rate: int = 16000
+    num_mels: int = 80
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    n_fft: int = 512
+    preemphasis: float = 0.97
+    dither: float = 1e-5
+
+
+class LogMel(nn.Module):
+    """Log-mel filter bank, `(B, N)` samples -> `(B, num_mels, T)` with `T = N // hop`.
+
+    Pre-emphasis, symmetric Hann window, power spectrum, Slaney mel scale, `log(x + 2^-24)`: the values of the NEST
+    front end. Frames are cut from the zero-padded signal and multiplied with a short-time DFT, without a centred STFT
+    of the whole utterance, so that a stream of samples gives the same frames.
+
+    Stride: `hop_ms`. Look-ahead: `lookahead_samples` past the end of the frame's own hop.
+
+    Args:
+        sample_rate: samples per second.
+        num_mels: bands.
+        window_ms: length of the analysis window.
+        hop_ms: stride.
+        n_fft: DFT size; the window is zero-padded to it.
+        preemphasis: coefficient of `y[n] = x[n] - c x[n-1]`; the first sample is kept.
+        dither: standard deviation of the noise added while training. It keeps digital silence off the log guard.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        num_mels: int = 80,
+        window_ms: float = 25.0,
+        hop_ms: float = 10.0,
+        n_fft: int = 512,
+        preemphasis: float = 0.97,
+        dither: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.sample_rate, self.num_mels, self.n_fft = sample_rate, num_mels, n_fft
+        self.hop = round(hop_ms * sample_rate / 1000)
+        self.preemphasis, self.dither = preemphasis, dither
+        window_length = round(window_ms * sample_rate / 1000)
+        if window_length > n_fft:
+            raise UserError(f"frontend.window_ms={window_ms:g} is {window_length} samples, longer than n_fft={n_fft}")
+        bank = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, "slaney", "slaney")
+        self.register_buffer("window", torch.hann_window(window_length, periodic=False), persistent=False)
+        self.register_buffer("filterbank", bank, persistent=False)
+
+    @property
+    def hop_ms(self) -> float:
+        """Milliseconds from one feature frame to the next."""
+        return 1000.0 * self.hop / self.sample_rate
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples after the frame's own hop that change it. The Hann window ends in a zero, which does not count."""
+        taps = int(self.window.nonzero().max()) + 1
+        return taps - len(self.window) // 2 - self.hop
+
+    @property
+    def window_overhang_ms(self) -> float:
+        """Milliseconds to wait after a hop has ended until the window over it is complete."""
+        return 1000.0 * (len(self.window) - len(self.window) // 2 - self.hop) / self.sample_rate
+
+    def num_frames(self, samples: Tensor) -> Tensor:
+        """Valid feature frames for a number of samples: those whose own hop is complete."""
+        return samples // self.hop
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor, lengths: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Computes features; the caller's tensor is never written to.
+
+        Args:
+            audio: `(B, N)` samples in [-1, 1].
+            lengths: `(B,)` valid samples.
+            keys: `(B,)` random keys of the dither; only used while training.
+
+        Returns:
+            Log-mel `(B, num_mels, T)`, zero past each row's length, and valid frames `(B,)`.
+        """
+        audio = self._zero_past(self._emphasise(self._dithered(audio.float(), keys)), lengths)
+        half = len(self.window) // 2
+        frames = F.pad(audio, (half, half)).unfold(-1, len(self.window), self.hop)[:, : audio.shape[-1] // self.hop]
+        features = self.from_frames(frames).transpose(1, 2)
+        num_frames = self.num_frames(lengths)
+        return self._zero_past(features, num_frames), num_frames
+
+    def from_frames(self, frames: Tensor) -> Tensor:
+        """Windowed spectra of pre-emphasised frames: `(..., window)` -> `(..., num_mels)`."""
+        with torch.autocast(frames.device.type, enabled=False):
+            spectrum = torch.fft.rfft(frames * self.window, self.n_fft)
+            power = torch.view_as_real(spectrum).square().sum(-1)
+            return torch.log(power @ self.filterbank + _LOG_GUARD)
+
+    def _emphasise(self, audio: Tensor) -> Tensor:
+        return torch.cat([audio[:, :1], audio[:, 1:] - self.preemphasis * audio[:, :-1]], dim=1)
+
+    def _dithered(self, audio: Tensor, keys: Tensor | None) -> Tensor:
+        if not self.training or self.dither == 0.0:
+            return audio
+        keys = random_keys(len(audio), audio.device) if keys is None else keys
+        return audio + self.dither * normal(fold_keys(keys, _DITHER_STREAM), audio.shape[1])
+
+    @staticmethod
+    def _zero_past(x: Tensor, lengths: Tensor) -> Tensor:
+        valid = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+        return x * (valid if x.ndim == 2 else valid[:, None])

@@ -1,0 +1,74 @@
+"""Names and layouts of NeMo's FastConformer, translated to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_BLOCK_NAMES = {
+    "norm_feed_forward1": "norm_in",
+    "norm_feed_forward2": "norm_ff_out",
+    "norm_self_att": "norm_attention",
+    "norm_conv": "norm_convolution",
+    "norm_out": "norm_out",
+    "feed_forward1.linear1": "feed_forward_in.expand",
+    "feed_forward1.linear2": "feed_forward_in.contract",
+    "feed_forward2.linear1": "feed_forward_out.expand",
+    "feed_forward2.linear2": "feed_forward_out.contract",
+    "self_attn.linear_out": "attention.out",
+    "self_attn.linear_pos": "attention.position",
+    "self_attn.pos_bias_u": "attention.content_bias",
+    "self_attn.pos_bias_v": "attention.position_bias",
+    "conv.pointwise_conv1": "convolution.pointwise_in",
+    "conv.pointwise_conv2": "convolution.pointwise_out",
+    "conv.depthwise_conv": "convolution.depthwise",
+    "conv.batch_norm": "convolution.norm",
+}
+_PROJECTION = re.compile(r"layers\.(\d+)\.self_attn\.linear_q\.(weight|bias)")
+
+
+def encoder_state_from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translates the state of NeMo's `ConformerEncoder` (dw_striding) to that of `FastConformer`.
+
+    Query, key and value projections are joined; the stem's output projection is reordered, since NeMo flattens
+    channels before bands and we bands before channels. Gradients translate the same way as weights.
+    """
+    ours: dict[str, Tensor] = {}
+    channels = state["pre_encode.conv.0.weight"].shape[0]
+    for name, value in state.items():
+        if name.startswith("pre_encode."):
+            key, value = _stem(name, value, channels)
+            ours[key] = value
+        elif match := _PROJECTION.fullmatch(name):
+            parts = [state[name.replace("linear_q", f"linear_{part}")] for part in "qkv"]
+            ours[f"blocks.{match[1]}.attention.qkv.{match[2]}"] = torch.cat(parts)
+        elif ".self_attn.linear_k" not in name and ".self_attn.linear_v" not in name:
+            key, value = _block(name, value)
+            ours[key] = value
+    return ours
+
+
+def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
+    _, module, rest = name.split(".", 2)
+    if module == "out":
+        if rest == "weight":
+            value = value.view(len(value), channels, -1).transpose(1, 2).flatten(1)
+        return f"stem.out.{rest}", value
+    index, parameter = rest.split(".")
+    if index == "0":
+        return f"stem.first.{parameter}", value
+    stage, kind = divmod(int(index) - 2, 3)
+    if kind == 1 and parameter == "weight":
+        value = value.flatten(1)
+    return f"stem.{'pointwise' if kind else 'depthwise'}.{stage}.{parameter}", value
+
+
+def _block(name: str, value: Tensor) -> tuple[str, Tensor]:
+    _, layer, rest = name.split(".", 2)
+    theirs = rest if rest in _BLOCK_NAMES else rest.rpartition(".")[0]
+    if "pointwise_conv" in theirs and value.ndim == 3:
+        value = value.squeeze(-1)
+    return f"blocks.{layer}.{_BLOCK_NAMES[theirs]}{rest[len(theirs) :]}", value
