@@ -46,6 +46,11 @@ class ConvolutionModule(nn.Module):
         self.norm = nn.LayerNorm(d_model) if norm == "layer_norm" else nn.BatchNorm1d(d_model)
         self.pointwise_out = nn.Linear(d_model, d_model, bias=bias)
 
+    @property
+    def norm_is_framewise(self) -> bool:
+        """Whether the norm looks at one frame only, also while training."""
+        return isinstance(self.norm, nn.LayerNorm)
+
     def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Convolves.
 
@@ -64,7 +69,7 @@ class ConvolutionModule(nn.Module):
         x = torch.cat([before, x], dim=1)
         kept = x[:, x.shape[1] - self.past :]
         x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)))
-        x = self.norm(x) if isinstance(self.norm, nn.LayerNorm) else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        x = self.norm(x) if self.norm_is_framewise else self.norm(x.transpose(1, 2)).transpose(1, 2)
         return self.pointwise_out(F.silu(x)), kept
 
     def _depthwise(self, x: Tensor) -> Tensor:

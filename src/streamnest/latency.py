@@ -1,0 +1,150 @@
+"""The latency contract: look-ahead and algorithmic latency computed from the modules, and the leaks that void it.
+
+Words (DESIGN, section 2): the block of encoder frame t is the feature frames `[f t, f t + f)`; look-ahead is audio later
+than the end of that block which can change output t; algorithmic latency is the time from the arrival of a sample to
+the first emission of the encoder frame whose block holds it, for infinitely fast computing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from streamnest.encoder import FastConformer
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """What the encoder waits for, in milliseconds; infinite where it hears the whole utterance.
+
+    Attributes:
+        frame_ms: stride of the encoder.
+        chunk_ms: audio that becomes available together.
+        left_ms: attention context before the chunk (chunked) or frame (regular).
+        front_end_ms: look-ahead of the log-mel front end alone.
+        stem_ms: look-ahead of the stem past its block; negative where it hears less than its block.
+        context_ms: look-ahead of attention and convolution over all layers, worst frame.
+        lookahead_ms: all stages together, worst frame; `lookahead_samples` the same in samples.
+        lookahead_samples: None is unlimited.
+        latency_mean_ms: algorithmic latency, mean over samples.
+        latency_worst_ms: algorithmic latency, worst sample.
+    """
+
+    frame_ms: float
+    chunk_ms: float
+    left_ms: float
+    front_end_ms: float
+    stem_ms: float
+    context_ms: float
+    lookahead_ms: float
+    lookahead_samples: int | None
+    latency_mean_ms: float
+    latency_worst_ms: float
+
+    @property
+    def streams(self) -> bool:
+        """Whether the encoder can emit before the utterance ends."""
+        return math.isfinite(self.lookahead_ms)
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers for loggers."""
+        return {f"latency/{k}": float("inf") if v is None else float(v) for k, v in asdict(self).items()}
+
+
+def last_heard(encoder: FastConformer, frame: int) -> int | None:
+    """The last encoder frame of the stem's output that output `frame` depends on; None is the end of the utterance."""
+    reach = frame
+    for block in reversed(encoder.blocks):
+        reach += block.convolution.lookahead
+        visible = encoder.context.last_visible(reach)
+        if visible is None:
+            return None
+        reach = visible
+    return reach
+
+
+def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bool = True) -> LatencyReport:
+    """Computes the contract of an encoder behind a front end.
+
+    Args:
+        encoder: the encoder.
+        frontend: its features.
+        causal_features: whether the features are normalised without the future.
+    """
+    unit = encoder.frame_ms
+    chunk = encoder.context.chunk
+    left = encoder.context.left
+    phases = [(t, last_heard(encoder, t) if causal_features else None) for t in range(chunk or 1)]
+    ahead = [None if last is None else last - t for t, last in phases]
+    limited = [a for a in ahead if a is not None]
+    context_ms = max(limited) * unit if len(limited) == len(ahead) else math.inf
+    stem_ms = encoder.stem.lookahead * frontend.hop_ms
+    front_ms = 1000.0 * frontend.lookahead_samples / frontend.sample_rate
+    total = context_ms + stem_ms + front_ms
+    waits = [_emission_delay(encoder, frontend, stem_ms, a) for a in ahead]
+    return LatencyReport(
+        frame_ms=unit,
+        chunk_ms=math.inf if chunk is None else chunk * unit,
+        left_ms=math.inf if left is None else left * unit,
+        front_end_ms=front_ms,
+        stem_ms=stem_ms,
+        context_ms=context_ms,
+        lookahead_ms=total,
+        lookahead_samples=round(total * frontend.sample_rate / 1000) if math.isfinite(total) else None,
+        latency_mean_ms=sum(waits) / len(waits) - unit / 2,
+        latency_worst_ms=max(waits),
+    )
+
+
+def _emission_delay(encoder: FastConformer, frontend: LogMel, stem_ms: float, ahead: int | None) -> float:
+    """From the first sample of a block to the emission of the frame that has heard it: the block, then the wait."""
+    if ahead is None:
+        return math.inf
+    blocks = 1 + ahead + encoder.target_shift
+    return blocks * encoder.frame_ms + stem_ms + frontend.window_overhang_ms
+
+
+def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
+    """Reasons why a streaming preset would hear more of the future than it says; empty is clean.
+
+    An encoder with an unlimited right context promises nothing and leaks nothing.
+    """
+    right = encoder.context.right
+    if right is None:
+        return []
+    leaks = []
+    if encoder.normalize == "utterance":
+        leaks.append("encoder.normalize=utterance uses statistics of the whole utterance: choose global or running")
+    convolution = encoder.blocks[0].convolution
+    if convolution.lookahead:
+        leaks.append(
+            f"encoder.conv_padding=symmetric hears {convolution.lookahead} frames ahead in each of "
+            f"{len(encoder.blocks)} layers: choose causal"
+        )
+    if not convolution.norm_is_framewise:
+        leaks.append("encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm")
+    promised = right * encoder.frame_ms
+    if encoder.context.style == "regular" and report.context_ms > promised:
+        leaks.append(
+            f"encoder.style=regular with right_context_ms={promised:g} adds up over {len(encoder.blocks)} layers to "
+            f"{report.context_ms:g} ms: choose style=chunked"
+        )
+    return leaks
+
+
+def require_no_leak(encoder: FastConformer, report: LatencyReport) -> list[str]:
+    """Refuses a leaking streaming preset; returns the leaks that `encoder.allow_future_leak` let through.
+
+    Raises:
+        UserError: naming every leak and its remedy.
+    """
+    leaks = find_leaks(encoder, report)
+    if leaks and not encoder.allow_future_leak:
+        listed = "\n".join(f"  - {leak}" for leak in leaks)
+        raise UserError(
+            f"this streaming preset would hear the future:\n{listed}\n"
+            "(or set encoder.allow_future_leak=true to train it all the same)"
+        )
+    return leaks
