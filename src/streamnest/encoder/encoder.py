@@ -177,7 +177,9 @@ class FastConformer(nn.Module):
         cache = weight.new_zeros(batch, block.attention.num_heads, left, block.attention.d_head)
         past = weight.new_zeros(batch, block.convolution.past, self.d_model)
         blocks = tuple(BlockState(AttentionState(cache, cache), past) for _ in self.blocks)
-        return EncoderState(self.stem.init_state(batch), blocks, torch.zeros(batch, dtype=torch.long, device=weight.device))
+        return EncoderState(
+            self.stem.init_state(batch), blocks, torch.zeros(batch, dtype=torch.long, device=weight.device)
+        )
 
     def step(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Encodes the next chunk of streams, with the arithmetic of `forward`.

@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all lint format typecheck benchmark notebooks clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## Make the environment in .venv (seconds when it exists)
+
+train: $(STAMP) ## Run the main job on the built-in corpus; ARGS="encoder=causal ..." overrides
+	$(BIN)/python train.py masking=causal encoder=lookahead40 $(ARGS)
+
+test: $(STAMP) ## Run the fast tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP) ## Run every test, the heavy ones too
+	$(BIN)/python -m pytest -m "" $(ARGS)
+
+lint: $(STAMP) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(STAMP) ## Check types
+	$(BIN)/mypy
+
+benchmark: $(STAMP) ## Time and weigh a training step, stage by stage
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+notebooks: $(STAMP) ## Execute the notebooks
+	$(BIN)/python scripts/run_notebooks.py $(ARGS)
+
+clean: ## Remove the environment, logs and caches
+	rm -rf $(VENV) logs outputs multirun build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""Checkpoints: opening them safely, and saying clearly what does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from streamnest.build import build_model
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+
+# What decides the shape and the function of the network; the rest may change between runs.
+_ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
+_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak"}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a streamnest checkpoint without executing anything in it.
+
+    Raises:
+        UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}: check ckpt_path")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is no checkpoint, or a truncated or unsafe one ({reason[:160]})") from None
+    if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is no streamnest checkpoint: it has no streamnest config")
+    return checkpoint
+
+
+def load_pretrained(path: str | Path) -> Pretraining:
+    """A model in evaluation mode, built from the config in the checkpoint.
+
+    Raises:
+        UserError: as `read_checkpoint`; or when the config names classes from outside streamnest.
+    """
+    checkpoint = read_checkpoint(path)
+    config = checkpoint["streamnest"]["config"]
+    _refuse_foreign_targets(config, path)
+    model = build_model(OmegaConf.create(config), training=False)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads a checkpoint to continue from and compares it with the config of this run.
+
+    Raises:
+        UserError: naming every value of the architecture that differs.
+    """
+    checkpoint = read_checkpoint(path)
+    theirs = checkpoint["streamnest"]["config"]
+    differing = []
+    for group in _ARCHITECTURE:
+        for key in sorted(set(config[group]) | set(theirs.get(group, {}))):
+            then, now = theirs.get(group, {}).get(key), config[group].get(key)
+            if key not in _FREE and then != now:
+                differing.append(f"  {group}.{key}: {then!r} in the checkpoint, {now!r} in this run")
+    if differing:
+        raise UserError(f"{path} holds another architecture:\n" + "\n".join(differing))
+    return checkpoint
+
+
+def _refuse_foreign_targets(config: Any, path: str | Path) -> None:
+    """A config may name any Python callable to build; from a stranger's file only our own classes are built."""
+    if isinstance(config, Mapping):
+        target = config.get("_target_", "streamnest.")
+        if not str(target).startswith(("streamnest.", "lightning.Trainer")):
+            raise UserError(f"{path} wants to build {target!r}, which is no part of streamnest: refused")
+        for value in config.values():
+            _refuse_foreign_targets(value, path)

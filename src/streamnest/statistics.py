@@ -1,0 +1,67 @@
+"""Statistics of the training set: band means and deviations, and how often each code occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from streamnest.data.batch import Batch
+from streamnest.pretraining import Pretraining
+from streamnest.quantizer import count_codes
+
+
+@torch.no_grad()
+def fit_statistics(model: Pretraining, batches: Iterable[Batch], hours: float) -> float:
+    """Fits the normalisers and counts the codes of clean training audio; both travel in the checkpoint.
+
+    Two passes over the same batches: codes depend on the statistics when the targets are normalised globally.
+
+    Args:
+        model: its normalisers and `train_counts` are filled.
+        batches: of clean audio; every rank must be given the same ones.
+        hours: stop after so much audio.
+
+    Returns:
+        Hours heard.
+    """
+    training = model.frontend.training
+    model.frontend.eval()
+    kept, seconds = [], 0.0
+    moments = _Moments(model.frontend.num_mels)
+    for batch in batches:
+        features, frames = model.frontend(batch.clean, batch.lengths)
+        moments.add(features, frames)
+        kept.append((features.half(), frames))
+        seconds += batch.seconds
+        if seconds >= 3600 * hours:
+            break
+    mean, std = moments.result()
+    for norm in (model.input_norm, model.target_norm):
+        norm.set_statistics(mean, std)
+    model.train_counts.zero_()
+    for features, frames in kept:
+        codes = model.targets(features.float(), frames)
+        whole = torch.arange(codes.shape[1]) < (frames // model.quantizer.stack)[:, None]
+        model.train_counts += count_codes(codes[whole], model.quantizer.num_classes)
+    model.frontend.train(training)
+    return seconds / 3600
+
+
+class _Moments:
+    """Sum and sum of squares per band in float64, over valid frames."""
+
+    def __init__(self, bands: int) -> None:
+        self.count = 0
+        self.sums = torch.zeros(2, bands, dtype=torch.float64)
+
+    def add(self, features: Tensor, frames: Tensor) -> None:
+        valid = torch.arange(features.shape[-1]) < frames[:, None]
+        heard = features.transpose(1, 2)[valid].double()
+        self.count += len(heard)
+        self.sums += torch.stack([heard.sum(0), heard.square().sum(0)])
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        mean, square = self.sums / max(1, self.count)
+        return mean.float(), (square - mean.square()).clamp_min(0).sqrt().float()

@@ -1,0 +1,74 @@
+"""Pretrains a streaming speech encoder: `python train.py masking=causal encoder=lookahead40`; see `--help`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(Path(__file__).resolve().parent))
+
+import hydra
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from streamnest.callbacks import ValHistory
+
+from streamnest import config, report
+from streamnest.build import build_all, build_model, user_errors
+from streamnest.checkpoint import check_architecture
+from streamnest.errors import UserError
+from streamnest.latency import require_no_leak
+from streamnest.statistics import fit_statistics
+
+log = logging.getLogger("train")
+
+
+def train(cfg: DictConfig) -> float:
+    """Runs one job; returns the last validation loss, for searches to minimise."""
+    started = time.monotonic()
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+
+    model = build_model(cfg)
+    require_no_leak(model.encoder, model.latency)
+    if cfg.ckpt_path:
+        check_architecture(cfg.ckpt_path, model.config)
+    with user_errors():
+        data = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    data.setup("fit")
+
+    history = ValHistory()
+    trainer = instantiate(cfg.trainer, callbacks=[history, *build_all(cfg.callbacks)], logger=build_all(cfg.logger))
+    report.show(report.start_panel(cfg, model, data, trainer))
+    if not cfg.ckpt_path:
+        fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
+        trainer.validate(model, datamodule=data, verbose=False)
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**model.config, **model.latency.as_dict()})
+
+    trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    if history.last_step != trainer.global_step:
+        trainer.validate(model, datamodule=data, verbose=False)
+    report.show(report.summary_panel(cfg, model, data, trainer, history, time.monotonic() - started))
+    return history.last["val/loss"]
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Turns a user's mistake into a message and status 2."""
+    try:
+        return train(cfg)
+    except UserError as error:
+        log.error("%s", error)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    config.register()
+    main()
