@@ -35,7 +35,7 @@ def unigram_cross_entropy(train: Tensor, heard: Tensor) -> float:
 
 
 def effective_rank(frames: Tensor) -> float:
-    """Effective rank of representations `(N, d)`: exp of the entropy of singular values (RankMe, Garrido et al. 2023)."""
+    """Effective rank of `(N, d)` frames: exp of the entropy of singular values (RankMe, Garrido et al. 2023)."""
     values = torch.linalg.svdvals(frames.float() - frames.float().mean(0))
     share = values / values.sum().clamp_min(1e-12)
     return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))

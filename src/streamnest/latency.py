@@ -1,7 +1,7 @@
 """The latency contract: look-ahead and algorithmic latency computed from the modules, and the leaks that void it.
 
-Words (DESIGN, section 2): the block of encoder frame t is the feature frames `[f t, f t + f)`; look-ahead is audio later
-than the end of that block which can change output t; algorithmic latency is the time from the arrival of a sample to
+The block of encoder frame t is the feature frames `[f t, f t + f)`, f the subsampling factor. Look-ahead is audio later
+than the end of that block which can change output t. Algorithmic latency is the time from the arrival of a sample to
 the first emission of the encoder frame whose block holds it, for infinitely fast computing.
 """
 

@@ -40,7 +40,7 @@ def relative_shift(scores: Tensor) -> Tensor:
 class RelativeAttention(nn.Module):
     """Relative-position attention of Transformer-XL as Conformer uses it, `(B, T, d)` -> `(B, T, d)`.
 
-    `score(i, j) = ((q_i + u) k_j + (q_i + v) p_{i-j}) / sqrt(d_head)`. Stride 1; the look-ahead is what the mask allows.
+    `score(i, j) = ((q_i + u) k_j + (q_i + v) p_{i-j}) / sqrt(d_head)`. Stride 1; look-ahead: what the mask allows.
 
     Args:
         d_model: width.

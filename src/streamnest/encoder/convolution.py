@@ -13,10 +13,10 @@ NORMS = ("layer_norm", "batch_norm")
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, "Conformer", 2.2): `(B, T, d)` -> `(B, T, d)`.
+    """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, section 2.2): `(B, T, d)` -> `(B, T, d)`.
 
-    Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). `batch_norm` uses statistics over
-    time while training, so it leaks the future then; `layer_norm` sees one frame.
+    Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). `batch_norm` uses statistics
+    over time while training, so it leaks the future then; `layer_norm` sees one frame.
 
     Args:
         d_model: width.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,34 @@ from streamnest.errors import UserError
 
 @dataclass
 class EncoderConfig:
-    """Schema of the `encoder` group; see `FastConformer` and the presets in `configs/encoder`."""
+    """Schema of the `encoder` group; the presets are in `configs/encoder`.
 
-    _target_: str = "streamnest.encoder.FastConformer"
+    Attributes:
+        num_mels: bands of the input.
+        hop_ms: milliseconds between feature frames.
+        subsampling_factor: feature frames per encoder frame.
+        stem: "aligned" or "shifted", see `Subsampling`.
+        stem_channels: of the stem.
+        d_model: width.
+        num_layers: blocks.
+        num_heads: attention heads; divides `d_model`.
+        ff_expansion: feed-forward width over `d_model`.
+        left_context_ms: attention to the past; None is unlimited.
+        right_context_ms: attention to the future; None is unlimited.
+        style: "chunked" or "regular", see `Context`.
+        conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
+        conv_padding: "causal" or "symmetric".
+        conv_norm: "layer_norm" or "batch_norm".
+        bias: of linear and convolution layers inside the blocks.
+        scale_input: multiply the stem's output by sqrt(d_model).
+        dropout: of the blocks.
+        dropout_input: after the stem.
+        dropout_attention: of attention weights.
+        normalize: how features are normalised before they come here; part of the latency contract.
+        allow_future_leak: train although a stage hears more future than the context says.
+    """
+
+    _target_: str = "streamnest.encoder.FastConformer.build"
     num_mels: int = 80
     hop_ms: float = 10.0
     subsampling_factor: int = 4
@@ -68,78 +93,29 @@ class FastConformer(nn.Module):
     Padding and neighbours in the batch change nothing; output frames past a row's length mean nothing.
 
     Args:
-        num_mels: bands of the input.
-        hop_ms: milliseconds between feature frames.
-        subsampling_factor: feature frames per encoder frame.
-        stem: "aligned" or "shifted", see `Subsampling`.
-        stem_channels: of the stem.
-        d_model: width.
-        num_layers: blocks.
-        num_heads: attention heads; divides `d_model`.
-        ff_expansion: feed-forward width over `d_model`.
-        left_context_ms: attention to the past; None is unlimited.
-        right_context_ms: attention to the future; None is unlimited.
-        style: "chunked" or "regular", see `Context`.
-        conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
-        conv_padding: "causal" or "symmetric".
-        conv_norm: "layer_norm" or "batch_norm".
-        bias: of linear and convolution layers inside the blocks.
-        scale_input: multiply the stem's output by sqrt(d_model).
-        dropout: of the blocks.
-        dropout_input: after the stem.
-        dropout_attention: of attention weights.
-        normalize: how features are normalised before they come here; kept for the latency contract.
-        allow_future_leak: kept for the latency contract.
+        config: sizes, context and the choices that make a preset.
 
     Raises:
         UserError: for contexts that are no whole number of frames and for sizes that do not fit.
     """
 
-    def __init__(
-        self,
-        num_mels: int = 80,
-        hop_ms: float = 10.0,
-        subsampling_factor: int = 4,
-        stem: str = "aligned",
-        stem_channels: int = 256,
-        d_model: int = 256,
-        num_layers: int = 8,
-        num_heads: int = 4,
-        ff_expansion: int = 4,
-        left_context_ms: float | None = None,
-        right_context_ms: float | None = None,
-        style: str = "chunked",
-        conv_kernel_size: int = 9,
-        conv_padding: str = "causal",
-        conv_norm: str = "layer_norm",
-        bias: bool = True,
-        scale_input: bool = True,
-        dropout: float = 0.1,
-        dropout_input: float = 0.1,
-        dropout_attention: float = 0.1,
-        normalize: str = "global",
-        allow_future_leak: bool = False,
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if d_model % num_heads or d_model % 2:
-            raise UserError(f"size.d_model={d_model} must be even and a multiple of size.num_heads={num_heads}")
-        self.num_mels, self.frame_ms = num_mels, hop_ms * subsampling_factor
-        self.d_model, self.normalize, self.allow_future_leak = d_model, normalize, allow_future_leak
-        self.context = Context.from_ms(left_context_ms, right_context_ms, self.frame_ms, style)
-        self.scale = math.sqrt(d_model) if scale_input else 1.0
-        self.stem = Subsampling(num_mels, subsampling_factor, stem_channels, d_model, stem)
-        self.dropout = Dropout(dropout_input)
-        self.blocks = nn.ModuleList(
-            ConformerBlock(
-                d_model,
-                ff_expansion * d_model,
-                RelativeAttention(d_model, num_heads, dropout_attention, bias),
-                ConvolutionModule(d_model, conv_kernel_size, conv_padding, conv_norm, bias),
-                dropout,
-                bias,
-            )
-            for _ in range(num_layers)
-        )
+        c = config
+        if c.d_model % c.num_heads or c.d_model % 2:
+            raise UserError(f"size.d_model={c.d_model} must be even and a multiple of size.num_heads={c.num_heads}")
+        self.num_mels, self.d_model, self.frame_ms = c.num_mels, c.d_model, c.hop_ms * c.subsampling_factor
+        self.normalize, self.allow_future_leak = c.normalize, c.allow_future_leak
+        self.context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
+        self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
+        self.stem = Subsampling(c.num_mels, c.subsampling_factor, c.stem_channels, c.d_model, c.stem)
+        self.dropout = Dropout(c.dropout_input)
+        self.blocks = nn.ModuleList(_block(c) for _ in range(c.num_layers))
+
+    @classmethod
+    def build(cls, **settings: Any) -> FastConformer:
+        """An encoder from the fields of `EncoderConfig` as keywords."""
+        return cls(EncoderConfig(**settings))
 
     @property
     def target_shift(self) -> int:
@@ -216,6 +192,12 @@ class FastConformer(nn.Module):
         if features.ndim != 3 or features.shape[1] != self.num_mels:
             raise UserError(f"the encoder takes (B, {self.num_mels}, T) features, got {tuple(features.shape)}")
         return features
+
+
+def _block(c: EncoderConfig) -> ConformerBlock:
+    attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
+    convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
+    return ConformerBlock(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
 
 
 def _trim(state: BlockState, left: int) -> BlockState:

@@ -98,19 +98,29 @@ class Subsampling(nn.Module):
         Returns:
             `(B, T', d_model)`, lengths `(B,)` in encoder frames, and the next state.
         """
-        past = state or self.init_state(len(features))
+        past = state or (None,) * (len(self.depthwise) + 1)
         x = features.transpose(1, 2).unsqueeze(-1)
         x, lengths, kept = self._first(x, lengths, past[0])
         states = [kept]
         for depthwise, pointwise, before in zip(self.depthwise, self.pointwise, past[1:], strict=True):
-            padded, kept = self._pad(x, before)
-            x = depthwise(padded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x, kept = self._strided(depthwise, x, before)
             lengths = self._halve(lengths)
             x = _zero_past(F.relu(pointwise(x), inplace=True), lengths)
             states.append(kept)
         return self.out(x.flatten(2)), lengths, tuple(states)
 
-    def _first(self, x: Tensor, lengths: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _strided(self, depthwise: nn.Module, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        if past is None and self.scheme == "aligned":
+            # The kernel's own padding spares a copy of the largest activation; its right half is only ever used to
+            # complete an incomplete last block, as `_pad` does.
+            kept = x[:, -self.padding.past :]
+            y = F.conv2d(x.permute(0, 3, 1, 2), depthwise.weight, depthwise.bias, 2, 1, 1, depthwise.groups)
+        else:
+            padded, kept = self._pad(x, past)
+            y = depthwise(padded.permute(0, 3, 1, 2))
+        return y.permute(0, 2, 3, 1), kept
+
+    def _first(self, x: Tensor, lengths: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)
@@ -120,9 +130,10 @@ class Subsampling(nn.Module):
         weight = torch.cat([self.first.weight.flatten(1), self.first.bias[:, None]], dim=1)  # type: ignore[index]
         return F.relu(F.linear(patches, weight), inplace=True), lengths, kept
 
-    def _pad(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    def _pad(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prepends the past, pads frequency and future; returns the padded input and the past for the next call."""
-        x = torch.cat([past.to(x.dtype), x], dim=1)
+        before = x.new_zeros(len(x), self.padding.past, *x.shape[2:]) if past is None else past.to(x.dtype)
+        x = torch.cat([before, x], dim=1)
         kept = x[:, -self.padding.past :]
         # An odd number of frames leaves the last block incomplete: one zero frame completes it (aligned).
         future = self.padding.future or (x.shape[1] - self.padding.past) % 2
