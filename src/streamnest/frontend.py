@@ -118,6 +118,8 @@ class LogMel(nn.Module):
 
     def from_frames(self, frames: Tensor) -> Tensor:
         """Windowed spectra of pre-emphasised frames: `(..., window)` -> `(..., num_mels)`."""
+        if frames.numel() == 0:  # the FFT library refuses an empty batch
+            return frames.new_zeros(*frames.shape[:-1], self.num_mels)
         with torch.autocast(frames.device.type, enabled=False):
             spectrum = torch.fft.rfft(frames * self.window, self.n_fft)
             power = torch.view_as_real(spectrum).square().sum(-1)

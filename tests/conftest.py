@@ -1,0 +1,57 @@
+"""Shared helpers: tiny models, audio, composed configs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from streamnest import config
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
+os.environ.setdefault("WANDB_MODE", "offline")
+
+# What makes any preset small enough for a test without changing its kind.
+TINY = (
+    "size.d_model=32",
+    "size.num_layers=2",
+    "size.num_heads=2",
+    "size.stem_channels=8",
+    "quantizer.num_classes=64",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tests run two at a time on two cores."""
+    torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture
+def composed() -> Iterator[Callable[..., DictConfig]]:
+    """Composes `configs/train.yaml` with overrides, as the command line does."""
+    config.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        yield lambda *overrides: compose("train", list(overrides), return_hydra_config=True)
+
+
+@pytest.fixture
+def speech_like() -> Callable[..., torch.Tensor]:
+    """Deterministic audio `(B, N)` with structure in time and frequency."""
+
+    def make(batch: int, samples: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(batch, samples, generator=generator, dtype=torch.float64)
+        slow = torch.sin(torch.arange(samples) * 2e-3).abs() + 0.1
+        return (0.1 * noise * slow).to(dtype)
+
+    return make

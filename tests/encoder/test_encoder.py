@@ -1,0 +1,127 @@
+"""What an encoder output depends on, and that a step is the same function as the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.errors import UserError
+
+
+def tiny(**settings_: object) -> FastConformer:
+    torch.manual_seed(0)
+    kwargs = {"d_model": 32, "num_layers": 3, "num_heads": 2, "stem_channels": 8, "right_context_ms": 0, **settings_}
+    return FastConformer(EncoderConfig(**kwargs)).double().eval()  # type: ignore[arg-type]
+
+
+def features(batch: int, frames: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(batch, 80, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("stem", ["aligned", "shifted"])
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("padding", ["causal", "symmetric"])
+def test_neither_padding_nor_neighbours_change_a_row(stem: str, factor: int, padding: str) -> None:
+    encoder = tiny(stem=stem, subsampling_factor=factor, conv_padding=padding)
+    x, lengths = features(3, 101), torch.tensor([101, 77, 40])
+    together, out_lengths = encoder(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone, alone_length = encoder(x[row : row + 1, :, :length], torch.tensor([length]))
+        frames = int(out_lengths[row])
+        assert int(alone_length) == frames
+        torch.testing.assert_close(together[row, :frames], alone[0], rtol=0, atol=1e-10)
+
+
+def test_garbage_in_the_padding_changes_nothing() -> None:
+    encoder, x, lengths = tiny(), features(2, 64), torch.tensor([64, 30])
+    spoiled = x.clone()
+    spoiled[1, :, 30:] = 1e4
+    clean, out_lengths = encoder(x, lengths)
+    dirty, _ = encoder(spoiled, lengths)
+    torch.testing.assert_close(clean[1, : out_lengths[1]], dirty[1, : out_lengths[1]], rtol=0, atol=1e-12)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    factor=st.sampled_from([4, 8]),
+    chunk=st.integers(1, 3),
+    chunks_left=st.integers(1, 4),
+    split=st.lists(st.integers(1, 3), min_size=2, max_size=4),
+)
+def test_steps_of_whole_chunks_equal_the_offline_forward(
+    factor: int, chunk: int, chunks_left: int, split: list[int]
+) -> None:
+    unit = 10.0 * factor
+    encoder = tiny(
+        subsampling_factor=factor, right_context_ms=(chunk - 1) * unit, left_context_ms=chunks_left * chunk * unit
+    )
+    pieces = [count * chunk * factor for count in split]
+    x = features(2, sum(pieces))
+    offline, _ = encoder(x, torch.tensor([sum(pieces)] * 2))
+    state, outputs = encoder.init_state(2), []
+    for piece in x.split(pieces, dim=-1):
+        output, state = encoder.step(piece, state)
+        outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), offline, rtol=0, atol=1e-10)
+
+
+def test_an_unlimited_context_cannot_be_stepped_and_says_so() -> None:
+    with pytest.raises(UserError, match="left_context_ms"):
+        tiny().init_state(1)
+
+
+def test_features_of_another_size_are_refused_with_both_sizes() -> None:
+    with pytest.raises(UserError, match=r"80.*64"):
+        tiny()(torch.zeros(1, 64, 40, dtype=torch.float64), torch.tensor([40]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"subsampling_factor": 6}, "power of two"),
+        ({"stem": "sideways"}, "aligned, shifted"),
+        ({"conv_padding": "none"}, "causal, symmetric"),
+        ({"conv_norm": "group"}, "layer_norm, batch_norm"),
+        ({"style": "sliding"}, "chunked, regular"),
+        ({"num_heads": 5}, "multiple of size.num_heads"),
+        ({"right_context_ms": 40, "subsampling_factor": 8}, "nearest legal values are 0 and 80 ms"),
+        ({"right_context_ms": -40}, "negative"),
+        ({"right_context_ms": 80, "left_context_ms": 160}, "nearest are 3 and 6 frames"),
+        ({"conv_padding": "symmetric", "conv_kernel_size": 8}, "even"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_with_the_remedy(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(**setting)
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
+    encoder = tiny(subsampling_factor=factor)
+    x = features(1, 10 * factor).requires_grad_()
+    y, _, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
+    assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 5 * factor - 1 + encoder.stem.lookahead
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
+    encoder = tiny(subsampling_factor=factor, stem="shifted")
+    x = features(1, 10 * factor).requires_grad_()
+    y, _, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
+    assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 4 * factor == 5 * factor - 1 + encoder.stem.lookahead
+
+
+def test_dropout_zeroes_the_stated_share_and_keeps_the_mean() -> None:
+    from streamnest.encoder.dropout import Dropout
+
+    torch.manual_seed(0)
+    ones = torch.ones(1000, 1001)
+    dropped = Dropout(0.1).train()(ones)
+    assert abs((dropped == 0).float().mean() - 0.1) < 2e-3
+    assert abs(dropped.mean() - 1.0) < 2e-3
+    assert torch.equal(Dropout(0.1).eval()(ones), ones)

@@ -1,0 +1,65 @@
+"""Against outputs and gradients of another toolkit's encoder; see tests/fixtures/README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.interop.nemo import encoder_state_from_nemo
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+NAMES = ["bidirectional_8x", "chunked_4x_8_1", "causal_8x_8_1"]
+
+
+@pytest.fixture(params=NAMES)
+def case(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return torch.load(FIXTURES / f"encoder_{request.param}.pt", weights_only=True)
+
+
+def build(args: dict[str, Any]) -> FastConformer:
+    left, right = (None if frames < 0 else frames * 10.0 * args["factor"] for frames in args["att"])
+    return FastConformer(
+        EncoderConfig(
+            subsampling_factor=args["factor"],
+            stem="shifted" if args["causal_down"] else "aligned",
+            stem_channels=args["sub_ch"],
+            d_model=args["d"],
+            num_layers=args["layers"],
+            num_heads=args["heads"],
+            left_context_ms=left,
+            right_context_ms=right,
+            style="chunked" if args["style"] == "chunked_limited" else "regular",
+            conv_kernel_size=args["kernel"],
+            conv_padding="causal" if args["conv"] == "causal" else "symmetric",
+            conv_norm=args["norm"],
+        )
+    ).eval()
+
+
+def test_outputs_equal_the_fixture_within_1e_4(case: dict[str, Any]) -> None:
+    encoder, expected = build(case["args"]), case["encoder"]
+    encoder.load_state_dict(encoder_state_from_nemo(expected["state"]))
+    with torch.no_grad():
+        output, lengths = encoder(expected["x"], expected["lengths"])
+    assert lengths.tolist() == expected["y_len"].tolist()
+    torch.testing.assert_close(output.transpose(1, 2), expected["y"], rtol=0, atol=1e-4)
+
+
+def test_gradients_of_input_and_of_every_parameter_equal_the_fixture_within_1e_3(case: dict[str, Any]) -> None:
+    encoder, expected = build(case["args"]), case["encoder"]
+    encoder.load_state_dict(encoder_state_from_nemo(expected["state"]))
+    features = expected["x"].clone().requires_grad_()
+    output, _ = encoder(features, expected["lengths"])
+    (output.transpose(1, 2) * expected["w"]).sum().backward()
+    torch.testing.assert_close(features.grad, expected["gx"], rtol=1e-3, atol=1e-3)
+    gradients = encoder_state_from_nemo(expected["grads"])
+    parameters = dict(encoder.named_parameters())
+    assert parameters.keys() == gradients.keys()
+    for name, parameter in parameters.items():
+        scale = gradients[name].abs().max()
+        error = (parameter.grad - gradients[name]).abs().max()
+        assert error <= 1e-3 * scale + 1e-6, f"{name}: {error:.2e} of {scale:.2e}"

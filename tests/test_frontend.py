@@ -1,0 +1,117 @@
+"""Log-mel values, lengths, dither, and the normalisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+from streamnest.normalization import KINDS, Normalizer
+
+FIXTURES = Path(__file__).parent / "fixtures"
+Audio = Callable[..., torch.Tensor]
+
+
+@pytest.mark.parametrize("kind", ["NA", "per_feature"])
+def test_features_equal_the_fixture_within_1e_4(kind: str) -> None:
+    case = torch.load(FIXTURES / f"features_{kind}.pt", weights_only=True)
+    features, frames = LogMel().eval()(case["wav"], case["lengths"])
+    features = Normalizer("utterance")(features, frames) if kind == "per_feature" else features
+    assert frames.tolist() == case["feat_len"].tolist()
+    for row, count in enumerate(frames.tolist()):
+        torch.testing.assert_close(features[row, :, :count], case["feats"][row, :, :count], rtol=0, atol=1e-4)
+
+
+def test_the_look_ahead_of_a_frame_is_the_declared_one_to_the_sample(speech_like: Audio) -> None:
+    frontend = LogMel().double().eval()
+    audio = speech_like(1, 8000, dtype=torch.float64)
+    before, _ = frontend(audio, torch.tensor([8000]))
+    last = 160 * 21 - 1 + frontend.lookahead_samples  # last sample that frame 20 may hear
+    for sample, changes in ((last, True), (last + 1, False)):
+        moved = audio.clone()
+        moved[0, sample] += 1.0
+        after, _ = frontend(moved, torch.tensor([8000]))
+        assert bool((after[0, :, 20] != before[0, :, 20]).any()) is changes
+
+
+def test_dither_leaves_the_callers_tensor_alone_and_follows_its_key(speech_like: Audio) -> None:
+    frontend, audio, keys = LogMel(dither=1e-2).train(), speech_like(2, 4000), torch.tensor([7, 8])
+    kept = audio.clone()
+    lengths = torch.tensor([4000, 4000])
+    first, _ = frontend(audio, lengths, keys)
+    again, _ = frontend(audio.flip(0), lengths, keys.flip(0))
+    other, _ = frontend(audio, lengths, keys + 1)
+    quiet, _ = frontend.eval()(audio, lengths)
+    assert torch.equal(audio, kept)
+    assert torch.equal(first, again.flip(0))
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, quiet)
+
+
+def test_padding_changes_no_frame(speech_like: Audio) -> None:
+    frontend, audio = LogMel().eval(), speech_like(1, 5000)
+    alone, count = frontend(audio, torch.tensor([5000]))
+    padded, _ = frontend(torch.nn.functional.pad(audio, (0, 3000)), torch.tensor([5000]))
+    assert torch.equal(alone[:, :, : int(count)], padded[:, :, : int(count)])
+    assert padded[:, :, int(count) :].abs().max() == 0
+
+
+def test_audio_shorter_than_a_hop_has_no_frame() -> None:
+    features, frames = LogMel().eval()(torch.zeros(1, 159), torch.tensor([159]))
+    assert features.shape == (1, 80, 0)
+    assert int(frames) == 0
+
+
+def fitted(kind: str) -> Normalizer:
+    norm = Normalizer(kind, 80)
+    norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return norm
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "utterance"])
+def test_causal_normalisers_do_not_hear_the_future(kind: str) -> None:
+    features = torch.randn(1, 80, 50) * 3 - 8
+    changed = features.clone()
+    changed[..., 30:] += 5
+    norm, length = fitted(kind), torch.tensor([50])
+    assert norm.causal
+    assert torch.equal(norm(features, length)[..., :30], norm(changed, length)[..., :30])
+    assert not torch.equal(norm(features, length)[..., 30:], norm(changed, length)[..., 30:])
+
+
+def test_utterance_normalisation_hears_the_future_and_says_so() -> None:
+    features = torch.randn(1, 80, 50)
+    changed = features.clone()
+    changed[..., 49] += 5
+    norm = fitted("utterance")
+    assert not norm.causal
+    assert not torch.equal(norm(features, torch.tensor([50]))[..., 0], norm(changed, torch.tensor([50]))[..., 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_normalisers_keep_padding_at_zero_and_rows_apart(kind: str) -> None:
+    features = torch.randn(2, 80, 50) * 3 - 8
+    features[1, :, 20:] = 0
+    norm = fitted(kind)
+    both = norm(features, torch.tensor([50, 20]))
+    alone = norm(features[1:, :, :20], torch.tensor([20]))
+    assert both[1, :, 20:].abs().max() == 0
+    torch.testing.assert_close(both[1:, :, :20], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_running_normalisation_approaches_the_statistics_of_what_it_heard() -> None:
+    features = torch.randn(1, 80, 20000) * 2 - 7
+    settled = fitted("running")(features, torch.tensor([20000]))[..., 15000:]
+    assert abs(float(settled.mean())) < 0.05
+    assert abs(float(settled.std()) - 1) < 0.05
+
+
+def test_missing_statistics_and_unknown_kinds_are_refused() -> None:
+    with pytest.raises(UserError, match="statistics"):
+        Normalizer("global")(torch.zeros(1, 80, 3), torch.tensor([3]))
+    with pytest.raises(UserError, match="global, running, utterance, none"):
+        Normalizer("batch")
