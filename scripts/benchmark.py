@@ -1,0 +1,211 @@
+"""Times and weighs one pretraining step, stage by stage: `python scripts/benchmark.py --help`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does; must be set before torch allocates
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.frontend import LogMel
+from streamnest.masking import RandomBlockMasking
+from streamnest.normalization import Normalizer
+from streamnest.objectives import MaskedPrediction
+from streamnest.quantizer import RandomProjectionQuantizer
+
+# The reference: NVIDIA NeMo 2.5.3, the same step at 390 GFLOP/s of float32 matrix products (issue of this project).
+REFERENCE_SECONDS = {8: 1.58, 4: 2.8}
+REFERENCE_GIGABYTES = {8: 1.8, 4: 3.1}
+REFERENCE_GFLOPS = 390.0
+STAGES = ("features", "codes", "mask", "encoder", "loss", "backward", "optimizer")
+
+
+class Step:
+    """One full training step of the reference sizes: d 256, 8 layers, 4 heads, 8192 codes, dropout 0.1."""
+
+    def __init__(self, factor: int, right_ms: float | None, batch: int, seconds: float) -> None:
+        offline = right_ms is None
+        self.frontend, self.norm = LogMel().train(), Normalizer("utterance")
+        self.encoder = FastConformer(
+            EncoderConfig(
+                subsampling_factor=factor,
+                right_context_ms=right_ms,
+                style="regular" if offline else "chunked",
+                conv_padding="symmetric" if offline else "causal",
+                conv_norm="batch_norm" if offline else "layer_norm",
+            )
+        ).train()
+        self.masking = RandomBlockMasking(80, mask_prob=0.01, block_size=40, allow_overlap=True)
+        self.quantizer = RandomProjectionQuantizer(80, factor, 8192, 1, 16, seed=0)
+        self.objective = MaskedPrediction(256, 8192, 1).train()
+        self.parameters = [*self.encoder.parameters(), *self.objective.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
+        generator = torch.Generator().manual_seed(0)
+        self.clean = 0.1 * torch.randn(batch, int(16000 * seconds), generator=generator)
+        self.noisy = self.clean + 0.01 * torch.randn(self.clean.shape, generator=generator)
+        self.lengths = torch.full((batch,), self.clean.shape[1])
+        self.keys = torch.arange(batch)
+
+    def run(self, precision: str, stage: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Runs the step; `stage` wraps each part of it."""
+        with stage("features"):
+            clean, frames = self.frontend(self.clean, self.lengths, self.keys)
+            noisy, _ = self.frontend(self.noisy, self.lengths, self.keys)
+            noisy = self.norm(noisy, frames)
+        with stage("codes"):
+            codes = self.quantizer(self.norm(clean, frames))
+        with stage("mask"):
+            mask = self.masking.sample(frames, noisy.shape[-1], keys=self.keys)
+            noisy = self.masking.apply(noisy, mask)
+            selected = self.objective.select(mask, frames, self.quantizer.stack)
+        with autocast(precision):
+            with stage("encoder"):
+                encoded, _ = self.encoder(noisy, frames)
+            with stage("loss"):
+                result = self.objective(encoded, codes, selected)
+                loss = result.loss_sum / result.count.clamp_min(1)
+        with stage("backward"):
+            loss.backward()
+        with stage("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+
+def autocast(precision: str) -> AbstractContextManager[None]:
+    """Mixed precision as Lightning's bf16-mixed does it."""
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def measure(step: Step, precision: str, runs: int) -> dict[str, float]:
+    """Median seconds of each stage."""
+    times: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        times[name].append(time.perf_counter() - begin)
+
+    for _ in range(runs + 1):
+        step.run(precision, timed)
+    return {name: statistics.median(times[name][1:]) for name in STAGES}
+
+
+def matrix_peak(precision: str) -> float:
+    """GFLOP/s of square matrix products, measured now."""
+    matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    matrix @ matrix
+    rates = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        matrix @ matrix
+        rates.append(2 * 2048**3 / (time.perf_counter() - begin) / 1e9)
+    return statistics.median(rates)
+
+
+def count_flops(step: Step) -> float:
+    """Floating-point operations of one step, from the operators that ran."""
+    with FlopCounterMode(display=False) as counter:
+        step.run("fp32", lambda _: nullcontext())
+    return float(counter.get_total_flops())
+
+
+def peak_memory(args: argparse.Namespace, factor: int, right_ms: float | None, precision: str) -> float:
+    """Gigabytes that a step needs beyond its imports, in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", str(factor), str(right_ms), precision]
+    command += ["--batch", str(args.batch), "--seconds", str(args.seconds), "--threads", str(args.threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    """The child of `peak_memory`: three steps, then what they added to the resident peak."""
+    factor, right, precision = args.memory_of
+    unit = 1024 if sys.platform == "linux" else 1  # ru_maxrss: kilobytes on Linux, bytes on macOS
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = Step(int(factor), None if right == "None" else float(right), args.batch, args.seconds)
+    for _ in range(3):
+        step.run(precision, lambda _: nullcontext())
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 1e9)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Prints the table of stages and the comparison with the reference."""
+    table = Table(title=f"One training step, {args.batch} x {args.seconds:g} s, {args.threads} threads (ms)")
+    columns = ["stage", "reference share"]
+    cases = [(f, r, p) for f in args.factors for r in (0.0, None) for p in ("fp32", "bf16")]
+    results: list[dict[str, float]] = []
+    peaks = {"fp32": matrix_peak("fp32"), "bf16": matrix_peak("bf16")}
+    table.add_column(columns[0])
+    for factor, right, precision in cases:
+        step = Step(factor, right, args.batch, args.seconds)
+        row = measure(step, precision, args.runs)
+        row["total"] = sum(row[name] for name in STAGES)
+        row["gflop"] = count_flops(step) / 1e9
+        row["peak"] = peaks[precision]
+        row["memory"] = peak_memory(args, factor, right, precision)
+        results.append(row)
+        table.add_column(f"{factor}x {'offline' if right is None else 'causal'} {precision}", justify="right")
+    for name in (*STAGES, "total"):
+        table.add_row(name, *(f"{1000 * row[name]:.0f}" for row in results), style="bold" if name == "total" else "")
+    audio = args.batch * args.seconds
+    table.add_row("audio s per s", *(f"{audio / row['total']:.0f}" for row in results))
+    table.add_row("GFLOP", *(f"{row['gflop']:.0f}" for row in results))
+    table.add_row("share of matrix peak", *(f"{row['gflop'] / row['total'] / row['peak']:.0%}" for row in results))
+    table.add_row("memory, GB", *(f"{row['memory']:.2f}" for row in results))
+    _add_reference(table, cases, results)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(table)
+    console.print(
+        f"matrix products here: fp32 {peaks['fp32']:.0f}, bf16 {peaks['bf16']:.0f} GFLOP/s. Reference: NeMo 2.5.3, "
+        f"float32, where the peak was {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' compares peak-seconds "
+        "(seconds x peak), so that a slower machine is not blamed on the code."
+    )
+
+
+def _add_reference(table: Table, cases: list[tuple[int, float | None, str]], results: list[dict[str, float]]) -> None:
+    faster, leaner = [], []
+    for (factor, _, _), row in zip(cases, results, strict=True):
+        reference = REFERENCE_SECONDS[factor] * REFERENCE_GFLOPS
+        fp32 = next(r["peak"] for (_, _, p), r in zip(cases, results, strict=True) if p == "fp32")
+        faster.append(f"{reference / (row['total'] * fp32):.1f}")
+        leaner.append(f"{row['memory'] / REFERENCE_GIGABYTES[factor]:.2f}")
+    table.add_row("times faster than reference", *faster)
+    table.add_row("memory / reference", *leaner)
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8, help="utterances")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each utterance")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs; the median is shown")
+    parser.add_argument("--factors", type=int, nargs="+", default=[8, 4], choices=[4, 8], help="subsampling")
+    parser.add_argument("--memory-of", nargs=3, metavar=("FACTOR", "RIGHT", "PRECISION"), help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if arguments.memory_of:
+        print_memory(arguments)
+    else:
+        benchmark(arguments)

@@ -1,0 +1,68 @@
+"""Prints every encoder preset with its computed look-ahead and latency: `python scripts/presets.py [overrides]`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.markdown import Markdown
+
+from streamnest import config
+from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+from streamnest.latency import latency_report
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+HEADER = "| preset | stride | chunk | left | look-ahead | latency mean / worst |\n| --- | --- | --- | --- | --- | --- |"
+# Weights do not matter here, the number of layers does.
+_SMALL = {"d_model": 16, "num_heads": 2, "stem_channels": 4}
+
+
+def milliseconds(value: float) -> str:
+    """A figure as the tables show it; infinity is the whole utterance."""
+    return f"{value:.4g} ms" if math.isfinite(value) else "whole utterance"
+
+
+def row(preset: str, overrides: list[str]) -> str:
+    """One line of the table; a preset that cannot be built with the overrides says why."""
+    cfg = compose("train", [f"encoder={preset}", *overrides])
+    settings = {k: v for k, v in cfg.encoder.items() if k != "_target_"}
+    try:
+        encoder = FastConformer(EncoderConfig(**{**settings, **_SMALL}))
+    except UserError as error:
+        return f"| `{preset}` | – | – | – | {error} | – |"
+    report = latency_report(encoder, LogMel(), encoder.normalize != "utterance")
+    left = "unlimited" if math.isinf(report.left_ms) else milliseconds(report.left_ms)
+    latency = milliseconds(report.latency_mean_ms)
+    if report.streams:
+        latency = f"{report.latency_mean_ms:.4g} / {report.latency_worst_ms:.4g} ms"
+    cells = (f"`{preset}`", milliseconds(report.frame_ms), milliseconds(report.chunk_ms), left)
+    return f"| {' | '.join(cells)} | {milliseconds(report.lookahead_ms)} | {latency} |"
+
+
+def table(overrides: list[str]) -> str:
+    """The Markdown table of all presets, nearest first."""
+    config.register()
+    names = [path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base")]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        rows = sorted((row(name, overrides) for name in names), key=_latency)
+    return "\n".join([HEADER, *rows])
+
+
+def _latency(line: str) -> float:
+    figure = line.split("|")[6].split("/")[0].strip().split(" ")[0]
+    return float(figure) if figure.replace(".", "").isdigit() else math.inf
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(print(__doc__))
+    try:
+        text = table(sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))
+    Console().print(Markdown(text)) if sys.stdout.isatty() else print(text)
