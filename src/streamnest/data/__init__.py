@@ -1,0 +1,1 @@
+"""Lhotse cuts to batches of clean and noisy audio."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -13,12 +14,13 @@ class Batch:
 
     Attributes:
         clean: `(B, N)` float32 in [-1, 1], what the targets are computed from.
-        noisy: `(B, N)` float32, what the encoder hears; equals `clean` where nothing was mixed in.
+        noisy: `(B, N)` float32, what the encoder hears; the same object as `clean` where nothing is mixed in at all.
         lengths: `(B,)` int64, valid samples of each row.
         keys: `(B,)` int64, `randomness.hash_id` of each cut id: every random draw for a row derives from it.
         step: number of this batch in the endless stream of batches, the same on every rank and after a resume.
         ids: cut ids, one a row.
         seconds: seconds of audio in the batch, padding excluded.
+        skipped: utterances that could not be used, counted by cause.
     """
 
     clean: Tensor
@@ -28,3 +30,21 @@ class Batch:
     step: int
     ids: list[str]
     seconds: float
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """A copy on a device. `noisy is clean` survives, so that features need not be computed twice."""
+        clean = self.clean.to(device, non_blocking=non_blocking)
+        return replace(
+            self,
+            clean=clean,
+            noisy=clean if self.noisy is self.clean else self.noisy.to(device, non_blocking=non_blocking),
+            lengths=self.lengths.to(device, non_blocking=non_blocking),
+            keys=self.keys.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; the dataloader calls it, as it does not know dataclasses."""
+        clean = self.clean.pin_memory()
+        noisy = clean if self.noisy is self.clean else self.noisy.pin_memory()
+        return replace(self, clean=clean, noisy=noisy, lengths=self.lengths.pin_memory(), keys=self.keys.pin_memory())

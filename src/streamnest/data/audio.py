@@ -1,0 +1,76 @@
+"""Reading the audio of a cut, and telling bad audio from good."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from lhotse.audio import DurationMismatchError
+from lhotse.cut import Cut
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+Channel = int | Literal["mix"]
+
+
+class BadAudioError(Exception):
+    """Audio that cannot be trained on.
+
+    Attributes:
+        cause: one of `missing`, `shorter than declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
+            `constant`.
+    """
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(f"{cause} ({detail})" if detail else cause)
+        self.cause = cause
+
+
+def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
+    """Audio of a cut at the cut's sampling rate, `(N,)` float32. Peaks beyond 1 are left as they are.
+
+    Args:
+        cut: with a recording; resampling and the like happen as the cut says.
+        channel: of audio with several: their mean ("mix") or one of them, from 0. Mono audio is taken as it is.
+
+    Raises:
+        BadAudioError: for anything that is not finite, varying audio of the declared length.
+    """
+    audio = _read(cut)
+    if audio.ndim == 2 and len(audio) > 1:
+        if channel != "mix" and channel >= len(audio):
+            raise BadAudioError("no such channel", f"{channel} of {len(audio)}")
+        audio = audio.mean(0) if channel == "mix" else audio[channel]
+    samples = np.ascontiguousarray(audio.reshape(-1), np.float32)
+    _check(samples)
+    return samples
+
+
+def source_name(cut: Cut) -> str:
+    """The file a cut is read from, for messages; its id where there is none."""
+    recording = getattr(cut, "recording", None)
+    return str(recording.sources[0].source) if recording and recording.sources else cut.id
+
+
+def _read(cut: Cut) -> NDArray[np.float32]:
+    try:
+        audio = cut.load_audio()
+    except FileNotFoundError:
+        raise BadAudioError("missing") from None
+    except DurationMismatchError as error:
+        raise BadAudioError("shorter than declared", str(error)) from error
+    # Decoders raise whatever they like on damaged files, and no file may end a run of weeks.
+    except Exception as error:
+        raise BadAudioError("unreadable", f"{type(error).__name__}: {error}") from error
+    if audio is None:
+        raise BadAudioError("unreadable", "the cut has no audio")
+    return audio
+
+
+def _check(samples: Samples) -> None:
+    if not len(samples):
+        raise BadAudioError("empty")
+    if not np.isfinite(samples).all():
+        raise BadAudioError("not finite")
+    if samples.min() == samples.max():
+        raise BadAudioError("constant")

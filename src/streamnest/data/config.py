@@ -1,0 +1,48 @@
+"""Schemas of the config groups `data` and `augment`; the fields are those of the classes they build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class DataConfig:
+    """Arguments of `SpeechDataModule`. A manifest is a path or a list of paths."""
+
+    _target_: str = "streamnest.data.datamodule.SpeechDataModule"
+    train_manifest: Any = MISSING
+    val_manifest: Any = None
+    noise_manifest: Any = None
+    batch_duration: float = 60.0
+    max_batch_size: int = 64
+    num_buckets: int = 8
+    min_duration: float = 0.5
+    max_duration: float = 16.0
+    on_long: str = "split"
+    channel: Any = "mix"
+    num_workers: int = 0
+    seed: int = 0
+    num_batches: int | None = None
+    augment_val: bool = False
+    val_batch_duration: float | None = None
+    pin_memory: bool | None = None
+    check_files: bool = True
+    max_bad_share: float = 0.1
+
+
+@dataclass
+class AugmentConfig:
+    """Arguments of `NoiseAndSpeakerMixing`."""
+
+    _target_: str = "streamnest.data.augment.NoiseAndSpeakerMixing"
+    prob: float = 0.5
+    noise_ratio: float = 0.5
+    noise_db: list[float] = field(default_factory=lambda: [-5.0, 20.0])
+    speech_db: list[float] = field(default_factory=lambda: [-5.0, 5.0])
+    mix_rate: list[float] = field(default_factory=lambda: [0.5, 0.5])
+    segments: list[int] = field(default_factory=lambda: [1, 1])
+    speakers: list[int] = field(default_factory=lambda: [1, 1])
+    seed: int = 0

@@ -1,0 +1,178 @@
+"""The data of a run, as Lightning wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lhotse.cut import Cut
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from streamnest.data.audio import Channel
+from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.batch import Batch
+from streamnest.data.dataset import SAMPLING_RATE, SpeechDataset
+from streamnest.data.manifest import LoadReport, load_cuts
+from streamnest.data.noise import NoiseBank
+from streamnest.data.sampling import BucketBatchSampler, OnePassSampler
+from streamnest.errors import UserError
+
+# Of noise: a cut is decoded whole, so long recordings are read as windows.
+_NOISE_WINDOW = 30.0
+# For a run that is bounded by time and not by steps.
+_ENDLESS = 2**31 - 1
+
+
+class SpeechDataModule(L.LightningDataModule):
+    """Lhotse cut manifests as endless training batches and fixed validation batches.
+
+    Use with `Trainer(use_distributed_sampler=False, max_epochs=-1, check_val_every_n_epoch=None)`: the training loader
+    is one endless epoch, each rank takes its own batches, and the loader's own state makes a resume exact.
+
+    Args:
+        train_manifest: one or several cut manifests.
+        val_manifest: the same for validation; None for none.
+        noise_manifest: the same for noise, which `augment` mixes in; None for none.
+        batch_duration: most padded seconds in a training batch of one process.
+        max_batch_size: most utterances in a batch.
+        num_buckets: of similar duration, from which batches are drawn.
+        min_duration: seconds; shorter utterances are dropped.
+        max_duration: seconds; longer ones are dealt with as `on_long` says.
+        on_long: "split" into windows or "skip".
+        channel: of files with several: "mix" or a number from 0.
+        num_workers: processes that load audio; 0 loads in the training process.
+        seed: of the order of the batches.
+        num_batches: training batches of the whole run; None takes them from the trainer.
+        augment: makes the noisy audio; None for clean audio.
+        augment_val: also in validation, the same at every step.
+        val_batch_duration: most padded seconds in a validation batch; None for `batch_duration`.
+        pin_memory: None for where there is a GPU.
+        check_files: look for every file at start.
+        max_bad_share: share of manifest lines that may be unusable.
+
+    Raises:
+        UserError: see `load_cuts`; also for missing noise.
+    """
+
+    def __init__(
+        self,
+        train_manifest: str | Sequence[str],
+        val_manifest: str | Sequence[str] | None = None,
+        noise_manifest: str | Sequence[str] | None = None,
+        batch_duration: float = 60.0,
+        max_batch_size: int = 64,
+        num_buckets: int = 8,
+        min_duration: float = 0.5,
+        max_duration: float = 16.0,
+        on_long: Literal["split", "skip"] = "split",
+        channel: Channel = "mix",
+        num_workers: int = 0,
+        seed: int = 0,
+        num_batches: int | None = None,
+        augment: NoiseAndSpeakerMixing | None = None,
+        augment_val: bool = False,
+        val_batch_duration: float | None = None,
+        pin_memory: bool | None = None,
+        check_files: bool = True,
+        max_bad_share: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.manifests = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest}
+        self.loading: dict[str, Any] = {"check_files": check_files, "max_bad_share": max_bad_share}
+        self.selection = {"min_duration": min_duration, "max_duration": max_duration, "on_long": on_long}
+        self.batch_duration, self.max_batch_size, self.num_buckets = batch_duration, max_batch_size, num_buckets
+        self.val_batch_duration = val_batch_duration or batch_duration
+        self.channel, self.seed, self.num_batches = _channel(channel), seed, num_batches
+        self.augment, self.augment_val = augment, augment_val
+        self.num_workers = num_workers
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.report: dict[str, LoadReport] = {}
+        self._cuts: dict[str, list[Cut]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the manifests, once; `stage` makes no difference."""
+        if self._cuts:
+            return
+        cuts = {"train": self._load("train", **self.selection), "val": self._load("val", **self.selection)}
+        if self.augment is not None and self.manifests["noise"]:
+            self.augment.noise = NoiseBank(self._load("noise", max_duration=_NOISE_WINDOW))
+        self._cuts = cuts
+
+    @property
+    def train_hours(self) -> float:
+        """Hours of usable training audio."""
+        return self.report["train"].hours
+
+    @property
+    def val_hours(self) -> float:
+        """Hours of usable validation audio."""
+        return self.report["val"].hours
+
+    @property
+    def speakers(self) -> set[str]:
+        """Speakers of the training set, as far as the manifests name them."""
+        return self.report["train"].speakers
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        """Endless batches; its state is that of the data."""
+        dataset = SpeechDataset(self._cuts["train"], self.augment, self.channel)
+        rank, world_size = self._place()
+        return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.seed, rank, world_size))
+
+    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+        """Every utterance once, sorted by duration; an empty list where there is no validation set."""
+        if not self._cuts["val"]:
+            return []
+        dataset = SpeechDataset(self._cuts["val"], self.augment if self.augment_val else None, self.channel)
+        limits = (self.val_batch_duration, self.max_batch_size)
+        return self._loader(dataset, OnePassSampler(dataset.durations, *limits, *self._place()))
+
+    def statistics_batches(self) -> Iterator[Batch]:
+        """Clean training audio in a random order that is the same for every rank and seed; one epoch."""
+        dataset = SpeechDataset(self._cuts["train"], channel=self.channel)
+        return (dataset[index] for index in self._sampler(dataset, num_batches=None, seed=0))
+
+    def _load(self, part: str, **selection: Any) -> list[Cut]:
+        """The cuts of all manifests of a part."""
+        paths = self.manifests[part] or []
+        cuts: list[Cut] = []
+        self.report[part] = LoadReport()
+        for path in [paths] if isinstance(paths, str) else paths:
+            loaded, report = load_cuts(path, sampling_rate=SAMPLING_RATE, **self.loading, **selection)
+            cuts += loaded
+            self.report[part] += report
+        return cuts
+
+    def _sampler(
+        self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
+    ) -> BucketBatchSampler:
+        limits = (self.batch_duration, self.max_batch_size, self.num_buckets)
+        return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, rank, world_size)
+
+    def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> StatefulDataLoader:
+        return StatefulDataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _num_batches(self) -> int:
+        if self.num_batches is not None:
+            return self.num_batches
+        if self.trainer is None:
+            raise UserError("data.num_batches is not set and there is no trainer to take it from")
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches if self.trainer.max_steps > 0 else _ENDLESS
+
+
+def _channel(channel: Channel) -> Channel:
+    if channel == "mix" or (isinstance(channel, int) and channel >= 0):
+        return channel
+    raise UserError(f"data.channel={channel!r}: choose mix or a channel number from 0")

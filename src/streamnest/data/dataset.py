@@ -1,0 +1,108 @@
+"""From batches of indices to batches of audio."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from streamnest.data.audio import BadAudioError, Channel, Samples, load_mono, source_name
+from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.batch import Batch
+from streamnest.data.sampling import BatchIndex
+from streamnest.randomness import hash_id
+
+log = logging.getLogger(__name__)
+
+SAMPLING_RATE = 16000
+# Shorter than an encoder frame, so that no model finds anything to mask in it.
+_SILENT_SAMPLES = 160
+
+
+class SpeechDataset(Dataset[Batch]):
+    """Loads whole batches: use it with `DataLoader(dataset, sampler=..., batch_size=None)`.
+
+    Bad audio is left out, counted in `Batch.skipped` by cause and reported once a file and process. Where nothing is
+    left, the batch is one row of silence too short to be trained on: in distributed training every rank needs one.
+
+    Args:
+        cuts: at 16 kHz, resampled lazily where the files have another rate.
+        augment: makes the noisy audio; None leaves it clean.
+        channel: of files with several: "mix" for their mean, or a number from 0.
+    """
+
+    def __init__(
+        self, cuts: Sequence[Cut], augment: NoiseAndSpeakerMixing | None = None, channel: Channel = "mix"
+    ) -> None:
+        self.cuts, self.augment, self.channel = cuts, augment, channel
+        self._warned: set[str] = set()
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each cut, `(len,)`."""
+        return np.array([cut.duration for cut in self.cuts], np.float64)
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def __getitem__(self, batch_index: BatchIndex) -> Batch:
+        skipped: Counter[str] = Counter()
+        loaded = [(cut, self._load(cut, skipped)) for cut in (self.cuts[i] for i in batch_index.indices)]
+        rows = [(cut, audio) for cut, audio in loaded if audio is not None]
+        if not rows:
+            return _silence(batch_index.step, skipped)
+        return self._collate([cut for cut, _ in rows], [audio for _, audio in rows], batch_index.step, skipped)
+
+    def _load(self, cut: Cut, skipped: Counter[str]) -> Samples | None:
+        try:
+            return load_mono(cut, self.channel)
+        except BadAudioError as error:
+            skipped[error.cause] += 1
+            name = source_name(cut)
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning("%s is skipped: %s", name, error)
+            return None
+
+    def _collate(self, cuts: list[Cut], rows: list[Samples], step: int, skipped: Counter[str]) -> Batch:
+        clean = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = [cut.id for cut in cuts]
+        noisy = clean
+        if self.augment is not None:
+            noisy = self.augment(clean, lengths, ids, step, [_speaker(cut) for cut in cuts])
+        return Batch(
+            clean=clean,
+            noisy=noisy,
+            lengths=lengths,
+            keys=torch.tensor([hash_id(cut_id) for cut_id in ids]),
+            step=step,
+            ids=ids,
+            seconds=sum(map(len, rows)) / SAMPLING_RATE,
+            skipped=dict(skipped),
+        )
+
+
+def _speaker(cut: Cut) -> str | None:
+    speakers = {supervision.speaker for supervision in cut.supervisions}
+    return speakers.pop() if len(speakers) == 1 else None
+
+
+def _silence(step: int, skipped: Counter[str]) -> Batch:
+    silence = torch.zeros(1, _SILENT_SAMPLES)
+    return Batch(
+        clean=silence,
+        noisy=silence,
+        lengths=torch.tensor([_SILENT_SAMPLES]),
+        keys=torch.tensor([hash_id("silence")]),
+        step=step,
+        ids=["silence"],
+        seconds=0.0,
+        skipped=dict(skipped),
+    )

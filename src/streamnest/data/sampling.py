@@ -1,0 +1,165 @@
+"""Samplers whose batches are a pure function of (seed, epoch, position).
+
+A stateful sampler resumes by replay; here the state of a run is a few integers and a resume costs one permutation.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from streamnest.data.buckets import Arrangement, Buckets, Floats
+from streamnest.randomness import numpy_generator
+
+log = logging.getLogger(__name__)
+
+# Sorted utterances are alike within a bucket anyway: few buckets leave few half-empty batches.
+_PASS_BUCKETS = 8
+
+
+class BatchIndex(NamedTuple):
+    """What a sampler asks a dataset for.
+
+    Attributes:
+        step: number of the batch, the same on every rank; part of the key of every random draw.
+        indices: of the utterances; empty where a rank has nothing left but must keep in step with the others.
+    """
+
+    step: int
+    indices: list[int]
+
+
+class Position(NamedTuple):
+    """The next step of a run and the next batch of the stream; each step takes `world_size` batches."""
+
+    step: int
+    batch: int
+
+
+class BucketBatchSampler(Sampler[BatchIndex]):
+    """Endless duration-bucketed batches for training.
+
+    The batches of all epochs and ranks form one stream: at each step every rank takes its own of the next `world_size`
+    batches, which come from one bucket. Within an epoch every utterance occurs exactly once. Two processes with
+    `max_batch_size=b` see at each step what one with `2b` sees, as long as that limit binds and not `batch_duration`.
+
+    Args:
+        durations: `(N,)` seconds.
+        batch_duration: most padded seconds in a batch (longest utterance times size). A longer utterance gets a batch
+            to itself.
+        max_batch_size: most utterances in a batch.
+        num_buckets: number of buckets, of equal total duration.
+        num_batches: steps in the whole run: the length; None for those of one epoch.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes.
+        shuffle: off for batches sorted by duration, the same in every epoch.
+
+    Raises:
+        UserError: for no utterances, or limits that admit none.
+    """
+
+    def __init__(
+        self,
+        durations: Floats,
+        batch_duration: float,
+        max_batch_size: int,
+        num_buckets: int,
+        num_batches: int | None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        self._limits = (np.asarray(durations, np.float64), batch_duration, max_batch_size, num_buckets)
+        self.buckets = Buckets(*self._limits, group=world_size)
+        self.num_batches = math.ceil(len(self.buckets) / world_size) if num_batches is None else num_batches
+        self.seed, self.shuffle = seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self._start = Position(0, 0)
+        self._stream: _Stream | None = None
+        self._arranged: tuple[int, Arrangement] | None = None
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        self._stream = _Stream(self, self._start)
+        return self._stream
+
+    def batch(self, number: int) -> list[int]:
+        """Utterances of batch `number` of the stream that all ranks share."""
+        epoch, place = divmod(number, len(self.buckets))
+        if self._arranged is None or self._arranged[0] != epoch:
+            rng = numpy_generator(self.seed, epoch, "batches") if self.shuffle else None
+            self._arranged = epoch, self.buckets.arrange(rng)
+        return self._arranged[1].batch(place)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the latest iterator stands."""
+        at = self._stream.at if self._stream else self._start
+        return {"step": at.step, "batch": at.batch, "group": self.buckets.group, "epoch": len(self.buckets)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next iterator continue there, whatever the number of processes was.
+
+        Groups stay as the first run cut them: cutting them anew would repeat and lose utterances in this epoch.
+        """
+        if state["group"] != self.buckets.group:
+            self.buckets = Buckets(*self._limits, group=state["group"])
+        if state["epoch"] != len(self.buckets):
+            log.warning("the data or the limits of batches have changed: this epoch may repeat or miss utterances")
+        self._start, self._stream, self._arranged = Position(state["step"], state["batch"]), None, None
+
+
+class _Stream(Iterator[BatchIndex]):
+    """One rank's walk; an object and not a generator, so that a dataloader can save and restore its place."""
+
+    def __init__(self, sampler: BucketBatchSampler, start: Position) -> None:
+        self.sampler, self.at = sampler, start
+
+    def __next__(self) -> BatchIndex:
+        sampler, (step, batch) = self.sampler, self.at
+        if step >= sampler.num_batches:
+            raise StopIteration
+        self.at = Position(step + 1, batch + sampler.world_size)
+        return BatchIndex(step, sampler.batch(batch + sampler.rank))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self.at.step, "batch": self.at.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = Position(state["step"], state["batch"])
+
+
+class OnePassSampler(Sampler[BatchIndex]):
+    """Every utterance once, sorted by duration, at step 0: for validation.
+
+    All ranks get the same number of batches, the last of some being empty: processes that disagree about it deadlock.
+
+    Args:
+        durations: `(N,)` seconds.
+        batch_duration: most padded seconds in a batch.
+        max_batch_size: most utterances in a batch.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, durations: Floats, batch_duration: float, max_batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._batches = Buckets(durations, batch_duration, max_batch_size, _PASS_BUCKETS).arrange(None)
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._batches.sizes) / self.world_size)
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        for first in range(0, len(self._batches.sizes), self.world_size):
+            number = first + self.rank
+            yield BatchIndex(0, self._batches.batch(number) if number < len(self._batches.sizes) else [])
