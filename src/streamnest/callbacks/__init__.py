@@ -1,0 +1,12 @@
+"""What watches a run: progress, speed, pictures, alarms, and stopping without losing anything."""
+
+from __future__ import annotations
+
+from streamnest.callbacks.collapse import CollapseAlarm
+from streamnest.callbacks.history import ValHistory
+from streamnest.callbacks.interrupt import StopOnSignal
+from streamnest.callbacks.pictures import Pictures
+from streamnest.callbacks.progress import Progress
+from streamnest.callbacks.throughput import Throughput
+
+__all__ = ["CollapseAlarm", "Pictures", "Progress", "StopOnSignal", "Throughput", "ValHistory"]

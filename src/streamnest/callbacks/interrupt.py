@@ -1,0 +1,75 @@
+"""Ctrl-C that loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning import Callback
+
+from streamnest.commands import continue_command
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C or SIGTERM finishes the batch, saves `last.ckpt`, says how to continue, and ends the run in good order.
+
+    A second signal ends the process at once. Handlers are installed while training only, in the main thread only, and
+    the earlier ones are put back.
+
+    Args:
+        dirpath: where `last.ckpt` goes.
+    """
+
+    def __init__(self, dirpath: str | Path) -> None:
+        self.path = Path(dirpath) / "last.ckpt"
+        self.stopped = False
+        self._received: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Installs the handlers; after Lightning's, which would make several processes wait for each other."""
+        self.stopped, self._received = False, None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Stops when any rank has received a signal: all of them must save the same step."""
+        received = self._received is not None
+        if self.stopped or not trainer.strategy.reduce_boolean_decision(received, all=False):
+            return
+        trainer.save_checkpoint(self.path)
+        self.stopped = trainer.should_stop = True
+        # Lightning validates once more on the way out; who presses Ctrl-C does not want to wait for it.
+        trainer.limit_val_batches = 0
+        if trainer.is_global_zero:
+            cause, command = self._received or "signal", continue_command(self.path)
+            log.warning("%s: saved step %d. Continue with\n%s", cause, trainer.global_step, command)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Puts the earlier handlers back."""
+        self._restore()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Puts the earlier handlers back."""
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            self._restore()
+            raise KeyboardInterrupt
+        self._received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.warning("%s: stopping after this batch; once more to stop at once", self._received)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,145 @@
+"""A picture after each validation: what the encoder heard, what it was asked, what it answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+import wandb
+from lightning import Callback
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+
+from streamnest.data.batch import Batch
+from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
+from streamnest.pretraining import _MASK_STREAM, Pretraining
+from streamnest.randomness import fold_keys
+
+
+class Pictures(Callback):
+    """Draws one validation utterance, the same each time, and the code frequencies; first rank only.
+
+    Pictures go to `dirpath/step_*.png` and to W&B where a run is logged there, the code counts as a histogram as well.
+
+    Args:
+        dirpath: folder of the pictures.
+        seconds: the utterance whose duration is nearest to this is drawn.
+    """
+
+    def __init__(self, dirpath: str | Path, seconds: float = 5.0) -> None:
+        self.dirpath, self.seconds = Path(dirpath), seconds
+        self._utterance: Batch | None = None
+        self._chosen = False
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Looks for a nearer utterance, during the first validation."""
+        if self._chosen or not trainer.is_global_zero:
+            return
+        samples = self.seconds * _model(pl_module).frontend.sample_rate
+        row = int((batch.lengths - samples).abs().argmin())
+        candidate = _row(batch, row)
+        if self._utterance is None or _distance(candidate, samples) < _distance(self._utterance, samples):
+            self._utterance = candidate
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws, saves and logs."""
+        if self._utterance is None or trainer.sanity_checking:
+            return
+        self._chosen = True
+        model, step = _model(pl_module), trainer.global_step
+        baseline = trainer.callback_metrics.get("val/unigram")
+        picture = predict(model, self._utterance, f"step {step}", None if baseline is None else float(baseline))
+        counts = {"training": to_numpy(model.train_counts[0].double())}
+        figures = {"prediction": draw_prediction(picture)}
+        if counts["training"].any():
+            figures["codes"] = draw_code_histogram(counts)
+        self._publish(trainer, figures, model.train_counts[0])
+
+    def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: torch.Tensor) -> None:
+        step = trainer.global_step
+        names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png"}
+        paths = {name: save(figure, self.dirpath / names[name]) for name, figure in figures.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _to_wandb(logger, paths, counts, step)
+
+
+@torch.no_grad()
+def predict(model: Pretraining, utterance: Batch, when: str, baseline: float | None = None) -> Prediction:
+    """Runs a batch of one as validation does, keeping what it shows on every frame; draws nothing at random.
+
+    Args:
+        model: left in the mode it was in.
+        utterance: a batch of one.
+        when: for the title.
+        baseline: see `Prediction`.
+    """
+    training = model.training
+    model.eval()
+    try:
+        return _predict(model, utterance.to(model.device), when, baseline)
+    finally:
+        model.train(training)
+
+
+def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None) -> Prediction:
+    keys = fold_keys(batch.keys, model.seed, 0)
+    clean, frames = model.frontend(batch.clean, batch.lengths, keys)
+    heard = model.input_norm(model.frontend(batch.noisy, batch.lengths, keys)[0], frames)
+    codes = model.targets(clean, frames)[0, :, 0]
+    mask = model.masking.sample(frames, clean.shape[-1], keys=fold_keys(keys, _MASK_STREAM))
+    selected = model.objective.select(mask, frames, model.quantizer.stack)[0]
+    encoded = model.encoder(model.masking.apply(heard, mask), frames)[0][0, model.encoder.target_shift :]
+    logits = model.objective.logits(encoded)[:, 0].float()
+    length = min(len(logits), len(codes))
+    logits, codes, selected = logits[:length], codes[:length], selected[:length]
+    predicted, nats = logits.argmax(-1), F.cross_entropy(logits, codes, reduction="none")
+    right, hidden = int((predicted == codes)[selected].sum()), int(selected.sum())
+    arrays = (heard[0], mask[0], selected, codes, predicted, nats)
+    return Prediction(
+        f"{batch.ids[0]}   {when}: {right} of {hidden} hidden frames right",
+        *(to_numpy(x) for x in arrays),
+        baseline=baseline,
+        hop=model.frontend.hop_ms / 1000,
+        stride=model.encoder.frame_ms / 1000,
+    )
+
+
+def _to_wandb(logger: WandbLogger, paths: dict[str, Path], counts: torch.Tensor, step: int) -> None:
+    shown: dict[str, Any] = {f"pictures/{name}": wandb.Image(str(path)) for name, path in paths.items()}
+    # W&B draws at most 512 bins, so a bin is a group of neighbouring codes.
+    histogram = np.histogram(np.arange(len(counts)), bins=min(512, len(counts)), weights=to_numpy(counts))
+    shown["health/code_counts"] = wandb.Histogram(np_histogram=histogram)
+    logger.experiment.log({**shown, "trainer/global_step": step})
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    """A batch of one row without its padding, on the processor."""
+    length = int(batch.lengths[row])
+    clean = batch.clean[row : row + 1, :length].cpu()
+    noisy = clean if batch.noisy is batch.clean else batch.noisy[row : row + 1, :length].cpu()
+    return replace(
+        batch,
+        clean=clean,
+        noisy=noisy,
+        lengths=batch.lengths[row : row + 1].cpu(),
+        keys=batch.keys[row : row + 1].cpu(),
+        ids=[batch.ids[row]],
+    )
+
+
+def _distance(batch: Batch, samples: float) -> float:
+    return abs(int(batch.lengths[0]) - samples)
+
+
+def _model(module: L.LightningModule) -> Pretraining:
+    if not isinstance(module, Pretraining):
+        raise TypeError(f"pictures are of Pretraining, not of {type(module).__name__}")
+    return module

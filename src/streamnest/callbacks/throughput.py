@@ -1,0 +1,93 @@
+"""How fast a run goes, and whether it waits for data."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from lightning import Callback
+
+from streamnest.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class _Step:
+    audio: float
+    wall: float
+    waited: float
+
+
+class Throughput(Callback):
+    """Logs, over a sliding window of batches, validation and saving excluded:
+
+    - `train/audio_hours_per_hour`: audio of all ranks over wall time,
+    - `train/step_seconds`: wall time of a batch,
+    - `train/data_wait_share`: share of it spent waiting for the next batch,
+    - `train/memory_gb`: peak, of the accelerator where there is one, else of the process.
+
+    Args:
+        window: batches to average over.
+        warmup: first batches that are left out, as compilation and allocation make them slow.
+    """
+
+    def __init__(self, window: int = 50, warmup: int = 2) -> None:
+        self.warmup = warmup
+        self._steps: deque[_Step] = deque(maxlen=window)
+        self._mark: float | None = None
+        self._waited = 0.0
+        self._seen = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets earlier runs of this callback."""
+        self._steps.clear()
+        self._mark, self._seen = None, 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Everything since the last batch ended was waiting."""
+        now = time.perf_counter()
+        self._mark = now if self._mark is None else self._mark
+        self._waited = now - self._mark
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        """Adds the batch to the window and logs."""
+        now = time.perf_counter()
+        self._seen += 1
+        if self._mark is not None and self._seen > self.warmup:
+            self._steps.append(_Step(batch.seconds, now - self._mark, self._waited))
+        self._mark = now
+        if self._steps:
+            self._log(pl_module, len(batch.ids))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restarts the clock with the next batch."""
+        self._mark = None
+
+    def _log(self, pl_module: L.LightningModule, batch_size: int) -> None:
+        wall = sum(step.wall for step in self._steps)
+        audio = torch.tensor(sum(step.audio for step in self._steps) / wall, device=pl_module.device)
+        pl_module.log(
+            "train/audio_hours_per_hour", audio, sync_dist=True, reduce_fx="sum", on_epoch=False, batch_size=batch_size
+        )
+        own = {
+            "step_seconds": wall / len(self._steps),
+            "data_wait_share": sum(step.waited for step in self._steps) / wall,
+            "memory_gb": peak_memory_gb(pl_module.device),
+        }
+        pl_module.log_dict({f"train/{name}": value for name, value in own.items()}, batch_size=batch_size)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory used so far: of the accelerator, or resident memory of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

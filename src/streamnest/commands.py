@@ -1,0 +1,27 @@
+"""Commands to hand to the user, ready to be copied."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+_REPLACED = ("ckpt_path=", "trainer.max_steps=")
+
+
+def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:
+    """The command that continues this run: its overrides, the checkpoint, and more steps where given."""
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    replaced = _REPLACED if max_steps else _REPLACED[:1]
+    words = [word for word in given if not word.lstrip("+").startswith(replaced)]
+    # Hydra's grammar gives "=" and the like a meaning inside values; quotes make a path just a path.
+    path = str(checkpoint)
+    words.append(f"ckpt_path={path}" if not set(path) & set("=,'{}[]() ") else f'ckpt_path="{path}"')
+    words += [f"trainer.max_steps={max_steps}"] if max_steps else []
+    return "python train.py " + " ".join(shlex.quote(word) for word in words)
+
+
+def sync_command(run_dir: str | Path) -> str:
+    """The command that uploads a W&B run that was logged offline."""
+    return f"wandb sync {shlex.quote(str(run_dir))}"

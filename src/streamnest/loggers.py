@@ -1,0 +1,69 @@
+"""Weights & Biases without questions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.loggers import WandbLogger
+
+from streamnest.errors import UserError
+
+
+def wandb_logger(
+    save_dir: str,
+    offline: bool = True,
+    project: str = "streamnest",
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    **settings: Any,
+) -> WandbLogger:
+    """A logger that never asks, never prints over the progress bar, and keeps the jobs of a multirun in one group.
+
+    Args:
+        save_dir: folder of the run; W&B makes `wandb/` in it.
+        offline: log to files only; `wandb sync` uploads them later. `WANDB_MODE` in the environment wins.
+        project: of W&B.
+        name: of the run.
+        group: None takes the sweep folder in a multirun, and `WANDB_RUN_GROUP` else.
+        tags: of the run.
+        settings: further arguments of `WandbLogger`.
+
+    Raises:
+        UserError: when online without an account, where W&B would ask for one.
+    """
+    mode = {"dryrun": "offline", "run": "online"}.get(chosen := os.environ.get("WANDB_MODE", ""), chosen)
+    mode = mode if mode in ("online", "offline", "disabled") else "offline" if offline else "online"
+    if mode == "online" and not wandb.api.api_key:
+        raise UserError("logger=wandb needs an account: run `wandb login`, set WANDB_API_KEY, or take logger=offline")
+    # Jobs of a multirun share a process, and W&B would log them all into the first one's run.
+    if wandb.run is not None:
+        wandb.finish()
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    logger = WandbLogger(
+        save_dir=save_dir,
+        offline=mode == "offline",
+        project=project,
+        name=name,
+        group=group or _sweep_group(),
+        tags=list(tags),
+        mode=mode,
+        settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+        **settings,
+    )
+    # Lightning passes it always, and W&B warns about it always.
+    logger._wandb_init.pop("anonymous", None)
+    return logger
+
+
+def _sweep_group() -> str | None:
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        sweep = Path(HydraConfig.get().sweep.dir)
+        return f"{sweep.parent.name}_{sweep.name}"
+    return os.environ.get("WANDB_RUN_GROUP")

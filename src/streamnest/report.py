@@ -1,0 +1,232 @@
+"""What is said before and after a run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import rich
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from streamnest.callbacks.history import ValHistory
+from streamnest.callbacks.throughput import peak_memory_gb
+from streamnest.commands import continue_command, sync_command
+from streamnest.data.datamodule import SpeechDataModule
+from streamnest.encoder import FastConformer
+from streamnest.latency import LatencyReport, find_leaks
+from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
+from streamnest.pretraining import Pretraining
+
+_WIDTH = 110
+Row = tuple[str, str]
+
+
+def show(panel: Group, console: Console | None = None) -> None:
+    """Prints a panel; wider than rich's 80 columns where output is piped, so that paths and commands stay whole."""
+    console = console or rich.get_console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_WIDTH)
+    console.print(panel, width=_WIDTH, crop=False)
+
+
+def start_panel(cfg: DictConfig, model: Pretraining, data: SpeechDataModule, trainer: L.Trainer) -> Group:
+    """What is about to be trained, on what, and what it will wait for; look-ahead and latency are computed."""
+    sections = [_model_rows(cfg, model), _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
+    return _panel(f"streamnest: {cfg.name}", sections)
+
+
+def summary_panel(
+    cfg: DictConfig,
+    model: Pretraining,
+    data: SpeechDataModule,
+    trainer: L.Trainer,
+    history: ValHistory,
+    seconds: float,
+) -> Group:
+    """What was learned, against what code frequencies alone would reach, and how to go on.
+
+    Args:
+        cfg: of the run.
+        model: trained.
+        data: it was trained on.
+        trainer: that trained it.
+        history: validations of the run.
+        seconds: the run took.
+    """
+    sections = [_learned_rows(history), _health_rows(model, history), _spent_rows(model, data, trainer, seconds)]
+    return _panel(f"{cfg.name}: step {trainer.global_step}", sections, _commands(trainer))
+
+
+def milliseconds(value: float) -> str:
+    """42.4 ms; infinity is the whole utterance."""
+    return f"{value:.1f} ms" if math.isfinite(value) else "whole utterance"
+
+
+def causality(encoder: FastConformer, report: LatencyReport) -> str:
+    """Whether an encoder is causal, and why, in a sentence."""
+    leaks = find_leaks(encoder, report)
+    if leaks:
+        return "no, it hears more of the future than its preset says: " + "; ".join(leaks)
+    if not report.streams:
+        ways = ["attention to the end of the utterance"] if encoder.context.right is None else []
+        ways += ["symmetric convolutions"] if encoder.blocks[0].convolution.lookahead else []
+        ways += ["normalisation over the utterance"] if encoder.normalize == "utterance" else []
+        return "no: " + ", ".join(ways)
+    if report.context_ms > 0:
+        return f"up to the end of its chunk of {milliseconds(report.chunk_ms)}, which no layer hears past"
+    return "yes: attention, convolutions and norms hear the past only; the rest is the analysis window"
+
+
+def masking_in_words(masking: Masking, hop_ms: float) -> str:
+    """Kind, blocks and share of a masking."""
+    if isinstance(masking, LiveEdgeMasking):
+        edges = f"; {masking.live_edge_prob:.0%} of utterances at the live edge" if masking.live_edge_prob else ""
+        return masking_in_words(masking.masking, hop_ms) + edges
+    if not isinstance(masking, RandomBlockMasking):
+        return "nothing is hidden"
+    share = masking.mask_prob
+    if masking.allow_overlap:
+        share = 1 - (1 - masking.mask_prob) ** masking.block_size
+    window = f", in the last {masking.left_context_size * hop_ms:.0f} ms" if masking.left_context_size > 0 else ""
+    kind = "causal" if masking.causal else "random"
+    return f"{kind} blocks of {masking.block_size * hop_ms:.0f} ms over about {share:.0%} of frames{window}"
+
+
+def _model_rows(cfg: DictConfig, model: Pretraining) -> list[Row]:
+    encoder = model.encoder
+    total, trained = _parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return [
+        ("encoder", f"{cfg.preset}, {len(encoder.blocks)} layers of width {encoder.d_model}"),
+        ("parameters", f"{_count(total)}, {_count(trained)} trained, {_count(_parameters(encoder))} in the encoder"),
+        ("normalisation", f"{encoder.normalize} (input), {model.target_norm.kind} (targets)"),
+        ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
+        ("codes", f"{model.quantizer.num_books} x {model.quantizer.num_classes}"),
+    ]
+
+
+def _latency_rows(model: Pretraining) -> list[Row]:
+    report = model.latency
+    left = milliseconds(report.left_ms) if math.isfinite(report.left_ms) else "all of the past"
+    latency = f"{milliseconds(report.latency_mean_ms)} mean, {milliseconds(report.latency_worst_ms)} worst"
+    return [
+        ("frame stride", milliseconds(report.frame_ms)),
+        ("chunk", milliseconds(report.chunk_ms)),
+        ("left context", left),
+        ("look-ahead", milliseconds(report.lookahead_ms)),
+        ("latency", latency if report.streams else "whole utterance"),
+        ("causal", causality(model.encoder, report)),
+    ]
+
+
+def _data_rows(cfg: DictConfig, model: Pretraining, data: SpeechDataModule) -> list[Row]:
+    rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
+    return [*rows, ("audio mixed in", f"{cfg.augment.prob:.0%} of utterances" if cfg.augment.prob else "none")]
+
+
+def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:
+    devices = trainer.num_devices * trainer.num_nodes
+    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    return [
+        ("steps", str(trainer.max_steps) if trainer.max_steps > 0 else f"until {cfg.trainer.max_time}"),
+        ("device", f"{devices} x {kind}, {trainer.precision}"),
+        ("written to", str(cfg.paths.output_dir)),
+    ]
+
+
+def _learned_rows(history: ValHistory) -> list[Row]:
+    first, last = history.first, history.last
+    if not last:
+        return [("validation", "never ran")]
+    rows = [("validation loss", f"{first['val/loss']:.3f} -> {last['val/loss']:.3f} nats")]
+    if "val/gain" in last:
+        better = "below" if last["val/gain"] >= 0 else "above"
+        rows += [
+            ("code frequencies", f"{last['val/unigram']:.3f} nats would be reached by those of the training set alone"),
+            ("gain", f"{abs(last['val/gain']):.3f} nats {better} that"),
+            ("target entropy", f"{math.log(last['val/perplexity']):.3f} nats of the validation codes themselves"),
+        ]
+    return [*rows, ("accuracy", f"{first['val/accuracy']:.1%} -> {last['val/accuracy']:.1%}")]
+
+
+def _health_rows(model: Pretraining, history: ValHistory) -> list[Row]:
+    last = history.last
+    if "val/perplexity" not in last:
+        return []
+    codes = (
+        f"{last['val/codes_used']:.0f} of {model.quantizer.num_classes} used, perplexity {last['val/perplexity']:.0f}"
+    )
+    return [("codes", codes), ("effective rank", f"{last['val/rank']:.1f} of {model.encoder.d_model}")]
+
+
+def _spent_rows(model: Pretraining, data: SpeechDataModule, trainer: L.Trainer, seconds: float) -> list[Row]:
+    skipped = skipped_by_cause(data)
+    checkpoint = _checkpoint(trainer)
+    return [
+        ("heard", f"{float(model.seconds_heard) / 3600:.2f} h of audio"),
+        ("took", f"{int(seconds) // 60} min {int(seconds) % 60} s, {peak_memory_gb(model.device):.1f} GB at most"),
+        ("skipped", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "nothing"),
+        ("checkpoint", str(checkpoint) if checkpoint else "none was written"),
+    ]
+
+
+def skipped_by_cause(data: SpeechDataModule) -> Counter[str]:
+    """Utterances of training and validation that could not be used, at start or when they were read."""
+    found: Counter[str] = Counter(getattr(data, "skipped", {}))
+    for part in ("train", "val"):
+        found.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
+    return found
+
+
+def _commands(trainer: L.Trainer) -> list[Row]:
+    checkpoint, commands = _checkpoint(trainer), []
+    if checkpoint:
+        more = 2 * trainer.max_steps if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps else None
+        commands.append(("continue", continue_command(checkpoint, more)))
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and logger._offline:
+            commands.append(("upload to W&B", sync_command(Path(logger.experiment.dir).parent)))
+    return commands
+
+
+def _checkpoint(trainer: L.Trainer) -> Path | None:
+    callback = trainer.checkpoint_callback
+    last = Path(getattr(callback, "dirpath", None) or ".") / "last.ckpt"
+    best = getattr(callback, "best_model_path", "")
+    return _short(last) if last.is_file() else _short(Path(best)) if best else None
+
+
+def _short(path: Path) -> Path:
+    """Relative to where the command was typed, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _parameters(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
+
+
+def _panel(title: str, sections: list[list[Row]], commands: list[Row] | None = None) -> Group:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, rows in enumerate(section for section in sections if section):
+        if number:
+            table.add_row()
+        for name, value in rows:
+            table.add_row(name, Text(value, style="bold" if name in ("look-ahead", "latency", "gain") else ""))
+    parts: list[Any] = [Panel(table, title=Text(title, style="bold"), title_align="left", border_style="cyan")]
+    # Outside the frame, so that they can be copied.
+    for name, command in commands or []:
+        parts += [Text(f"{name}:", style="cyan"), Text(f"  {command}", no_wrap=True, overflow="ignore")]
+    return Group(*parts)
