@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ class BadAudioError(Exception):
     """Audio that cannot be trained on.
 
     Attributes:
-        cause: one of `missing`, `shorter than declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
+        cause: one of `missing`, `not as long as declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
             `constant`.
     """
 
@@ -55,16 +56,21 @@ def source_name(cut: Cut) -> str:
 def _read(cut: Cut) -> NDArray[np.float32]:
     try:
         audio = cut.load_audio()
-    except FileNotFoundError:
-        raise BadAudioError("missing") from None
-    except DurationMismatchError as error:
-        raise BadAudioError("shorter than declared", str(error)) from error
     # Decoders raise whatever they like on damaged files, and no file may end a run of weeks.
     except Exception as error:
-        raise BadAudioError("unreadable", f"{type(error).__name__}: {error}") from error
+        raise BadAudioError(_cause(cut, error), type(error).__name__) from error
     if audio is None:
         raise BadAudioError("unreadable", "the cut has no audio")
     return audio
+
+
+def _cause(cut: Cut, error: Exception) -> str:
+    """Lhotse gives one kind of exception to most of what can go wrong."""
+    if isinstance(error, DurationMismatchError) or "declared samples" in str(error):
+        return "not as long as declared"
+    recording = getattr(cut, "recording", None)
+    files = [source.source for source in recording.sources if source.type == "file"] if recording else []
+    return "unreadable" if all(Path(name).is_file() for name in files) else "missing"
 
 
 def _check(samples: Samples) -> None:

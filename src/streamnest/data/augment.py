@@ -150,7 +150,8 @@ def place_segments(rng: np.random.Generator, length: int, rate: float, count: in
 
 def scale_to_ratio(speech: Samples, mix: Samples, ratio_db: float) -> Samples | None:
     """`mix` scaled so that the energy of `speech` is `ratio_db` above its own; None where either is silent."""
-    energies: NDArray[np.float64] = np.array([np.dot(x.astype(np.float64), x) for x in (speech, mix)])
+    # Not a dot product: BLAS would wake its threads, which are busy with the model.
+    energies: NDArray[np.float64] = np.array([np.square(x, dtype=np.float64).sum() for x in (speech, mix)])
     if not (energies > 0).all() or not np.isfinite(energies).all():
         return None
     return (mix * np.sqrt(energies[0] / energies[1] * 10 ** (-ratio_db / 10))).astype(np.float32)

@@ -24,6 +24,7 @@ class DataConfig:
     on_long: str = "split"
     channel: Any = "mix"
     num_workers: int = 0
+    cache_mb: float = 0.0
     seed: int = 0
     num_batches: int | None = None
     augment_val: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ class SpeechDataModule(L.LightningDataModule):
         on_long: "split" into windows or "skip".
         channel: of files with several: "mix" or a number from 0.
         num_workers: processes that load audio; 0 loads in the training process.
+        cache_mb: decoded audio that each loading process keeps; for corpora that fit in memory.
         seed: of the order of the batches.
         num_batches: training batches of the whole run; None takes them from the trainer.
         augment: makes the noisy audio; None for clean audio.
@@ -69,6 +71,7 @@ class SpeechDataModule(L.LightningDataModule):
         on_long: Literal["split", "skip"] = "split",
         channel: Channel = "mix",
         num_workers: int = 0,
+        cache_mb: float = 0.0,
         seed: int = 0,
         num_batches: int | None = None,
         augment: NoiseAndSpeakerMixing | None = None,
@@ -86,7 +89,7 @@ class SpeechDataModule(L.LightningDataModule):
         self.val_batch_duration = val_batch_duration or batch_duration
         self.channel, self.seed, self.num_batches = _channel(channel), seed, num_batches
         self.augment, self.augment_val = augment, augment_val
-        self.num_workers = num_workers
+        self.num_workers, self.cache_mb = num_workers, cache_mb
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.report: dict[str, LoadReport] = {}
         self._cuts: dict[str, list[Cut]] = {}
@@ -117,7 +120,7 @@ class SpeechDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Endless batches; its state is that of the data."""
-        dataset = SpeechDataset(self._cuts["train"], self.augment, self.channel)
+        dataset = SpeechDataset(self._cuts["train"], self.augment, self.channel, self.cache_mb)
         rank, world_size = self._place()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.seed, rank, world_size))
 
@@ -125,7 +128,9 @@ class SpeechDataModule(L.LightningDataModule):
         """Every utterance once, sorted by duration; an empty list where there is no validation set."""
         if not self._cuts["val"]:
             return []
-        dataset = SpeechDataset(self._cuts["val"], self.augment if self.augment_val else None, self.channel)
+        dataset = SpeechDataset(
+            self._cuts["val"], self.augment if self.augment_val else None, self.channel, self.cache_mb
+        )
         limits = (self.val_batch_duration, self.max_batch_size)
         return self._loader(dataset, OnePassSampler(dataset.durations, *limits, *self._place()))
 
@@ -152,14 +157,17 @@ class SpeechDataModule(L.LightningDataModule):
         return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, rank, world_size)
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> StatefulDataLoader:
-        return StatefulDataLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-        )
+        with warnings.catch_warnings():
+            # torchdata's own use of a deprecated torch function, of no concern to who trains.
+            warnings.filterwarnings("ignore", message=".*set_vital.*")
+            return StatefulDataLoader(
+                dataset,
+                sampler=sampler,
+                batch_size=None,
+                num_workers=self.num_workers,
+                persistent_workers=self.num_workers > 0,
+                pin_memory=self.pin_memory,
+            )
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -35,13 +35,21 @@ class SpeechDataset(Dataset[Batch]):
         cuts: at 16 kHz, resampled lazily where the files have another rate.
         augment: makes the noisy audio; None leaves it clean.
         channel: of files with several: "mix" for their mean, or a number from 0.
+        cache_mb: decoded audio that each process keeps. What came first stays: in endless epochs, where everything
+            is due equally often, evicting the oldest would evict what is needed next.
     """
 
     def __init__(
-        self, cuts: Sequence[Cut], augment: NoiseAndSpeakerMixing | None = None, channel: Channel = "mix"
+        self,
+        cuts: Sequence[Cut],
+        augment: NoiseAndSpeakerMixing | None = None,
+        channel: Channel = "mix",
+        cache_mb: float = 0,
     ) -> None:
         self.cuts, self.augment, self.channel = cuts, augment, channel
         self._warned: set[str] = set()
+        self._cache: dict[int, Samples] = {}
+        self._room = int(cache_mb * 2**20)
 
     @property
     def durations(self) -> NDArray[np.float64]:
@@ -53,22 +61,28 @@ class SpeechDataset(Dataset[Batch]):
 
     def __getitem__(self, batch_index: BatchIndex) -> Batch:
         skipped: Counter[str] = Counter()
-        loaded = [(cut, self._load(cut, skipped)) for cut in (self.cuts[i] for i in batch_index.indices)]
+        loaded = [(self.cuts[i], self._load(i, skipped)) for i in batch_index.indices]
         rows = [(cut, audio) for cut, audio in loaded if audio is not None]
         if not rows:
             return _silence(batch_index.step, skipped)
         return self._collate([cut for cut, _ in rows], [audio for _, audio in rows], batch_index.step, skipped)
 
-    def _load(self, cut: Cut, skipped: Counter[str]) -> Samples | None:
+    def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
+        if index in self._cache:
+            return self._cache[index]
         try:
-            return load_mono(cut, self.channel)
+            audio = load_mono(self.cuts[index], self.channel)
         except BadAudioError as error:
             skipped[error.cause] += 1
-            name = source_name(cut)
+            name = source_name(self.cuts[index])
             if name not in self._warned:
                 self._warned.add(name)
                 log.warning("%s is skipped: %s", name, error)
             return None
+        if audio.nbytes <= self._room:
+            self._room -= audio.nbytes
+            self._cache[index] = audio
+        return audio
 
     def _collate(self, cuts: list[Cut], rows: list[Samples], step: int, skipped: Counter[str]) -> Batch:
         clean = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)

@@ -110,7 +110,7 @@ class _Reader:
 
     def __init__(self, path: Path, check_files: bool) -> None:
         self.path, self.check_files = path, check_files
-        self.report, self.lines = LoadReport(), 0
+        self.report, self.lines, self.first = LoadReport(), 0, ""
         self._known: dict[str, bool] = {}
 
     def __iter__(self) -> Iterator[Cut]:
@@ -150,6 +150,7 @@ class _Reader:
 
     def _warn(self, number: int, cause: str, detail: str) -> None:
         self.report.counts[cause] += 1
+        self.first = self.first or f"line {number}: {cause}: {detail}"
         if self.report.bad <= _SHOWN:
             log.warning("%s:%d: %s: %s", self.path, number, cause, detail)
 
@@ -193,8 +194,8 @@ def _refuse(path: Path, reader: _Reader, max_bad_share: float) -> None:
         log.warning("%s: %d bad lines in all, of %d", path, report.bad, reader.lines)
     if report.bad > max_bad_share * reader.lines:
         raise UserError(
-            f"{path}: {report.bad} of {reader.lines} lines cannot be used ({report}); mend the manifest or raise "
-            f"max_bad_share={max_bad_share}"
+            f"{path}: {report.bad} of {reader.lines} lines cannot be used as Lhotse cuts, first {reader.first}; "
+            f"mend the manifest or raise max_bad_share={max_bad_share}"
         )
     if not report.num_cuts:
         raise UserError(f"{path}: no usable cut ({report})")

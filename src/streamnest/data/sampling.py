@@ -18,9 +18,6 @@ from streamnest.randomness import numpy_generator
 
 log = logging.getLogger(__name__)
 
-# Sorted utterances are alike within a bucket anyway: few buckets leave few half-empty batches.
-_PASS_BUCKETS = 8
-
 
 class BatchIndex(NamedTuple):
     """What a sampler asks a dataset for.
@@ -153,13 +150,23 @@ class OnePassSampler(Sampler[BatchIndex]):
     def __init__(
         self, durations: Floats, batch_duration: float, max_batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        self._batches = Buckets(durations, batch_duration, max_batch_size, _PASS_BUCKETS).arrange(None)
+        self._batches = _fill(np.asarray(durations, np.float64), batch_duration, max_batch_size)
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self._batches.sizes) / self.world_size)
+        return math.ceil(len(self._batches) / self.world_size)
 
     def __iter__(self) -> Iterator[BatchIndex]:
-        for first in range(0, len(self._batches.sizes), self.world_size):
-            number = first + self.rank
-            yield BatchIndex(0, self._batches.batch(number) if number < len(self._batches.sizes) else [])
+        for number in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield BatchIndex(0, self._batches[number] if number < len(self._batches) else [])
+
+
+def _fill(durations: Floats, batch_duration: float, max_batch_size: int) -> list[list[int]]:
+    """Sorted utterances in batches as full as the limits allow."""
+    batches: list[list[int]] = []
+    for index in np.argsort(durations, kind="stable").tolist():
+        size = len(batches[-1]) + 1 if batches else math.inf
+        if size > max_batch_size or durations[index] * size > batch_duration:
+            batches.append([])
+        batches[-1].append(index)
+    return batches

@@ -1,0 +1,40 @@
+"""Small corpora on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from lhotse import Recording, SupervisionSegment
+from lhotse.cut import Cut
+
+
+def tone(seconds: float, seed: int = 0, rate: int = 16000, channels: int = 1) -> np.ndarray:
+    """`(N,)` or `(N, channels)` float32 noise at -20 dB."""
+    shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
+    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def make_cut(folder: Path, name: str, audio: np.ndarray, rate: int = 16000, speaker: str | None = None) -> Cut:
+    """Writes a float wav and returns the cut of all of it."""
+    path = folder / f"{name}.wav"
+    soundfile.write(path, audio, rate, subtype="FLOAT")
+    cut = Recording.from_file(path, recording_id=name).to_cut()
+    cut.id = name
+    if speaker:
+        cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, speaker=speaker)]
+    return cut
+
+
+def write_manifest(path: Path, cuts: list[Cut], extra: tuple[str, ...] = ()) -> Path:
+    """A cut manifest with paths relative to its folder; `extra` lines go first."""
+    lines = list(extra)
+    for cut in cuts:
+        data = cut.to_dict()
+        for source in data["recording"]["sources"]:
+            source["source"] = Path(source["source"]).name
+        lines.append(json.dumps(data))
+    path.write_text("".join(line + "\n" for line in lines))
+    return path

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from corpus import make_cut, tone, write_manifest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.config import AugmentConfig, DataConfig
+from streamnest.data.datamodule import SpeechDataModule
+from streamnest.errors import UserError
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    train = [make_cut(tmp_path, f"t{i}", tone(1 + i % 5 / 4, i), speaker=f"s{i % 4}") for i in range(20)]
+    val = [make_cut(tmp_path, f"v{i}", tone(1 + i / 10, 50 + i)) for i in range(5)]
+    noise = [make_cut(tmp_path, f"n{i}", tone(0.5 + i, 90 + i)) for i in range(2)]
+    parts = {"train_manifest": train, "val_manifest": val, "noise_manifest": noise}
+    return {name: str(write_manifest(tmp_path / f"{name}.jsonl", cuts)) for name, cuts in parts.items()}
+
+
+def module(manifests, **changes):
+    options = {"batch_duration": 6.0, "num_buckets": 2, "num_batches": 12, **manifests, **changes}
+    data = SpeechDataModule(augment=NoiseAndSpeakerMixing(1.0, 0.5), **options)
+    data.setup("fit")
+    return data
+
+
+def same(one, two):
+    return one.ids == two.ids and one.step == two.step and torch.equal(one.noisy, two.noisy)
+
+
+def test_the_report_tells_hours_and_speakers(manifests):
+    data = module(manifests)
+    assert data.train_hours == pytest.approx(30 / 3600) and data.val_hours == pytest.approx(6 / 3600)
+    assert data.speakers == {"s0", "s1", "s2", "s3"} and data.report["noise"].num_cuts == 2
+
+
+def test_several_manifests_are_joined(manifests):
+    both = module({**manifests, "train_manifest": [manifests["train_manifest"], manifests["val_manifest"]]})
+    assert both.report["train"].num_cuts == 25
+
+
+def test_training_batches_are_noisy_and_numbered(manifests):
+    batches = list(module(manifests).train_dataloader())
+    assert [batch.step for batch in batches] == list(range(12))
+    assert all((batch.noisy != batch.clean).any(1).all() for batch in batches if len(batch.ids) > 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_restored_in_the_middle_continues_exactly(manifests, workers):
+    whole = list(module(manifests).train_dataloader())
+    loader = module(manifests, num_workers=workers).train_dataloader()
+    stream = iter(loader)
+    head = [next(stream) for _ in range(5)]
+    state = loader.state_dict()
+    restored = module(manifests, num_workers=workers).train_dataloader()
+    restored.load_state_dict(state)
+    tail = list(restored)
+    assert len(head + tail) == len(whole) == 12
+    assert all(same(one, two) for one, two in zip(head + tail, whole))
+
+
+class Listener(L.LightningModule):
+    """Trains one weight and writes down what it hears."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.heard = []
+
+    def training_step(self, batch, _):
+        self.heard.append((batch.step, tuple(batch.ids), float(batch.noisy.sum())))
+        return self.weight * batch.noisy.mean()
+
+    def validation_step(self, batch, _):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class SaveEachStep(L.Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(self.folder / f"{batch.step + 1}.ckpt")
+
+
+def listen(data, folder, steps, checkpoint=None):
+    model = Listener()
+    trainer = L.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=2,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[SaveEachStep(folder)],
+        default_root_dir=folder,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    return model.heard
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_of_lightning_that_is_stopped_and_resumed_hears_what_an_uninterrupted_one_hears(
+    manifests, tmp_path, workers
+):
+    options = {"num_batches": None, "num_workers": workers}
+    whole = listen(module(manifests, **options), tmp_path, 8)
+    assert [step for step, _, _ in whole] == list(range(16))
+    assert listen(module(manifests, **options), tmp_path, 8, tmp_path / "6.ckpt") == whole[6:]
+    short = listen(module(manifests, **options), tmp_path, 5)
+    assert short + listen(module(manifests, **options), tmp_path, 8, tmp_path / "10.ckpt") == whole
+
+
+def test_validation_hears_everything_once_clean_and_always_the_same(manifests):
+    data = module(manifests)
+    one, two = list(data.val_dataloader()), list(data.val_dataloader())
+    assert sorted(cut_id for batch in one for cut_id in batch.ids) == [f"v{i}" for i in range(5)]
+    assert all(same(a, b) and a.noisy is a.clean and a.step == 0 for a, b in zip(one, two))
+
+
+def test_validation_can_be_noisy_and_is_then_the_same_each_time(manifests):
+    data = module(manifests, augment_val=True)
+    one, two = list(data.val_dataloader()), list(data.val_dataloader())
+    assert all(same(a, b) for a, b in zip(one, two))
+    assert any((a.noisy != a.clean).any() for a in one)
+
+
+def test_no_validation_manifest_means_no_validation(manifests):
+    assert module({**manifests, "val_manifest": None}).val_dataloader() == []
+
+
+def test_statistics_hear_the_clean_training_set_once_whatever_the_seed_and_rank(manifests):
+    one, two = module(manifests), module(manifests, seed=3)
+    two.trainer = SimpleNamespace(global_rank=1, world_size=2)
+    heard = list(one.statistics_batches())
+    assert sorted(cut_id for batch in heard for cut_id in batch.ids) == sorted(f"t{i}" for i in range(20))
+    assert all(batch.noisy is batch.clean for batch in heard)
+    assert [batch.ids for batch in heard] == [batch.ids for batch in two.statistics_batches()]
+
+
+def test_ranks_and_the_number_of_batches_come_from_the_trainer(manifests):
+    loaders = []
+    for rank in range(2):
+        data = module(manifests, num_batches=None)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, max_steps=3, accumulate_grad_batches=2)
+        loaders.append(data.train_dataloader())
+        assert len(data.val_dataloader()) == 1
+    assert [len(loader) for loader in loaders] == [6, 6]
+    heard = [cut_id for loader in loaders for batch in list(loader)[:2] for cut_id in batch.ids]
+    assert len(set(heard)) == len(heard) >= 10
+
+
+def test_a_run_without_a_step_limit_is_endless(manifests):
+    data = module(manifests, num_batches=None)
+    with pytest.raises(UserError, match="num_batches"):
+        data.train_dataloader()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, max_steps=-1, accumulate_grad_batches=1)
+    assert len(data.train_dataloader()) > 10**9
+
+
+def test_schemas_build_their_classes_with_the_defaults_of_their_signatures(manifests):
+    augment = instantiate(OmegaConf.structured(AugmentConfig))
+    config = OmegaConf.merge(OmegaConf.structured(DataConfig), manifests)
+    data = instantiate(config, augment=augment)
+    plain = SpeechDataModule(**manifests)
+    for name in ("loading", "selection", "batch_duration", "max_batch_size", "num_buckets", "num_workers", "cache_mb"):
+        assert getattr(data, name) == getattr(plain, name)
+    for name, value in vars(NoiseAndSpeakerMixing()).items():
+        assert getattr(augment, name) == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_wrong_channels_are_refused(manifests):
+    for channel in ("left", -1):
+        with pytest.raises(UserError, match="channel"):
+            module(manifests, channel=channel)
