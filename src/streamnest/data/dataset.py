@@ -21,8 +21,8 @@ from streamnest.randomness import hash_id
 log = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16000
-# Shorter than an encoder frame, so that no model finds anything to mask in it.
-_SILENT_SAMPLES = 160
+# Shorter than an encoder frame, so that there is nothing to mask; padded, so that no layer meets an empty tensor.
+_SILENT_SAMPLES, _PADDED_SAMPLES = 160, 8000
 
 
 class SpeechDataset(Dataset[Batch]):
@@ -109,7 +109,7 @@ def _speaker(cut: Cut) -> str | None:
 
 
 def _silence(step: int, skipped: Counter[str]) -> Batch:
-    silence = torch.zeros(1, _SILENT_SAMPLES)
+    silence = torch.zeros(1, _PADDED_SAMPLES)
     return Batch(
         clean=silence,
         noisy=silence,
