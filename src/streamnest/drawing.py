@@ -155,7 +155,8 @@ def _draw_cost(axes: Axes, p: Prediction) -> None:
         _line(axes, float(p.nats[where].mean()), "mean", INK)
     if p.baseline is not None:
         _line(axes, p.baseline, "code frequencies", "#d1495b")
-    axes.legend(loc="upper right", fontsize=8, ncols=2, framealpha=0.9)
+    axes.set_ylim(0, 1.35 * max([*p.nats[where], p.baseline or 0.0, 1.0]))
+    axes.legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
 
 
 def _line(axes: Axes, height: float, name: str, colour: str) -> None:

@@ -21,6 +21,7 @@ from streamnest.callbacks.throughput import peak_memory_gb
 from streamnest.commands import continue_command, sync_command
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.encoder import FastConformer
+from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
 from streamnest.pretraining import Pretraining
@@ -77,7 +78,7 @@ def causality(encoder: FastConformer, report: LatencyReport) -> str:
         return "no, it hears more of the future than its preset says: " + "; ".join(leaks)
     if not report.streams:
         ways = ["attention to the end of the utterance"] if encoder.context.right is None else []
-        ways += ["symmetric convolutions"] if encoder.blocks[0].convolution.lookahead else []
+        ways += ["symmetric convolutions"] if _symmetric(encoder) else []
         ways += ["normalisation over the utterance"] if encoder.normalize == "utterance" else []
         return "no: " + ", ".join(ways)
     if report.context_ms > 0:
@@ -98,6 +99,10 @@ def masking_in_words(masking: Masking, hop_ms: float) -> str:
     window = f", in the last {masking.left_context_size * hop_ms:.0f} ms" if masking.left_context_size > 0 else ""
     kind = "causal" if masking.causal else "random"
     return f"{kind} blocks of {masking.block_size * hop_ms:.0f} ms over about {share:.0%} of frames{window}"
+
+
+def _symmetric(encoder: FastConformer) -> bool:
+    return any(isinstance(part, ConvolutionModule) and part.lookahead for part in encoder.modules())
 
 
 def _model_rows(cfg: DictConfig, model: Pretraining) -> list[Row]:
@@ -170,7 +175,7 @@ def _spent_rows(model: Pretraining, data: SpeechDataModule, trainer: L.Trainer, 
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [
-        ("heard", f"{float(model.seconds_heard) / 3600:.2f} h of audio"),
+        ("heard", f"{float(model.get_buffer('seconds_heard')) / 3600:.2f} h of audio"),
         ("took", f"{int(seconds) // 60} min {int(seconds) % 60} s, {peak_memory_gb(model.device):.1f} GB at most"),
         ("skipped", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "nothing"),
         ("checkpoint", str(checkpoint) if checkpoint else "none was written"),

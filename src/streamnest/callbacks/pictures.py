@@ -102,10 +102,14 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
     logits, codes, selected = logits[:length], codes[:length], selected[:length]
     predicted, nats = logits.argmax(-1), F.cross_entropy(logits, codes, reduction="none")
     right, hidden = int((predicted == codes)[selected].sum()), int(selected.sum())
-    arrays = (heard[0], mask[0], selected, codes, predicted, nats)
     return Prediction(
-        f"{batch.ids[0]}   {when}: {right} of {hidden} hidden frames right",
-        *(to_numpy(x) for x in arrays),
+        title=f"{batch.ids[0]}   {when}: {right} of {hidden} hidden frames right",
+        heard=to_numpy(heard[0]),
+        mask=to_numpy(mask[0]),
+        selected=to_numpy(selected),
+        codes=to_numpy(codes),
+        predicted=to_numpy(predicted),
+        nats=to_numpy(nats),
         baseline=baseline,
         hop=model.frontend.hop_ms / 1000,
         stride=model.encoder.frame_ms / 1000,
