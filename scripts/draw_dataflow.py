@@ -108,12 +108,14 @@ def _projection(axes: Axes, codes: Any) -> None:
     points = generator.uniform(-1, 1, size=(130, 2))
     points = points[np.linalg.norm(points, axis=1) < 1] * (1.25, 0.95) + (2.45, 0.2)
     colours = code_colours(generator.integers(0, 8192, len(points)))
-    axes.scatter(*points.T, s=16, c=colours, alpha=0.85, lw=0)
-    place = np.array((2.2, 0.12))
-    nearest = points[np.argmin(((points - place) ** 2).sum(1))]
-    axes.scatter(*nearest, s=130, facecolors="none", edgecolors=INK, lw=1.6, zorder=3)
+    axes.scatter(points[:, 0], points[:, 1], s=16, c=colours, alpha=0.85, lw=0)
+    place = (2.2, 0.12)
+    nearest = points[np.argmin(((points - np.array(place)) ** 2).sum(1))]
+    axes.scatter(nearest[0], nearest[1], s=130, facecolors="none", edgecolors=INK, lw=1.6, zorder=3)
     axes.plot(*place, marker="x", color=INK, ms=7, mew=2)
-    axes.annotate("", place - (0.1, 0), (0.35, 0.12), arrowprops={"arrowstyle": "-|>", "color": MUTED, "lw": 1.5})
+    axes.annotate(
+        "", (place[0] - 0.1, place[1]), (0.35, place[1]), arrowprops={"arrowstyle": "-|>", "color": MUTED, "lw": 1.5}
+    )
     for frame in range(STACK):
         axes.add_patch(FancyBboxPatch((-0.1 + 0.1 * frame, -0.45), 0.05, 1.1, boxstyle="square,pad=0", color=TARGETS))
     axes.text(0.08, -0.62, "4 frames", ha="center", va="top", fontsize=9, color=MUTED)

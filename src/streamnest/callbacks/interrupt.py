@@ -54,11 +54,11 @@ class StopOnSignal(Callback):
             cause, command = self._received or "signal", continue_command(self.path)
             log.warning("%s: saved step %d. Continue with\n%s", cause, trainer.global_step, command)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Puts the earlier handlers back."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
         self._restore()
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Puts the earlier handlers back."""
         self._restore()
 

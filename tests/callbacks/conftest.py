@@ -1,0 +1,56 @@
+"""A model so small that a run of it costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+
+class Tiny(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.layer(batch).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log_dict({"val/loss": self.layer(batch).square().mean(), "val/rank": 1.5})
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
+    """Trains `Tiny` with callbacks and returns the trainer."""
+
+    def run(*callbacks: L.Callback, **settings: Any) -> L.Trainer:
+        defaults: dict[str, Any] = {
+            "max_steps": 20,
+            "limit_val_batches": 0,
+            "log_every_n_steps": 5,
+            "num_sanity_val_steps": 0,
+        }
+        trainer = L.Trainer(
+            **{**defaults, **settings},
+            callbacks=list(callbacks),
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        loader = DataLoader(torch.randn(100, 2), batch_size=1)
+        trainer.fit(Tiny(), loader, DataLoader(torch.randn(4, 2)))
+        return trainer
+
+    return run

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from lightning import Callback
+
+from streamnest.callbacks import StopOnSignal
+from streamnest.commands import continue_command
+
+
+class Send(Callback):
+    """Sends a signal to this process at the start of a batch."""
+
+    def __init__(self, number, at=(3,)):
+        self.number, self.at = number, at
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx in self.at:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_finishes_the_batch_saves_it_and_ends_the_run_in_good_order(fit, tmp_path, caplog, number):
+    before = signal.getsignal(number)
+    stop = StopOnSignal(tmp_path / "checkpoints")
+    with caplog.at_level(logging.WARNING):
+        trainer = fit(stop, Send(number), limit_val_batches=1, val_check_interval=10)
+
+    assert stop.stopped
+    assert trainer.global_step == 4
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in caplog.text
+    assert signal.getsignal(number) == before
+
+
+def test_nothing_is_validated_after_a_signal(fit, tmp_path):
+    class Count(Callback):
+        validations = 0
+
+        def on_validation_start(self, trainer, module):
+            self.validations += 1
+
+    count = Count()
+    fit(StopOnSignal(tmp_path), Send(signal.SIGINT), count, limit_val_batches=1, val_check_interval=10)
+    assert count.validations == 0
+
+
+def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):
+    class Twice(Callback):
+        def on_train_batch_start(self, *args):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            fit(StopOnSignal(tmp_path), Twice())
+        assert not (tmp_path / "last.ckpt").exists()
+    finally:
+        # Lightning ignores further signals once it has caught the exception.
+        signal.signal(signal.SIGINT, before)
+
+
+def test_without_a_signal_nothing_is_saved_and_the_run_goes_on(fit, tmp_path):
+    assert fit(StopOnSignal(tmp_path)).global_step == 20
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_outside_the_main_thread_no_handlers_are_installed(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    stop, seen = StopOnSignal(tmp_path), []
+    thread = threading.Thread(target=lambda: (stop.on_train_start(None, None), seen.append(stop._previous)))
+    thread.start()
+    thread.join()
+    assert seen == [{}]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_command_to_continue_quotes_what_hydra_would_misread():
+    assert continue_command("logs/last.ckpt") == "python train.py ckpt_path=logs/last.ckpt"
+    assert continue_command("a/x=1/last.ckpt", 40) == (
+        "python train.py 'ckpt_path=\"a/x=1/last.ckpt\"' trainer.max_steps=40"
+    )

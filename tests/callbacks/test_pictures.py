@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from streamnest.build import build_model
+from streamnest.callbacks import Pictures
+from streamnest.callbacks.pictures import predict
+from streamnest.data.batch import Batch
+from streamnest.drawing import code_colours, runs
+
+SMALL = (
+    "size.d_model=32",
+    "size.num_layers=1",
+    "size.stem_channels=8",
+    "quantizer.num_classes=64",
+    "name=x",
+    "preset=p",
+    "paths.output_dir=out",
+)
+
+
+@pytest.fixture
+def model(composed):
+    torch.manual_seed(0)
+    cfg = composed(*SMALL, "encoder.normalize=none", "masking.mask_prob=0.02")
+    model = build_model(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    model.train_counts.fill_(1.0)
+    return model
+
+
+@pytest.fixture
+def batch(speech_like):
+    audio = speech_like(2, 48000)
+    lengths, keys = torch.tensor([16000, 48000]), torch.tensor([5, 7])
+    return Batch(audio, audio, lengths, keys, step=3, ids=["short", "long"], seconds=4.0)
+
+
+def trainer(batch, step):
+    return SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, global_step=step, loggers=[], callback_metrics={}
+    )
+
+
+def test_each_validation_draws_the_same_utterance_nearest_to_the_wanted_length(model, batch, tmp_path):
+    pictures = Pictures(tmp_path, seconds=2.5)
+    for step in (0, 20):
+        pictures.on_validation_batch_start(trainer(batch, step), model, batch, 0)
+        pictures.on_validation_end(trainer(batch, step), model)
+    assert pictures._utterance.ids == ["long"]
+    assert pictures._utterance.clean.shape == (1, 48000)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["codes.png", "step_0000000.png", "step_0000020.png"]
+    assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
+
+
+def test_the_picture_shows_what_validation_measured(model, batch):
+    alone = Batch(
+        batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], step=3, ids=["long"], seconds=3.0
+    )
+    shown = predict(model, alone, "now")
+    result, _, _ = model.eval().predict_masked(alone, 0)
+    assert shown.selected.sum() == int(result.count) > 0
+    assert shown.nats[shown.selected].sum() == pytest.approx(float(result.loss_sum), rel=1e-4)
+    assert (shown.codes == shown.predicted)[shown.selected].sum() == int(result.correct)
+    assert shown.stride == pytest.approx(0.04)
+
+
+def test_drawing_leaves_the_model_in_training_mode(model, batch):
+    alone = Batch(batch.clean[:1], batch.clean[:1], batch.lengths[:1], batch.keys[:1], 0, ["short"], 1.0)
+    model.train()
+    predict(model, alone, "now")
+    assert model.training
+    assert model.encoder.training
+
+
+def test_the_same_code_has_the_same_colour_and_others_differ():
+    colours = code_colours(np.array([4, 5, 4]))
+    assert (colours[0] == colours[2]).all()
+    assert abs(colours[0] - colours[1]).max() > 0.2
+
+
+def test_spans_of_a_mask_are_half_open():
+    assert runs(np.array([True, True, False, True])) == [(0, 2), (3, 4)]
+    assert runs(np.zeros(3, bool)) == []
