@@ -25,7 +25,7 @@ class Send(Callback):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_a_signal_finishes_the_batch_saves_it_and_ends_the_run_in_good_order(fit, tmp_path, caplog, number):
+def test_a_signal_finishes_the_batch_saves_it_and_ends_the_run_in_good_order(fit, tmp_path, capsys, caplog, number):
     before = signal.getsignal(number)
     stop = StopOnSignal(tmp_path / "checkpoints")
     with caplog.at_level(logging.WARNING):
@@ -34,7 +34,8 @@ def test_a_signal_finishes_the_batch_saves_it_and_ends_the_run_in_good_order(fit
     assert stop.stopped
     assert trainer.global_step == 4
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
-    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in caplog.text
+    assert "saved step 4" in caplog.text
+    assert f"continue: python train.py ckpt_path={tmp_path}/checkpoints/last.ckpt\n" in capsys.readouterr().out
     assert signal.getsignal(number) == before
 
 
@@ -46,8 +47,9 @@ def test_nothing_is_validated_after_a_signal(fit, tmp_path):
             self.validations += 1
 
     count = Count()
-    fit(StopOnSignal(tmp_path), Send(signal.SIGINT), count, limit_val_batches=1, val_check_interval=10)
+    trainer = fit(StopOnSignal(tmp_path), Send(signal.SIGINT), count, limit_val_batches=1, val_check_interval=10)
     assert count.validations == 0
+    assert trainer.limit_val_batches == 1, "who wants to can still validate afterwards"
 
 
 def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):

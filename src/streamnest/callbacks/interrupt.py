@@ -10,7 +10,9 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import rich
 from lightning import Callback
+from rich.text import Text
 
 from streamnest.commands import continue_command
 
@@ -32,6 +34,7 @@ class StopOnSignal(Callback):
     def __init__(self, dirpath: str | Path) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.stopped = False
+        self._val_batches: float | int | None = None
         self._received: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -49,14 +52,17 @@ class StopOnSignal(Callback):
         trainer.save_checkpoint(self.path)
         self.stopped = trainer.should_stop = True
         # Lightning validates once more on the way out; who presses Ctrl-C does not want to wait for it.
-        trainer.limit_val_batches = 0
+        self._val_batches, trainer.limit_val_batches = trainer.limit_val_batches, 0
         if trainer.is_global_zero:
-            cause, command = self._received or "signal", continue_command(self.path)
-            log.warning("%s: saved step %d. Continue with\n%s", cause, trainer.global_step, command)
+            log.warning("%s: saved step %d", self._received or "signal", trainer.global_step)
+            # Not through the log, which would break the line: it is there to be copied.
+            rich.get_console().print(Text(f"continue: {continue_command(self.path)}"), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
         self._restore()
+        if self._val_batches is not None:
+            trainer.limit_val_batches, self._val_batches = self._val_batches, None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Puts the earlier handlers back."""
