@@ -15,10 +15,10 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from streamnest.callbacks import ValHistory
 
 from streamnest import config, report
 from streamnest.build import build_all, build_model, user_errors
+from streamnest.callbacks import ValHistory
 from streamnest.checkpoint import check_architecture
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak

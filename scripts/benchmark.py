@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamnest.encoder import EncoderConfig, FastConformer

@@ -54,7 +54,7 @@ def table(overrides: list[str]) -> str:
 
 
 def _latency(line: str) -> float:
-    figure = line.split("|")[6].split("/")[0].strip().split(" ")[0]
+    figure = line.split("|")[6].split("/", maxsplit=1)[0].strip().split(" ")[0]
     return float(figure) if figure.replace(".", "").isdigit() else math.inf
 
 

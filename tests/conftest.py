@@ -29,10 +29,9 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     """Tests run two at a time on two cores."""
     torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture

@@ -47,11 +47,8 @@ def build_all(nodes: DictConfig) -> list[Any]:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain containers, resolved as far as it can be without a Hydra run; safe to load weights-only."""
-    keep = {k: v for k, v in cfg.items() if k not in ("logger", "callbacks", "paths")}
-    resolved = OmegaConf.to_container(OmegaConf.create(keep), resolve=False)
-    for key in list(resolved):  # type: ignore[union-attr]
-        resolved[key] = OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]  # type: ignore[index,call-overload]
-    return resolved  # type: ignore[return-value]
+    kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths")]
+    return {k: OmegaConf.to_container(cfg[k], resolve=True) if OmegaConf.is_config(cfg[k]) else cfg[k] for k in kept}
 
 
 @contextmanager

@@ -74,8 +74,8 @@ class RandomBlockMasking(Masking):
     and is no upper bound.
 
     With `causal`, masked frames lie only in the half-open window `[max(0, end - left_context_size), end)` where
-    `end = min(current_frame, length)`: frame `current_frame` itself is not masked. Without `current_frame`, `end` is the
-    length; with an unlimited left context as well, causal masks are the ordinary ones. Masking is not what keeps a
+    `end = min(current_frame, length)`: frame `current_frame` itself is not masked. Without `current_frame`, `end` is
+    the length; with an unlimited left context as well, causal masks are the ordinary ones. Masking is not what keeps a
     network causal; training at the live edge is what this is for. Units are feature frames of 10 ms.
 
     Args:

@@ -10,8 +10,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from streamnest import health
 from streamnest.data.batch import Batch
@@ -24,7 +24,7 @@ from streamnest.normalization import Normalizer
 from streamnest.objectives import MaskedPrediction, PredictionResult
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer, count_codes
-from streamnest.randomness import fold_keys
+from streamnest.randomness import fold_keys, hash_id
 
 _MASK_STREAM = 0x3A5C
 _RANK_FRAMES = 2048
@@ -49,6 +49,7 @@ class Pretraining(L.LightningModule):
     """
 
     train_counts: Tensor
+    seconds_heard: Tensor
 
     def __init__(
         self,
@@ -110,12 +111,12 @@ class Pretraining(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well."""
-        torch.manual_seed(hash((self.seed, batch.step, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+        torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss per masked frame over all ranks; a batch without masked frames gives 0."""
         result, _, _ = self.predict_masked(batch, batch.step)
-        count = self.all_gather(result.count).sum() if self.trainer.world_size > 1 else result.count
+        count = self._over_ranks(result.count)
         loss = result.loss_sum * self.trainer.world_size / count.clamp_min(1)
         self.seconds_heard += batch.seconds * self.trainer.world_size
         if count > 0:
@@ -142,9 +143,7 @@ class Pretraining(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the loss, what the code frequencies of the training set would reach, and the health of codes."""
-        sums, counts = self._val["sums"], self._val["counts"]
-        if self.trainer.world_size > 1:
-            sums, counts = self.all_gather(sums).sum(0), self.all_gather(counts).sum(0)
+        sums, counts = self._over_ranks(self._val["sums"]), self._over_ranks(self._val["counts"])
         loss, accuracy = (sums[:2] / sums[2].clamp_min(1)).tolist()
         unigram = health.unigram_cross_entropy(self.train_counts, counts)
         shown = {
@@ -158,16 +157,20 @@ class Pretraining(L.LightningModule):
         }
         self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=False)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and its schedule, stepped with every update."""
         if self.optimization is None:
             raise UserError("this model was built for use, not for training: it has no optimization")
         optimizer, schedule = self.optimization.build(self)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def lr_scheduler_step(self, scheduler: LambdaLR, metric: Any) -> None:
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps the schedule."""
         scheduler.step()
+
+    def _over_ranks(self, x: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the config, so that a checkpoint is enough to use the model."""

@@ -63,7 +63,7 @@ def random_bits(keys: Tensor, count: int) -> Tensor:
 
 
 def uniform(keys: Tensor, count: int) -> Tensor:
-    """`count` uniform float32 in [0, 1) per key: `(B,)` -> `(B, count)`. 24 bits, so that float32 holds them exactly."""
+    """`count` uniform float32 in [0, 1) per key: `(B,)` -> `(B, count)`. 24 bits, which float32 holds exactly."""
     return (random_bits(keys, count) >> 39).float() * 2.0**-24
 
 

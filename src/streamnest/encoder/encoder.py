@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,7 +111,9 @@ class FastConformer(nn.Module):
         self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
         self.stem = Subsampling(c.num_mels, c.subsampling_factor, c.stem_channels, c.d_model, c.stem)
         self.dropout = Dropout(c.dropout_input)
-        self.blocks = nn.ModuleList(_block(c) for _ in range(c.num_layers))
+        self.blocks: Sequence[ConformerBlock] = nn.ModuleList(  # type: ignore[assignment]
+            _block(c) for _ in range(c.num_layers)
+        )
 
     @classmethod
     def build(cls, **settings: Any) -> FastConformer:

@@ -6,6 +6,7 @@ first convolution, which has one input channel, a product with nine taps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ class Subsampling(nn.Module):
         for _ in range(stages):
             bands = (bands + self.padding.low + self.padding.high - 3) // 2 + 1
         self.first = nn.Conv2d(1, channels, 3, stride=2)
-        self.depthwise = nn.ModuleList(
+        self.depthwise: Sequence[nn.Conv2d] = nn.ModuleList(  # type: ignore[assignment]
             nn.Conv2d(channels, channels, 3, stride=2, groups=channels) for _ in range(1, stages)
         )
         self.pointwise = nn.ModuleList(nn.Linear(channels, channels) for _ in range(1, stages))
@@ -109,7 +110,7 @@ class Subsampling(nn.Module):
             states.append(kept)
         return self.out(x.flatten(2)), lengths, tuple(states)
 
-    def _strided(self, depthwise: nn.Module, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _strided(self, depthwise: nn.Conv2d, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         if past is None and self.scheme == "aligned":
             # The kernel's own padding spares a copy of the largest activation; its right half is only ever used to
             # complete an incomplete last block, as `_pad` does.
