@@ -51,6 +51,13 @@ def encoder_state_from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
+def heads_state_from_nemo(state: Mapping[str, Tensor], num_books: int) -> dict[str, Tensor]:
+    """Translates NeMo's `MultiSoftmaxDecoder`, where books are the faster index, to the linear layer of our heads."""
+    weight, bias = (state[f"decoder_layers.0.{name}"] for name in ("weight", "bias"))
+    by_book = weight.squeeze(-1).unflatten(0, (-1, num_books)).transpose(0, 1).flatten(0, 1)
+    return {"weight": by_book, "bias": bias.unflatten(0, (-1, num_books)).t().flatten()}
+
+
 def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     _, module, rest = name.split(".", 2)
     if module == "out":
