@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(Path(__file__).resolve().parent))
@@ -30,6 +31,8 @@ log = logging.getLogger("train")
 def train(cfg: DictConfig) -> float:
     """Runs one job; returns the last validation loss, for searches to minimise."""
     started = time.monotonic()
+    # Lightning's own use of a deprecated torch class, of no concern to who trains.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
     if cfg.threads:

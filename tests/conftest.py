@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from streamnest import config
 
@@ -41,6 +41,18 @@ def composed() -> Iterator[Callable[..., DictConfig]]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         yield lambda *overrides: compose("train", list(overrides), return_hydra_config=True)
+
+
+@pytest.fixture
+def run_config(composed: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Composes the config of a tiny run that writes nothing, as train.py is given it."""
+    quiet = ("name=t", "preset=t", "logger=none", "callbacks=none", "paths.output_dir=.", "trainer=cpu")
+
+    def make(*overrides: str) -> DictConfig:
+        cfg = composed(*TINY, *quiet, *overrides)
+        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+    return make
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def trainer(tmp_path):
 def data():
     found = {"train": LoadReport(3600.0, 10, {"a", "b"}), "val": LoadReport(60.0, 2, {"c"})}
     found["train"].counts.update({"too short": 3, "split": 2})
-    return SimpleNamespace(report=found)
+    return SimpleNamespace(report=found, skipped={})
 
 
 def printed(panel):

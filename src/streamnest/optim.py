@@ -76,5 +76,7 @@ class Optimization:
         ]
         # A base rate of 1 makes the schedule's factor the learning rate itself.
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
+        # Gradients are to be unscaled before they are clipped, not inside the fused step.
+        optimizer._step_supports_amp_scaling = False
         schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
         return optimizer, LambdaLR(optimizer, schedule)

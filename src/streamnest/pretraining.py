@@ -96,18 +96,19 @@ class Pretraining(L.LightningModule):
             step: folded into the random keys.
 
         Returns:
-            The result, codes `(B, T', books)` with the selected frames `(B, T')` they were predicted on, as counts of
-            the selected codes `(books, classes)`, and the encoder output `(B, T', d)`.
+            The result, counts of the codes that were to predict `(books, classes)`, and the encoder output of all
+            valid frames `(N, d)`.
         """
         keys = fold_keys(batch.keys, self.seed, step)
         clean, frames = self.frontend(batch.clean, batch.lengths, keys)
         heard = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
         codes = self.targets(clean, frames)
         mask = self.masking.sample(frames, clean.shape[-1], keys=fold_keys(keys, _MASK_STREAM))
-        encoded, _ = self.encoder(self.masking.apply(self.input_norm(heard, frames), mask), frames)
+        encoded, valid = self.encoder(self.masking.apply(self.input_norm(heard, frames), mask), frames)
         selected = self.objective.select(mask, frames, self.quantizer.stack)
         result = self.objective(encoded[:, self.encoder.target_shift :], codes, selected)
-        return result, count_codes(codes[selected], self.quantizer.num_classes), encoded
+        heard_frames = encoded.detach()[torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]]
+        return result, count_codes(codes[selected], self.quantizer.num_classes), heard_frames
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well."""
@@ -124,22 +125,27 @@ class Pretraining(L.LightningModule):
             shown["loss_minus_entropy"] = shown["loss"] - health.entropy(self.train_counts)
             shown["masked_frames"] = result.count.float()
             self.log_dict({f"train/{k}": v for k, v in shown.items()}, batch_size=len(batch.ids))
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
         self.log("train/hours", (self.seconds_heard / 3600).float(), batch_size=len(batch.ids))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Empties the sums."""
-        zeros = torch.zeros_like(self.train_counts)
-        self._val = {"sums": torch.zeros(3, device=self.device), "counts": zeros, "frames": zeros.new_empty(0, 0)}
+        self._val = {
+            "sums": torch.zeros(3, device=self.device),
+            "counts": torch.zeros_like(self.train_counts),
+            "frames": torch.empty(0, self.encoder.d_model, device=self.device),
+        }
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds to the sums; masks depend on the seed and the cut only, so that losses can be compared."""
         result, counts, encoded = self.predict_masked(batch, 0)
         self._val["sums"] += torch.stack([result.loss_sum, result.correct, result.count.float()])
         self._val["counts"] += counts
-        if self._val["frames"].shape[0] < _RANK_FRAMES:
-            valid = encoded[:, :: max(1, encoded.shape[1] // 16)].flatten(0, 1).float()
-            self._val["frames"] = valid if batch_idx == 0 else torch.cat([self._val["frames"], valid])
+        if len(self._val["frames"]) < _RANK_FRAMES:
+            # A few frames of each utterance: neighbours are alike, and the first batches hold the shortest ones.
+            some = encoded[:: max(1, len(encoded) // (16 * len(batch.ids)))].float()
+            self._val["frames"] = torch.cat([self._val["frames"], some])
 
     def on_validation_epoch_end(self) -> None:
         """Logs the loss, what the code frequencies of the training set would reach, and the health of codes."""

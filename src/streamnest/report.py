@@ -183,8 +183,8 @@ def _spent_rows(model: Pretraining, data: SpeechDataModule, trainer: L.Trainer, 
 
 
 def skipped_by_cause(data: SpeechDataModule) -> Counter[str]:
-    """Utterances of training and validation that could not be used, at start or when they were read."""
-    found: Counter[str] = Counter(getattr(data, "skipped", {}))
+    """Utterances that could not be used: at start, and each time they were due and could not be read."""
+    found: Counter[str] = Counter(data.skipped)
     for part in ("train", "val"):
         found.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
     return found

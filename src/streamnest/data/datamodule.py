@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -92,7 +93,9 @@ class SpeechDataModule(L.LightningDataModule):
         self.num_workers, self.cache_mb = num_workers, cache_mb
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.report: dict[str, LoadReport] = {}
+        self.skipped: Counter[str] = Counter()
         self._cuts: dict[str, list[Cut]] = {}
+        self._warned: set[str] = set()
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the manifests, once; `stage` makes no difference."""
@@ -120,7 +123,7 @@ class SpeechDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Endless batches; its state is that of the data."""
-        dataset = SpeechDataset(self._cuts["train"], self.augment, self.channel, self.cache_mb)
+        dataset = self._dataset("train", self.augment, self.cache_mb)
         rank, world_size = self._place()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.seed, rank, world_size))
 
@@ -128,16 +131,22 @@ class SpeechDataModule(L.LightningDataModule):
         """Every utterance once, sorted by duration; an empty list where there is no validation set."""
         if not self._cuts["val"]:
             return []
-        dataset = SpeechDataset(
-            self._cuts["val"], self.augment if self.augment_val else None, self.channel, self.cache_mb
-        )
+        dataset = self._dataset("val", self.augment if self.augment_val else None, self.cache_mb)
         limits = (self.val_batch_duration, self.max_batch_size)
         return self._loader(dataset, OnePassSampler(dataset.durations, *limits, *self._place()))
 
     def statistics_batches(self) -> Iterator[Batch]:
         """Clean training audio in a random order that is the same for every rank and seed; one epoch."""
-        dataset = SpeechDataset(self._cuts["train"], channel=self.channel)
+        dataset = self._dataset("train")
         return (dataset[index] for index in self._sampler(dataset, num_batches=None, seed=0))
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Counts what was skipped, by cause, each time it was due."""
+        self.skipped.update(batch.skipped)
+        return batch
+
+    def _dataset(self, part: str, augment: NoiseAndSpeakerMixing | None = None, cache_mb: float = 0.0) -> SpeechDataset:
+        return SpeechDataset(self._cuts[part], augment, self.channel, cache_mb, self._warned)
 
     def _load(self, part: str, **selection: Any) -> list[Cut]:
         """The cuts of all manifests of a part."""

@@ -37,6 +37,7 @@ class SpeechDataset(Dataset[Batch]):
         channel: of files with several: "mix" for their mean, or a number from 0.
         cache_mb: decoded audio that each process keeps. What came first stays: in endless epochs, where everything
             is due equally often, evicting the oldest would evict what is needed next.
+        warned: files that were reported already; datasets that share it report a file once.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class SpeechDataset(Dataset[Batch]):
         augment: NoiseAndSpeakerMixing | None = None,
         channel: Channel = "mix",
         cache_mb: float = 0,
+        warned: set[str] | None = None,
     ) -> None:
         self.cuts, self.augment, self.channel = cuts, augment, channel
-        self._warned: set[str] = set()
+        self._warned = set() if warned is None else warned
         self._cache: dict[int, Samples] = {}
         self._room = int(cache_mb * 2**20)
 
