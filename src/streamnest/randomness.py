@@ -69,7 +69,9 @@ def uniform(keys: Tensor, count: int) -> Tensor:
 
 def normal(keys: Tensor, count: int) -> Tensor:
     """`count` standard normal float32 per key (Box-Muller): `(B,)` -> `(B, count)`."""
-    radius, angle = uniform(keys, 2 * count).chunk(2, dim=1)
+    bits = random_bits(keys, count)
+    # One hash holds both uniforms: its upper and its lower 24 bits.
+    radius, angle = (bits >> 39).float() * 2.0**-24, (bits & 0xFFFFFF).float() * 2.0**-24
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 
