@@ -105,7 +105,7 @@ def measure(step: Step, precision: str, runs: int) -> dict[str, float]:
 
 def matrix_peak(precision: str) -> float:
     """GFLOP/s of square matrix products, measured now."""
-    rates = []
+    rates: list[float] = []
     # The small product tells at once where a processor only emulates bfloat16, for which large ones take minutes.
     for size in (256, 256, 2048, 2048, 2048, 2048, 2048):
         if rates and rates[-1] < 5.0:

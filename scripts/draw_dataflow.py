@@ -28,7 +28,7 @@ SPEECH = ROOT / "data/sample16k/speech/asterisk_en-conf-noempty.ogg"
 NOISE = ROOT / "data/sample16k/noise/sp-loop_garzul_0.ogg"
 OUT = ROOT / "docs/images/dataflow.png"
 
-RATE, HOP, STACK, SECONDS = 16000, 0.01, 4, 2.6
+RATE, HOP, STACK, SECONDS, CODES = 16000, 0.01, 4, 2.6, 1024
 TARGETS, INPUT, LOSS, PAPER = "#1f7a8c", "#6d4aa3", "#c8553d", "#ffffff"
 # Columns and rows of the picture, in shares of it: left edge and width, bottom edge and height.
 WAVE, MEL, NETWORK, FRAMES = (0.025, 0.15), (0.22, 0.20), (0.475, 0.20), (0.735, 0.245)
@@ -43,7 +43,7 @@ def main() -> None:
     noisy = clean + 0.2 * _read(NOISE)
     frontend = LogMel(dither=0.0).eval()
     targets, heard = _features(frontend, clean), _features(frontend, noisy)
-    codes = to_numpy(RandomProjectionQuantizer(stack=STACK)(targets)[0, :, 0])
+    codes = to_numpy(RandomProjectionQuantizer(stack=STACK, num_classes=CODES)(targets)[0, :, 0])
     mask = to_numpy(_mask(heard.shape[-1]))
 
     figure = Figure(figsize=(15, 6.2), dpi=120, facecolor=PAPER)
@@ -107,7 +107,7 @@ def _projection(axes: Axes, codes: Any) -> None:
     generator = np.random.default_rng(4)
     points = generator.uniform(-1, 1, size=(130, 2))
     points = points[np.linalg.norm(points, axis=1) < 1] * (1.25, 0.95) + (2.45, 0.2)
-    colours = code_colours(generator.integers(0, 8192, len(points)))
+    colours = code_colours(generator.integers(0, CODES, len(points)))
     axes.scatter(points[:, 0], points[:, 1], s=16, c=colours, alpha=0.85, lw=0)
     place = (2.2, 0.12)
     nearest = points[np.argmin(((points - np.array(place)) ** 2).sum(1))]
@@ -119,7 +119,7 @@ def _projection(axes: Axes, codes: Any) -> None:
     for frame in range(STACK):
         axes.add_patch(FancyBboxPatch((-0.1 + 0.1 * frame, -0.45), 0.05, 1.1, boxstyle="square,pad=0", color=TARGETS))
     axes.text(0.08, -0.62, "4 frames", ha="center", va="top", fontsize=9, color=MUTED)
-    axes.text(2.4, -1.42, "nearest of 8192 codes", ha="center", fontsize=9, color=MUTED)
+    axes.text(2.4, -1.42, f"nearest of {CODES} codes", ha="center", fontsize=9, color=MUTED)
     axes.set(xlim=(-0.4, 3.9), ylim=(-1.6, 1.4))
 
 

@@ -117,17 +117,17 @@ class Pretraining(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss per masked frame over all ranks; a batch without masked frames gives 0."""
         result, _, _ = self.predict_masked(batch, batch.step)
-        count = self._over_ranks(result.count)
-        loss = result.loss_sum * self.trainer.world_size / count.clamp_min(1)
+        sums = self._over_ranks(torch.stack([result.loss_sum.detach(), result.correct, result.count.float()]))
         self.seconds_heard += batch.seconds * self.trainer.world_size
-        if count > 0:
-            shown = {"loss": loss.detach(), "accuracy": result.correct / result.count.clamp_min(1)}
-            shown["loss_minus_entropy"] = shown["loss"] - health.entropy(self.train_counts)
-            shown["masked_frames"] = result.count.float()
+        if sums[2] > 0:
+            mean_loss, accuracy = sums[:2] / sums[2]
+            shown = {"loss": mean_loss, "accuracy": accuracy, "masked_frames": sums[2]}
+            shown["loss_minus_entropy"] = mean_loss - health.entropy(self.train_counts)
             self.log_dict({f"train/{k}": v for k, v in shown.items()}, batch_size=len(batch.ids))
         self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
         self.log("train/hours", (self.seconds_heard / 3600).float(), batch_size=len(batch.ids))
-        return loss
+        # DDP averages gradients over ranks: times their number, so that each masked frame weighs the same.
+        return result.loss_sum * self.trainer.world_size / sums[2].clamp_min(1)
 
     def on_validation_epoch_start(self) -> None:
         """Empties the sums."""
@@ -161,7 +161,7 @@ class Pretraining(L.LightningModule):
             "codes_used": float((counts > 0).float().sum(-1).mean()),
             "rank": health.effective_rank(self._val["frames"][:_RANK_FRAMES]),
         }
-        self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=False)
+        self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and its schedule, stepped with every update."""

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import rich
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -30,8 +31,12 @@ _WIDTH = 110
 Row = tuple[str, str]
 
 
+@rank_zero_only
 def show(panel: Group, console: Console | None = None) -> None:
-    """Prints a panel; wider than rich's 80 columns where output is piped, so that paths and commands stay whole."""
+    """Prints a panel, once for all processes.
+
+    It is wider than rich's 80 columns where output is piped, so that paths and commands stay whole.
+    """
     console = console or rich.get_console()
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDTH)

@@ -111,14 +111,16 @@ class Subsampling(nn.Module):
         return self.out(x.flatten(2)), lengths, tuple(states)
 
     def _strided(self, depthwise: nn.Conv2d, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        # Through a view, so that the gradient has the strides of the weight, which DDP asks for.
+        weight = depthwise.weight.squeeze(1).unsqueeze(1)
         if past is None and self.scheme == "aligned":
             # The kernel's own padding spares a copy of the largest activation; its right half is only ever used to
             # complete an incomplete last block, as `_pad` does.
             kept = x[:, -self.padding.past :]
-            y = F.conv2d(x.permute(0, 3, 1, 2), depthwise.weight, depthwise.bias, 2, 1, 1, depthwise.groups)
+            y = F.conv2d(x.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 1, 1, depthwise.groups)
         else:
             padded, kept = self._pad(x, past)
-            y = depthwise(padded.permute(0, 3, 1, 2))
+            y = F.conv2d(padded.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 0, 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
     def _first(self, x: Tensor, lengths: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

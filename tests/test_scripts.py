@@ -1,0 +1,49 @@
+"""The scripts run, and what the README shows of them is what they print."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+
+def script(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "draw_dataflow.py"])
+def test_every_script_explains_itself(name: str) -> None:
+    assert name.removesuffix(".py") in script(f"scripts/{name}", "--help")
+
+
+def test_the_readme_shows_the_presets_as_they_are_computed() -> None:
+    table = script("scripts/presets.py")
+    assert table.strip() in (ROOT / "README.md").read_text()
+    assert "`lookahead40`" in table and "42.5 / 82.5 ms" in table
+
+
+def test_presets_that_cannot_be_say_why_in_the_table() -> None:
+    assert "nearest legal values are 0 and 80 ms" in script("scripts/presets.py", "encoder.subsampling_factor=8")
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_stages_speed_and_memory() -> None:
+    text = script("scripts/benchmark.py", "--batch", "1", "--seconds", "1", "--runs", "1", "--factors", "8")
+    for words in ("features", "backward", "optimizer", "share of matrix peak", "audio s per s", "8x causal fp32"):
+        assert words in text
+    memory = next(line for line in text.splitlines() if "memory, GB" in line)
+    assert float(memory.split()[-2]) > 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "notebooks").glob("*.py")))
+def test_every_notebook_runs(tmp_path: Path, name: str) -> None:
+    script("scripts/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
+    assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()

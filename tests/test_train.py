@@ -1,0 +1,125 @@
+"""The command as a user types it: panels, files, continuing, several runs at once, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamnest.checkpoint import load_pretrained
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=6", "trainer.val_check_interval=3")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "160"}
+
+
+def run(*words: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """One run with all loggers: what it printed and its folder."""
+    logs = tmp_path_factory.mktemp("logs")
+    text = run("train.py", "masking=causal", "encoder=lookahead40", *SMALL, "logger=offline", folder=logs)
+    (folder,) = (logs / "runs").glob("*/*")
+    return text, folder
+
+
+def test_the_start_panel_tells_look_ahead_latency_data_and_where_the_run_is_written(first: tuple[str, Path]) -> None:
+    text = first[0].split("validation at step 0")[0]
+    for words in ("42.4 ms", "42.5 ms mean, 82.5 ms worst", "80.0 ms", "0.52 h", "13 speakers", "1 x CPU, 32-true"):
+        assert words in text, words
+
+
+def test_the_summary_tells_loss_against_baselines_codes_checkpoint_and_how_to_continue(
+    first: tuple[str, Path],
+) -> None:
+    text = first[0].rpartition("validation at step 6")[2]
+    for words in ("validation loss", "code frequencies", "target entropy", "codes", "last.ckpt", "wandb sync"):
+        assert words in text, words
+
+
+def test_numbers_pictures_config_and_checkpoints_are_written(first: tuple[str, Path]) -> None:
+    folder = first[1]
+    header = (folder / "csv/metrics.csv").read_text().splitlines()[0]
+    for name in ("train/loss", "train/accuracy", "train/loss_minus_entropy", "train/lr", "val/loss", "val/gain"):
+        assert name in header.split(",")
+    assert (folder / "pictures/step_0000006.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / ".hydra/config.yaml").is_file() and list((folder / "wandb").glob("offline-run-*"))
+    model = load_pretrained(folder / "checkpoints/last.ckpt")
+    encoded, frames = model(0.1 * torch.randn(1, 16000), torch.tensor([16000]))
+    assert encoded.shape == (1, 25, 32) and int(frames) == 25
+
+
+def test_the_printed_command_continues_the_run(first: tuple[str, Path]) -> None:
+    text, folder = first
+    command = text.rpartition("continue:")[2].strip().splitlines()[0]
+    words = shlex.split(command)[1:]
+    assert "trainer.max_steps=12" in words
+    more = run(*words, folder=folder / "more")
+    assert "step 7/12" in more and "step 1/12" not in more
+    # The first validation loss of the summary is that of the first run.
+    start = text.rpartition("validation loss")[2].split()[0]
+    assert more.rpartition("validation loss")[2].split()[0] == start
+
+
+def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: Path) -> None:
+    run(
+        *("train.py", "-m", "encoder=causal,limited3200", *SMALL, "trainer.max_steps=2", "logger=offline"),
+        *("trainer.val_check_interval=2", "hydra.sweep.dir=${paths.log_dir}/sweep/one"),
+        folder=tmp_path,
+    )
+    jobs = sorted(path.name for path in (tmp_path / "sweep/one").iterdir() if path.is_dir())
+    assert jobs == ["0_causal-causal-tiny", "1_limited3200-causal-tiny"]
+    for job in jobs:
+        (stored,) = (tmp_path / "sweep/one" / job / "wandb").glob("offline-run-*/*.wandb")
+        assert b"sweep_one" in stored.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_speak_once(tmp_path: Path) -> None:
+    text = run("train.py", *SMALL, "trainer=ddp_cpu", "logger=csv", folder=tmp_path)
+    assert text.count("validation loss") == 1 and "2 x CPU" in text
+    losses = [float(line.split("loss")[1].split()[0]) for line in text.splitlines() if line.startswith("step ")]
+    # Untrained: about log(1024). A loss of one rank over the count of all ranks would be off by their shares.
+    assert len(losses) == 6 and all(abs(loss - 6.93) < 0.4 for loss in losses)
+
+
+def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
+    words = [sys.executable, "train.py", *SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000"]
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("step 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, _ = process.communicate(timeout=120)
+    text = "".join(seen) + rest
+    assert "Ctrl-C: saved step" in text and "continue: python train.py" in text and "Traceback" not in text
+    assert process.returncode == 0
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    assert 3 <= torch.load(checkpoint, weights_only=True)["global_step"] < 5000
