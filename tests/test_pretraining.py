@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base"))
 STREAMING = [preset for preset in PRESETS if preset != "bidirectional"]
 
-# From the test that uses it. What is not meant to alter numbers must not move it; the order of float32 sums may, a little.
+# From the test that uses it. What is not meant to alter numbers must not move it; another order of float32 sums may.
 GOLDEN_LOSS = 3.3803
 
 Compose = Callable[..., DictConfig]
