@@ -13,7 +13,17 @@ from streamnest.build import build_model
 from streamnest.callbacks import ValHistory
 from streamnest.data.manifest import LoadReport
 
-SMALL = ("size.d_model=32", "size.num_layers=2", "size.num_heads=2", "size.stem_channels=8", "name=x", "preset=p")
+SMALL = (
+    "size.d_model=32",
+    "size.num_layers=2",
+    "size.num_heads=2",
+    "size.stem_channels=8",
+    "quantizer.num_classes=8192",
+    "masking.block_size=40",
+    "masking.mask_prob=0.01",
+    "name=x",
+    "preset=p",
+)
 FIRST = {"step": 0.0, "val/loss": 9.0, "val/accuracy": 0.0}
 LAST = {
     "step": 80.0,
