@@ -16,6 +16,7 @@
 # newest checkpoint below `logs/`, or the one named in `STREAMNEST_CKPT`; without any it shows an untrained model.
 
 # %%
+# %matplotlib inline
 import os
 from pathlib import Path
 
