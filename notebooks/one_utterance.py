@@ -36,7 +36,7 @@ root = Path(os.environ.get("STREAMNEST_ROOT", Path.cwd())).resolve()
 os.environ["STREAMNEST_ROOT"] = str(root)
 config.register()
 with initialize_config_dir(str(root / "configs"), version_base="1.3"):
-    cfg = compose("train", ["name=notebook", "preset=notebook", "data.cache_mb=0"])
+    cfg = compose("train", ["name=notebook", "preset=notebook", "data.cache_mb=0", "paths.output_dir=."])
 
 # %%
 data = instantiate(cfg.data)

@@ -7,6 +7,7 @@ Feature frame t is centred on sample `hop * t`, so it needs half a window (12.5 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,22 @@ class FrontendConfig:
     n_fft: int = 512
     preemphasis: float = 0.97
     dither: float = 1e-5
+
+
+class FrontendState(NamedTuple):
+    """What a stream of samples leaves behind; rows are independent streams.
+
+    Attributes:
+        previous: `(B, 1)` last sample, for the pre-emphasis of the next one.
+        buffer: `(B, n)` emphasised samples that later windows still need.
+        position: `(B,)` samples heard.
+        frames: `(B,)` feature frames emitted.
+    """
+
+    previous: Tensor
+    buffer: Tensor
+    position: Tensor
+    frames: Tensor
 
 
 class LogMel(nn.Module):
@@ -109,12 +126,43 @@ class LogMel(nn.Module):
         Returns:
             Log-mel `(B, num_mels, T)`, zero past each row's length, and valid frames `(B,)`.
         """
-        audio = self._zero_past(self._emphasise(self._dithered(audio.float(), keys)), lengths)
+        audio = self._zero_past(self._emphasise(self._dithered(audio.to(self.window.dtype), keys)), lengths)
         half = len(self.window) // 2
         frames = F.pad(audio, (half, half)).unfold(-1, len(self.window), self.hop)[:, : audio.shape[-1] // self.hop]
         features = self.from_frames(frames).transpose(1, 2)
         num_frames = self.num_frames(lengths)
         return self._zero_past(features, num_frames), num_frames
+
+    def init_state(self, batch: int) -> FrontendState:
+        """The state of `batch` streams before their first sample: silence."""
+        zeros, none = self.window.new_zeros, torch.zeros(batch, dtype=torch.long, device=self.window.device)
+        return FrontendState(zeros(batch, 1), zeros(batch, len(self.window) // 2), none, none)
+
+    @torch.no_grad()
+    def step(self, audio: Tensor, state: FrontendState, end: Tensor | None = None) -> tuple[Tensor, FrontendState]:
+        """Features of the windows that are complete, with the arithmetic of `forward`.
+
+        Args:
+            audio: the next samples `(B, n)` of each stream.
+            state: from `init_state` or the previous step.
+            end: `(B,)` samples in each whole stream, where it is over; samples after it are not heard.
+
+        Returns:
+            Log-mel `(B, num_mels, k)`, zero past the end, and the next state.
+        """
+        audio = audio.to(self.window.dtype)
+        emphasised = self._emphasise(torch.cat([state.previous, audio], dim=1))[:, 1:]
+        if end is not None:
+            emphasised = self._zero_past(emphasised, end - state.position)
+        buffer = torch.cat([state.buffer, emphasised], dim=1)
+        count = max(0, (buffer.shape[1] - len(self.window)) // self.hop + 1)
+        whole = buffer[:, : (count - 1) * self.hop + len(self.window)] if count else buffer[:, :0]
+        frames = whole.unfold(-1, len(self.window), self.hop) if count else whole.new_zeros(len(audio), 0, 1)
+        features = self.from_frames(frames).transpose(1, 2)
+        if end is not None:
+            features = self._zero_past(features, self.num_frames(end) - state.frames)
+        rest = buffer[:, count * self.hop :]
+        return features, FrontendState(audio[:, -1:], rest, state.position + audio.shape[1], state.frames + count)
 
     def from_frames(self, frames: Tensor) -> Tensor:
         """Windowed spectra of pre-emphasised frames: `(..., window)` -> `(..., num_mels)`."""

@@ -6,6 +6,8 @@ streaming encoder may not. Without any normalisation the targets collapse (NEST:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,14 @@ from streamnest.errors import UserError
 
 KINDS = ("global", "running", "utterance", "none")
 _EPSILON = 1e-5
+
+
+class NormalizerState(NamedTuple):
+    """What `running` has heard of each stream: `(B,)` frames, and `(B, D)` sums of values and squares, float64."""
+
+    frames: Tensor
+    total: Tensor
+    squares: Tensor
 
 
 class Normalizer(nn.Module):
@@ -64,14 +74,42 @@ class Normalizer(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Normalises `(B, D, T)` features of `lengths` `(B,)` frames."""
-        if self.needs_statistics:
-            raise UserError(f"normalize={self.kind} needs corpus statistics: fit them first (train.py does at start)")
+        self._require_statistics()
         valid = (torch.arange(features.shape[-1], device=features.device) < lengths[:, None])[:, None]
         if self.kind == "utterance":
             return self._utterance(features, lengths, valid)
         if self.kind == "running":
-            return self._running(features, valid)
+            return self._running(features, valid, self.init_state(len(features)))[0]
         return (features - self.mean[:, None]) / self.std[:, None] * valid if self.kind == "global" else features
+
+    def init_state(self, batch: int) -> NormalizerState:
+        """The state of `batch` streams that have heard nothing; all but `running` carry it along unchanged."""
+        zeros = torch.zeros(batch, len(self.mean), dtype=torch.float64, device=self.mean.device)
+        return NormalizerState(torch.zeros(batch, dtype=torch.long, device=self.mean.device), zeros, zeros)
+
+    def step(self, features: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
+        """Normalises the next frames of streams, with the arithmetic of `forward`.
+
+        Args:
+            features: `(B, D, T)`.
+            valid: boolean `(B, 1, T)`, False past the end of a stream.
+            state: from `init_state` or the previous step.
+
+        Raises:
+            UserError: for `utterance`, which waits for the end.
+        """
+        self._require_statistics()
+        if self.kind == "utterance":
+            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
+        if self.kind == "running":
+            return self._running(features, valid, state)
+        if self.kind == "none":
+            return features * valid, state
+        return (features - self.mean[:, None]) / self.std[:, None] * valid, state
+
+    def _require_statistics(self) -> None:
+        if self.needs_statistics:
+            raise UserError(f"normalize={self.kind} needs corpus statistics: fit them first (train.py does at start)")
 
     @staticmethod
     def _utterance(features: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
@@ -81,12 +119,18 @@ class Normalizer(nn.Module):
         variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
         return centred / (variance.sqrt() + _EPSILON)
 
-    def _running(self, features: Tensor, valid: Tensor) -> Tensor:
+    def _running(self, features: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
         # Moments about the corpus mean, in float64: a difference of large sums would lose digits in long streams.
         centred = (features - self.mean[:, None]).double()
         prior = float(self.prior_frames)
-        heard = prior + torch.arange(1, features.shape[-1] + 1, device=features.device)
-        mean = centred.cumsum(-1) / heard
-        square = (centred.square().cumsum(-1) + prior * self.std.double().square()[:, None]) / heard
+        count = state.frames[:, None] + torch.arange(1, features.shape[-1] + 1, device=features.device)
+        total = state.total[..., None] + centred.cumsum(-1)
+        squares = state.squares[..., None] + centred.square().cumsum(-1)
+        heard = (prior + count)[:, None]
+        mean = total / heard
+        square = (squares + prior * self.std.double().square()[:, None]) / heard
         variance = (square - mean.square()).clamp_min(_EPSILON**2)
-        return ((centred - mean) / variance.sqrt()).to(features.dtype) * valid
+        after = state
+        if features.shape[-1]:
+            after = NormalizerState(count[:, -1], total[..., -1], squares[..., -1])
+        return ((centred - mean) / variance.sqrt()).to(features.dtype) * valid, after

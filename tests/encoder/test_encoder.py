@@ -68,9 +68,24 @@ def test_steps_of_whole_chunks_equal_the_offline_forward(
     torch.testing.assert_close(torch.cat(outputs, dim=1), offline, rtol=0, atol=1e-10)
 
 
-def test_an_unlimited_context_cannot_be_stepped_and_says_so() -> None:
-    with pytest.raises(UserError, match="left_context_ms"):
-        tiny().init_state(1)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"right_context_ms": None},
+        {"style": "regular", "right_context_ms": 40},
+        {"conv_padding": "symmetric"},
+        {"conv_norm": "batch_norm"},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_what_waits_for_the_end_cannot_be_stepped_and_says_so(setting: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="cannot stream"):
+        tiny(**setting).init_state(1)
+
+
+def test_an_unlimited_left_context_keeps_the_stated_window_while_streaming() -> None:
+    state = tiny(right_context_ms=80).init_state(1, max_left_ms=1000)
+    assert state.blocks[0].attention.keys.shape[2] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
 
 
 def test_features_of_another_size_are_refused_with_both_sizes() -> None:

@@ -18,6 +18,11 @@ from streamnest.encoder.dropout import Dropout
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
 
+# How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
+STREAM_LEFT_MS = 20_000.0
+# Longer than any stream, and far from overflow.
+OPEN_END = 1 << 48
+
 
 @dataclass
 class EncoderConfig:
@@ -79,11 +84,13 @@ class EncoderState(NamedTuple):
     Attributes:
         stem: the past of each stage of the stem.
         blocks: the past of each block.
+        heard: `(B,)` feature frames so far.
         position: `(B,)` encoder frames emitted so far.
     """
 
     stem: tuple[Tensor, ...]
     blocks: tuple[BlockState, ...]
+    heard: Tensor
     position: Tensor
 
 
@@ -135,6 +142,8 @@ class FastConformer(nn.Module):
         Returns:
             `(B, T', d_model)` and valid encoder frames `(B,)`.
         """
+        if not features.shape[-1]:
+            return features.new_zeros(len(features), 0, self.d_model), torch.zeros_like(lengths)
         heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
         x, lengths, _ = self.stem(self._checked(features) * heard[:, None], lengths)
         time = torch.arange(x.shape[1], device=x.device)
@@ -143,41 +152,70 @@ class FastConformer(nn.Module):
         x, _ = self._blocks(x, mask[:, None], valid[..., None], None)
         return x, lengths
 
-    def init_state(self, batch: int) -> EncoderState:
-        """The state of `batch` streams that have heard nothing yet.
+    @property
+    def chunk(self) -> int:
+        """Encoder frames of one streaming step.
 
         Raises:
-            UserError: for contexts that cannot stream: unlimited, or a look-ahead that is not a chunk's.
+            UserError: for what cannot be emitted before the utterance ends.
         """
-        left, right = self.context.left, self.context.right
-        if left is None or right is None or (self.context.style == "regular" and right):
-            raise UserError("this context cannot stream: set encoder.left_context_ms, and a chunked right context")
-        weight, block = self.stem.out.weight, self.blocks[0]
+        context, convolution = self.context, self.blocks[0].convolution
+        if context.chunk is None or (context.style == "regular" and context.right):
+            raise UserError("this encoder cannot stream: give encoder.right_context_ms, and encoder.style=chunked")
+        if convolution.lookahead or not convolution.norm_is_framewise:
+            raise UserError("this encoder cannot stream: encoder.conv_padding=causal and conv_norm=layer_norm can")
+        return context.chunk
+
+    def init_state(self, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> EncoderState:
+        """The state of `batch` streams that have heard nothing yet.
+
+        Args:
+            batch: number of streams.
+            max_left_ms: the cap of an unlimited left context. A stream longer than that sees a window of so much past,
+                in whole chunks, and no longer equals the offline forward. Limited contexts do not need it.
+
+        Raises:
+            UserError: for contexts that cannot stream.
+        """
+        left = self.context.left
+        if left is None:
+            left = int(max_left_ms / self.frame_ms) // self.chunk * self.chunk
+        weight, block, none = self.stem.out.weight, self.blocks[0], torch.zeros(batch, dtype=torch.long)
         cache = weight.new_zeros(batch, block.attention.num_heads, left, block.attention.d_head)
         past = weight.new_zeros(batch, block.convolution.past, self.d_model)
         blocks = tuple(BlockState(AttentionState(cache, cache), past) for _ in self.blocks)
-        return EncoderState(
-            self.stem.init_state(batch), blocks, torch.zeros(batch, dtype=torch.long, device=weight.device)
-        )
+        none = none.to(weight.device)
+        return EncoderState(self.stem.init_state(batch), blocks, none, none)
 
-    def step(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        """Encodes the next chunk of streams, with the arithmetic of `forward`.
+    def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
+        """Encodes the next chunks of streams, with the arithmetic of `forward`.
 
         Args:
-            features: `(B, num_mels, n * chunk * subsampling_factor)`: whole chunks.
+            features: `(B, num_mels, T)`, so many that the stem's outputs become whole chunks: the first time
+                `first_features`, then `chunk * subsampling_factor`, or any number of chunks more.
             state: from `init_state` or the previous step.
+            lengths: `(B,)` feature frames in each whole stream, where it is over; what lies past it is not heard.
 
         Returns:
             `(B, n * chunk, d_model)` and the next state.
         """
-        lengths = torch.full((len(features),), features.shape[-1], device=features.device)
-        x, _, stem = self.stem(self._checked(features), lengths, state.stem)
-        left, frames = self.context.left or 0, x.shape[1]
-        queries = state.position[:, None] + torch.arange(frames, device=x.device)
+        heard = state.heard
+        lengths = torch.full_like(heard, OPEN_END) if lengths is None else lengths
+        inside = heard[:, None] + torch.arange(features.shape[-1], device=heard.device) < lengths[:, None]
+        x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
+        left, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]
         keys = state.position[:, None] + torch.arange(-left, frames, device=x.device)
-        mask = self.context.visible(queries, keys) & (keys >= 0)[:, None, :]
-        x, blocks = self._blocks(x, mask[:, None], None, state.blocks)
-        return x, EncoderState(stem, tuple(_trim(block, left) for block in blocks), state.position + frames)
+        queries = keys[:, left:]
+        valid = queries < lengths[:, None]
+        mask = self.context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
+        x, blocks = self._blocks(x, (mask & valid[..., None])[:, None], valid[..., None], state.blocks)
+        trimmed = tuple(_trim(block, left) for block in blocks)
+        return x, EncoderState(stem, trimmed, heard + features.shape[-1], state.position + frames)
+
+    @property
+    def first_features(self) -> int:
+        """Feature frames after which the first chunk of a stream can be emitted; each later one needs whole blocks."""
+        return self.chunk * self.stem.factor + self.stem.lookahead
 
     def _blocks(
         self, x: Tensor, mask: Tensor | None, valid: Tensor | None, states: tuple[BlockState, ...] | None

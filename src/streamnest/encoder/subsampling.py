@@ -7,7 +7,7 @@ first convolution, which has one input channel, a product with nine taps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from streamnest.errors import UserError
 
 SCHEMES = ("aligned", "shifted")
+_Number = TypeVar("_Number", int, Tensor)
 
 
 class _Padding(NamedTuple):
@@ -73,8 +74,14 @@ class Subsampling(nn.Module):
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Encoder frames for feature frames; an incomplete last block counts (aligned)."""
         for _ in range(len(self.depthwise) + 1):
-            lengths = (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
+            lengths = self._halve(lengths)
         return lengths
+
+    def emitted(self, heard: int) -> int:
+        """Encoder frames that are final once so many feature frames of a stream were heard."""
+        for _ in range(len(self.depthwise) + 1):
+            heard = self._outputs(heard)
+        return heard
 
     def init_state(self, batch: int) -> tuple[Tensor, ...]:
         """The past of each stage at the start of a stream: zeros `(B, past, bands, channels)`."""
@@ -86,27 +93,35 @@ class Subsampling(nn.Module):
         return tuple(states)
 
     def forward(
-        self, features: Tensor, lengths: Tensor, state: tuple[Tensor, ...] | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        state: tuple[Tensor, ...] | None = None,
+        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Subsamples features.
 
         Args:
             features: `(B, num_mels, T)`, zero past each row's length.
-            lengths: `(B,)` feature frames.
-            state: from `init_state` or the previous call; with a state `T` must be a multiple of `factor`, and only
-                the aligned scheme can go on from it.
+            lengths: `(B,)` feature frames, of whole streams where there is a state.
+            state: from `init_state` or the previous call; without one features are whole utterances, whose last
+                block is completed by padding. With one, outputs are those that no later frame changes, and the states
+                of all rows must stand at the same phase, as they do after the same number of frames modulo `factor`.
+            position: `(B,)` feature frames before these; needed with a state.
 
         Returns:
             `(B, T', d_model)`, lengths `(B,)` in encoder frames, and the next state.
         """
         past = state or (None,) * (len(self.depthwise) + 1)
+        position = torch.zeros_like(lengths) if position is None else position
         x = features.transpose(1, 2).unsqueeze(-1)
-        x, lengths, kept = self._first(x, lengths, past[0])
+        lengths, position = self._halve(lengths), self._outputs(position)
+        x, kept = self._first(x, lengths - position, past[0])
         states = [kept]
         for depthwise, pointwise, before in zip(self.depthwise, self.pointwise, past[1:], strict=True):
             x, kept = self._strided(depthwise, x, before)
-            lengths = self._halve(lengths)
-            x = _zero_past(F.relu(pointwise(x), inplace=True), lengths)
+            lengths, position = self._halve(lengths), self._outputs(position)
+            x = _zero_past(F.relu(pointwise(x), inplace=True), lengths - position)
             states.append(kept)
         return self.out(x.flatten(2)), lengths, tuple(states)
 
@@ -123,28 +138,33 @@ class Subsampling(nn.Module):
             y = F.conv2d(padded.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 0, 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
-    def _first(self, x: Tensor, lengths: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _first(self, x: Tensor, lengths: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)
         patches = padded.squeeze(-1).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
-        lengths = self._halve(lengths)
         patches = _zero_past(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), lengths)
         weight = torch.cat([self.first.weight.flatten(1).t(), self.first.bias[None]])  # type: ignore[index]
         # `patches @ weight`, not `linear`: its gradient is (10 x N) @ (N x C), nine times faster than the transpose.
-        return F.relu(patches @ weight, inplace=True), lengths, kept
+        return F.relu(patches @ weight, inplace=True), kept
 
     def _pad(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prepends the past, pads frequency and future; returns the padded input and the past for the next call."""
         before = x.new_zeros(len(x), self.padding.past, *x.shape[2:]) if past is None else past.to(x.dtype)
         x = torch.cat([before, x], dim=1)
-        kept = x[:, -self.padding.past :]
+        # What the window after the last complete one begins with.
+        kept = x[:, 2 * max(0, (x.shape[1] - 1) // 2) :]
         # An odd number of frames leaves the last block incomplete: one zero frame completes it (aligned).
-        future = self.padding.future or (x.shape[1] - self.padding.past) % 2
+        future = 0 if past is not None else self.padding.future or (x.shape[1] - self.padding.past) % 2
         return F.pad(x, (0, 0, self.padding.low, self.padding.high, 0, future)), kept
 
     def _halve(self, lengths: Tensor) -> Tensor:
+        """Outputs of a stage for whole utterances."""
         return (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
+
+    def _outputs(self, heard: _Number) -> _Number:
+        """Outputs of a stage that are final after so many inputs of a stream."""
+        return (heard + self.padding.past - 1) // 2
 
 
 def _zero_past(x: Tensor, lengths: Tensor) -> Tensor:

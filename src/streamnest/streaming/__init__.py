@@ -1,0 +1,5 @@
+"""Checkpoints run live: sessions of streams, and the proof that they equal the offline forward."""
+
+from streamnest.streaming.session import StreamingSession, StreamState
+
+__all__ = ["StreamState", "StreamingSession"]

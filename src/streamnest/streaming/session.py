@@ -1,0 +1,228 @@
+"""Waveform samples in, any number at a time; encoder frames out as soon as nothing later can change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from streamnest.encoder import EncoderState
+from streamnest.encoder.encoder import OPEN_END, STREAM_LEFT_MS
+from streamnest.errors import UserError
+from streamnest.frontend import FrontendState
+from streamnest.normalization import NormalizerState
+from streamnest.pretraining import Pretraining
+
+
+class StreamState(NamedTuple):
+    """Everything that streams remember: nested tuples of tensors whose first dimension is the stream."""
+
+    frontend: FrontendState
+    norm: NormalizerState
+    encoder: EncoderState
+
+
+def init_state(model: Pretraining, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> StreamState:
+    """The state of `batch` streams before their first sample; see `FastConformer.init_state`."""
+    encoder = model.encoder.init_state(batch, max_left_ms)
+    return StreamState(model.frontend.init_state(batch), model.input_norm.init_state(batch), encoder)
+
+
+@torch.no_grad()
+def step(
+    model: Pretraining, audio: Tensor, state: StreamState, end: Tensor | None = None
+) -> tuple[Tensor, StreamState]:
+    """One step of a batch of streams, with the arithmetic of `Pretraining.forward`.
+
+    Args:
+        model: in evaluation mode.
+        audio: the next samples `(B, n)`, so many that whole chunks come out: `first_samples`, then `chunk_samples`.
+        state: from `init_state` or the previous step.
+        end: `(B,)` samples in each whole stream, where it is over.
+
+    Returns:
+        Encoder frames `(B, k, d)` and the next state.
+    """
+    features, frontend = model.frontend.step(audio, state.frontend, end)
+    lengths = torch.full_like(frontend.frames, OPEN_END) if end is None else model.frontend.num_frames(end)
+    index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
+    normalised, norm = model.input_norm.step(features, (index < lengths[:, None])[:, None], state.norm)
+    encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
+    return encoded, StreamState(frontend, norm, encoder)
+
+
+def map_state(function: Callable[..., Tensor], *states: Any) -> Any:
+    """Applies a function to the tensors at the same place of one or several states."""
+    if isinstance(states[0], Tensor):
+        return function(*states)
+    parts = [map_state(function, *parts) for parts in zip(*states, strict=True)]
+    return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
+
+
+@dataclass
+class _Stream:
+    state: StreamState
+    pending: Tensor
+    heard: int = 0
+    emitted: int = 0
+    end: int | None = None
+    out: list[Tensor] = field(default_factory=list)
+
+
+class StreamingSession:
+    """Live streams that begin and end when they like, served in common batches.
+
+    The frames of a stream are those of `Pretraining.forward` on its whole audio, however it is cut into pieces and
+    whatever the other streams do, as long as it is no longer than the cap of an unlimited left context; see `windowed`.
+
+    Args:
+        model: a pretrained model; it is put into evaluation mode.
+        max_left_ms: the cap, see `FastConformer.init_state`.
+
+    Raises:
+        UserError: for models that cannot stream, and for streams that are not open.
+    """
+
+    def __init__(self, model: Pretraining, max_left_ms: float = STREAM_LEFT_MS) -> None:
+        self.model, self.max_left_ms = model.eval(), max_left_ms
+        if not model.input_norm.causal:
+            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
+        encoder, frontend = model.encoder, model.frontend
+        self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
+        overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
+        self.first_samples = encoder.first_features * frontend.hop + overhang
+        self._streams: dict[int, _Stream] = {}
+        self._next = 0
+
+    def open(self) -> int:
+        """Begins a stream; returns its number."""
+        number, self._next = self._next, self._next + 1
+        self._streams[number] = self._fresh()
+        return number
+
+    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Hears more of some streams.
+
+        Args:
+            pieces: samples `(n,)` at the model's rate in [-1, 1], for each stream that has some; `n` may be 0.
+
+        Returns:
+            The frames `(k, d)` that became final, for each of these streams; `k` may be 0.
+        """
+        for number, piece in pieces.items():
+            stream = self._stream(number)
+            if piece.ndim != 1 or not torch.isfinite(piece).all():
+                raise UserError(
+                    f"stream {number} was given {tuple(piece.shape)} samples: need (n,), all of them finite"
+                )
+            stream.pending = torch.cat([stream.pending, piece.to(stream.pending)])
+            stream.heard += len(piece)
+        self._run([self._streams[number] for number in pieces])
+        return {number: self._take(self._streams[number]) for number in pieces}
+
+    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
+        """Ends streams: their last frames `(k, d)`, equal to those that offline gives at the end of an utterance."""
+        streams = {number: self._stream(number) for number in numbers}
+        for stream in streams.values():
+            stream.end = stream.heard
+        self._run(list(streams.values()))
+        for number in streams:
+            del self._streams[number]
+        return {number: self._take(stream) for number, stream in streams.items()}
+
+    def reset(self, number: int) -> None:
+        """Forgets what a stream has heard; it begins anew under its number."""
+        self._stream(number)
+        self._streams[number] = self._fresh()
+
+    def drop(self, number: int) -> None:
+        """Ends a stream without its last frames."""
+        self._stream(number)
+        del self._streams[number]
+
+    def windowed(self, number: int) -> bool:
+        """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
+        state = self._stream(number).state.encoder
+        return self.model.encoder.context.left is None and int(state.position) > state.blocks[0].attention.keys.shape[2]
+
+    def save(self, number: int) -> dict[str, Any]:
+        """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
+        stream = self._stream(number)
+        return {
+            "state": _plain(stream.state),
+            "pending": stream.pending,
+            "heard": stream.heard,
+            "emitted": stream.emitted,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> int:
+        """Opens a stream that was saved, here or in another process; returns its number."""
+        number = self.open()
+        fresh = self._streams[number]
+        state = _like(fresh.state, saved["state"])
+        self._streams[number] = _Stream(state, saved["pending"].clone(), saved["heard"], saved["emitted"])
+        return number
+
+    def _fresh(self) -> _Stream:
+        state = init_state(self.model, 1, self.max_left_ms)
+        return _Stream(state, state.frontend.previous.new_zeros(0))
+
+    def _stream(self, number: int) -> _Stream:
+        if number not in self._streams:
+            raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
+        return self._streams[number]
+
+    def _needed(self, stream: _Stream) -> int:
+        return self.chunk_samples if stream.emitted else self.first_samples
+
+    def _run(self, streams: list[_Stream]) -> None:
+        """Steps all streams that have a chunk, together with those at the same phase, until none has."""
+        while ready := [stream for stream in streams if self._is_ready(stream)]:
+            new, old = ([stream for stream in ready if bool(stream.emitted) is begun] for begun in (False, True))
+            for group, need in ((new, self.first_samples), (old, self.chunk_samples)):
+                if group:
+                    self._step(group, need)
+
+    def _is_ready(self, stream: _Stream) -> bool:
+        if stream.end is None:
+            return len(stream.pending) >= self._needed(stream)
+        return stream.emitted < self._total(stream.end)
+
+    def _total(self, samples: int) -> int:
+        """Encoder frames of a stream of so many samples."""
+        frames = self.model.frontend.num_frames(torch.tensor(samples))
+        return int(self.model.encoder.stem.num_frames(frames)) if frames else 0
+
+    def _step(self, group: list[_Stream], need: int) -> None:
+        pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
+        ends = [OPEN_END if s.end is None else s.end for s in group]
+        state = (
+            group[0].state if len(group) == 1 else map_state(lambda *rows: torch.cat(rows), *[s.state for s in group])
+        )
+        device = state.encoder.position.device
+        encoded, state = step(self.model, torch.stack(pieces), state, torch.tensor(ends, device=device))
+        for row, stream in enumerate(group):
+            stream.state = map_state(lambda x, at=row: x[at : at + 1], state)
+            stream.pending = stream.pending[need:]
+            left = encoded.shape[1] if stream.end is None else self._total(stream.end) - stream.emitted
+            stream.out.append(encoded[row, :left])
+            stream.emitted += encoded.shape[1]
+
+    def _take(self, stream: _Stream) -> Tensor:
+        frames, stream.out = stream.out, []
+        return torch.cat(frames) if frames else stream.pending.new_zeros(0, self.model.encoder.d_model)
+
+
+def _plain(state: Any) -> Any:
+    return state if isinstance(state, Tensor) else [_plain(part) for part in state]
+
+
+def _like(template: Any, saved: Any) -> Any:
+    """Puts saved tensors into the tuples of a state."""
+    if isinstance(template, Tensor):
+        return saved.to(template.device).clone()
+    parts = [_like(part, value) for part, value in zip(template, saved, strict=True)]
+    return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)

@@ -1,0 +1,193 @@
+"""chunk == full: whatever the pieces, a stream gives the frames of the offline forward."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.streaming import StreamingSession
+
+Compose = Callable[..., DictConfig]
+Audio = Callable[..., torch.Tensor]
+PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
+CASES = [
+    (preset, factor, stem)
+    for preset, factor, stem in itertools.product(PRESETS, (4, 8), ("aligned", "shifted"))
+    if (preset, factor) not in (("lookahead40", 8), ("lookahead1040", 8))
+]
+
+
+def ready(cfg: DictConfig) -> Pretraining:
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return model.eval()
+
+
+def offline(model: Pretraining, audio: torch.Tensor) -> torch.Tensor:
+    encoded, frames = model(audio[None], torch.tensor([len(audio)]))
+    return encoded[0, : int(frames)]
+
+
+def stream(session: StreamingSession, audio: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+    number = session.open()
+    pieces = torch.tensor_split(audio, sorted(cut % (len(audio) + 1) for cut in cuts))
+    frames = [session.push({number: piece})[number] for piece in pieces]
+    return torch.cat([*frames, session.flush([number])[number]])
+
+
+@pytest.mark.parametrize(("preset", "factor", "stem"), CASES)
+def test_any_split_of_the_waveform_gives_the_offline_frames(
+    run_config: Compose, speech_like: Audio, preset: str, factor: int, stem: str
+) -> None:
+    overrides = (f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
+    single = ready(run_config(*overrides))
+    double = copy.deepcopy(single).double()
+
+    @settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @given(samples=st.integers(0, 40000), cuts=st.lists(st.integers(0, 1 << 30), max_size=8))
+    @example(samples=16000, cuts=[])
+    @example(samples=159, cuts=[3])
+    def check(samples: int, cuts: list[int]) -> None:
+        audio = speech_like(1, samples)[0]
+        for model, tolerance in ((single, 1e-5), (double, 1e-10)):
+            expected = offline(model, audio)
+            found = stream(StreamingSession(model), audio, cuts)
+            assert found.shape == expected.shape
+            torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["running", "none"])
+def test_other_causal_normalisations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
+    model = ready(run_config(f"encoder.normalize={kind}")).double()
+    audio = speech_like(1, 30000)[0]
+    torch.testing.assert_close(
+        stream(StreamingSession(model), audio, [7000, 7001, 12345]), offline(model, audio), rtol=0, atol=1e-10
+    )
+
+
+@pytest.fixture
+def model(run_config: Compose) -> Pretraining:
+    return ready(run_config("encoder=lookahead40")).double()
+
+
+def test_sample_by_sample_equals_all_at_once(model: Pretraining, speech_like: Audio) -> None:
+    audio = speech_like(1, 3000)[0]
+    session = StreamingSession(model)
+    number = session.open()
+    frames = [session.push({number: sample[None]})[number] for sample in audio]
+    found = torch.cat([*frames, session.flush([number])[number]])
+    torch.testing.assert_close(found, offline(model, audio), rtol=0, atol=1e-10)
+
+
+def test_a_chunk_comes_out_with_its_last_sample_and_not_before(model: Pretraining, speech_like: Audio) -> None:
+    audio = speech_like(1, 8000)[0]
+    session, chunk = StreamingSession(model), round(model.latency.chunk_ms * 16)
+    number, times = session.open(), []
+    for time, sample in enumerate(audio, 1):
+        times += [time] * len(session.push({number: sample[None]})[number])
+    # The worst latency of the contract is that of the first sample of a chunk.
+    assert times[0] == times[1] == round(model.latency.latency_worst_ms * 16)
+    assert times[2] - times[0] == chunk
+
+
+def test_streams_that_begin_end_reset_and_drop_at_different_times_do_not_touch_each_other(
+    model: Pretraining, speech_like: Audio
+) -> None:
+    audio = speech_like(4, 24000)
+    session = StreamingSession(model)
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in "abc"}
+    a, b = session.open(), session.open()
+    for start in range(0, 24000, 2000):
+        pieces = {a: audio[0, start : start + 2000]}
+        if start == 4000:
+            session.reset(b)  # what it heard until here is forgotten
+        if start < 20000:
+            pieces[b] = audio[1 if start >= 4000 else 3, start : start + 2000]
+        if start == 10000:
+            c = session.open()
+        if start >= 10000:
+            pieces[c] = audio[2, start : start + 1700]
+        out = session.push(pieces)
+        found["a"].append(out[a])
+        found["b"] += [out[b]] if start >= 4000 and b in out else []
+        found["c"] += [out[c]] if start >= 10000 else []
+        if start == 18000:
+            found["b"].append(session.flush([b])[b])
+    found["a"].append(session.flush([a])[a])
+    session.drop(c)
+    whole = torch.cat([audio[2, start : start + 1700] for start in range(10000, 24000, 2000)])
+    torch.testing.assert_close(torch.cat(found["a"]), offline(model, audio[0]), rtol=0, atol=1e-10)
+    torch.testing.assert_close(torch.cat(found["b"]), offline(model, audio[1, 4000:20000]), rtol=0, atol=1e-10)
+    dropped = torch.cat(found["c"])
+    torch.testing.assert_close(dropped, offline(model, whole)[: len(dropped)], rtol=0, atol=1e-10)
+    with pytest.raises(UserError, match="not open"):
+        session.push({c: audio[0]})
+
+
+def test_a_stream_that_was_saved_goes_on_bit_equal(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
+    audio = speech_like(1, 20000)[0]
+    session = StreamingSession(model)
+    number = session.open()
+    session.push({number: audio[:9123]})
+    torch.save(session.save(number), tmp_path / "stream.pt")
+    other = StreamingSession(model)
+    copied = other.restore(torch.load(tmp_path / "stream.pt", weights_only=True))
+    for piece in audio[9123:].split(3000):
+        assert torch.equal(session.push({number: piece})[number], other.push({copied: piece})[copied])
+    assert torch.equal(session.flush([number])[number], other.flush([copied])[copied])
+
+
+def test_past_its_cap_an_unlimited_context_is_a_window_that_shows(run_config: Compose, speech_like: Audio) -> None:
+    overrides = ["encoder=causal", "encoder.left_context_ms=null"]
+    unlimited = ready(run_config(*overrides)).double()
+    limited = ready(run_config("encoder=causal", "encoder.left_context_ms=400")).double()
+    audio = speech_like(1, 20000)[0]
+    session = StreamingSession(unlimited, max_left_ms=400)
+    number = session.open()
+    early = session.push({number: audio[:6000]})[number]
+    assert not session.windowed(number)
+    late = session.push({number: audio[6000:]})[number]
+    assert session.windowed(number)
+    found = torch.cat([early, late, session.flush([number])[number]])
+    torch.testing.assert_close(found, offline(limited, audio), rtol=0, atol=1e-10)
+    assert not torch.allclose(found, offline(unlimited, audio), atol=1e-6)
+
+
+def test_an_endless_stream_runs_in_constant_memory(run_config: Compose, speech_like: Audio) -> None:
+    session = StreamingSession(ready(run_config("encoder=limited3200", "encoder.left_context_ms=400")))
+    number, sizes = session.open(), set()
+    for index in range(12):
+        session.push({number: speech_like(1, 8000, index)[0]})
+        saved = session.save(number)
+        sizes.add((_elements(saved["state"]), len(saved["pending"])))
+    assert len({elements for elements, _ in sizes}) == 1
+    assert max(pending for _, pending in sizes) < session.chunk_samples
+
+
+def _elements(state: Any) -> int:
+    return state.numel() if isinstance(state, torch.Tensor) else sum(_elements(part) for part in state)
+
+
+def test_what_cannot_stream_and_samples_that_are_none_are_refused(run_config: Compose, model: Pretraining) -> None:
+    with pytest.raises(UserError, match="cannot stream"):
+        StreamingSession(ready(run_config("encoder=bidirectional")))
+    session = StreamingSession(model)
+    number = session.open()
+    for bad in (torch.zeros(2, 100), torch.tensor([0.0, float("nan")])):
+        with pytest.raises(UserError, match="samples"):
+            session.push({number: bad})
