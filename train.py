@@ -24,6 +24,7 @@ from streamnest.checkpoint import check_architecture
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.statistics import fit_statistics
+from streamnest.streaming.verification import require_causal
 
 log = logging.getLogger("train")
 
@@ -40,6 +41,7 @@ def train(cfg: DictConfig) -> float:
 
     model = build_model(cfg)
     require_no_leak(model.encoder, model.latency)
+    require_causal(model)
     if cfg.ckpt_path:
         check_architecture(cfg.ckpt_path, model.config)
     with user_errors():

@@ -1,0 +1,103 @@
+"""Certifies how far a model looks ahead: `python scripts/verify.py CHECKPOINT`, or with overrides, `encoder=causal`.
+
+Measures look-ahead by changing the waveform and by gradients, streaming against offline, and whether padding and
+neighbours matter, and holds each against what the layers declare. Exit status 0: everything holds; 1: something leaks;
+2: the model could not be built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table
+
+from streamnest import config
+from streamnest.build import build_model
+from streamnest.checkpoint import load_pretrained
+from streamnest.drawing import draw_staircase, save, to_numpy
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.report import milliseconds
+from streamnest.streaming.verification import Certificate, Prober, verify
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def build(words: list[str]) -> Pretraining:
+    """The model of a checkpoint, or an untrained one of a config with overrides."""
+    if len(words) == 1 and "=" not in words[0]:
+        return load_pretrained(words[0])
+    config.register()
+    fixed = ["name=verify", "preset=verify", "logger=none", "callbacks=none", "paths.output_dir=."]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [*fixed, *words])
+    torch.manual_seed(cfg.seed)
+    return build_model(cfg, training=False)
+
+
+def show(certificate: Certificate, console: Console) -> None:
+    """Prints the contract and the checks."""
+    contract = Table(title="declared", title_justify="left", show_header=False)
+    latency = certificate.latency
+    for name, value in (
+        ("front end", latency.front_end_ms),
+        ("stem", latency.stem_ms),
+        ("attention and convolution", latency.context_ms),
+        ("look-ahead, total", latency.lookahead_ms),
+        ("frame stride", latency.frame_ms),
+        ("chunk", latency.chunk_ms),
+        ("algorithmic latency, mean", latency.latency_mean_ms),
+        ("algorithmic latency, worst", latency.latency_worst_ms),
+    ):
+        contract.add_row(name, milliseconds(value))
+    measured = Table(title="measured", title_justify="left")
+    for column in ("check", "declared", "measured", ""):
+        measured.add_column(column, overflow="fold")
+    for check in certificate.checks:
+        verdict = "[green]pass[/]" if check.passed else "[bold red]FAIL[/]"
+        measured.add_row(check.name, check.declared, check.measured, verdict)
+    console.print(contract, measured)
+    console.print("[green]certified[/]" if certificate.passed else "[bold red]not certified[/]")
+
+
+def picture(model: Pretraining, path: Path) -> Path:
+    """Draws the influence of input time on output time."""
+    stride, hop = model.encoder.frame_ms / 1000, model.frontend.hop_ms / 1000
+    first, count = 8, max(24, 3 * (model.encoder.context.chunk or 1))
+    samples = round((first + count + 8) * stride * model.frontend.sample_rate)
+    influence = Prober(model).influence(list(range(first, first + count)), samples)
+    title = f"what each output hears: look-ahead {milliseconds(model.latency.lookahead_ms)}"
+    return save(draw_staircase(to_numpy(influence), first, stride, hop, title), path)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=causal")
+    parser.add_argument("--json", type=Path, help="write the certificate here")
+    parser.add_argument("--picture", type=Path, help="draw which input each output hears")
+    parser.add_argument("--seed", type=int, default=0, help="of the random splits")
+    args = parser.parse_args()
+    try:
+        model = build(args.model)
+    except (UserError, HydraException) as error:
+        print(error, file=sys.stderr)
+        return 2
+    certificate = verify(model, args.seed)
+    show(certificate, Console(width=None if sys.stdout.isatty() else 120))
+    if args.json:
+        args.json.write_text(json.dumps(certificate.as_dict(), indent=2) + "\n")
+    if args.picture:
+        print(picture(model, args.picture))
+    return 0 if certificate.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

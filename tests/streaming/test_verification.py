@@ -1,0 +1,270 @@
+"""The verifier certifies every preset, and no model with a leak planted in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from streamnest.build import build_model
+from streamnest.context import Context
+from streamnest.encoder import EncoderState, FastConformer
+from streamnest.encoder.block import FeedForward
+from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.subsampling import Subsampling
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+from streamnest.normalization import Normalizer
+from streamnest.pretraining import Pretraining
+from streamnest.streaming.session import map_state
+from streamnest.streaming.verification import find_leaking_stage, require_causal, verify
+
+ROOT = Path(__file__).parents[2]
+Compose = Callable[..., DictConfig]
+PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "limited3200"]
+
+
+def build(run_config: Compose, *overrides: str) -> Pretraining:
+    torch.manual_seed(0)
+    return build_model(run_config(*overrides))
+
+
+@pytest.mark.parametrize("stem", ["aligned", "shifted"])
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_certified_with_equal_declared_and_measured_look_ahead(
+    run_config: Compose, preset: str, factor: int, stem: str
+) -> None:
+    if (preset, factor) == ("lookahead40", 8):
+        pytest.skip("40 ms is no whole number of 80 ms frames")
+    overrides = (f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
+    certificate = verify(build(run_config, *overrides))
+    assert certificate.passed, [check for check in certificate.checks if not check.passed]
+    measured = [check for check in certificate.checks if check.name.startswith("look-ahead, frame 1 ")]
+    assert preset == "bidirectional" or measured[0].declared == f"{certificate.latency.lookahead_ms:.4f} ms"
+
+
+@pytest.mark.parametrize("kind", ["running", "none"])
+def test_other_causal_normalisations_are_certified(run_config: Compose, kind: str) -> None:
+    assert verify(build(run_config, "encoder=causal", f"encoder.normalize={kind}")).passed
+
+
+# A plant changes the class of a part, so that it survives being copied.
+
+
+class MeanOverTime(Normalizer):
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return super().forward(features - features.mean(-1, keepdim=True), lengths)
+
+
+class MeanOverBatch(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + x.mean(0, keepdim=True))
+
+
+class NormOverTime(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / (1 + x.std(1, keepdim=True))
+
+
+class LaterConvolution(ConvolutionModule):
+    def _depthwise(self, x: Tensor) -> Tensor:
+        return super()._depthwise(torch.cat([x[:, 1:], x[:, :1]], dim=1))
+
+
+class PaddingHeard(ConvolutionModule):
+    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x, None, state)
+
+
+class SharedState(ConvolutionModule):
+    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x, valid, state if state is None else state.roll(1, 0))
+
+
+class LostState(ConvolutionModule):
+    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x, valid, None)
+
+
+class SqueezeExcite(FeedForward):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * torch.sigmoid(x.mean(1, keepdim=True))
+
+
+class OneFrameMore(Context):
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        return super().visible(queries + 1, keys)
+
+
+class NextChunk(Context):
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        return super().visible(queries + (self.chunk or 0), keys)
+
+
+class Everything(Context):
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        return torch.ones_like(super().visible(queries, keys))
+
+
+class LaterStem(Subsampling):
+    def forward(self, features: Tensor, *args: Any) -> Any:
+        return super().forward(features.roll(-1, -1), *args)
+
+
+class LaterFrontend(LogMel):
+    def forward(self, audio: Tensor, lengths: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(audio.roll(-1, -1), lengths, keys)
+
+
+class ForgetfulEncoder(FastConformer):
+    def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
+        blocks = map_state(torch.zeros_like, state.blocks)
+        return super().step(features, state._replace(blocks=blocks), lengths)
+
+
+class MisplacedEncoder(FastConformer):
+    def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
+        return super().step(features, state._replace(position=state.position + 1), lengths)
+
+
+def become(part: Any, kind: type) -> None:
+    part.__class__ = kind
+
+
+def with_context(model: Pretraining, kind: type[Context]) -> None:
+    old = model.encoder.context
+    model.encoder.context = kind(old.left, old.right, old.style)
+
+
+def batch_norm(model: Pretraining) -> None:
+    model.encoder.blocks[1].convolution.norm = nn.BatchNorm1d(model.encoder.d_model)
+
+
+PLANTS: dict[str, tuple[Callable[[Pretraining], Any], str, str | None]] = {
+    # name: (plant, a check that must fail, the stage that must be named)
+    "utterance statistics": (lambda m: setattr(m.input_norm, "kind", "utterance"), "stages", "normalisation"),
+    "mean over time": (lambda m: become(m.input_norm, MeanOverTime), "stages", "normalisation"),
+    "convolution one frame ahead": (
+        lambda m: become(m.encoder.blocks[1].convolution, LaterConvolution),
+        "look-ahead, frame 2 of 2",
+        "block 1 convolution",
+    ),
+    "statistics over time inside a norm": (
+        lambda m: become(m.encoder.blocks[0].convolution.norm, NormOverTime),
+        "stages",
+        "block 0 convolution",
+    ),
+    "squeeze and excite": (
+        lambda m: become(m.encoder.blocks[1].feed_forward_out, SqueezeExcite),
+        "look-ahead by gradient, frame 2 of 2",
+        "block 1",
+    ),
+    "batch statistics while training": (batch_norm, "stages, training mode", None),
+    "mask wrong by one frame": (lambda m: with_context(m, OneFrameMore), "stages", "block 0 attention"),
+    "attention to the next chunk": (lambda m: with_context(m, NextChunk), "stages", "block 0 attention"),
+    "no mask": (lambda m: with_context(m, Everything), "stages", "block 0 attention"),
+    "stem one feature frame ahead": (lambda m: become(m.encoder.stem, LaterStem), "stages", "stem"),
+    "front end one sample ahead": (
+        lambda m: become(m.frontend, LaterFrontend),
+        "look-ahead, frame 1 of 2",
+        "front end",
+    ),
+    "mean over the batch": (
+        lambda m: become(m.encoder.blocks[0].norm_out, MeanOverBatch),
+        "neighbours change nothing",
+        None,
+    ),
+    "state shared between rows": (
+        lambda m: become(m.encoder.blocks[0].convolution, SharedState),
+        "streams served together stay apart",
+        None,
+    ),
+    "convolution state lost": (
+        lambda m: become(m.encoder.blocks[0].convolution, LostState),
+        "chunk == full, float32",
+        None,
+    ),
+    "attention cache lost": (lambda m: become(m.encoder, ForgetfulEncoder), "chunk == full, float64", None),
+    "chunks counted from one": (lambda m: become(m.encoder, MisplacedEncoder), "chunk == full, float64", None),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_leak_is_not_certified_and_the_stage_is_named(run_config: Compose, name: str) -> None:
+    plant, check, stage = PLANTS[name]
+    model = build(run_config, "encoder=lookahead40")
+    plant(model)
+    failed = [found.name for found in verify(model).checks if not found.passed]
+    assert check in failed
+    assert find_leaking_stage(model) == stage
+
+
+def test_padding_that_enters_symmetric_kernels_is_not_certified(run_config: Compose) -> None:
+    model = build(run_config, "encoder=bidirectional")
+    become(model.encoder.blocks[0].convolution, PaddingHeard)
+    assert [check.name for check in verify(model).checks if not check.passed] == ["padding changes nothing"]
+
+
+def test_a_leak_stops_a_run_before_it_starts_with_the_name_of_the_stage(run_config: Compose) -> None:
+    model = build(run_config, "encoder=lookahead40")
+    require_causal(model)
+    batch_norm(model)
+    with pytest.raises(UserError, match=r"block 1 convolution hears audio later .*while training"):
+        require_causal(model)
+    model.encoder.allow_future_leak = True
+    require_causal(model)
+
+
+def test_verifying_leaves_the_model_as_it_was(run_config: Compose) -> None:
+    model = build(run_config, "encoder=causal").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    verify(model)
+    assert model.training and model.encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["encoder=causal"], 0, "certified"),
+        (["encoder=causal", "encoder.normalize=utterance"], 1, "the normalisation does"),
+        (["encoder=sideways"], 2, "sideways"),
+        (["nowhere.ckpt"], 2, "no checkpoint at nowhere.ckpt"),
+    ],
+    ids=["causal", "leaking", "unknown", "missing"],
+)
+def test_the_command_prints_a_certificate_and_its_status_tells(
+    tmp_path: Path, words: list[str], status: int, told: str
+) -> None:
+    small = ["size.d_model=32", "size.num_layers=2", "size.num_heads=2"] if "=" in words[0] else []
+    done = subprocess.run(
+        [
+            sys.executable,
+            "scripts/verify.py",
+            *words,
+            *small,
+            "--json",
+            tmp_path / "c.json",
+            "--picture",
+            tmp_path / "p.png",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert told in done.stdout + done.stderr and "Traceback" not in done.stderr
+    if status < 2:
+        stored = json.loads((tmp_path / "c.json").read_text())
+        assert stored["passed"] is (status == 0) and len(stored["checks"]) >= 9
+        assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
