@@ -1,0 +1,185 @@
+"""Streams audio through a checkpoint: `python scripts/stream.py --model_path CKPT --audio_path FILE_OR_FOLDER ...`.
+
+Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
+model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `--audio_path -`
+reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `--audio_path mic` the microphone
+(needs the package sounddevice). Exit status 1: streamed and offline frames differ by more than the tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from streamnest.checkpoint import load_pretrained
+from streamnest.drawing import draw_difference, draw_prediction, save
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.streaming import StreamingSession
+from streamnest.streaming import simulation as sim
+
+
+def stream_files(model: Pretraining, args: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    """Streams each file; returns a record of each and whether all compared equal."""
+    records, equal, failed = [], True, 0
+    files = sim.find_audio(args.audio_path)
+    for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
+        try:
+            audio = sim.load_audio(path, model.frontend.sample_rate)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        _, result = sim.simulate_streaming_inference(model, audio, args.chunk_size, args.realtime)
+        record = {"file": str(path), **sim.as_dict(result)}
+        if args.compare_modes:
+            comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance)
+            record["comparison"] = sim.as_dict(comparison)
+            # Past the cap of an unlimited left context a stream sees a window of its past and is meant to differ.
+            equal = equal and (comparison.equal or result.windowed)
+            _save(
+                args,
+                path,
+                "difference",
+                draw_difference(comparison.per_frame, model.encoder.frame_ms / 1000, args.tolerance),
+            )
+        if args.analyze:
+            record["analysis"], shown = sim.analyze_predictions(model, audio, path.stem)
+            _save(args, path, "predictions", draw_prediction(shown))
+        records.append(record)
+    if failed:
+        print(f"{failed} of {len(files)} files could not be read", file=sys.stderr)
+    return records, equal
+
+
+def stream_live(model: Pretraining, pieces: Iterator[torch.Tensor]) -> None:
+    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C."""
+    session = StreamingSession(model)
+    number, frames, heard = session.open(), 0, 0
+    try:
+        for piece in pieces:
+            heard += len(piece)
+            begin = time.perf_counter()
+            out = session.push({number: piece})[number]
+            if len(out):
+                frames += len(out)
+                spent = 1000 * (time.perf_counter() - begin)
+                print(f"{heard / model.frontend.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
+    except KeyboardInterrupt:
+        pass
+    frames += len(session.flush([number])[number])
+    print(f"{heard / model.frontend.sample_rate:8.2f} s heard  {frames} frames  end")
+
+
+def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:
+    """16-bit samples as they arrive; a last odd byte is dropped."""
+    size = 2 * max(1, round(seconds * rate))
+    while data := sys.stdin.buffer.read(size):
+        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
+        yield torch.from_numpy(samples.astype(np.float32) / 32768)
+
+
+def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
+    """Samples of the default microphone."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise UserError(f"the microphone needs the package sounddevice and PortAudio: {error}") from None
+    with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
+        while True:
+            yield torch.from_numpy(stream.read(max(1, round(seconds * rate)))[0][:, 0].copy())
+
+
+def show(model: Pretraining, records: list[dict[str, Any]], console: Console) -> None:
+    """Prints a table with a row for each file."""
+    table = Table(title="streamed", title_justify="left")
+    extra = [name for name in ("comparison", "analysis") if any(name in record for record in records)]
+    paced = any(record["listener_mean_ms"] is not None for record in records)
+    columns = ["file", "audio s", "frames", "first frame after", "chunk p50 / p95 / p99 ms", "RTF", "memory GB"]
+    columns += (["listener mean / worst ms"] if paced else []) + [
+        {"comparison": "max difference", "analysis": "hidden right"}[e] for e in extra
+    ]
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for r in records:
+        cells = [r["file"], f"{r['seconds']:.2f}", str(r["num_frames"]), f"{r['first_frame_audio_ms']:.0f} ms"]
+        cells.append(f"{r['compute_p50_ms']:.1f} / {r['compute_p95_ms']:.1f} / {r['compute_p99_ms']:.1f}")
+        cells += [f"{r['real_time_factor']:.3f}", f"{r['peak_memory_gb']:.2f}"]
+        cells += [f"{r['listener_mean_ms']:.0f} / {r['listener_worst_ms']:.0f}"] if paced else []
+        if "comparison" in extra:
+            worst = r["comparison"]["max_difference"]
+            cells.append(
+                ("frames missing" if worst is None else f"{worst:.1e}") + (", windowed" if r["windowed"] else "")
+            )
+        if "analysis" in extra:
+            accuracy = r["analysis"]["accuracy"]
+            cells.append("none hidden" if accuracy is None else f"{accuracy:.1%} of {r['analysis']['hidden_frames']}")
+        table.add_row(*cells)
+    console.print(table)
+    latency = model.latency
+    console.print(f"algorithmic latency {latency.latency_mean_ms:.1f} ms mean, {latency.latency_worst_ms:.1f} ms worst")
+
+
+def _save(args: argparse.Namespace, path: Path, kind: str, figure: Any) -> None:
+    if args.pictures:
+        save(figure, args.pictures / f"{path.stem}_{kind}.png")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_path", required=True, help="a checkpoint")
+    parser.add_argument("--audio_path", required=True, nargs="+", help="files, folders, - or mic")
+    parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
+    parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
+    parser.add_argument("--tolerance", type=float, default=sim.TOLERANCE, help="largest difference allowed")
+    parser.add_argument("--analyze", action="store_true", help="what the model predicts where audio is hidden")
+    parser.add_argument("--realtime", action="store_true", help="pace the input; measures what a listener waits")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Streams what was asked for."""
+    torch.set_num_threads(args.threads)
+    model = load_pretrained(args.model_path).to(args.device)
+    if args.audio_path in (["-"], ["mic"]):
+        source = standard_input if args.audio_path == ["-"] else microphone
+        stream_live(model, source(args.chunk_size, model.frontend.sample_rate))
+        return 0
+    records, equal = stream_files(model, args)
+    show(model, records, Console(width=None if sys.stdout.isatty() else 160))
+    if args.json:
+        args.json.write_text(json.dumps(records, indent=2) + "\n")
+    if not equal:
+        print(f"streamed and offline frames differ by more than {args.tolerance:g}", file=sys.stderr)
+    return 0 if equal else 1
+
+
+def main() -> int:
+    """Turns a user's mistake into a message and status 2."""
+    try:
+        return run(parse())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""A checkpoint on recorded audio as if it arrived live: what it costs, what it says, and whether it equals offline."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torchaudio.functional import resample
+
+from streamnest.callbacks.pictures import predict
+from streamnest.callbacks.throughput import peak_memory_gb
+from streamnest.data.batch import Batch
+from streamnest.drawing import Prediction
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.randomness import hash_id
+from streamnest.streaming.session import StreamingSession
+
+TOLERANCE = 1e-5
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """What streaming one utterance cost.
+
+    Attributes:
+        seconds: of audio.
+        num_frames: encoder frames that came out.
+        first_frame_audio_ms: audio that had to arrive before the first frame.
+        compute_p50_ms: of one chunk, `compute_p95_ms` and `compute_p99_ms` alike.
+        compute_p95_ms: see above.
+        compute_p99_ms: see above.
+        first_frame_ms: compute time until the first frame, audio not waited for.
+        real_time_factor: compute time over audio time.
+        peak_memory_gb: of the accelerator, or of the whole process on a CPU.
+        listener_mean_ms: with pacing, from the arrival of a sample to the frame that stands for it; mean over samples.
+        listener_worst_ms: the same, worst sample.
+        windowed: whether the stream outgrew the cap of an unlimited left context.
+    """
+
+    seconds: float
+    num_frames: int
+    first_frame_audio_ms: float
+    compute_p50_ms: float
+    compute_p95_ms: float
+    compute_p99_ms: float
+    first_frame_ms: float
+    real_time_factor: float
+    peak_memory_gb: float
+    listener_mean_ms: float | None
+    listener_worst_ms: float | None
+    windowed: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Streamed against offline, per frame.
+
+    Attributes:
+        max_difference: largest difference of any channel of any frame; infinite where the numbers of frames differ.
+        mean_difference: mean over frames of the largest difference in each.
+        first_differing_frame: first frame over the tolerance; None is none.
+        per_frame: `(frames,)` largest difference in each frame.
+        tolerance: what is allowed.
+    """
+
+    max_difference: float
+    mean_difference: float
+    first_differing_frame: int | None
+    per_frame: list[float]
+    tolerance: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether all frames are within the tolerance."""
+        return self.first_differing_frame is None and math.isfinite(self.max_difference)
+
+
+def load_audio(path: str | Path, rate: int) -> Tensor:
+    """Audio of any file that soundfile reads, `(N,)` float32 at `rate`; channels are averaged.
+
+    Raises:
+        UserError: for files that are missing, no audio, empty, or not finite.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no audio file at {path}")
+    try:
+        audio, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read as audio: {error}") from None
+    if not len(audio) or not np.isfinite(audio).all():
+        raise UserError(f"{path} holds no audio" if not len(audio) else f"{path} holds samples that are not finite")
+    mono = torch.from_numpy(audio.mean(1))
+    return mono if found == rate else resample(mono, found, rate)
+
+
+def find_audio(paths: list[str]) -> list[Path]:
+    """Files, and the audio files below folders, sorted.
+
+    Raises:
+        UserError: for a folder without audio.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES) if path.is_dir() else [path]
+        if not below:
+            raise UserError(f"{path} holds no audio file ({', '.join(AUDIO_SUFFIXES)})")
+        files += below
+    return files
+
+
+def simulate_streaming_inference(
+    model: Pretraining, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
+) -> tuple[Tensor, StreamResult]:
+    """Streams an utterance in pieces.
+
+    Args:
+        model: that can stream.
+        audio: `(N,)` at the model's rate.
+        chunk_size: seconds in a piece; it need not be a whole number of anything.
+        realtime: let each piece arrive when it would have, and measure what a listener waits.
+
+    Returns:
+        Frames `(T', d)` and what they cost.
+    """
+    if chunk_size <= 0:
+        raise UserError(f"chunk_size={chunk_size}: give seconds above 0")
+    rate = model.frontend.sample_rate
+    session, device = StreamingSession(model), next(model.parameters()).device
+    number, frames = session.open(), list[Tensor]()
+    busy, waits = list[tuple[float, int, float]](), list[float]()
+    begin, heard, arrived = time.perf_counter(), 0, 0.0
+    for piece, last in _pieces(audio, max(1, round(chunk_size * rate))):
+        heard += len(piece)
+        arrived = heard / rate
+        if realtime:
+            time.sleep(max(0.0, begin + arrived - time.perf_counter()))
+        started = time.perf_counter()
+        out = session.push({number: piece.to(device)})[number]
+        windowed = session.windowed(number)
+        if last:
+            out = torch.cat([out, session.flush([number])[number]])
+        ended = time.perf_counter()
+        done = sum(map(len, frames))
+        waits += [1000 * (ended - begin) - (done + at) * model.encoder.frame_ms for at in range(len(out))]
+        frames.append(out)
+        busy.append((ended - started, len(out), arrived))
+    return torch.cat(frames), _result(model, audio, busy, waits if realtime else [], windowed)
+
+
+def compare_streaming_vs_offline(
+    model: Pretraining, audio: Tensor, chunk_size: float = 0.32, tolerance: float = TOLERANCE
+) -> Comparison:
+    """Streams an utterance and holds each frame against the offline forward of the whole."""
+    streamed, _ = simulate_streaming_inference(model, audio, chunk_size)
+    with torch.no_grad():
+        encoded, count = model(audio[None].to(streamed.device), torch.tensor([len(audio)], device=streamed.device))
+    offline = encoded[0, : int(count)]
+    if offline.shape != streamed.shape:
+        return Comparison(math.inf, math.inf, min(len(offline), len(streamed)), [], tolerance)
+    difference = (offline - streamed).abs().amax(-1) if len(offline) else offline.new_zeros(0)
+    over = (~(difference <= tolerance)).nonzero()
+    return Comparison(
+        max_difference=float(difference.max()) if len(difference) else 0.0,
+        mean_difference=float(difference.mean()) if len(difference) else 0.0,
+        first_differing_frame=int(over[0]) if len(over) else None,
+        per_frame=difference.tolist(),
+        tolerance=tolerance,
+    )
+
+
+def analyze_predictions(model: Pretraining, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:
+    """What the model predicts where stretches of an utterance are hidden, as validation hides them.
+
+    Args:
+        model: with its heads.
+        audio: `(N,)` at the model's rate.
+        name: the mask is a function of it.
+
+    Returns:
+        Accuracy and nats on hidden frames, entropy of the predicted codes (nats), the most used ones, and accuracy by
+        second; and what a picture of it needs.
+    """
+    lengths, keys = torch.tensor([len(audio)]), torch.tensor([hash_id(name)])
+    clean = audio[None]
+    batch = Batch(clean, clean, lengths, keys, 0, [name], len(audio) / model.frontend.sample_rate)
+    shown = predict(model, batch, "streamed")
+    where = np.flatnonzero(shown.selected)
+    right = (shown.codes == shown.predicted)[where]
+    codes, counts = np.unique(shown.predicted[where], return_counts=True)
+    share = counts / max(1, counts.sum())
+    order = np.argsort(-counts)[:10]
+    seconds = (where * shown.stride).astype(int)
+    return {
+        "hidden_frames": len(where),
+        "accuracy": float(right.mean()) if len(where) else None,
+        "nats": float(shown.nats[where].mean()) if len(where) else None,
+        "predicted_entropy": float(-(share * np.log(share)).sum()) if len(where) else None,
+        "codes_predicted": len(codes),
+        "most_used": {int(codes[at]): int(counts[at]) for at in order},
+        "accuracy_by_second": {int(s): float(right[seconds == s].mean()) for s in np.unique(seconds)},
+    }, shown
+
+
+def as_dict(result: StreamResult | Comparison) -> dict[str, Any]:
+    """For JSON; infinite figures are null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(result).items()}
+
+
+def _pieces(audio: Tensor, size: int) -> Iterator[tuple[Tensor, bool]]:
+    pieces = audio.split(size) if len(audio) else (audio,)
+    for index, piece in enumerate(pieces):
+        yield piece, index == len(pieces) - 1
+
+
+def _result(
+    model: Pretraining, audio: Tensor, busy: list[tuple[float, int, float]], waits: list[float], windowed: bool
+) -> StreamResult:
+    emitting = [1000 * spent for spent, count, _ in busy if count] or [0.0]
+    p50, p95, p99 = np.percentile(emitting, [50, 95, 99]).tolist()
+    first = next((index for index, (_, count, _) in enumerate(busy) if count), len(busy) - 1)
+    seconds = len(audio) / model.frontend.sample_rate
+    return StreamResult(
+        seconds=seconds,
+        num_frames=sum(count for _, count, _ in busy),
+        first_frame_audio_ms=1000 * busy[first][2],
+        compute_p50_ms=p50,
+        compute_p95_ms=p95,
+        compute_p99_ms=p99,
+        first_frame_ms=1000 * sum(spent for spent, _, _ in busy[: first + 1]),
+        real_time_factor=sum(spent for spent, _, _ in busy) / max(seconds, 1e-9),
+        peak_memory_gb=peak_memory_gb(next(model.parameters()).device),
+        # A frame stands for the samples of its block, which arrive over one stride.
+        listener_mean_ms=float(np.mean(waits)) - model.encoder.frame_ms / 2 if waits else None,
+        listener_worst_ms=max(waits) if waits else None,
+        windowed=windowed,
+    )

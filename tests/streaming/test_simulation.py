@@ -1,0 +1,135 @@
+"""A checkpoint on audio files: figures, comparison, analysis, and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.streaming import simulation as sim
+
+ROOT = Path(__file__).parents[2]
+SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[:2]
+
+
+@pytest.fixture
+def model(run_config: Callable[..., DictConfig]) -> Pretraining:
+    torch.manual_seed(0)
+    model = build_model(run_config("encoder=lookahead40"))
+    for norm in (model.input_norm, model.target_norm):
+        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return model.eval()
+
+
+@pytest.fixture
+def checkpoint(model: Pretraining, tmp_path: Path) -> Path:
+    stored: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(stored)
+    torch.save(stored, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+@pytest.mark.parametrize("chunk_size", [0.01, 0.32, 0.4567, 100.0])
+def test_streaming_a_file_costs_figures_and_equals_offline(model: Pretraining, chunk_size: float) -> None:
+    audio = sim.load_audio(SPEECH[0], 16000)
+    frames, result = sim.simulate_streaming_inference(model, audio, chunk_size)
+    assert len(frames) == result.num_frames == -(-(len(audio) // 160) // 4)
+    assert 0 < result.compute_p50_ms <= result.compute_p95_ms <= result.compute_p99_ms
+    assert result.first_frame_audio_ms >= model.latency.latency_worst_ms or chunk_size > 1
+    assert result.listener_mean_ms is None and not result.windowed
+    assert sim.compare_streaming_vs_offline(model, audio, chunk_size).equal
+
+
+def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(model: Pretraining) -> None:
+    audio = sim.load_audio(SPEECH[0], 16000)[:16000]
+    _, result = sim.simulate_streaming_inference(model, audio, 0.04, realtime=True)
+    assert result.listener_mean_ms is not None and result.listener_worst_ms is not None
+    assert result.listener_worst_ms >= model.latency.latency_worst_ms
+    assert result.listener_mean_ms >= model.latency.latency_mean_ms
+
+
+def test_a_difference_is_found_with_the_frame_where_it_begins(
+    model: Pretraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = sim.load_audio(SPEECH[0], 16000)
+    simulate = sim.simulate_streaming_inference
+
+    def spoiled(*args: Any, **kwargs: Any) -> Any:
+        frames, result = simulate(*args, **kwargs)
+        frames[7:] += 0.01
+        return frames, result
+
+    monkeypatch.setattr(sim, "simulate_streaming_inference", spoiled)
+    found = sim.compare_streaming_vs_offline(model, audio)
+    assert not found.equal and found.first_differing_frame == 7
+    assert found.max_difference == pytest.approx(0.01, abs=1e-5) and len(found.per_frame) > 7
+
+
+def test_predictions_on_hidden_stretches_are_analysed(model: Pretraining) -> None:
+    audio = sim.load_audio(SPEECH[1], 16000)
+    found, shown = sim.analyze_predictions(model, audio, "a")
+    assert found["hidden_frames"] == int(shown.selected.sum()) > 0
+    assert 0 <= found["accuracy"] <= 1 and found["predicted_entropy"] >= 0
+    assert sum(found["most_used"].values()) <= found["hidden_frames"]
+    assert sim.analyze_predictions(model, audio, "a")[0] == found
+
+
+def test_other_rates_and_channels_are_read_and_what_is_no_audio_is_refused(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(44100) * 0.05).astype(np.float32)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, tone], 1), 44100)
+    assert sim.load_audio(tmp_path / "stereo.wav", 16000).shape == (16000,)
+    (tmp_path / "text.wav").write_text("hello")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
+    for name, message in (("text", "cannot be read"), ("empty", "holds no audio"), ("nowhere", "no audio file at")):
+        with pytest.raises(UserError, match=message):
+            sim.load_audio(tmp_path / f"{name}.wav", 16000)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="holds no audio file"):
+        sim.find_audio([str(tmp_path / "folder")])
+
+
+def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
+    return subprocess.run(
+        [sys.executable, "scripts/stream.py", *map(str, words)], cwd=ROOT, capture_output=True, check=False, **kwargs
+    )
+
+
+def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for path in SPEECH:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "bad.wav").write_text("hello")
+    done = command(
+        *("--model_path", checkpoint, "--audio_path", folder, "--compare_modes", "--analyze"),
+        *("--json", tmp_path / "s.json", "--pictures", tmp_path / "pictures"),
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"1 of 3 files could not be read" in done.stderr and b"bad.wav" in done.stderr
+    records = json.loads((tmp_path / "s.json").read_text())
+    assert [Path(r["file"]).name for r in records] == [path.name for path in SPEECH]
+    assert all(r["comparison"]["max_difference"] < 1e-5 and r["analysis"]["hidden_frames"] > 0 for r in records)
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
+    strict = command("--model_path", checkpoint, "--audio_path", SPEECH[0], "--compare_modes", "--tolerance", "1e-12")
+    assert strict.returncode == 1 and b"differ by more than" in strict.stderr
+
+
+def test_raw_samples_stream_from_standard_input_and_mistakes_are_told(checkpoint: Path) -> None:
+    samples = (3000 * np.sin(np.arange(16000) * 0.05)).astype("<i2").tobytes()
+    done = command("--model_path", checkpoint, "--audio_path", "-", input=samples + b"x")
+    assert done.returncode == 0
+    assert done.stdout.decode().splitlines()[-1].split() == ["1.00", "s", "heard", "25", "frames", "end"]
+    wrong = command("--model_path", checkpoint, "--audio_path", "nowhere.wav")
+    assert wrong.returncode == 2 and b"no audio file at nowhere.wav" in wrong.stderr and b"Trace" not in wrong.stderr
