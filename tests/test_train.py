@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import eventually
 
 from streamnest.checkpoint import load_pretrained
 
@@ -93,7 +94,7 @@ def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: P
     assert jobs == ["0_causal-causal-tiny", "1_limited3200-causal-tiny"]
     for job in jobs:
         (stored,) = (tmp_path / "sweep/one" / job / "wandb").glob("offline-run-*/*.wandb")
-        assert b"sweep_one" in stored.read_bytes()
+        assert eventually(lambda stored=stored: b"sweep_one" in stored.read_bytes())
 
 
 @pytest.mark.slow
