@@ -24,7 +24,7 @@ from streamnest.checkpoint import check_architecture
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.statistics import fit_statistics
-from streamnest.streaming.verification import require_causal
+from streamnest.streaming.probing import require_causal
 
 log = logging.getLogger("train")
 

@@ -25,7 +25,8 @@ from streamnest.drawing import draw_staircase, save, to_numpy
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.report import milliseconds
-from streamnest.streaming.verification import Certificate, Prober, verify
+from streamnest.streaming.probing import Prober
+from streamnest.streaming.verification import Certificate, verify
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

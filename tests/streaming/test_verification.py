@@ -24,8 +24,9 @@ from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.normalization import Normalizer
 from streamnest.pretraining import Pretraining
+from streamnest.streaming.probing import find_leaking_stage, require_causal
 from streamnest.streaming.session import map_state
-from streamnest.streaming.verification import find_leaking_stage, require_causal, verify
+from streamnest.streaming.verification import verify
 
 ROOT = Path(__file__).parents[2]
 Compose = Callable[..., DictConfig]
@@ -227,7 +228,9 @@ def test_a_leak_stops_a_run_before_it_starts_with_the_name_of_the_stage(run_conf
 def test_verifying_leaves_the_model_as_it_was(run_config: Compose) -> None:
     model = build(run_config, "encoder=causal").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    drawn = torch.get_rng_state()
     verify(model)
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert model.training and model.encoder.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -1,15 +1,9 @@
-"""How far a model really looks ahead, found by changing what it hears, and held against what it declares.
-
-Every figure is measured on the model as it stands: audio is changed from some sample on, and outputs are compared
-exactly. A model whose arithmetic is causal gives bit-equal outputs before the change, so no tolerance is needed.
-"""
+"""How far a model really looks ahead, held against what it declares: the certificate of a checkpoint."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,10 +13,10 @@ from torch import Tensor
 from streamnest.errors import UserError
 from streamnest.latency import LatencyReport, find_leaks, last_heard
 from streamnest.pretraining import Pretraining
+from streamnest.streaming.probing import Prober, find_leaking_stage
 from streamnest.streaming.session import StreamingSession
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
-_CHANGE = 0.37
 
 
 @dataclass(frozen=True)
@@ -56,148 +50,6 @@ class Certificate:
         """For JSON; infinite figures are null."""
         latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self.latency).items()}
         return {"passed": self.passed, "latency": latency, "checks": [asdict(check) for check in self.checks]}
-
-
-class Prober:
-    """Runs a model on audio that is changed from some sample on.
-
-    Args:
-        model: is copied; the caller's is left alone.
-        training: run the encoder in training mode, with the same dropout in every run: statistics over time or batch
-            that only training uses are found this way.
-    """
-
-    def __init__(self, model: Pretraining, training: bool = False) -> None:
-        self.model = copy.deepcopy(model).double().eval()
-        self.model.encoder.train(training)
-        for norm in (self.model.input_norm, self.model.target_norm):
-            if norm.needs_statistics:  # a model that was never trained: any statistics show where they come from
-                norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
-        device = next(self.model.parameters()).device
-        self.device = device
-
-    def audio(self, samples: int, rows: int = 1) -> Tensor:
-        """Audio `(rows, samples)`: noise of a fixed seed, louder and softer in turns."""
-        generator = torch.Generator().manual_seed(7)
-        noise = torch.randn(rows, samples, generator=generator, dtype=torch.float64)
-        return (0.1 * noise * (torch.sin(torch.arange(samples) * 2e-3).abs() + 0.1)).to(self.device)
-
-    @torch.no_grad()
-    def run(self, audio: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encoder output `(B, T', d)` and valid frames `(B,)`."""
-        torch.manual_seed(0)
-        lengths = torch.full((len(audio),), audio.shape[1], device=self.device) if lengths is None else lengths
-        features, frames = self.model.frontend(audio, lengths)
-        return self.model.encoder(self.model.input_norm(features, frames), frames)
-
-    def last_sample(self, frame: int, samples: int) -> int:
-        """The last sample of audio of so many samples that changes an output frame, by bisection."""
-        audio = self.audio(samples)
-        before = self.run(audio)[0][0, frame]
-
-        def changes(start: int) -> bool:
-            moved = audio.clone()
-            moved[:, start:] += _CHANGE
-            return not torch.equal(self.run(moved)[0][0, frame], before)
-
-        low, high = 0, samples  # changing from `low` on matters, from `high` on does not
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if changes(middle) else (low, middle)
-        return low
-
-    def influence(self, wanted: list[int], samples: int) -> Tensor:
-        """Size of the gradient of output frames with respect to each feature frame: `(len(wanted), T)`."""
-        torch.manual_seed(0)
-        features, frames = self.model.frontend(self.audio(samples), torch.tensor([samples], device=self.device))
-        features.requires_grad_()
-        output, _ = self.model.encoder(self.model.input_norm(features, frames), frames)
-        # Random weights: the plain sum of a layer-normed frame does not depend on its input.
-        weight = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(1), dtype=output.dtype)
-        scores = output[0] @ weight.to(self.device)
-        rows = [torch.autograd.grad(scores[frame], features, retain_graph=True)[0] for frame in wanted]
-        return torch.stack([row.abs().sum((0, 1)) for row in rows])
-
-    def last_feature(self, frame: int, samples: int) -> int:
-        """The last feature frame with a gradient from an output frame."""
-        return int(self.influence([frame], samples)[0].nonzero().max())
-
-    @contextmanager
-    def stages(self) -> Iterator[list[tuple[str, Tensor]]]:
-        """Records name and output, time in dimension 1, of each stage while the model runs."""
-        seen: list[tuple[str, Tensor]] = []
-        encoder = self.model.encoder
-        modules: list[tuple[str, Any]] = [
-            ("front end", self.model.frontend),
-            ("normalisation", self.model.input_norm),
-            ("stem", encoder.stem),
-        ]
-        for number, block in enumerate(encoder.blocks):
-            modules += [
-                (f"block {number} attention", block.attention),
-                (f"block {number} convolution", block.convolution),
-                (f"block {number}", block),
-            ]
-
-        def record(name: str, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            seen.append((name, tensor.transpose(1, 2) if name in ("front end", "normalisation") else tensor))
-
-        handles = [m.register_forward_hook(lambda _m, _i, out, name=name: record(name, out)) for name, m in modules]
-        try:
-            yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def find_leaking_stage(model: Pretraining, training: bool = False) -> str | None:
-    """The first stage of a chunked streaming model whose output before the end of a chunk hears audio after it.
-
-    Args:
-        model: with `right_context_ms` limited.
-        training: in training mode, see `Prober`.
-
-    Returns:
-        Its name, or None. Encoders with accumulating look-ahead (`regular`) have no such boundary: None.
-    """
-    context, prober = model.encoder.context, Prober(model, training)
-    if context.right is None or (context.style == "regular" and context.right):
-        return None
-    factor, hop = model.encoder.stem.factor, model.frontend.hop
-    frames = (context.chunk or 1) * max(2, math.ceil(8 / (context.chunk or 1)))
-    heard = frames * factor + model.encoder.stem.lookahead
-    boundary = heard * hop + model.frontend.lookahead_samples
-    audio = prober.audio(boundary + 6 * factor * hop + hop // 2)
-    moved = audio.clone()
-    moved[:, boundary:] += _CHANGE
-    with prober.stages() as seen:
-        prober.run(audio)
-        count = len(seen)
-        prober.run(moved)
-    for (name, before), (_, after) in zip(seen[:count], seen[count:], strict=True):
-        known = heard if name in ("front end", "normalisation") else frames
-        if not torch.equal(before[:, :known], after[:, :known]):
-            return name
-    return None
-
-
-def require_causal(model: Pretraining) -> None:
-    """The light check before training: stops a streaming preset of which a stage hears the future.
-
-    Raises:
-        UserError: with the name of the stage.
-    """
-    if model.encoder.allow_future_leak:
-        return
-    for training in (False, True):
-        stage = find_leaking_stage(model, training)
-        if stage is not None:
-            when = "while training" if training else "in use"
-            raise UserError(
-                f"the {stage} hears audio later than the preset declares ({when}): this encoder would not stream. "
-                "Set encoder.allow_future_leak=true to train it all the same"
-            )
 
 
 def verify(model: Pretraining, seed: int = 0) -> Certificate:
@@ -275,7 +127,7 @@ def _padding(model: Pretraining) -> Check:
     prober = Prober(model)
     length = 14_321
     audio = prober.audio(length)
-    padded = torch.nn.functional.pad(audio, (0, 9000), value=_CHANGE)
+    padded = torch.nn.functional.pad(audio, (0, 9000), value=0.37)
     alone, frames = prober.run(audio)
     together, _ = prober.run(padded, torch.tensor([length], device=prober.device))
     return _difference("padding changes nothing", alone[0, : int(frames)], together[0, : int(frames)])
