@@ -7,7 +7,7 @@ first convolution, which has one input channel, a product with nine taps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from streamnest.errors import UserError
 
 SCHEMES = ("aligned", "shifted")
-_Number = TypeVar("_Number", int, Tensor)
 
 
 class _Padding(NamedTuple):
@@ -76,12 +75,6 @@ class Subsampling(nn.Module):
         for _ in range(len(self.depthwise) + 1):
             lengths = self._halve(lengths)
         return lengths
-
-    def emitted(self, heard: int) -> int:
-        """Encoder frames that are final once so many feature frames of a stream were heard."""
-        for _ in range(len(self.depthwise) + 1):
-            heard = self._outputs(heard)
-        return heard
 
     def init_state(self, batch: int) -> tuple[Tensor, ...]:
         """The past of each stage at the start of a stream: zeros `(B, past, bands, channels)`."""
@@ -162,7 +155,7 @@ class Subsampling(nn.Module):
         """Outputs of a stage for whole utterances."""
         return (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
 
-    def _outputs(self, heard: _Number) -> _Number:
+    def _outputs(self, heard: Tensor) -> Tensor:
         """Outputs of a stage that are final after so many inputs of a stream."""
         return (heard + self.padding.past - 1) // 2
 
