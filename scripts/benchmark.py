@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from streamnest.quantizer import RandomProjectionQuantizer
 REFERENCE_SECONDS = {8: 1.58, 4: 2.8}
 REFERENCE_GIGABYTES = {8: 1.8, 4: 3.1}
 REFERENCE_GFLOPS = 390.0
+CONTEXTS = {"causal": 0.0, "bidirectional": None}  # right context in ms; the last one is compared with
 STAGES = ("features", "codes", "mask", "encoder", "loss", "backward", "optimizer")
 
 
@@ -88,19 +90,25 @@ def autocast(precision: str) -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def measure(step: Step, precision: str, runs: int) -> dict[str, float]:
-    """Median seconds of each stage."""
-    times: dict[str, list[float]] = defaultdict(list)
+def measure(step: Step, precision: str) -> dict[str, float]:
+    """Seconds of each stage of one step, and the matrix products per second just before it."""
+    times: dict[str, float] = {"peak": matrix_peak(precision)}
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        times[name].append(time.perf_counter() - begin)
+        times[name] = time.perf_counter() - begin
 
-    for _ in range(runs + 1):
-        step.run(precision, timed)
-    return {name: statistics.median(times[name][1:]) for name in STAGES}
+    step.run(precision, timed)
+    times["total"] = sum(times[name] for name in STAGES)
+    return times
+
+
+def measure_in_turns(steps: Sequence[Step], precision: str, runs: int) -> list[dict[str, float]]:
+    """Median figures of each step. They run in turns, so that a machine that slows down slows all of them."""
+    rows = [[measure(step, precision) for step in steps] for _ in range(runs + 1)][1:]
+    return [{key: statistics.median(row[i][key] for row in rows) for key in rows[0][i]} for i in range(len(steps))]
 
 
 def matrix_peak(precision: str) -> float:
@@ -136,6 +144,7 @@ def peak_memory(args: argparse.Namespace, factor: int, right_ms: float | None, p
 def print_memory(args: argparse.Namespace) -> None:
     """The child of `peak_memory`: three steps, then what they added to the resident peak."""
     factor, right, precision = args.memory_of
+    importlib.import_module("torch._dynamo")  # an import too, which the first optimizer makes
     before = peak_resident()
     step = Step(int(factor), None if right == "None" else float(right), args.batch, args.seconds)
     for _ in range(3):
@@ -155,47 +164,45 @@ def benchmark(args: argparse.Namespace) -> None:
     """Prints the table of stages and the comparison with the reference."""
     table = Table(title=f"One training step, {args.batch} x {args.seconds:g} s, {args.threads} threads (ms)")
     results: list[dict[str, float]] = []
-    peaks = {"fp32": matrix_peak("fp32"), "bf16": matrix_peak("bf16")}
+    peaks = {name: matrix_peak(name) for name in ("fp32", "bf16")}
     precisions = [name for name, peak in peaks.items() if peak > 0.25 * peaks["fp32"]]
-    cases = [(f, r, p) for f in args.factors for r in (0.0, None) for p in precisions]
     table.add_column("stage")
-    for factor, right, precision in cases:
-        step = Step(factor, right, args.batch, args.seconds)
-        row = measure(step, precision, args.runs)
-        row["total"] = sum(row[name] for name in STAGES)
-        row["gflop"] = count_flops(step) / 1e9
-        row["peak"] = peaks[precision]
-        row["memory"] = peak_memory(args, factor, right, precision)
-        results.append(row)
-        table.add_column(f"{factor}x {'offline' if right is None else 'causal'} {precision}", justify="right")
+    for factor, precision in itertools.product(args.factors, precisions):
+        steps = [Step(factor, right_ms, args.batch, args.seconds) for right_ms in CONTEXTS.values()]
+        rows = measure_in_turns(steps, precision, args.runs)
+        for (context, right_ms), step, row in zip(CONTEXTS.items(), steps, rows, strict=True):
+            row |= {"factor": factor, "gflop": count_flops(step) / 1e9, "against": row["total"] / rows[-1]["total"]}
+            row["memory"] = peak_memory(args, factor, right_ms, precision)
+            results.append(row)
+            table.add_column(f"{factor}x {context} {precision}", justify="right")
     for name in (*STAGES, "total"):
         table.add_row(name, *(f"{1000 * row[name]:.0f}" for row in results), style="bold" if name == "total" else "")
-    audio = args.batch * args.seconds
-    table.add_row("audio s per s", *(f"{audio / row['total']:.0f}" for row in results))
-    table.add_row("GFLOP", *(f"{row['gflop']:.0f}" for row in results))
-    table.add_row("share of matrix peak", *(f"{row['gflop'] / row['total'] / row['peak']:.0%}" for row in results))
-    table.add_row("memory, GB", *(f"{row['memory']:.2f}" for row in results))
-    _add_reference(table, cases, results)
+    _add_comparison(table, results, args.batch * args.seconds)
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(table)
     console.print(
-        f"matrix products here: fp32 {peaks['fp32']:.0f}, bf16 {peaks['bf16']:.0f} GFLOP/s. Reference: NeMo 2.5.3, "
-        f"float32, where the peak was {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' compares peak-seconds "
-        "(seconds x peak), so that a slower machine is not blamed on the code."
+        f"Reference: NeMo 2.5.3, float32, where matrix products ran at {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' "
+        "compares peak-seconds (seconds x peak), so that a slower machine is not blamed on the code."
     )
     if "bf16" not in precisions:
         console.print("bf16 is left out: this processor has no units for it and would need minutes for a step.")
 
 
-def _add_reference(table: Table, cases: list[tuple[int, float | None, str]], results: list[dict[str, float]]) -> None:
-    faster, leaner = [], []
-    for (factor, _, _), row in zip(cases, results, strict=True):
-        reference = REFERENCE_SECONDS[factor] * REFERENCE_GFLOPS
-        fp32 = next(r["peak"] for (_, _, p), r in zip(cases, results, strict=True) if p == "fp32")
-        faster.append(f"{reference / (row['total'] * fp32):.1f}")
-        leaner.append(f"{row['memory'] / REFERENCE_GIGABYTES[factor]:.2f}")
-    table.add_row("times faster than reference", *faster)
-    table.add_row("memory / reference", *leaner)
+def _add_comparison(table: Table, results: list[dict[str, float]], audio: float) -> None:
+    def reference(row: dict[str, float]) -> float:
+        return REFERENCE_SECONDS[int(row["factor"])] * REFERENCE_GFLOPS
+
+    def add(name: str, value: Callable[[dict[str, float]], str]) -> None:
+        table.add_row(name, *map(value, results))
+
+    add("audio s per s", lambda row: f"{audio / row['total']:.0f}")
+    add("time / bidirectional", lambda row: f"{row['against']:.2f}")
+    add("GFLOP", lambda row: f"{row['gflop']:.0f}")
+    add("matrix peak, GFLOP/s", lambda row: f"{row['peak']:.0f}")
+    add("share of matrix peak", lambda row: f"{row['gflop'] / row['total'] / row['peak']:.0%}")
+    add("times faster than reference", lambda row: f"{reference(row) / (row['total'] * row['peak']):.1f}")
+    add("memory, GB", lambda row: f"{row['memory']:.2f}")
+    add("memory / reference", lambda row: f"{row['memory'] / REFERENCE_GIGABYTES[int(row['factor'])]:.2f}")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

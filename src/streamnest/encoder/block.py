@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import Function, once_differentiable
 
 from streamnest.encoder.attention import AttentionState, RelativeAttention
 from streamnest.encoder.convolution import ConvolutionModule
-from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.dropout import Dropout, drop
 
 
 class BlockState(NamedTuple):
@@ -30,7 +32,39 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transforms each frame by itself."""
-        return self.contract(self.dropout(F.silu(self.expand(x))))
+        hidden = self.expand(x)
+        keep, scale = self.dropout.draw(hidden)
+        if torch.is_grad_enabled():
+            out: Tensor = _Contract.apply(hidden, keep, scale, self.contract.weight, self.contract.bias)
+            return out
+        return _contract(hidden, keep, scale, self.contract.weight, self.contract.bias)
+
+
+def _contract(hidden: Tensor, keep: Tensor | None, scale: float, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(drop(F.silu(hidden), keep, scale), weight, bias)
+
+
+class _Contract(Function):
+    """`_contract`, remembering `hidden` alone of its three largest tensors; the others are cheap to compute again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, keep: Tensor | None, scale: float, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, keep, weight)
+        ctx.scale, ctx.has_bias = scale, bias is not None
+        return _contract(hidden, keep, scale, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, keep, weight = ctx.saved_tensors
+        active = drop(F.silu(hidden), keep, ctx.scale).flatten(0, -2)
+        rows = gradient.flatten(0, -2)
+        # The backward pass runs outside autocast.
+        inner = drop(gradient @ weight.to(gradient.dtype), keep, ctx.scale)
+        bias = rows.sum(0) if ctx.has_bias else None
+        return torch.ops.aten.silu_backward(inner, hidden), None, None, rows.t() @ active, bias
 
 
 class ConformerBlock(nn.Module):
