@@ -42,7 +42,7 @@ def test_chunked_context_shows_the_own_chunk_and_whole_chunks_before_it(chunks: 
             assert bool(visible[i, j]) is (back >= 0 and (chunks is None or back <= chunks))
 
 
-@given(frame=st.integers(0, 23), right=st.integers(0, 5), style=st.sampled_from(["chunked", "regular"]))
+@given(frame=st.integers(0, 23), right=st.integers(0, 5), style=st.sampled_from(["chunked", "regular", "delayed"]))
 def test_the_last_visible_frame_is_the_last_one_the_mask_shows(frame: int, right: int, style: str) -> None:
     context = Context(None, right, style)
     visible = context.visible(torch.tensor([frame]), torch.arange(40))[0]
@@ -63,6 +63,7 @@ def test_forty_milliseconds_at_eighty_millisecond_frames_names_the_nearest_value
         ({"right_context_ms": 0, "stem": "shifted"}, 32.5, 52.5),
         ({"right_context_ms": 0, "stem": "shifted", "subsampling_factor": 8}, 52.5, 92.5),
         ({"right_context_ms": 40, "style": "regular"}, 22.5 + 3 * 40, 42.5 + 3 * 40),
+        ({"right_context_ms": 40, "style": "delayed"}, 62.5, 82.5),
     ],
 )
 def test_algorithmic_latency_equals_the_figures_worked_out_by_hand(

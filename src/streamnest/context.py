@@ -13,7 +13,7 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 
-STYLES = ("chunked", "regular")
+STYLES = ("chunked", "regular", "delayed")
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Context:
     `chunked`: frames come in chunks of `right + 1`; a frame sees to the end of its own chunk and `left` frames (whole
     chunks) before that chunk. The look-ahead does not grow with depth.
     `regular`: frame i sees `[i - left, i + right]` in each layer, so the look-ahead grows by `right` a layer.
+    `delayed`: no frame sees a later one, and the output for frame i is read `right` frames later. The same look-ahead
+    for every frame, without the wait for a chunk.
 
     Attributes:
-        left: frames of past before the chunk (chunked) or before the frame (regular).
+        left: frames of past before the chunk (chunked) or before the frame (regular, delayed).
         right: frames of future, at most.
-        style: "chunked" or "regular".
+        style: "chunked", "regular" or "delayed".
     """
 
     left: int | None = None
@@ -37,6 +39,8 @@ class Context:
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise UserError(f"encoder.style={self.style!r} is unknown: choose one of {', '.join(STYLES)}")
+        if self.style == "delayed" and self.right is None:
+            raise UserError("encoder.style=delayed needs encoder.right_context_ms: the milliseconds of the delay")
         if self.left is not None and self.chunk is not None and self.left % self.chunk:
             low = self.left // self.chunk * self.chunk
             raise UserError(
@@ -50,6 +54,16 @@ class Context:
         if self.right is None:
             return None
         return self.right + 1 if self.style == "chunked" else 1
+
+    @property
+    def delay(self) -> int:
+        """Frames by which outputs are read late (delayed)."""
+        return self.right or 0 if self.style == "delayed" else 0
+
+    @property
+    def lag(self) -> int:
+        """Frames of future that each layer waits for beyond its chunk (regular)."""
+        return self.right or 0 if self.style == "regular" else 0
 
     @property
     def unlimited(self) -> bool:
@@ -67,8 +81,8 @@ class Context:
         """The latest frame that `frame` sees through one attention layer; None is the end of the utterance."""
         if self.right is None:
             return None
-        if self.style == "regular":
-            return frame + self.right
+        if self.style != "chunked":
+            return frame + self.lag
         return (frame // (self.right + 1) + 1) * (self.right + 1) - 1
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -87,7 +101,7 @@ class Context:
             left, right = (None if self.left is None else self.left // unit), 0
         else:
             distance = queries.unsqueeze(-1) - keys.unsqueeze(-2)
-            left, right = self.left, self.right  # type: ignore[assignment]
+            left, right = self.left, None if self.right is None else self.lag  # type: ignore[assignment]
         mask = torch.ones_like(distance, dtype=torch.bool)
         if right is not None:
             mask &= distance >= -right

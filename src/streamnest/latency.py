@@ -55,7 +55,7 @@ class LatencyReport:
 
 def last_heard(encoder: FastConformer, frame: int) -> int | None:
     """The last encoder frame of the stem's output that output `frame` depends on; None is the end of the utterance."""
-    reach = frame
+    reach = frame + encoder.context.delay
     for block in reversed(encoder.blocks):
         reach += block.convolution.lookahead
         visible = encoder.context.last_visible(reach)

@@ -72,7 +72,6 @@ def test_steps_of_whole_chunks_equal_the_offline_forward(
     "setting",
     [
         {"right_context_ms": None},
-        {"style": "regular", "right_context_ms": 40},
         {"conv_padding": "symmetric"},
         {"conv_norm": "batch_norm"},
     ],
@@ -100,7 +99,8 @@ def test_features_of_another_size_are_refused_with_both_sizes() -> None:
         ({"stem": "sideways"}, "aligned, shifted"),
         ({"conv_padding": "none"}, "causal, symmetric"),
         ({"conv_norm": "group"}, "layer_norm, batch_norm"),
-        ({"style": "sliding"}, "chunked, regular"),
+        ({"style": "sliding"}, "chunked, regular, delayed"),
+        ({"style": "delayed", "right_context_ms": None}, "needs encoder.right_context_ms"),
         ({"num_heads": 5}, "multiple of size.num_heads"),
         ({"right_context_ms": 40, "subsampling_factor": 8}, "nearest legal values are 0 and 80 ms"),
         ({"right_context_ms": -40}, "negative"),

@@ -23,10 +23,12 @@ Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
 PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
 CASES = [
-    (preset, factor, stem)
+    (preset, factor, stem, "chunked")
     for preset, factor, stem in itertools.product(PRESETS, (4, 8), ("aligned", "shifted"))
     if (preset, factor) not in (("lookahead40", 8), ("lookahead1040", 8))
 ]
+STYLES = itertools.product(("lookahead80", "limited3200"), (4, 8), ("aligned", "shifted"), ("regular", "delayed"))
+CASES += STYLES
 
 
 def ready(cfg: DictConfig) -> Pretraining:
@@ -48,11 +50,13 @@ def stream(session: StreamingSession, audio: torch.Tensor, cuts: list[int]) -> t
     return torch.cat([*frames, session.flush([number])[number]])
 
 
-@pytest.mark.parametrize(("preset", "factor", "stem"), CASES)
+@pytest.mark.parametrize(("preset", "factor", "stem", "style"), CASES)
 def test_any_split_of_the_waveform_gives_the_offline_frames(
-    run_config: Compose, speech_like: Audio, preset: str, factor: int, stem: str
+    run_config: Compose, speech_like: Audio, preset: str, factor: int, stem: str, style: str
 ) -> None:
-    overrides = (f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
+    overrides = [f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}"]
+    if style != "chunked":  # limited contexts with some look-ahead too
+        overrides += [f"encoder.style={style}", "encoder.right_context_ms=80"]
     single = ready(run_config(*overrides))
     double = copy.deepcopy(single).double()
 

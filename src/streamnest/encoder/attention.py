@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +17,44 @@ _MASKED = -30_000.0
 
 
 class AttentionState(NamedTuple):
-    """Keys and values of the past, `(B, heads, left, d_head)` each; unfilled places are masked by the encoder."""
+    """Keys and values of the past, `(B, heads, left + lag, d_head)` each; unfilled places are masked by the encoder.
+
+    Where a layer waits for `lag` frames of future, `queries` holds those of the frames that wait,
+    `(B, heads, lag, d_head)`; else it is empty.
+    """
 
     keys: Tensor
     values: Tensor
+    queries: tuple[Tensor, ...] = ()
 
 
-def relative_positions(queries: int, keys: int, d_model: int, like: Tensor) -> Tensor:
+def hold_back(x: Tensor, waiting: tuple[Tensor, ...], dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Puts new frames behind those that wait; returns as many of the oldest as came in, and those that wait now."""
+    if not waiting:
+        return x, ()
+    count = x.shape[dim]
+    x = torch.cat([waiting[0], x], dim=dim)
+    return x.narrow(dim, 0, count), (x.narrow(dim, count, x.shape[dim] - count),)
+
+
+@functools.lru_cache(maxsize=16)
+def _sinusoids(first: int, last: int, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # the table outlives the call, and training may be next to use it
+        distance = torch.arange(first, last - 1, -1, device=device, dtype=torch.float32)
+        rate = torch.exp(
+            torch.arange(0, d_model, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / d_model)
+        )
+        angle = distance[:, None] * rate
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(dtype)
+
+
+def relative_positions(queries: int, keys: int, d_model: int, like: Tensor, lag: int = 0) -> Tensor:
     """Sinusoids of the distances `keys - 1` (far past) to `-(queries - 1)` (future): `(queries + keys - 1, d_model)`.
 
-    Sine on even, cosine on odd channels, base 10000 (Dai et al. 2019, "Transformer-XL", appendix B).
+    Sine on even, cosine on odd channels, base 10000 (Dai et al. 2019, "Transformer-XL", appendix B). Where keys end
+    `lag` frames after the last query, all distances are less by that. The table is kept: do not write to it.
     """
-    distance = torch.arange(keys - 1, -queries, -1, device=like.device, dtype=torch.float32)
-    rate = torch.exp(
-        torch.arange(0, d_model, 2, device=like.device, dtype=torch.float32) * (-math.log(10000.0) / d_model)
-    )
-    angle = distance[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
+    return _sinusoids(keys - 1 - lag, -(queries - 1) - lag, d_model, like.device, like.dtype)
 
 
 def relative_shift(scores: Tensor) -> Tensor:
@@ -62,6 +84,7 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(d_model, d_model, bias=bias)
         self.content_bias = nn.Parameter(torch.zeros(num_heads, self.d_head))
         self.position_bias = nn.Parameter(torch.zeros(num_heads, self.d_head))
+        self._kept: tuple[Tensor, tuple[Any, ...], Tensor] | None = None
 
     def forward(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, state: AttentionState | None = None
@@ -72,17 +95,20 @@ class RelativeAttention(nn.Module):
             x: `(B, Tq, d)`.
             positions: `relative_positions` for Tq queries and Tk keys, `(Tq + Tk - 1, d)`.
             mask: boolean `(B or 1, 1, Tq, Tk)`, True where a query may look; None is everywhere.
-            state: keys and values that precede x; the last Tk - Tq of them are used.
+            state: keys and values that precede x, and the queries that wait for it.
 
         Returns:
-            `(B, Tq, d)` and all keys and values seen here, for the caller to trim.
+            `(B, Tq, d)`, of the frames that waited longest where some do, and all keys and values seen here, for the
+            caller to trim.
         """
         batch, frames, width = x.shape
         query, key, value = self.qkv(x).view(batch, frames, 3, self.num_heads, self.d_head).permute(2, 0, 3, 1, 4)
+        waiting: tuple[Tensor, ...] = ()
         if state is not None:
+            query, waiting = hold_back(query, state.queries, dim=2)
             key = torch.cat([state.keys, key], dim=2)
             value = torch.cat([state.values, value], dim=2)
-        place = self.position(positions).view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
+        place = self._place(positions)
         scale = 1.0 / math.sqrt(self.d_head)
         bias = relative_shift(((query + self.position_bias[:, None]) * scale) @ place)
         query = query + self.content_bias[:, None]
@@ -92,7 +118,23 @@ class RelativeAttention(nn.Module):
             bias = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
             drop = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
-        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(key, value)
+        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(key, value, waiting)
+
+    def _place(self, positions: Tensor) -> Tensor:
+        """The projected table, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.
+
+        Projecting it anew would be three quarters of the arithmetic of a streaming step with 70 frames of past.
+        """
+        weight = self.position.weight
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type):
+            return self._project(positions)
+        version = (weight.data_ptr(), weight._version, weight.dtype)
+        if self._kept is None or self._kept[0] is not positions or self._kept[1] != version:
+            self._kept = positions, version, self._project(positions)
+        return self._kept[2]
+
+    def _project(self, positions: Tensor) -> Tensor:
+        return self.position(positions).view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """What PyTorch's own function computes, with a dropout that costs a quarter and remembers a quarter."""

@@ -9,16 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 
-from streamnest.encoder.attention import AttentionState, RelativeAttention
+from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout, drop
 
 
 class BlockState(NamedTuple):
-    """What a block remembers of its past."""
+    """What a block remembers of its past.
+
+    Attributes:
+        attention: of the attention module.
+        convolution: `(B, past, d)`, of the convolution module.
+        waiting: `(B, lag, d)` where frames wait for their future, else empty.
+    """
 
     attention: AttentionState
     convolution: Tensor
+    waiting: tuple[Tensor, ...] = ()
 
 
 class FeedForward(nn.Module):
@@ -99,12 +106,16 @@ class ConformerBlock(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, valid: Tensor | None, state: BlockState | None = None
     ) -> tuple[Tensor, BlockState]:
-        """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments."""
-        attention_state, convolution_state = state or (None, None)
+        """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments.
+
+        Where frames wait for their future, outputs are those of the frames that waited longest, and so is `valid`.
+        """
+        before = (None, None, ()) if state is None else state
         x = x + 0.5 * self.dropout(self.feed_forward_in(self.norm_in(x)))
-        heard, attention_state = self.attention(self.norm_attention(x), positions, mask, attention_state)
+        heard, attention = self.attention(self.norm_attention(x), positions, mask, before[0])
+        x, waiting = hold_back(x, before[2], dim=1)
         x = x + self.dropout(heard)
-        local, convolution_state = self.convolution(self.norm_convolution(x), valid, convolution_state)
+        local, convolution = self.convolution(self.norm_convolution(x), valid, before[1])
         x = x + self.dropout(local)
         x = x + 0.5 * self.dropout(self.feed_forward_out(self.norm_ff_out(x)))
-        return self.norm_out(x), BlockState(attention_state, convolution_state)
+        return self.norm_out(x), BlockState(attention, convolution, waiting)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.context import Context
@@ -40,7 +41,7 @@ class EncoderConfig:
         ff_expansion: feed-forward width over `d_model`.
         left_context_ms: attention to the past; None is unlimited.
         right_context_ms: attention to the future; None is unlimited.
-        style: "chunked" or "regular", see `Context`.
+        style: "chunked", "regular" or "delayed", see `Context`.
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
         conv_padding: "causal" or "symmetric".
         conv_norm: "layer_norm" or "batch_norm".
@@ -94,6 +95,11 @@ class EncoderState(NamedTuple):
     position: Tensor
 
 
+class _View(NamedTuple):
+    mask: Tensor
+    valid: Tensor
+
+
 class FastConformer(nn.Module):
     """FastConformer (Rekesh et al. 2023) with limited context, `(B, num_mels, T)` -> `(B, T', d_model)`.
 
@@ -145,12 +151,19 @@ class FastConformer(nn.Module):
         if not features.shape[-1]:
             return features.new_zeros(len(features), 0, self.d_model), torch.zeros_like(lengths)
         heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
-        x, lengths, _ = self.stem(self._checked(features) * heard[:, None], lengths)
+        delay = self.context.delay
+        features = F.pad(self._checked(features) * heard[:, None], (0, delay * self.stem.factor))
+        x, lengths, _ = self.stem(features, lengths + delay * self.stem.factor)
         time = torch.arange(x.shape[1], device=x.device)
         valid = time < lengths[:, None]
         mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
-        x, _ = self._blocks(x, mask[:, None], valid[..., None], None)
-        return x, lengths
+        x, _ = self._blocks(x, [_View(mask[:, None], valid[..., None])], None)
+        return x[:, delay:], lengths - delay
+
+    @property
+    def warmup(self) -> int:
+        """Encoder frames at the start of a stream that stand for nothing: they are waited for, then dropped."""
+        return self.context.delay + self.context.lag * len(self.blocks)
 
     @property
     def chunk(self) -> int:
@@ -160,8 +173,8 @@ class FastConformer(nn.Module):
             UserError: for what cannot be emitted before the utterance ends.
         """
         context, convolution = self.context, self.blocks[0].convolution
-        if context.chunk is None or (context.style == "regular" and context.right):
-            raise UserError("this encoder cannot stream: give encoder.right_context_ms, and encoder.style=chunked")
+        if context.chunk is None:
+            raise UserError("this encoder cannot stream: give encoder.right_context_ms")
         if convolution.lookahead or not convolution.norm_is_framewise:
             raise UserError("this encoder cannot stream: encoder.conv_padding=causal and conv_norm=layer_norm can")
         return context.chunk
@@ -180,11 +193,14 @@ class FastConformer(nn.Module):
         left = self.context.left
         if left is None:
             left = int(max_left_ms / self.frame_ms) // self.chunk * self.chunk
-        weight, block, none = self.stem.out.weight, self.blocks[0], torch.zeros(batch, dtype=torch.long)
-        cache = weight.new_zeros(batch, block.attention.num_heads, left, block.attention.d_head)
+        weight, block, lag = self.stem.out.weight, self.blocks[0], self.context.lag
+        heads, d_head = block.attention.num_heads, block.attention.d_head
+        cache = weight.new_zeros(batch, heads, left + lag, d_head)
         past = weight.new_zeros(batch, block.convolution.past, self.d_model)
-        blocks = tuple(BlockState(AttentionState(cache, cache), past) for _ in self.blocks)
-        none = none.to(weight.device)
+        queries = (weight.new_zeros(batch, heads, lag, d_head),) if lag else ()
+        waiting = (weight.new_zeros(batch, lag, self.d_model),) if lag else ()
+        blocks = tuple(BlockState(AttentionState(cache, cache, queries), past, waiting) for _ in self.blocks)
+        none = torch.zeros(batch, dtype=torch.long, device=weight.device)
         return EncoderState(self.stem.init_state(batch), blocks, none, none)
 
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
@@ -197,35 +213,44 @@ class FastConformer(nn.Module):
             lengths: `(B,)` feature frames in each whole stream, where it is over; what lies past it is not heard.
 
         Returns:
-            `(B, n * chunk, d_model)` and the next state.
+            `(B, n * chunk, d_model)` and the next state. The first `warmup` frames of a stream stand for nothing.
         """
-        heard = state.heard
+        heard, context = state.heard, self.context
         lengths = torch.full_like(heard, OPEN_END) if lengths is None else lengths
         inside = heard[:, None] + torch.arange(features.shape[-1], device=heard.device) < lengths[:, None]
+        lengths = lengths + context.delay * self.stem.factor
         x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
-        left, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]
-        keys = state.position[:, None] + torch.arange(-left, frames, device=x.device)
-        queries = keys[:, left:]
-        valid = queries < lengths[:, None]
-        mask = self.context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
-        x, blocks = self._blocks(x, (mask & valid[..., None])[:, None], valid[..., None], state.blocks)
-        trimmed = tuple(_trim(block, left) for block in blocks)
+        cached, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]
+        # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
+        layers = len(self.blocks) if context.lag else 1
+        views = [self._view(state.position - n * context.lag, cached, frames, lengths) for n in range(layers)]
+        x, blocks = self._blocks(x, views, state.blocks)
+        trimmed = tuple(_trim(block, cached) for block in blocks)
         return x, EncoderState(stem, trimmed, heard + features.shape[-1], state.position + frames)
 
     @property
     def first_features(self) -> int:
         """Feature frames after which the first chunk of a stream can be emitted; each later one needs whole blocks."""
-        return self.chunk * self.stem.factor + self.stem.lookahead
+        return (self.warmup + self.chunk) * self.stem.factor + self.stem.lookahead
+
+    def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
+        """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
+        keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
+        queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
+        valid = (queries >= 0) & (queries < lengths[:, None])
+        mask = self.context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
+        return _View((mask & valid[..., None])[:, None], valid[..., None])
 
     def _blocks(
-        self, x: Tensor, mask: Tensor | None, valid: Tensor | None, states: tuple[BlockState, ...] | None
+        self, x: Tensor, views: list[_View], states: tuple[BlockState, ...] | None
     ) -> tuple[Tensor, list[BlockState]]:
         x = self.dropout(x * self.scale)
         keys = x.shape[1] + (states[0].attention.keys.shape[2] if states else 0)
-        positions = relative_positions(x.shape[1], keys, self.d_model, x)
+        positions = relative_positions(x.shape[1], keys, self.d_model, x, self.context.lag if states else 0)
         after = []
         for index, block in enumerate(self.blocks):
-            x, state = block(x, positions, mask, valid, states[index] if states else None)
+            view = views[min(index, len(views) - 1)]
+            x, state = block(x, positions, view.mask, view.valid, states[index] if states else None)
             after.append(state)
         return x, after
 
@@ -241,7 +266,7 @@ def _block(c: EncoderConfig) -> ConformerBlock:
     return ConformerBlock(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
 
 
-def _trim(state: BlockState, left: int) -> BlockState:
-    keys, values = state.attention
-    start = keys.shape[2] - left
-    return BlockState(AttentionState(keys[:, :, start:], values[:, :, start:]), state.convolution)
+def _trim(state: BlockState, cached: int) -> BlockState:
+    keys, values, queries = state.attention
+    start = keys.shape[2] - cached
+    return state._replace(attention=AttentionState(keys[:, :, start:], values[:, :, start:], queries))

@@ -128,7 +128,7 @@ def find_leaking_stage(model: Pretraining, training: bool = False) -> str | None
         Its name, or None. Encoders with accumulating look-ahead (`regular`) have no such boundary: None.
     """
     context = model.encoder.context
-    if context.right is None or (context.style == "regular" and context.right):
+    if context.right is None or context.lag:
         return None
     prober = Prober(model, training, torch.float32)
     factor, hop = model.encoder.stem.factor, model.frontend.hop

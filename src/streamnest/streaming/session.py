@@ -207,9 +207,10 @@ class StreamingSession:
         for row, stream in enumerate(group):
             stream.state = map_state(lambda x, at=row: x[at : at + 1], state)
             stream.pending = stream.pending[need:]
-            left = encoded.shape[1] if stream.end is None else self._total(stream.end) - stream.emitted
-            stream.out.append(encoded[row, :left])
-            stream.emitted += encoded.shape[1]
+            frames = encoded[row] if stream.emitted else encoded[row, self.model.encoder.warmup :]
+            left = len(frames) if stream.end is None else self._total(stream.end) - stream.emitted
+            stream.out.append(frames[:left])
+            stream.emitted += len(frames)
 
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
