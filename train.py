@@ -40,8 +40,9 @@ def train(cfg: DictConfig) -> float:
         torch.set_num_threads(cfg.threads)
 
     model = build_model(cfg)
-    require_no_leak(model.encoder, model.latency)
-    require_causal(model)
+    for _ in model.encoder.each_context():
+        require_no_leak(model.encoder, model.latency)
+        require_causal(model)
     if cfg.ckpt_path:
         check_architecture(cfg.ckpt_path, model.config)
     with user_errors():

@@ -35,6 +35,9 @@ def row(preset: str, overrides: list[str]) -> str:
         encoder = FastConformer(EncoderConfig(**{**settings, **_SMALL}))
     except UserError as error:
         return f"| `{preset}` | – | – | – | {error} | – |"
+    if encoder.choices.by_name:
+        names = ", ".join(f"`{name}`" for name in encoder.choices.by_name)
+        return f"| `{preset}` | {milliseconds(encoder.frame_ms)} | drawn | drawn | one of {names} | as those |"
     report = latency_report(encoder, LogMel(), encoder.normalize != "utterance")
     left = "unlimited" if math.isinf(report.left_ms) else milliseconds(report.left_ms)
     latency = milliseconds(report.latency_mean_ms)

@@ -143,6 +143,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="a checkpoint")
     parser.add_argument("--audio_path", required=True, nargs="+", help="files, folders, - or mic")
+    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
     parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
     parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
     parser.add_argument("--tolerance", type=float, default=sim.TOLERANCE, help="largest difference allowed")
@@ -158,7 +159,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Streams what was asked for."""
     torch.set_num_threads(args.threads)
-    model = load_pretrained(args.model_path).to(args.device)
+    model = load_pretrained(args.model_path, args.context).to(args.device)
     if args.audio_path in (["-"], ["mic"]):
         source = standard_input if args.audio_path == ["-"] else microphone
         stream_live(model, source(args.chunk_size, model.frontend.sample_rate))

@@ -82,22 +82,35 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=causal")
-    parser.add_argument("--json", type=Path, help="write the certificate here")
-    parser.add_argument("--picture", type=Path, help="draw which input each output hears")
+    parser.add_argument("--context", help="certify one context of encoder=dynamic; else each of them")
+    parser.add_argument("--json", type=Path, help="write the certificate here; a list where there are several")
+    parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
     args = parser.parse_args()
     try:
         model = build(args.model)
+        certificates = certify(model, args.context, args.seed)
     except (UserError, HydraException) as error:
         print(error, file=sys.stderr)
         return 2
-    certificate = verify(model, args.seed)
-    show(certificate, Console(width=None if sys.stdout.isatty() else 120))
     if args.json:
-        args.json.write_text(json.dumps(certificate.as_dict(), indent=2) + "\n")
+        records = [certificate.as_dict() for certificate in certificates]
+        args.json.write_text(json.dumps(records if len(records) > 1 else records[0], indent=2) + "\n")
     if args.picture:
         print(picture(model, args.picture))
-    return 0 if certificate.passed else 1
+    return 0 if all(certificate.passed for certificate in certificates) else 1
+
+
+def certify(model: Pretraining, context: str | None, seed: int) -> list[Certificate]:
+    """Certifies and shows one context, or each that the model has; the model keeps the one that was named."""
+    console, certificates = Console(width=None if sys.stdout.isatty() else 120), []
+    for name in model.encoder.each_context() if context is None else (context,):
+        model.encoder.use_context(name)
+        if name is not None:
+            console.rule(f"context {name}", align="left")
+        certificates.append(verify(model, seed))
+        show(certificates[-1], console)
+    return certificates
 
 
 if __name__ == "__main__":

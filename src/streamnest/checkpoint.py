@@ -16,7 +16,7 @@ from streamnest.pretraining import Pretraining
 
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
-_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak"}
+_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -38,17 +38,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_pretrained(path: str | Path) -> Pretraining:
+def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
     """A model in evaluation mode, built from the config in the checkpoint.
 
+    Args:
+        path: of the checkpoint.
+        context: the name of one of the contexts of a dynamic encoder; None is its default.
+
     Raises:
-        UserError: as `read_checkpoint`; or when the config names classes from outside streamnest.
+        UserError: as `read_checkpoint`; when the config names classes from outside streamnest; for an unknown context.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint["streamnest"]["config"]
     _refuse_foreign_targets(config, path)
     model = build_model(OmegaConf.create(config), training=False)
     model.load_state_dict(checkpoint["state_dict"])
+    model.encoder.use_context(context)
     return model.eval()
 
 

@@ -6,7 +6,10 @@ configs speak milliseconds and a value that is no whole number of frames is refu
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,6 +111,56 @@ class Context:
         if left is not None:
             mask &= distance <= left
         return mask
+
+
+@dataclass
+class ContextChoice:
+    """One of the contexts that a dynamic encoder is trained with; see `EncoderConfig`.
+
+    Attributes:
+        left_context_ms: None is unlimited.
+        right_context_ms: None is unlimited.
+        weight: how often it is drawn, relative to the others.
+    """
+
+    left_context_ms: float | None = None
+    right_context_ms: float | None = 0.0
+    weight: float = 1.0
+
+
+class ContextChoices:
+    """Named contexts, of which training draws one per batch and inference takes one by name.
+
+    Args:
+        choices: `ContextChoice`, or its fields, by name; empty for an encoder with one context.
+        frame_ms: of the encoder.
+        style: of all of them.
+
+    Raises:
+        UserError: naming the choice that is no whole number of frames, or weights of which none is positive.
+    """
+
+    def __init__(self, choices: Mapping[str, Any], frame_ms: float, style: str) -> None:
+        parsed = {k: v if isinstance(v, ContextChoice) else ContextChoice(**v) for k, v in choices.items()}
+        self.by_name: dict[str, Context] = {}
+        for name, choice in parsed.items():
+            try:
+                self.by_name[name] = Context.from_ms(choice.left_context_ms, choice.right_context_ms, frame_ms, style)
+            except UserError as error:
+                raise UserError(f"{error}; to go without this choice: '~encoder.contexts.{name}'") from None
+        self.weights = [choice.weight for choice in parsed.values()]
+        if parsed and (min(self.weights) < 0 or not sum(self.weights)):
+            raise UserError("encoder.contexts: weights must not be negative, and one must be positive")
+
+    def __getitem__(self, name: str) -> Context:
+        if name not in self.by_name:
+            known = ", ".join(self.by_name) or "none: only encoder=dynamic has several"
+            raise UserError(f"the encoder was not trained with a context {name!r}; it has {known}")
+        return self.by_name[name]
+
+    def draw(self, number: int) -> Context:
+        """A context by weight; the same for the same number."""
+        return random.Random(number).choices(list(self.by_name.values()), self.weights)[0]
 
 
 def _whole_frames(name: str, milliseconds: float | None, frame_ms: float) -> int | None:

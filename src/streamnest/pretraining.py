@@ -111,7 +111,11 @@ class Pretraining(L.LightningModule):
         return result, count_codes(codes[selected], self.quantizer.num_classes), heard_frames
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well."""
+        """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.
+
+        So is the context of a dynamic encoder, and the same on all ranks, which then take equally long.
+        """
+        self.encoder.draw_context(hash_id(f"{self.seed}/{batch.step}/context"))
         torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -129,8 +133,13 @@ class Pretraining(L.LightningModule):
         # DDP averages gradients over ranks: times their number, so that each masked frame weighs the same.
         return result.loss_sum * self.trainer.world_size / sums[2].clamp_min(1)
 
+    def on_train_end(self) -> None:
+        """Whoever uses the model from now on gets the default context."""
+        self.encoder.use_context(None)
+
     def on_validation_epoch_start(self) -> None:
-        """Empties the sums."""
+        """Empties the sums; the context is the default one until training goes on."""
+        self.encoder.use_context(None)
         self._val = {
             "sums": torch.zeros(3, device=self.device),
             "counts": torch.zeros_like(self.train_counts),

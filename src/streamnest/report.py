@@ -86,6 +86,8 @@ def causality(encoder: FastConformer, report: LatencyReport) -> str:
         ways += ["symmetric convolutions"] if _symmetric(encoder) else []
         ways += ["normalisation over the utterance"] if encoder.normalize == "utterance" else []
         return "no: " + ", ".join(ways)
+    if encoder.context.delay:
+        return "yes, read late: layers hear the past only, and outputs are read when the look-ahead has passed"
     if report.context_ms > 0:
         return f"up to the end of its chunk of {milliseconds(report.chunk_ms)}, which no layer hears past"
     return "yes: attention, convolutions and norms hear the past only; the rest is the analysis window"
@@ -133,7 +135,18 @@ def _latency_rows(model: Pretraining) -> list[Row]:
         ("look-ahead", milliseconds(report.lookahead_ms)),
         ("latency", latency if report.streams else "whole utterance"),
         ("causal", causality(model.encoder, report)),
+        *_context_rows(model),
     ]
+
+
+def _context_rows(model: Pretraining) -> list[Row]:
+    """The contexts of a dynamic encoder and the mean latency of each."""
+    names = [
+        f"{name} ({milliseconds(model.latency.latency_mean_ms) if model.latency.streams else 'offline'})"
+        for name in model.encoder.each_context()
+        if name is not None
+    ]
+    return [("drawn per batch", ", ".join(names))] if names else []
 
 
 def _data_rows(cfg: DictConfig, model: Pretraining, data: SpeechDataModule) -> list[Row]:

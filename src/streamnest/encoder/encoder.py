@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamnest.context import Context
+from streamnest.context import Context, ContextChoice, ContextChoices
 from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
 from streamnest.encoder.block import BlockState, ConformerBlock
 from streamnest.encoder.convolution import ConvolutionModule
@@ -42,6 +42,8 @@ class EncoderConfig:
         left_context_ms: attention to the past; None is unlimited.
         right_context_ms: attention to the future; None is unlimited.
         style: "chunked", "regular" or "delayed", see `Context`.
+        contexts: by name, what training draws from, one per batch; empty trains with the one context above, which is
+            otherwise that of validation and, if none is named, of inference.
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
         conv_padding: "causal" or "symmetric".
         conv_norm: "layer_norm" or "batch_norm".
@@ -67,6 +69,7 @@ class EncoderConfig:
     left_context_ms: float | None = None
     right_context_ms: float | None = None
     style: str = "chunked"
+    contexts: dict[str, ContextChoice] = field(default_factory=dict)
     conv_kernel_size: int = 9
     conv_padding: str = "causal"
     conv_norm: str = "layer_norm"
@@ -120,7 +123,8 @@ class FastConformer(nn.Module):
             raise UserError(f"size.d_model={c.d_model} must be even and a multiple of size.num_heads={c.num_heads}")
         self.num_mels, self.d_model, self.frame_ms = c.num_mels, c.d_model, c.hop_ms * c.subsampling_factor
         self.normalize, self.allow_future_leak = c.normalize, c.allow_future_leak
-        self.context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
+        self.default_context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
+        self.context, self.choices = self.default_context, ContextChoices(c.contexts, self.frame_ms, c.style)
         self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
         self.stem = Subsampling(c.num_mels, c.subsampling_factor, c.stem_channels, c.d_model, c.stem)
         self.dropout = Dropout(c.dropout_input)
@@ -132,6 +136,24 @@ class FastConformer(nn.Module):
     def build(cls, **settings: Any) -> FastConformer:
         """An encoder from the fields of `EncoderConfig` as keywords."""
         return cls(EncoderConfig(**settings))
+
+    def use_context(self, name: str | None) -> None:
+        """Runs with one of `choices` from now on; None is the default one."""
+        self.context = self.default_context if name is None else self.choices[name]
+
+    def draw_context(self, number: int) -> None:
+        """Runs with a context drawn by weight, the same for the same number, where there are several to draw from."""
+        if self.choices.by_name:
+            self.context = self.choices.draw(number)
+
+    def each_context(self) -> Iterator[str | None]:
+        """Runs with one choice after the other, and with the default one again when done; yields their names."""
+        try:
+            for name in self.choices.by_name or (None,):
+                self.use_context(name)
+                yield name
+        finally:
+            self.use_context(None)
 
     @property
     def target_shift(self) -> int:
