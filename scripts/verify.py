@@ -12,35 +12,19 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from streamnest import config
-from streamnest.build import build_model
-from streamnest.checkpoint import load_pretrained
 from streamnest.drawing import draw_staircase, save, to_numpy
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.report import milliseconds
+from streamnest.resolve import resolve_model
 from streamnest.streaming.probing import Prober
 from streamnest.streaming.verification import Certificate, verify
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-
-def build(words: list[str]) -> Pretraining:
-    """The model of a checkpoint, or an untrained one of a config with overrides."""
-    if len(words) == 1 and "=" not in words[0]:
-        return load_pretrained(words[0])
-    config.register()
-    fixed = ["name=verify", "preset=verify", "logger=none", "callbacks=none", "paths.output_dir=."]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", [*fixed, *words])
-    torch.manual_seed(cfg.seed)
-    return build_model(cfg, training=False)
 
 
 def show(certificate: Certificate, console: Console) -> None:
@@ -88,7 +72,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
     args = parser.parse_args()
     try:
-        model = build(args.model)
+        model = resolve_model(args.model, CONFIGS)
         certificates = certify(model, args.context, args.seed)
     except (UserError, HydraException) as error:
         print(error, file=sys.stderr)

@@ -47,3 +47,15 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
 def test_every_notebook_runs(tmp_path: Path, name: str) -> None:
     script("scripts/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
+    text = script("scripts/benchmark_streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
+    assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
+
+
+@pytest.mark.slow
+def test_a_soaked_stream_prints_its_parts() -> None:
+    text = script("scripts/soak.py", "encoder=limited3200", "--minutes", "0.4", "--part", "0.2", "--piece", "0.5")
+    assert "last part over first" in text

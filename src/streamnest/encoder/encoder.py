@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -260,7 +260,9 @@ class FastConformer(nn.Module):
         keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
         queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
         valid = (queries >= 0) & (queries < lengths[:, None])
-        mask = self.context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
+        # The cap of an unlimited left context holds for each frame, however many are stepped at once.
+        context = replace(self.context, left=cached - self.context.lag)
+        mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
         return _View((mask & valid[..., None])[:, None], valid[..., None])
 
     def _blocks(

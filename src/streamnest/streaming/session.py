@@ -16,6 +16,9 @@ from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
 from streamnest.pretraining import Pretraining
 
+# What a step takes at most where more is due: memory is bounded by it.
+_MOST_CHUNKS = 64
+
 
 class StreamState(NamedTuple):
     """Everything that streams remember: nested tuples of tensors whose first dimension is the stream."""
@@ -175,28 +178,30 @@ class StreamingSession:
             raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
         return self._streams[number]
 
-    def _needed(self, stream: _Stream) -> int:
-        return self.chunk_samples if stream.emitted else self.first_samples
-
     def _run(self, streams: list[_Stream]) -> None:
         """Steps all streams that have a chunk, together with those at the same phase, until none has."""
-        while ready := [stream for stream in streams if self._is_ready(stream)]:
-            new, old = ([stream for stream in ready if bool(stream.emitted) is begun] for begun in (False, True))
-            for group, need in ((new, self.first_samples), (old, self.chunk_samples)):
+        while ready := [stream for stream in streams if self._chunks(stream) > 0]:
+            groups = [[stream for stream in ready if bool(stream.emitted) is begun] for begun in (False, True)]
+            for group in groups:
                 if group:
-                    self._step(group, need)
+                    self._step(group, min(_MOST_CHUNKS, *map(self._chunks, group)))
 
-    def _is_ready(self, stream: _Stream) -> bool:
-        if stream.end is None:
-            return len(stream.pending) >= self._needed(stream)
-        return stream.emitted < self._total(stream.end)
+    def _chunks(self, stream: _Stream) -> int:
+        """How many chunks a stream can emit now."""
+        if stream.end is not None:
+            return -(-(self._total(stream.end) - stream.emitted) // self.model.encoder.chunk)
+        missing = 0 if stream.emitted else self.first_samples - self.chunk_samples
+        return max(0, (len(stream.pending) - missing) // self.chunk_samples)
 
     def _total(self, samples: int) -> int:
         """Encoder frames of a stream of so many samples."""
         frames = self.model.frontend.num_frames(torch.tensor(samples))
         return int(self.model.encoder.stem.num_frames(frames)) if frames else 0
 
-    def _step(self, group: list[_Stream], need: int) -> None:
+    def _step(self, group: list[_Stream], chunks: int) -> None:
+        """Steps streams that have all begun, or all not, by so many chunks at once."""
+        need = chunks * self.chunk_samples
+        need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
         ends = [OPEN_END if s.end is None else s.end for s in group]
         state = (

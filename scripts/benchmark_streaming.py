@@ -1,0 +1,141 @@
+"""What live streams cost: `python scripts/benchmark_streaming.py --help`.
+
+One thread, steps of one chunk, random weights. For each size: milliseconds a chunk of one stream, and how many
+real-time streams one core serves when they are stepped together. Beside it the time that only reading the weights
+takes on this machine, below which no step in float32 gets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table
+
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.resolve import resolve_model
+from streamnest.streaming.session import init_state, step
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# The reference: NVIDIA NeMo 2.5.3, d 256, 8 layers, 80 ms chunks, left 70 frames, one thread (issue of this project).
+REFERENCE_MS = {8: 13.5, 4: 14.3}
+
+
+def time_chunks(model: Pretraining, batch: int, count: int, chunk_ms: float) -> list[float]:
+    """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
+    encoder, hop = model.encoder, model.frontend.hop
+    chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
+    first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)
+    warm = first + (encoder.context.left or 0) * encoder.stem.factor * hop
+    audio = 0.1 * torch.randn(batch, warm - warm % chunk + first)
+    state = init_state(model, batch)
+    _, state = step(model, audio[:, :first], state)
+    for piece in audio[:, first:].split(chunk, dim=1):
+        _, state = step(model, piece, state)
+    times, piece = [], 0.1 * torch.randn(batch, chunk)
+    for _ in range(count):
+        begin = time.perf_counter()
+        _, state = step(model, piece, state)
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def time_weights(model: Pretraining, count: int) -> float:
+    """Median seconds of multiplying one vector with each matrix of the encoder: what reading them costs."""
+    matrices = [p for p in model.encoder.parameters() if p.ndim == 2]
+    vectors = {m.shape[1]: torch.randn(1, m.shape[1]) for m in matrices}
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        for matrix in matrices:
+            torch.nn.functional.linear(vectors[matrix.shape[1]], matrix)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def percentile(times: list[float], share: float) -> float:
+    """Milliseconds."""
+    return 1000 * sorted(times)[min(len(times) - 1, int(share * len(times)))]
+
+
+@torch.no_grad()
+def row(label: str, overrides: list[str], args: argparse.Namespace) -> list[str]:
+    """One line of the table."""
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
+    chunk_ms = args.chunk * 1000
+    one = time_chunks(model, 1, args.count, chunk_ms)
+    streams = []
+    for batch in args.batches:
+        count = max(5, args.count // batch)
+        streams.append(batch * args.chunk / statistics.median(time_chunks(model, batch, count, chunk_ms)))
+    parameters = sum(p.numel() for p in model.encoder.parameters()) / 1e6
+    floor = 1000 * time_weights(model, args.count)
+    return [
+        label,
+        f"{parameters:.1f}",
+        f"{percentile(one, 0.5):.1f} / {percentile(one, 0.99):.1f}",
+        f"{floor:.1f}",
+        f"{percentile(one, 0.5) / chunk_ms:.3f}",
+        *(f"{value:.0f}" for value in streams),
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "overrides", nargs="*", help="config overrides for all rows, such as encoder.left_context_ms=5600"
+    )
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "medium", "large"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="streams stepped together")
+    parser.add_argument("--chunk", type=float, default=0.08, help="seconds of audio a step")
+    parser.add_argument("--count", type=int, default=60, help="timed steps")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Prints the table."""
+    args = parse()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    table = Table(title=f"steps of {1000 * args.chunk:g} ms, one thread", title_justify="left")
+    for name in ("size", "M parameters", "ms a chunk, p50 / p99", "weights alone, ms", "RTF"):
+        table.add_column(name, justify="right")
+    for batch in args.batches:
+        table.add_column(f"streams a core, {batch} together", justify="right")
+    cases = [
+        (
+            f"reference size, {factor}x",
+            [*REFERENCE_SIZE, f"encoder.subsampling_factor={factor}", f"encoder.left_context_ms={700 * factor}"],
+        )
+        for factor in REFERENCE_MS
+    ]
+    cases += [
+        (f"{size}, {f}x", [f"size={size}", f"encoder.subsampling_factor={f}", "encoder.left_context_ms=5600"])
+        for size in args.sizes
+        for f in (4, 8)
+    ]
+    try:
+        for label, overrides in cases:
+            table.add_row(*row(label, overrides, args))
+    except (UserError, HydraException) as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    figures = ", ".join(f"{ms:g} ms at {factor}x" for factor, ms in REFERENCE_MS.items())
+    console.print(f"Reference for the reference size: NeMo 2.5.3, {figures}, on another machine.")
+    return 0
+
+
+REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.stem_channels=256"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Streams for hours and watches time and memory: `python scripts/soak.py CHECKPOINT`, or `encoder=limited3200`.
+
+Real speech of the built-in corpus, over and over, in one stream that is never reset. Prints a line for each part of
+the stream; neither the cost of a second of audio nor memory may grow. Exit status 1: memory grew by more than a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from streamnest.errors import UserError
+from streamnest.resolve import resolve_model
+from streamnest.streaming import StreamingSession
+from streamnest.streaming import simulation as sim
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def resident_gb() -> float:
+    """Memory of this process now, without what was freed; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    return int(status.read_text().partition("VmRSS:")[2].split()[0]) / 1e6 if status.is_file() else 0.0
+
+
+def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:
+    """Pieces of `samples` from the files, over and over."""
+    rest = torch.zeros(0)
+    while True:
+        for path in files:
+            rest = torch.cat([rest, sim.load_audio(path, rate)])
+            while len(rest) >= samples:
+                yield rest[:samples]
+                rest = rest[samples:]
+
+
+def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
+    """Minutes heard, milliseconds a second of audio, p99 of a piece and memory, at the end of each part."""
+    model = resolve_model(args.model, ROOT / "configs").eval()
+    session, rate = StreamingSession(model), model.frontend.sample_rate
+    pieces = endless(sim.find_audio([str(args.audio)]), rate, round(args.piece * rate))
+    number, parts, spent = session.open(), [], list[float]()
+    total, per_part = round(60 * args.minutes / args.piece), round(60 * args.part / args.piece)
+    for count in track(range(1, total + 1), "streaming", console=Console(stderr=True)):
+        piece = next(pieces)
+        begin = time.perf_counter()
+        session.push({number: piece})
+        spent.append(1000 * (time.perf_counter() - begin))
+        if count % per_part == 0:
+            cost, worst = statistics.mean(spent) / args.piece, sorted(spent)[int(0.99 * len(spent))]
+            parts.append((count * args.piece / 60, cost, worst, resident_gb()))
+            spent = []
+    return parts
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=limited3200")
+    parser.add_argument("--minutes", type=float, default=60, help="of audio")
+    parser.add_argument("--part", type=float, default=10, help="minutes of audio a line")
+    parser.add_argument("--piece", type=float, default=0.08, help="seconds that arrive at a time")
+    parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    try:
+        parts = soak(args)
+    except (UserError, HydraException) as error:
+        print(error, file=sys.stderr)
+        return 2
+    table = Table(title="one stream, never reset", title_justify="left")
+    for name in ("minutes heard", "ms a second of audio", "ms a piece, p99", "memory, GB"):
+        table.add_column(name, justify="right")
+    for minutes, cost, worst, memory in parts:
+        table.add_row(f"{minutes:g}", f"{cost:.1f}", f"{worst:.1f}", f"{memory:.3f}")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    if len(parts) < 2:
+        return 0
+    growth = parts[-1][3] / parts[0][3] - 1 if parts[0][3] else 0.0
+    console.print(f"last part over first: time {parts[-1][1] / parts[0][1]:.2f}, memory {1 + growth:.3f}")
+    return 1 if growth > 0.1 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

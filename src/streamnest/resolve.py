@@ -1,0 +1,38 @@
+"""What command lines call a model: the path of a checkpoint, or overrides of the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from streamnest import config
+from streamnest.build import build_model
+from streamnest.checkpoint import load_pretrained
+from streamnest.pretraining import Pretraining
+
+
+def resolve_model(words: list[str], config_dir: Path) -> Pretraining:
+    """The model of a checkpoint, or an untrained one of a config with overrides.
+
+    Args:
+        words: one path, or any number of overrides such as `encoder=causal`.
+        config_dir: holds `train.yaml` and the groups.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read or values that do not fit.
+        HydraException: for overrides that name nothing.
+    """
+    if len(words) == 1 and "=" not in words[0]:
+        return load_pretrained(words[0])
+    config.register()
+    fixed = ["name=untrained", "preset=untrained", "logger=none", "callbacks=none", "paths.output_dir=."]
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        cfg = compose("train", [*fixed, *words])
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg, training=False).eval()
+    for norm in (model.input_norm, model.target_norm):
+        if norm.needs_statistics:  # any will do where nothing was trained
+            norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
+    return model
