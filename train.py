@@ -19,14 +19,17 @@ from omegaconf import DictConfig
 
 from streamnest import config, report
 from streamnest.build import build_all, build_model, user_errors
-from streamnest.callbacks import ValHistory
+from streamnest.callbacks import StopOnSignal, ValHistory
 from streamnest.checkpoint import check_architecture
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
+from streamnest.resume import AtomicCheckpointIO, checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
 
 log = logging.getLogger("train")
+# Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
+PREEMPTED = 75
 
 
 def train(cfg: DictConfig) -> float:
@@ -43,25 +46,29 @@ def train(cfg: DictConfig) -> float:
     for _ in model.encoder.each_context():
         require_no_leak(model.encoder, model.latency)
         require_causal(model)
-    if cfg.ckpt_path:
-        check_architecture(cfg.ckpt_path, model.config)
+    checkpoint = checkpoint_to_continue(cfg)
+    if checkpoint:
+        check_architecture(checkpoint, model.config)
     with user_errors():
         data = instantiate(cfg.data, augment=instantiate(cfg.augment))
     data.setup("fit")
 
     history = ValHistory()
-    trainer = instantiate(cfg.trainer, callbacks=[history, *build_all(cfg.callbacks)], logger=build_all(cfg.logger))
+    callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
     report.show(report.start_panel(cfg, model, data, trainer))
-    if not cfg.ckpt_path:
+    if not checkpoint:
         fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
         trainer.validate(model, datamodule=data, verbose=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
 
-    trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if history.last_step != trainer.global_step:
         trainer.validate(model, datamodule=data, verbose=False)
     report.show(report.summary_panel(cfg, model, data, trainer, history, time.monotonic() - started))
+    if any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks):
+        sys.exit(PREEMPTED)
     return history.last["val/loss"]
 
 

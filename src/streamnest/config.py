@@ -89,6 +89,7 @@ class TrainConfig:
     task: str = "pretrain"
     seed: int = 0
     ckpt_path: str | None = None
+    run_id: str | None = None
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     size: SizeConfig = field(default_factory=SizeConfig)
@@ -116,6 +117,7 @@ def register() -> None:
     store.store(name="base_train", node=TrainConfig)
     for group, node in _GROUPS.items():
         store.store(group=group, name=f"base_{group}", node=node)
+    OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
     OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
     OmegaConf.register_new_resolver("tenth", lambda steps: max(1, steps // 10), replace=True)
 

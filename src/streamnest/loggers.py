@@ -1,7 +1,8 @@
-"""Weights & Biases without questions."""
+"""Weights & Biases without questions, and CSV files that a later start leaves alone."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from streamnest.errors import UserError
 
@@ -60,6 +61,12 @@ def wandb_logger(
     # Lightning passes it always, and W&B warns about it always.
     logger._wandb_init.pop("anonymous", None)
     return logger
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """A logger to `csv/metrics.csv` of the run folder; to `csv_2/` and so on where a run continues, as none appends."""
+    names = itertools.chain(["csv"], (f"csv_{number}" for number in itertools.count(2)))
+    return CSVLogger(save_dir, name=None, version=next(name for name in names if not (Path(save_dir) / name).exists()))
 
 
 def _sweep_group() -> str | None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from streamnest.callbacks.collapse import CollapseAlarm
+from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.interrupt import StopOnSignal
 from streamnest.callbacks.pictures import Pictures
 from streamnest.callbacks.progress import Progress
 from streamnest.callbacks.throughput import Throughput
+from streamnest.callbacks.watchdog import Watchdog
 
-__all__ = ["CollapseAlarm", "Pictures", "Progress", "StopOnSignal", "Throughput", "ValHistory"]
+__all__ = [
+    "CollapseAlarm",
+    "GradientGuard",
+    "Pictures",
+    "Progress",
+    "StopOnSignal",
+    "Throughput",
+    "ValHistory",
+    "Watchdog",
+]

@@ -18,11 +18,12 @@ from streamnest.commands import continue_command
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGUSR1 is what SLURM sends ahead of a time limit (--signal).
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM finishes the batch, saves `last.ckpt`, says how to continue, and ends the run in good order.
+    """On Ctrl-C, SIGTERM or SIGUSR1 finishes the step, saves `last.ckpt`, says how to continue, and ends in good order.
 
     A second signal ends the process at once. Handlers are installed while training only, in the main thread only, and
     the earlier ones are put back.
@@ -38,16 +39,27 @@ class StopOnSignal(Callback):
         self._received: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the run was stopped from outside and not by Ctrl-C: whoever started it should start it again."""
+        return self.stopped and self._received != "Ctrl-C"
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Installs the handlers; after Lightning's, which would make several processes wait for each other."""
         self.stopped, self._received = False, None
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Stops when any rank has received a signal: all of them must save the same step."""
-        received = self._received is not None
-        if self.stopped or not trainer.strategy.reduce_boolean_decision(received, all=False):
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops when any rank has received a signal: all of them must save the same step, and a whole one.
+
+        Gradients accumulated so far are in no checkpoint: a run saved in the middle of a step would lose them.
+        """
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or self.stopped:
+            return
+        if not trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             return
         trainer.save_checkpoint(self.path)
         self.stopped = trainer.should_stop = True

@@ -1,0 +1,109 @@
+"""Steps that would harm the weights are skipped, counted and kept for inspection."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning import Callback
+from torch.optim import Optimizer
+
+from streamnest.data.batch import Batch
+from streamnest.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class GradientGuard(Callback):
+    """Skips the update of a step whose gradient is not finite, or far larger than those before it.
+
+    Runs after gradients are averaged over ranks and before they are clipped. All ranks skip together.
+
+    Args:
+        dirpath: where the batches of skipped steps are kept, `skipped_STEP_RANK.pt`, audio and cut ids.
+        spike: a norm this many times the median of the last `window` is a spike; None looks for non-finite ones only.
+        window: steps that the median is taken over; no spike is called before it is full.
+        max_in_row: skipped steps in a row that end the run.
+        max_kept: batches kept at most.
+
+    Raises:
+        UserError: for too many skipped steps in a row.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path,
+        spike: float | None = 20.0,
+        window: int = 100,
+        max_in_row: int = 20,
+        max_kept: int = 10,
+    ) -> None:
+        self.dirpath, self.spike, self.max_in_row, self.max_kept = Path(dirpath), spike, max_in_row, max_kept
+        self.norms: deque[float] = deque(maxlen=window)
+        self.skipped, self._in_row, self._kept = 0, 0, 0
+        self._batch: Batch | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remembers the batch, to keep it if need be."""
+        self._batch = batch
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Measures the gradient; a step without gradients is one that changes nothing."""
+        norm = _norm(pl_module)
+        bad = not torch.isfinite(norm).item() or self._is_spike(float(norm))
+        pl_module.log("train/grad_norm", norm if torch.isfinite(norm) else torch.full_like(norm, -1.0))
+        if not trainer.strategy.reduce_boolean_decision(bad, all=False):
+            self.norms.append(float(norm))
+            self._in_row = 0
+            return
+        optimizer.zero_grad(set_to_none=True)
+        self._skip(trainer, float(norm))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The median's window and the count go on after a resume."""
+        return {"norms": list(self.norms), "skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them up again."""
+        self.norms.extend(state_dict["norms"])
+        self.skipped = state_dict["skipped"]
+
+    def _is_spike(self, norm: float) -> bool:
+        full = len(self.norms) == self.norms.maxlen
+        return self.spike is not None and full and norm > self.spike * statistics.median(self.norms)
+
+    def _skip(self, trainer: L.Trainer, norm: float) -> None:
+        self.skipped, self._in_row = self.skipped + 1, self._in_row + 1
+        kept = self._keep(trainer)
+        log.warning("step %d is skipped: gradient norm %g; %s", trainer.global_step, norm, kept)
+        if self._in_row >= self.max_in_row:
+            raise UserError(
+                f"{self._in_row} steps in a row had gradients that are not finite or spike (last norm {norm:g}): lower "
+                f"optim.lr or look at the batches in {self.dirpath}; callbacks.gradients.max_in_row is the limit"
+            )
+
+    def _keep(self, trainer: L.Trainer) -> str:
+        if self._batch is None or self._kept >= self.max_kept:
+            return "its batch is not kept"
+        self._kept += 1
+        path = self.dirpath / f"skipped_{trainer.global_step:07d}_{trainer.global_rank}.pt"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(asdict(self._batch), path)
+        except (OSError, RuntimeError) as error:
+            return f"its batch could not be kept: {error}"
+        return f"its batch is in {path}"
+
+
+def _norm(module: L.LightningModule) -> torch.Tensor:
+    """Norm of all gradients, 0-dim; of this rank's shard where parameters are sharded."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=module.device)
