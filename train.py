@@ -25,6 +25,7 @@ from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
+from streamnest.transfer import transfer
 
 log = logging.getLogger("train")
 
@@ -39,11 +40,14 @@ def train(cfg: DictConfig) -> float:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
 
+    if cfg.init_from and cfg.ckpt_path:
+        raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
     model = build_model(cfg)
     require_no_leak(model.encoder, model.latency)
     require_causal(model)
     if cfg.ckpt_path:
         check_architecture(cfg.ckpt_path, model.config)
+    transferred = transfer(model, cfg.init_from) if cfg.init_from else None
     with user_errors():
         data = instantiate(cfg.data, augment=instantiate(cfg.augment))
     data.setup("fit")
@@ -51,6 +55,8 @@ def train(cfg: DictConfig) -> float:
     history = ValHistory()
     trainer = instantiate(cfg.trainer, callbacks=[history, *build_all(cfg.callbacks)], logger=build_all(cfg.logger))
     report.show(report.start_panel(cfg, model, data, trainer))
+    if transferred:
+        report.show(report.transfer_panel(transferred))
     if not cfg.ckpt_path:
         fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
         trainer.validate(model, datamodule=data, verbose=False)

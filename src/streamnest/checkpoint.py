@@ -27,7 +27,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: check ckpt_path")
+        raise UserError(f"no checkpoint at {path}: check the path")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
@@ -38,16 +38,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_pretrained(path: str | Path) -> Pretraining:
-    """A model in evaluation mode, built from the config in the checkpoint.
+def read_own(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint whose config builds classes of streamnest only.
 
     Raises:
         UserError: as `read_checkpoint`; or when the config names classes from outside streamnest.
     """
     checkpoint = read_checkpoint(path)
-    config = checkpoint["streamnest"]["config"]
-    _refuse_foreign_targets(config, path)
-    model = build_model(OmegaConf.create(config), training=False)
+    _refuse_foreign_targets(checkpoint["streamnest"]["config"], path)
+    return checkpoint
+
+
+def load_pretrained(path: str | Path) -> Pretraining:
+    """A model in evaluation mode, built from the config in the checkpoint.
+
+    Raises:
+        UserError: as `read_own`.
+    """
+    checkpoint = read_own(path)
+    model = build_model(OmegaConf.create(checkpoint["streamnest"]["config"]), training=False)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
@@ -59,16 +68,22 @@ def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str,
         UserError: naming every value of the architecture that differs.
     """
     checkpoint = read_checkpoint(path)
-    theirs = checkpoint["streamnest"]["config"]
-    differing = []
-    for group in _ARCHITECTURE:
-        for key in sorted(set(config[group]) | set(theirs.get(group, {}))):
-            then, now = theirs.get(group, {}).get(key), config[group].get(key)
-            if key not in _FREE and then != now:
-                differing.append(f"  {group}.{key}: {then!r} in the checkpoint, {now!r} in this run")
-    if differing:
-        raise UserError(f"{path} holds another architecture:\n" + "\n".join(differing))
+    found = differences(checkpoint["streamnest"]["config"], config)
+    if found:
+        listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
+        raise UserError(f"{path} holds another architecture:\n{listed}")
     return checkpoint
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name and values, theirs and ours, of what differs in the architecture of two configs."""
+    found = []
+    for group in _ARCHITECTURE:
+        for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
+            then, now = theirs.get(group, {}).get(key), ours[group].get(key)
+            if key not in _FREE and then != now:
+                found.append((f"{group}.{key}", then, now))
+    return found
 
 
 def _refuse_foreign_targets(config: Any, path: str | Path) -> None:
