@@ -24,7 +24,7 @@ class Conversion:
             tap, which keeps the response to a constant input.
         batch_norm: where it becomes a layer norm, what its statistics do to the depthwise convolution: "affine"
             nothing, "standardised" divides by them so that each channel has mean 0 and variance 1, "folded" applies
-            the affine weights as well. The affine weights of the layer norm give each channel the mean and variance it had.
+            its affine weights as well. Those of the layer norm then give each channel the mean and variance it had.
     """
 
     future_taps: str = "dropped"
@@ -112,7 +112,9 @@ def _kernel_reason(size: int, past: int, new_size: int, new_past: int, future_ta
     future, new_future = size - 1 - past, new_size - 1 - new_past
     parts = [f"kernel of {past} + 1 + {future} taps (past, current, future) to {new_past} + 1 + {new_future}"]
     if new_past != past:
-        parts.append(f"{new_past - past} older taps are zero" if new_past > past else f"{past - new_past} oldest left out")
+        parts.append(
+            f"{new_past - past} older taps are zero" if new_past > past else f"{past - new_past} oldest left out"
+        )
     if new_future != future:
         lost = "left out" if future_taps == "dropped" else "added to the current tap"
         more = new_future - future

@@ -1,4 +1,4 @@
-"""Starting a run from the weights of another: what fits is kept or converted, the rest is new, and all of it reported."""
+"""Starting a run from the weights of another: what fits is kept or converted, the rest is new."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None
     """Initialises a model from a checkpoint of the same or another architecture.
 
     Tensors of the same name and shape are copied; convolution modules are converted, see `streamnest.conversion`; heads
-    are kept where the quantizers agree. Only weights and statistics: optimiser, step and position in the data begin anew.
+    are kept where the quantizers agree. Optimiser, step and position in the data begin anew.
 
     Args:
         model: is changed in place.
@@ -77,11 +77,12 @@ def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None
     Raises:
         UserError: as `read_own`; or when nothing of the encoder fits.
     """
-    config, state = (read := read_own(path))["streamnest"]["config"], read["state_dict"]
+    checkpoint = read_own(path)
+    config = checkpoint["streamnest"]["config"]
     report = TransferReport(Path(path), differences=differences(config, model.config))
-    source: dict[str, Tensor] = {_plain(name): value for name, value in state.items()}
+    source: dict[str, Tensor] = {_plain(name): value for name, value in checkpoint["state_dict"].items()}
     converted = _convert_convolutions(model, source, config.get("encoder", {}), how or Conversion())
-    for name, value in _tensors(model).items():
+    for name, value in model.state_dict(keep_vars=True).items():
         outcome, reason = _decide(_plain(name), value, source, converted, {name for name, _, _ in report.differences})
         if outcome in ("kept", "reshaped"):
             value.copy_(source[_plain(name)])
@@ -92,11 +93,6 @@ def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None
         raise UserError(f"nothing of the encoder in {path} fits this one:\n{_shapes(report)}")
     log.info("from %s: %s", path, ", ".join(f"{count} tensors {outcome}" for outcome, count in report.counts.items()))
     return report
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers as they are stored; writing to them changes the model."""
-    return {name: value.detach() for name, value in model.state_dict().items()}
 
 
 def _plain(name: str) -> str:
@@ -127,17 +123,33 @@ def _decide(
     name: str, value: Tensor, source: Mapping[str, Tensor], converted: Mapping[str, str], differing: set[str]
 ) -> tuple[str, str]:
     """Outcome and reason for a tensor of the model."""
-    if name in ("train_counts", "seconds_heard"):
-        return "new", "counts of this run"
-    if name.startswith(("quantizer.", "objective.")) and any(key.startswith("quantizer.") for key in differing):
-        return "new", "the quantizers differ: a code means something else"
-    if name not in source:
-        return "new", _missing(name, source)
-    if source[name].shape != value.shape:
-        return "new", f"shape {tuple(source[name].shape)} in the checkpoint, {tuple(value.shape)} in this run"
+    if why := _own(name, value, differing) or _misfit(name, value, source):
+        return "new", why
     if name in converted:
         return "reshaped", converted[name]
     return "kept", _kept(name, differing)
+
+
+def _own(name: str, value: Tensor, differing: set[str]) -> str:
+    """Why a run has its own, whatever the checkpoint holds; empty where it has not."""
+    if name in ("train_counts", "seconds_heard"):
+        return "counts of this run"
+    if name == "masking.mask_embedding" and not isinstance(value, nn.Parameter):
+        return "the mask value of this run is a constant"
+    if name.startswith(("quantizer.", "objective.")) and any(key.startswith("quantizer.") for key in differing):
+        return "the quantizers differ: a code means something else"
+    return ""
+
+
+def _misfit(name: str, value: Tensor, source: Mapping[str, Tensor]) -> str:
+    """Why the checkpoint has nothing to take; empty where it has."""
+    match = _CONVOLUTION.fullmatch(name)
+    if name in source:
+        found, wanted = tuple(source[name].shape), tuple(value.shape)
+        return f"shape {found} in the checkpoint, {wanted} in this run" if found != wanted else ""
+    if match and f"encoder.blocks.{match[1]}.convolution.depthwise.weight" in source:
+        return "the norm in the checkpoint has no such statistics"
+    return "not in the checkpoint"
 
 
 def _kept(name: str, differing: set[str]) -> str:
@@ -151,13 +163,6 @@ def _kept(name: str, differing: set[str]) -> str:
     if match and match[2].startswith("norm.") and "encoder.conv_norm" in differing:
         return "weights and statistics as they were in the other norm"
     return "same name and shape"
-
-
-def _missing(name: str, source: Mapping[str, Tensor]) -> str:
-    match = _CONVOLUTION.fullmatch(name)
-    if match and f"encoder.blocks.{match[1]}.convolution.depthwise.weight" in source:
-        return "the norm in the checkpoint has no such statistics"
-    return "not in the checkpoint"
 
 
 def _unused(name: str) -> str:
