@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(ROOT))
 
 import lightning as L
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -52,8 +53,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="of a non-streaming run with batch norm")
     parser.add_argument("overrides", nargs="*", help="config overrides such as encoder=causal")
-    parser.add_argument("--steps", type=int, default=60, help="of training in each row; 0 is none")
+    parser.add_argument("--steps", type=int, default=40, help="of training in each row; 0 is none")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     config.register()

@@ -11,7 +11,7 @@ from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.errors import UserError
 
 FUTURE_TAPS = ("dropped", "current")
-BATCH_NORMS = ("affine", "standardised", "folded")
+BATCH_NORMS = ("standardised", "folded")
 _EPSILON = 1e-5
 
 
@@ -22,9 +22,9 @@ class Conversion:
     Attributes:
         future_taps: of a symmetric kernel that becomes causal: "dropped", or "current" to add their sum to the current
             tap, which keeps the response to a constant input.
-        batch_norm: where it becomes a layer norm, what its statistics do to the depthwise convolution: "affine"
-            nothing, "standardised" divides by them so that each channel has mean 0 and variance 1, "folded" applies
-            its affine weights as well. Those of the layer norm then give each channel the mean and variance it had.
+        batch_norm: where it becomes a layer norm, what the depthwise convolution takes over from it: "standardised" its
+            statistics, so that each channel has mean 0 and variance 1, "folded" its affine weights as well. Those of
+            the layer norm then give each channel the mean and variance it had.
     """
 
     future_taps: str = "dropped"
@@ -90,20 +90,18 @@ def _layer_norm(state: dict[str, Tensor], batch_norm: str) -> dict[str, Tensor]:
     """
     weight, bias = state["norm.weight"], state["norm.bias"]
     mean, variance = state["norm.running_mean"], state["norm.running_var"] + _EPSILON
-    changed = {}
-    if batch_norm != "affine":
-        scale, target = variance.rsqrt(), torch.zeros_like(mean)
-        if batch_norm == "folded":
-            scale, target = scale * weight, bias
-        changed["depthwise.weight"] = state["depthwise.weight"] * scale[:, None, None]
-        mean, variance = mean * scale, variance * scale.square()
-        if "depthwise.bias" in state:
-            changed["depthwise.bias"] = state["depthwise.bias"] * scale + target - mean
-            mean = target
+    scale, target = variance.rsqrt(), torch.zeros_like(mean)
+    if batch_norm == "folded":
+        scale, target = scale * weight, bias
+    changed = {"depthwise.weight": state["depthwise.weight"] * scale[:, None, None]}
+    mean, variance = mean * scale, variance * scale.square()
+    if "depthwise.bias" in state:
+        changed["depthwise.bias"] = state["depthwise.bias"] * scale + target - mean
+        mean = target
     centre = mean.mean()
     spread = ((variance + mean.square()).mean() - centre.square()).clamp_min(_EPSILON).sqrt()
     # Folded channels carry their gain and its sign in the kernel.
-    gain = spread.expand_as(weight) if batch_norm == "folded" else spread * weight / variance.sqrt()
+    gain = spread.expand_as(weight) if batch_norm == "folded" else spread * weight
     changed["norm.weight"], changed["norm.bias"] = gain, bias - gain * (mean - centre) / spread
     return changed
 
