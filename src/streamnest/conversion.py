@@ -17,7 +17,7 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a convolution module changes its kind; the defaults are what `docs/TRANSFER.md` found best.
+    """How a convolution module changes its kind; `docs/TRANSFER.md` says why these are the defaults.
 
     Attributes:
         future_taps: of a symmetric kernel that becomes causal: "dropped", or "current" to add their sum to the current
@@ -28,7 +28,7 @@ class Conversion:
     """
 
     future_taps: str = "dropped"
-    batch_norm: str = "folded"
+    batch_norm: str = "standardised"
 
     def __post_init__(self) -> None:
         if self.future_taps not in FUTURE_TAPS or self.batch_norm not in BATCH_NORMS:
@@ -122,5 +122,5 @@ def _kernel_reason(size: int, past: int, new_size: int, new_past: int, future_ta
 
 def _norm_reason(name: str, batch_norm: str) -> str:
     if name.startswith("depthwise"):
-        return "batch norm folded in" if batch_norm == "folded" else "divided by the batch norm's statistics"
+        return "batch norm folded in" if batch_norm == "folded" else "the batch norm's statistics taken over"
     return "batch norm to layer norm: channel means and variances as its statistics say, an approximation"

@@ -61,7 +61,7 @@ def transfer_panel(transferred: TransferReport) -> Group:
         rows = [(outcome, f"{count} tensors")] if count else []
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
-        sections.append(rows + ([("", f"{left}: for other reasons of the same kind")] if left else []))
+        sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
     return _panel("init_from", sections)
 
 
