@@ -26,6 +26,7 @@ from streamnest.latency import require_no_leak
 from streamnest.resume import AtomicCheckpointIO, checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
+from streamnest.transfer import transfer
 
 log = logging.getLogger("train")
 # Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
@@ -42,6 +43,8 @@ def train(cfg: DictConfig) -> float:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
 
+    if cfg.init_from and cfg.ckpt_path:
+        raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
     model = build_model(cfg)
     for _ in model.encoder.each_context():
         require_no_leak(model.encoder, model.latency)
@@ -49,6 +52,7 @@ def train(cfg: DictConfig) -> float:
     checkpoint = checkpoint_to_continue(cfg)
     if checkpoint:
         check_architecture(checkpoint, model.config)
+    transferred = transfer(model, cfg.init_from) if cfg.init_from and not checkpoint else None
     with user_errors():
         data = instantiate(cfg.data, augment=instantiate(cfg.augment))
     data.setup("fit")
@@ -57,6 +61,8 @@ def train(cfg: DictConfig) -> float:
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
     report.show(report.start_panel(cfg, model, data, trainer))
+    if transferred:
+        report.show(report.transfer_panel(transferred))
     if not checkpoint:
         fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
         trainer.validate(model, datamodule=data, verbose=False)

@@ -27,7 +27,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: check ckpt_path")
+        raise UserError(f"no checkpoint at {path}: check the path")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
@@ -35,6 +35,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint, or a truncated or unsafe one ({reason[:160]})") from None
     if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is no streamnest checkpoint: it has no streamnest config")
+    return checkpoint
+
+
+def read_own(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint whose config builds classes of streamnest only.
+
+    Raises:
+        UserError: as `read_checkpoint`; or when the config names classes from outside streamnest.
+    """
+    checkpoint = read_checkpoint(path)
+    _refuse_foreign_targets(checkpoint["streamnest"]["config"], path)
     return checkpoint
 
 
@@ -46,12 +57,10 @@ def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining
         context: the name of one of the contexts of a dynamic encoder; None is its default.
 
     Raises:
-        UserError: as `read_checkpoint`; when the config names classes from outside streamnest; for an unknown context.
+        UserError: as `read_own`; and for an unknown context.
     """
-    checkpoint = read_checkpoint(path)
-    config = checkpoint["streamnest"]["config"]
-    _refuse_foreign_targets(config, path)
-    model = build_model(OmegaConf.create(config), training=False)
+    checkpoint = read_own(path)
+    model = build_model(OmegaConf.create(checkpoint["streamnest"]["config"]), training=False)
     model.load_state_dict(checkpoint["state_dict"])
     model.encoder.use_context(context)
     return model.eval()
@@ -64,16 +73,22 @@ def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str,
         UserError: naming every value of the architecture that differs.
     """
     checkpoint = read_checkpoint(path)
-    theirs = checkpoint["streamnest"]["config"]
-    differing = []
-    for group in _ARCHITECTURE:
-        for key in sorted(set(config[group]) | set(theirs.get(group, {}))):
-            then, now = theirs.get(group, {}).get(key), config[group].get(key)
-            if key not in _FREE and then != now:
-                differing.append(f"  {group}.{key}: {then!r} in the checkpoint, {now!r} in this run")
-    if differing:
-        raise UserError(f"{path} holds another architecture:\n" + "\n".join(differing))
+    found = differences(checkpoint["streamnest"]["config"], config)
+    if found:
+        listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
+        raise UserError(f"{path} holds another architecture:\n{listed}")
     return checkpoint
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name and values, theirs and ours, of what differs in the architecture of two configs."""
+    found = []
+    for group in _ARCHITECTURE:
+        for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
+            then, now = theirs.get(group, {}).get(key), ours[group].get(key)
+            if key not in _FREE and then != now:
+                found.append((f"{group}.{key}", then, now))
+    return found
 
 
 def _refuse_foreign_targets(config: Any, path: str | Path) -> None:

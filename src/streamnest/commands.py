@@ -7,13 +7,14 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-_REPLACED = ("ckpt_path=", "trainer.max_steps=")
+# A continued run began from `init_from` once; its own checkpoint takes the place of that.
+_REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
 
 
 def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:
     """The command that continues this run: its overrides, the checkpoint, and more steps where given."""
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    replaced = _REPLACED if max_steps else _REPLACED[:1]
+    replaced = _REPLACED if max_steps else _REPLACED[:2]
     words = [word for word in given if not word.lstrip("+").startswith(replaced)]
     # Hydra's grammar gives "=" and the like a meaning inside values; quotes make a path just a path.
     path = str(checkpoint)

@@ -90,6 +90,7 @@ class TrainConfig:
     seed: int = 0
     ckpt_path: str | None = None
     run_id: str | None = None
+    init_from: str | None = None
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     size: SizeConfig = field(default_factory=SizeConfig)

@@ -124,7 +124,9 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
             f"{len(encoder.blocks)} layers: choose causal"
         )
     if not convolution.norm_is_framewise:
-        leaks.append("encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm")
+        leaks.append(
+            "encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm or frozen_batch_norm"
+        )
     promised = right * encoder.frame_ms
     if encoder.context.style == "regular" and report.context_ms > promised:
         leaks.append(

@@ -26,8 +26,11 @@ from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
 from streamnest.pretraining import Pretraining
+from streamnest.transfer import TransferReport
 
 _WIDTH = 110
+# Of the reasons for an outcome, and of the names behind a reason.
+_MOST = 6
 Row = tuple[str, str]
 
 
@@ -47,6 +50,27 @@ def start_panel(cfg: DictConfig, model: Pretraining, data: SpeechDataModule, tra
     """What is about to be trained, on what, and what it will wait for; look-ahead and latency are computed."""
     sections = [_model_rows(cfg, model), _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
     return _panel(f"streamnest: {cfg.name}", sections)
+
+
+def transfer_panel(transferred: TransferReport) -> Group:
+    """What a run took over from a checkpoint, what not, and why; a line for each reason."""
+    changed = ", ".join(f"{name} {then} -> {now}" for name, then, now in transferred.differences)
+    sections = [[("weights of", str(_short(transferred.path))), ("architecture", changed or "the same")]]
+    for outcome, count in transferred.counts.items():
+        reasons = sorted(transferred.grouped(outcome).items(), key=lambda item: -item[1].total())
+        rows = [(outcome, f"{count} tensors")] if count else []
+        rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
+        left = sum(names.total() for _, names in reasons[_MOST:])
+        sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
+    return _panel("init_from", sections)
+
+
+def _named(reason: str, names: Counter[str]) -> str:
+    """The tensors behind a reason, but for the one that needs none."""
+    if reason == "same name and shape":
+        return ""
+    shown = [name.removeprefix("encoder.") for name in list(names)[:_MOST]]
+    return f" ({', '.join(shown)}{', ...' if len(names) > _MOST else ''})"
 
 
 def summary_panel(

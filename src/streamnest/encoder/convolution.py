@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,20 +13,54 @@ from streamnest.errors import UserError
 PADDINGS = ("causal", "symmetric")
 # A streaming step convolves so few that setting up a convolution kernel would take longer than the products.
 _FEW_FRAMES = 4
-NORMS = ("layer_norm", "batch_norm")
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with fixed statistics, `(B, T, d)` -> `(B, T, d)`: an affine map of each frame by itself.
+
+    The affine weights are trained, the statistics are not: those of the batch norm of a checkpoint (`init_from`), whose
+    function in evaluation is kept exactly, or means of 0 and variances of 1 from scratch. Stride 1, look-ahead 0, also
+    while training.
+
+    Args:
+        width: channels d.
+        eps: added to the variances.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps each frame."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return x * scale + (self.bias - self.running_mean * scale)
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer_norm": nn.LayerNorm,
+    "batch_norm": nn.BatchNorm1d,
+    "frozen_batch_norm": FrozenBatchNorm,
+}
 
 
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, section 2.2): `(B, T, d)` -> `(B, T, d)`.
 
     Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). `batch_norm` uses statistics
-    over time while training, so it leaks the future then; `layer_norm` sees one frame.
+    over time while training, so it leaks the future then; `layer_norm` and `frozen_batch_norm` see one frame.
 
     Args:
         d_model: width.
         kernel_size: taps of the depthwise convolution, in encoder frames.
         padding: "causal" or "symmetric".
-        norm: "layer_norm" or "batch_norm".
+        norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
         bias: of the convolutions.
 
     Raises:
@@ -37,21 +73,21 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         if padding not in PADDINGS:
             raise UserError(f"encoder.conv_padding={padding!r} is unknown: choose one of {', '.join(PADDINGS)}")
-        if norm not in NORMS:
-            raise UserError(f"encoder.conv_norm={norm!r} is unknown: choose one of {', '.join(NORMS)}")
+        if norm not in _NORMS:
+            raise UserError(f"encoder.conv_norm={norm!r} is unknown: choose one of {', '.join(_NORMS)}")
         if padding == "symmetric" and kernel_size % 2 == 0:
             raise UserError(f"encoder.conv_kernel_size={kernel_size} is even: symmetric padding needs an odd one")
         self.lookahead = (kernel_size - 1) // 2 if padding == "symmetric" else 0
         self.past = kernel_size - 1 - self.lookahead
         self.pointwise_in = nn.Linear(d_model, 2 * d_model, bias=bias)
         self.depthwise = nn.Conv1d(d_model, d_model, kernel_size, groups=d_model, bias=bias)
-        self.norm = nn.LayerNorm(d_model) if norm == "layer_norm" else nn.BatchNorm1d(d_model)
+        self.norm = _NORMS[norm](d_model)
         self.pointwise_out = nn.Linear(d_model, d_model, bias=bias)
 
     @property
     def norm_is_framewise(self) -> bool:
         """Whether the norm looks at one frame only, also while training."""
-        return isinstance(self.norm, nn.LayerNorm)
+        return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
     def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Convolves.

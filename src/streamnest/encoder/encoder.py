@@ -46,7 +46,7 @@ class EncoderConfig:
             otherwise that of validation and, if none is named, of inference.
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
         conv_padding: "causal" or "symmetric".
-        conv_norm: "layer_norm" or "batch_norm".
+        conv_norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
         bias: of linear and convolution layers inside the blocks.
         scale_input: multiply the stem's output by sqrt(d_model).
         dropout: of the blocks.
