@@ -89,7 +89,7 @@ class RelativeAttention(nn.Module):
         if self.training and x.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
         else:
-            bias = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+            bias = bias if mask is None else bias.masked_fill(~mask, _MASKED)
             drop = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
         return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(key, value)

@@ -201,7 +201,8 @@ class FastConformer(nn.Module):
         """
         heard = state.heard
         lengths = torch.full_like(heard, OPEN_END) if lengths is None else lengths
-        inside = heard[:, None] + torch.arange(features.shape[-1], device=heard.device) < lengths[:, None]
+        time = heard[:, None] + torch.arange(features.shape[-1], device=heard.device)
+        inside = (time >= 0) & (time < lengths[:, None])
         x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
         left, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]
         keys = state.position[:, None] + torch.arange(-left, frames, device=x.device)

@@ -49,7 +49,8 @@ def step(
     features, frontend = model.frontend.step(audio, state.frontend, end)
     lengths = torch.full_like(frontend.frames, OPEN_END) if end is None else model.frontend.num_frames(end)
     index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
-    normalised, norm = model.input_norm.step(features, (index < lengths[:, None])[:, None], state.norm)
+    inside = (index >= 0) & (index < lengths[:, None])
+    normalised, norm = model.input_norm.step(features, inside[:, None], state.norm)
     encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
     return encoded, StreamState(frontend, norm, encoder)
 
