@@ -95,8 +95,14 @@ class StreamingSession:
         self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
+        self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
         self._streams: dict[int, _Stream] = {}
         self._next = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.frontend.window.device
 
     def open(self) -> int:
         """Begins a stream; returns its number."""
