@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +37,7 @@ SPEECH = ROOT / "data/sample16k/speech/asterisk_en-demo-moreinfo.ogg"
 
 def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Pretraining) -> dict[str, Any]:
     """Streams an utterance, one chunk at a time, and holds its frames against those of a reference."""
-    chunk = session.chunk_samples / session.sample_rate  # type: ignore[attr-defined]
+    chunk = session.chunk_samples / session.sample_rate
     frames, result = sim.simulate_streaming_inference(session, audio, chunk)
     found = {"p50_ms": result.compute_p50_ms, "p99_ms": result.compute_p99_ms, "windowed": result.windowed}
     if frames.shape != reference.shape:
@@ -67,7 +68,10 @@ def compare(model: Pretraining, files: list[Path], audio: Tensor, args: argparse
         offline = sim.simulate_streaming_inference(torch_session, audio)[0]
     for file in files:
         size = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
-        figures[str(file)] = {"megabytes": size / 1e6, **measure(OnnxSession(file, args.threads), audio, offline, model)}
+        figures[str(file)] = {
+            "megabytes": size / 1e6,
+            **measure(OnnxSession(file, args.threads), audio, offline, model),
+        }
     return figures
 
 
@@ -82,13 +86,14 @@ def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) ->
         cells = [f"{f['max_difference']:.1e}" + (", windowed" if f["windowed"] else ""), f"{f['mean_difference']:.1e}"]
         table.add_row(name, size, *cells, share, f"{f['same_codes']:.1%}", f"{f['p50_ms']:.2f} / {f['p99_ms']:.2f}")
     console.print(table)
-    state = sum(math.prod(entry["shape"][1:]) * torch.tensor([], dtype=getattr(torch, entry["dtype"])).element_size()
-                for entry in metadata["state"])
+    latency, state = metadata["latency"], metadata["state"]
+    size = sum(math.prod(x["shape"][1:]) * np.dtype(x["dtype"]).itemsize for x in state) / 1e6
     console.print(
-        f"{metadata['chunk_samples']} samples a chunk, {metadata['chunk_frames']} frames; state {len(metadata['state'])} "
-        f"tensors, {state / 1e6:.2f} MB a stream; algorithmic latency {metadata['latency']['latency_mean_ms']:.1f} ms mean, "
-        f"{metadata['latency']['latency_worst_ms']:.1f} ms worst"
+        f"a chunk is {metadata['chunk_samples']} samples and {metadata['chunk_frames']} frames; the state of a stream "
+        f"is {len(state)} tensors, {size:.2f} MB"
     )
+    mean, worst = latency["latency_mean_ms"], latency["latency_worst_ms"]
+    console.print(f"algorithmic latency {mean:.1f} ms mean, {worst:.1f} ms worst")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -135,9 +135,7 @@ class Subsampling(nn.Module):
         row = features[0].numel() // 4 * self.first.out_channels
         return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // max(1, row))
 
-    def _front(
-        self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]
-    ) -> tuple[Tensor, ...]:
+    def _front(self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """The first stage and the convolution of the second, with their states.
 
         Between them lies the largest activation of the network, which is cheap to compute: nine taps. Training does
@@ -170,9 +168,7 @@ class Subsampling(nn.Module):
             y = F.conv2d(padded.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 0, 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
-    def _first(
-        self, x: Tensor, lengths: Tensor, position: Tensor, past: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _first(self, x: Tensor, lengths: Tensor, position: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)

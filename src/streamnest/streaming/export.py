@@ -76,7 +76,7 @@ class ExportedStep(nn.Module):
         frontend, encoder = model.frontend, model.encoder
         features = encoder.chunk * encoder.stem.factor
         self.missing = features - encoder.first_features
-        self.half = len(frontend.window) // 2
+        self.reach = len(frontend.window) // 2
         self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
         self.initial_zeros = self.window_samples - session.first_samples
         self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples
@@ -108,7 +108,7 @@ class ExportedStep(nn.Module):
         values = {**self.initial, **dict(zip(self.carried, state, strict=True))}
         tensors = iter(values.values())
         norm, encoder = _rebuild(self.template.norm, tensors), _rebuild(self.template.encoder, tensors)
-        position = encoder.heard * self.model.frontend.hop - self.half
+        position = encoder.heard * self.model.frontend.hop - self.reach
         frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.heard)
         encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
         found = _named(after)
@@ -148,7 +148,7 @@ def export_step(
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # of torchvision
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             graph,
             graph.inputs(size),
             dynamo=True,

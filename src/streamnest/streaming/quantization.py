@@ -65,5 +65,7 @@ def _products(graph: Any) -> list[str]:
     return [
         node.name
         for node in list(graph.node)[begin:]
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights and weights[node.input[1]].dims[0] >= _SMALLEST
+        if node.op_type in ("MatMul", "Gemm")
+        and node.input[1] in weights
+        and weights[node.input[1]].dims[0] >= _SMALLEST
     ]

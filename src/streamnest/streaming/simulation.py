@@ -31,6 +31,7 @@ class Session(Protocol):
     """What streams audio: `StreamingSession`, or `OnnxSession` of an exported model."""
 
     sample_rate: int
+    chunk_samples: int
     frame_ms: float
 
     @property
