@@ -3,8 +3,8 @@
 Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
 model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `--audio_path -`
 reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `--audio_path mic` the microphone
-(needs the package sounddevice). An exported model, out.onnx of scripts/export.py, is run by onnxruntime; --compare_modes
-and --analyze then need its checkpoint as --reference. Exit status 1: streamed and offline frames differ by more than the
+(needs the package sounddevice). An exported model, out.onnx of scripts/export.py, runs in onnxruntime; --compare_modes
+and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline frames differ by more than the
 tolerance.
 """
 

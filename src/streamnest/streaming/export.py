@@ -33,7 +33,7 @@ _ONE_FILE_BYTES = 1_900_000_000
 
 
 class MatrixLogMel(LogMel):
-    """`LogMel` with the DFT as a matrix product, which every runtime has; in float64, where its rounding is nothing."""
+    """`LogMel` with the DFT as a matrix product, which every runtime has; as exact as the FFT for 400 samples."""
 
     dft: Tensor
 
@@ -42,13 +42,13 @@ class MatrixLogMel(LogMel):
         """Turns a front end into this kind."""
         time = torch.arange(len(frontend.window), dtype=torch.float64)[:, None]
         angle = 2 * math.pi / frontend.n_fft * (time * torch.arange(frontend.n_fft // 2 + 1) % frontend.n_fft)
-        waves = torch.cat([angle.cos(), angle.sin()], dim=1)
-        frontend.register_buffer("dft", frontend.window.double()[:, None] * waves, persistent=False)
+        waves = frontend.window.double()[:, None] * torch.cat([angle.cos(), angle.sin()], dim=1)
+        frontend.register_buffer("dft", waves.to(frontend.window.dtype), persistent=False)
         frontend.__class__ = cls
 
     def from_frames(self, frames: Tensor) -> Tensor:
         """See `LogMel.from_frames`."""
-        real, imaginary = (frames.double() @ self.dft).to(self.window.dtype).chunk(2, dim=-1)
+        real, imaginary = (frames @ self.dft).chunk(2, dim=-1)
         return torch.log((real.square() + imaginary.square()) @ self.filterbank + _LOG_GUARD)
 
 
