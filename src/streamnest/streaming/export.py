@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from streamnest import __version__
+from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.encoder import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
 from streamnest.pretraining import Pretraining
@@ -73,6 +74,8 @@ class ExportedStep(nn.Module):
         self.model.input_norm._require_statistics()
         # A question to a tensor, which a graph cannot ask; it was asked here.
         self.model.input_norm._require_statistics = lambda: None  # type: ignore[method-assign]
+        for block in self.model.encoder.blocks:
+            block.attention.masked_score = FINITE_MASKED
         frontend, encoder = model.frontend, model.encoder
         features = encoder.chunk * encoder.stem.factor
         self.missing = features - encoder.first_features
