@@ -3,7 +3,9 @@
 Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
 model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `--audio_path -`
 reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `--audio_path mic` the microphone
-(needs the package sounddevice). Exit status 1: streamed and offline frames differ by more than the tolerance.
+(needs the package sounddevice). An exported model, out.onnx of scripts/export.py, runs in onnxruntime; --compare_modes
+and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline frames differ by more than the
+tolerance.
 """
 
 from __future__ import annotations
@@ -28,25 +30,46 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
+from streamnest.streaming.runtime import OnnxSession
 
 
-def stream_files(model: Pretraining, args: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+def load(args: argparse.Namespace) -> tuple[sim.Session, Pretraining | None, tuple[float, float]]:
+    """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
+    if Path(args.model_path).suffix != ".onnx":
+        model = load_pretrained(args.model_path, args.context).to(args.device)
+        return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
+    if args.context:
+        raise UserError("--context: an exported model has one context; scripts/export.py --context chooses it")
+    for name in ("compare_modes", "analyze"):
+        if getattr(args, name) and not args.reference:
+            raise UserError(f"--{name} needs the whole network: give the checkpoint too, --reference CKPT")
+    if args.device != "cpu":
+        raise UserError(f"--device {args.device}: exported models run on the processor here")
+    session = OnnxSession(args.model_path, args.threads)
+    latency = session.metadata["latency"]
+    reference = load_pretrained(args.reference) if args.reference else None
+    return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
+
+
+def stream_files(
+    session: sim.Session, model: Pretraining | None, args: argparse.Namespace
+) -> tuple[list[dict[str, Any]], bool]:
     """Streams each file; returns a record of each and whether all compared equal."""
     records, equal, failed = [], True, 0
     files = sim.find_audio(args.audio_path)
     for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
         try:
-            audio = sim.load_audio(path, model.frontend.sample_rate)
+            audio = sim.load_audio(path, session.sample_rate)
         except UserError as error:
             if len(files) == 1:
                 raise
             failed += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        _, result = sim.simulate_streaming_inference(model, audio, args.chunk_size, args.realtime)
+        _, result = sim.simulate_streaming_inference(session, audio, args.chunk_size, args.realtime)
         record = {"file": str(path), **sim.as_dict(result)}
-        if args.compare_modes:
-            comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance)
+        if args.compare_modes and model:
+            comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
             record["comparison"] = sim.as_dict(comparison)
             # Past the cap of an unlimited left context a stream sees a window of its past and is meant to differ.
             equal = equal and (comparison.equal or result.windowed)
@@ -54,9 +77,9 @@ def stream_files(model: Pretraining, args: argparse.Namespace) -> tuple[list[dic
                 args,
                 path,
                 "difference",
-                draw_difference(comparison.per_frame, model.encoder.frame_ms / 1000, args.tolerance),
+                draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance),
             )
-        if args.analyze:
+        if args.analyze and model:
             record["analysis"], shown = sim.analyze_predictions(model, audio, path.stem)
             _save(args, path, "predictions", draw_prediction(shown))
         records.append(record)
@@ -65,9 +88,8 @@ def stream_files(model: Pretraining, args: argparse.Namespace) -> tuple[list[dic
     return records, equal
 
 
-def stream_live(model: Pretraining, pieces: Iterator[torch.Tensor]) -> None:
+def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor]) -> None:
     """Prints a line for each piece that gave frames, until the input ends or Ctrl-C."""
-    session = StreamingSession(model)
     number, frames, heard = session.open(), 0, 0
     try:
         for piece in pieces:
@@ -77,11 +99,11 @@ def stream_live(model: Pretraining, pieces: Iterator[torch.Tensor]) -> None:
             if len(out):
                 frames += len(out)
                 spent = 1000 * (time.perf_counter() - begin)
-                print(f"{heard / model.frontend.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
+                print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
     except KeyboardInterrupt:
         pass
     frames += len(session.flush([number])[number])
-    print(f"{heard / model.frontend.sample_rate:8.2f} s heard  {frames} frames  end")
+    print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  end")
 
 
 def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:
@@ -103,7 +125,7 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
             yield torch.from_numpy(stream.read(max(1, round(seconds * rate)))[0][:, 0].copy())
 
 
-def show(model: Pretraining, records: list[dict[str, Any]], console: Console) -> None:
+def show(latency: tuple[float, float], records: list[dict[str, Any]], console: Console) -> None:
     """Prints a table with a row for each file."""
     table = Table(title="streamed", title_justify="left")
     extra = [name for name in ("comparison", "analysis") if any(name in record for record in records)]
@@ -129,8 +151,7 @@ def show(model: Pretraining, records: list[dict[str, Any]], console: Console) ->
             cells.append("none hidden" if accuracy is None else f"{accuracy:.1%} of {r['analysis']['hidden_frames']}")
         table.add_row(*cells)
     console.print(table)
-    latency = model.latency
-    console.print(f"algorithmic latency {latency.latency_mean_ms:.1f} ms mean, {latency.latency_worst_ms:.1f} ms worst")
+    console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
 
 
 def _save(args: argparse.Namespace, path: Path, kind: str, figure: Any) -> None:
@@ -141,31 +162,35 @@ def _save(args: argparse.Namespace, path: Path, kind: str, figure: Any) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", required=True, help="a checkpoint")
+    parser.add_argument("--model_path", required=True, help="a checkpoint, or an exported model, .onnx")
     parser.add_argument("--audio_path", required=True, nargs="+", help="files, folders, - or mic")
     parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
     parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
     parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
-    parser.add_argument("--tolerance", type=float, default=sim.TOLERANCE, help="largest difference allowed")
+    parser.add_argument("--reference", help="the checkpoint of an exported model, for --compare_modes and --analyze")
+    parser.add_argument("--tolerance", type=float, help="largest difference allowed (1e-5; exported models 1e-4)")
     parser.add_argument("--analyze", action="store_true", help="what the model predicts where audio is hidden")
     parser.add_argument("--realtime", action="store_true", help="pace the input; measures what a listener waits")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.tolerance is None:
+        args.tolerance = 1e-4 if args.model_path.endswith(".onnx") else sim.TOLERANCE
+    return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Streams what was asked for."""
     torch.set_num_threads(args.threads)
-    model = load_pretrained(args.model_path, args.context).to(args.device)
+    session, model, latency = load(args)
     if args.audio_path in (["-"], ["mic"]):
         source = standard_input if args.audio_path == ["-"] else microphone
-        stream_live(model, source(args.chunk_size, model.frontend.sample_rate))
+        stream_live(session, source(args.chunk_size, session.sample_rate))
         return 0
-    records, equal = stream_files(model, args)
-    show(model, records, Console(width=None if sys.stdout.isatty() else 160))
+    records, equal = stream_files(session, model, args)
+    show(latency, records, Console(width=None if sys.stdout.isatty() else 160))
     if args.json:
         args.json.write_text(json.dumps(records, indent=2) + "\n")
     if not equal:

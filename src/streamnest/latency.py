@@ -125,7 +125,8 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
         )
     if not convolution.norm_is_framewise:
         leaks.append(
-            "encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm or frozen_batch_norm"
+            "encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm, or "
+            "frozen_batch_norm to keep those of a checkpoint"
         )
     promised = right * encoder.frame_ms
     if encoder.context.style == "regular" and report.context_ms > promised:

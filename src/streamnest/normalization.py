@@ -92,7 +92,7 @@ class Normalizer(nn.Module):
 
         Args:
             features: `(B, D, T)`.
-            valid: boolean `(B, 1, T)`, False past the end of a stream.
+            valid: boolean `(B, 1, T)`, False before and past a stream.
             state: from `init_state` or the previous step.
 
         Raises:
@@ -121,7 +121,7 @@ class Normalizer(nn.Module):
 
     def _running(self, features: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
         # Moments about the corpus mean, in float64: a difference of large sums would lose digits in long streams.
-        centred = (features - self.mean[:, None]).double()
+        centred = (features - self.mean[:, None]).double() * valid
         prior = float(self.prior_frames)
         count = state.frames[:, None] + torch.arange(1, features.shape[-1] + 1, device=features.device)
         total = state.total[..., None] + centred.cumsum(-1)

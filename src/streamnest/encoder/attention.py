@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from streamnest.encoder.dropout import Dropout
 
 # Far below any score, but finite: a frame of padding, which sees nothing, must not become NaN.
-_MASKED = -30_000.0
+FINITE_MASKED = -30_000.0
 
 
 class AttentionState(NamedTuple):
@@ -76,6 +76,9 @@ class RelativeAttention(nn.Module):
         bias: of the projections.
     """
 
+    # PyTorch gives zeros where a row has no other score; exported graphs, which would give NaN, take a finite one.
+    masked_score = float("-inf")
+
     def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         self.num_heads, self.d_head, self.dropout = num_heads, d_model // num_heads, Dropout(dropout)
@@ -115,7 +118,7 @@ class RelativeAttention(nn.Module):
         if self.training and x.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
         else:
-            bias = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+            bias = bias if mask is None else bias.masked_fill(~mask, self.masked_score)
             drop = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
         return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(key, value, waiting)
@@ -140,5 +143,5 @@ class RelativeAttention(nn.Module):
         """What PyTorch's own function computes, with a dropout that costs a quarter and remembers a quarter."""
         scores = query @ key.transpose(2, 3) + bias
         if mask is not None:
-            scores = scores.masked_fill_(~mask, _MASKED)
+            scores = scores.masked_fill_(~mask, FINITE_MASKED)
         return self.dropout(scores.softmax(-1)) @ value

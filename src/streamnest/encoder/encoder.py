@@ -239,7 +239,8 @@ class FastConformer(nn.Module):
         """
         heard, context = state.heard, self.context
         lengths = torch.full_like(heard, OPEN_END) if lengths is None else lengths
-        inside = heard[:, None] + torch.arange(features.shape[-1], device=heard.device) < lengths[:, None]
+        time = heard[:, None] + torch.arange(features.shape[-1], device=heard.device)
+        inside = (time >= 0) & (time < lengths[:, None])
         lengths = lengths + context.delay * self.stem.factor
         x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
         cached, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]

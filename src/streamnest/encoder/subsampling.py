@@ -103,7 +103,8 @@ class Subsampling(nn.Module):
             state: from `init_state` or the previous call; without one features are whole utterances, whose last
                 block is completed by padding. With one, outputs are those that no later frame changes, and the states
                 of all rows must stand at the same phase, as they do after the same number of frames modulo `factor`.
-            position: `(B,)` feature frames before these; needed with a state.
+            position: `(B,)` feature frames before these; needed with a state. Negative at the start of a stream whose
+                first features are only there to fill up a call of fixed size: they are not heard.
 
         Returns:
             `(B, T', d_model)`, lengths `(B,)` in encoder frames, and the next state.
@@ -115,13 +116,13 @@ class Subsampling(nn.Module):
         position = torch.zeros_like(lengths) if position is None else position
         x = features.transpose(1, 2).unsqueeze(-1)
         lengths, position = self._halve(lengths), self._outputs(position)
-        x, *states = self._front(x, lengths - position, past)
+        x, *states = self._front(x, lengths, position, past)
         for index, pointwise in enumerate(self.pointwise):
             if index:
                 x, kept = self._strided(self.depthwise[index], x, past[index + 1])
                 states.append(kept)
             lengths, position = self._halve(lengths), self._outputs(position)
-            x = F.relu(_zero_past(pointwise(x), lengths - position), inplace=True)
+            x = F.relu(_zero_outside(pointwise(x), lengths, position), inplace=True)
         return self.out(x.flatten(2)), lengths, tuple(states)
 
     def _in_parts(self, features: Tensor, lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -134,19 +135,21 @@ class Subsampling(nn.Module):
         row = features[0].numel() // 4 * self.first.out_channels
         return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // max(1, row))
 
-    def _front(self, x: Tensor, lengths: Tensor, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    def _front(self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """The first stage and the convolution of the second, with their states.
 
         Between them lies the largest activation of the network, which is cheap to compute: nine taps. Training does
         that again in the backward pass instead of keeping it.
         """
         if past[0] is None and self.training and torch.is_grad_enabled():
-            front = checkpoint(self._compute_front, x, lengths, past, use_reentrant=False, preserve_rng_state=False)
-            return tuple(front)
-        return self._compute_front(x, lengths, past)
+            inputs = (x, lengths, position, past)
+            return tuple(checkpoint(self._compute_front, *inputs, use_reentrant=False, preserve_rng_state=False))
+        return self._compute_front(x, lengths, position, past)
 
-    def _compute_front(self, x: Tensor, lengths: Tensor, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        x, first = self._first(x, lengths, past[0])
+    def _compute_front(
+        self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        x, first = self._first(x, lengths, position, past[0])
         if not self.depthwise:
             return x, first
         x, second = self._strided(self.depthwise[0], x, past[1])
@@ -165,12 +168,12 @@ class Subsampling(nn.Module):
             y = F.conv2d(padded.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 0, 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
-    def _first(self, x: Tensor, lengths: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _first(self, x: Tensor, lengths: Tensor, position: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)
         patches = padded.squeeze(-1).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
-        patches = _zero_past(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), lengths)
+        patches = _zero_outside(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), lengths, position)
         weight = torch.cat([self.first.weight.flatten(1).t(), self.first.bias[None]])  # type: ignore[index]
         # `patches @ weight`, not `linear`: its gradient is (10 x N) @ (N x C), nine times faster than the transpose.
         return F.relu(patches @ weight, inplace=True), kept
@@ -194,7 +197,7 @@ class Subsampling(nn.Module):
         return (heard + self.padding.past - 1) // 2
 
 
-def _zero_past(x: Tensor, lengths: Tensor) -> Tensor:
-    """Zeroes frames past the length: `(B, T, F, C)`."""
-    time = torch.arange(x.shape[1], device=x.device)
-    return x * (time < lengths[:, None])[:, :, None, None]
+def _zero_outside(x: Tensor, lengths: Tensor, position: Tensor) -> Tensor:
+    """Zeroes frames before a stream and past its length, of `(B, T, F, C)` that begins at a position."""
+    time = position[:, None] + torch.arange(x.shape[1], device=x.device)
+    return x * ((time >= 0) & (time < lengths[:, None]))[:, :, None, None]

@@ -52,7 +52,8 @@ def step(
     features, frontend = model.frontend.step(audio, state.frontend, end)
     lengths = torch.full_like(frontend.frames, OPEN_END) if end is None else model.frontend.num_frames(end)
     index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
-    normalised, norm = model.input_norm.step(features, (index < lengths[:, None])[:, None], state.norm)
+    inside = (index >= 0) & (index < lengths[:, None])
+    normalised, norm = model.input_norm.step(features, inside[:, None], state.norm)
     encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
     return encoded, StreamState(frontend, norm, encoder)
 
@@ -97,8 +98,14 @@ class StreamingSession:
         self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
+        self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
         self._streams: dict[int, _Stream] = {}
         self._next = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.frontend.window.device
 
     def open(self) -> int:
         """Begins a stream; returns its number."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -25,6 +25,32 @@ from streamnest.randomness import hash_id
 from streamnest.streaming.session import StreamingSession
 
 TOLERANCE = 1e-5
+
+
+class Session(Protocol):
+    """What streams audio: `StreamingSession`, or `OnnxSession` of an exported model."""
+
+    sample_rate: int
+    chunk_samples: int
+    frame_ms: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def open(self) -> int:
+        """Begins a stream."""
+
+    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Hears more of some streams."""
+
+    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
+        """Ends streams."""
+
+    def windowed(self, number: int) -> bool:
+        """Whether a stream outgrew the cap of an unlimited left context."""
+
+
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
@@ -119,12 +145,12 @@ def find_audio(paths: list[str]) -> list[Path]:
 
 
 def simulate_streaming_inference(
-    model: Pretraining, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
+    model: Pretraining | Session, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
 ) -> tuple[Tensor, StreamResult]:
     """Streams an utterance in pieces.
 
     Args:
-        model: that can stream.
+        model: that can stream, or a session of one.
         audio: `(N,)` at the model's rate.
         chunk_size: seconds in a piece; it need not be a whole number of anything.
         realtime: let each piece arrive when it would have, and measure what a listener waits.
@@ -134,8 +160,8 @@ def simulate_streaming_inference(
     """
     if chunk_size <= 0:
         raise UserError(f"chunk_size={chunk_size}: give seconds above 0")
-    rate = model.frontend.sample_rate
-    session, device = StreamingSession(model), next(model.parameters()).device
+    session: Session = StreamingSession(model) if isinstance(model, Pretraining) else model
+    rate, device = session.sample_rate, session.device
     number, frames = session.open(), list[Tensor]()
     busy, waits = list[tuple[float, int, float]](), list[float]()
     begin, heard, arrived = time.perf_counter(), 0, 0.0
@@ -151,17 +177,29 @@ def simulate_streaming_inference(
             out = torch.cat([out, session.flush([number])[number]])
         ended = time.perf_counter()
         done = sum(map(len, frames))
-        waits += [1000 * (ended - begin) - (done + at) * model.encoder.frame_ms for at in range(len(out))]
+        waits += [1000 * (ended - begin) - (done + at) * session.frame_ms for at in range(len(out))]
         frames.append(out)
         busy.append((ended - started, len(out), arrived))
-    return torch.cat(frames), _result(model, audio, busy, waits if realtime else [], windowed)
+    return torch.cat(frames), _result(session, audio, busy, waits if realtime else [], windowed)
 
 
 def compare_streaming_vs_offline(
-    model: Pretraining, audio: Tensor, chunk_size: float = 0.32, tolerance: float = TOLERANCE
+    model: Pretraining,
+    audio: Tensor,
+    chunk_size: float = 0.32,
+    tolerance: float = TOLERANCE,
+    session: Session | None = None,
 ) -> Comparison:
-    """Streams an utterance and holds each frame against the offline forward of the whole."""
-    streamed, _ = simulate_streaming_inference(model, audio, chunk_size)
+    """Streams an utterance and holds each frame against the offline forward of the whole.
+
+    Args:
+        model: computes the offline frames, and the streamed ones unless a session is given.
+        audio: `(N,)` at the model's rate.
+        chunk_size: seconds in a piece.
+        tolerance: largest difference allowed.
+        session: streams in place of the model, for example an exported one.
+    """
+    streamed, _ = simulate_streaming_inference(session or model, audio, chunk_size)
     with torch.no_grad():
         encoded, count = model(audio[None].to(streamed.device), torch.tensor([len(audio)], device=streamed.device))
     offline = encoded[0, : int(count)]
@@ -223,12 +261,12 @@ def _pieces(audio: Tensor, size: int) -> Iterator[tuple[Tensor, bool]]:
 
 
 def _result(
-    model: Pretraining, audio: Tensor, busy: list[tuple[float, int, float]], waits: list[float], windowed: bool
+    session: Session, audio: Tensor, busy: list[tuple[float, int, float]], waits: list[float], windowed: bool
 ) -> StreamResult:
     emitting = [1000 * spent for spent, count, _ in busy if count] or [0.0]
     p50, p95, p99 = np.percentile(emitting, [50, 95, 99]).tolist()
     first = next((index for index, (_, count, _) in enumerate(busy) if count), len(busy) - 1)
-    seconds = len(audio) / model.frontend.sample_rate
+    seconds = len(audio) / session.sample_rate
     return StreamResult(
         seconds=seconds,
         num_frames=sum(count for _, count, _ in busy),
@@ -238,9 +276,9 @@ def _result(
         compute_p99_ms=p99,
         first_frame_ms=1000 * sum(spent for spent, _, _ in busy[: first + 1]),
         real_time_factor=sum(spent for spent, _, _ in busy) / max(seconds, 1e-9),
-        peak_memory_gb=peak_memory_gb(next(model.parameters()).device),
+        peak_memory_gb=peak_memory_gb(session.device),
         # A frame stands for the samples of its block, which arrive over one stride.
-        listener_mean_ms=float(np.mean(waits)) - model.encoder.frame_ms / 2 if waits else None,
+        listener_mean_ms=float(np.mean(waits)) - session.frame_ms / 2 if waits else None,
         listener_worst_ms=max(waits) if waits else None,
         windowed=windowed,
     )

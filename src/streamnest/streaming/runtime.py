@@ -1,0 +1,184 @@
+"""Streams through an exported graph: onnxruntime and numpy do what PyTorch does in `StreamingSession`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamnest.errors import UserError
+
+FORMAT = 1
+METADATA = "streamnest"
+
+
+@dataclass
+class _Stream:
+    state: dict[str, np.ndarray]
+    pending: np.ndarray
+    heard: int = 0
+    emitted: int = 0
+    end: int | None = None
+    out: list[np.ndarray] = field(default_factory=list)
+
+
+class OnnxSession:
+    """Live streams through a file of `scripts/export.py`, driven like `StreamingSession`.
+
+    Streams at different places share a step, as many as the batch of the file allows; a fixed batch is filled up with
+    silence.
+
+    Args:
+        path: of the file.
+        threads: of the processor.
+
+    Raises:
+        UserError: for files that are no export of streamnest, for streams that are not open, and where onnxruntime is
+            missing.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        self._runtime, self.metadata = _open(path, threads)
+        m = self.metadata
+        self.sample_rate, self.frame_ms = int(m["sample_rate"]), float(m["frame_ms"])
+        self.chunk_samples, self.first_samples = int(m["chunk_samples"]), int(m["first_samples"])
+        self._outputs = ["encoded", *(entry["output"] for entry in m["state"])]
+        self._streams: dict[int, _Stream] = {}
+        self._next = 0
+
+    def open(self) -> int:
+        """Begins a stream; returns its number."""
+        number, self._next = self._next, self._next + 1
+        self._streams[number] = self._fresh()
+        return number
+
+    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Hears more of some streams; see `StreamingSession.push`."""
+        for number, piece in pieces.items():
+            stream = self._stream(number)
+            if piece.ndim != 1 or not torch.isfinite(piece).all():
+                raise UserError(
+                    f"stream {number} was given {tuple(piece.shape)} samples: need (n,), all of them finite"
+                )
+            stream.pending = np.concatenate([stream.pending, piece.cpu().numpy().astype(np.float32)])
+            stream.heard += len(piece)
+        self._run([self._streams[number] for number in pieces])
+        return {number: self._take(self._streams[number]) for number in pieces}
+
+    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
+        """Ends streams; returns their last frames `(k, d)`."""
+        streams = {number: self._stream(number) for number in numbers}
+        for stream in streams.values():
+            stream.end = stream.heard
+        self._run(list(streams.values()))
+        for number in streams:
+            del self._streams[number]
+        return {number: self._take(stream) for number, stream in streams.items()}
+
+    def windowed(self, number: int) -> bool:
+        """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
+        emitted = self._stream(number).emitted
+        return bool(self.metadata["left_unlimited"]) and emitted > int(self.metadata["left_frames"])
+
+    def num_frames(self, samples: int) -> int:
+        """Encoder frames of a stream of so many samples."""
+        frames = samples // int(self.metadata["hop_samples"])
+        for _ in range(int(self.metadata["stem_stages"]) if frames else 0):
+            frames = (frames + 1) // 2 if self.metadata["stem"] == "aligned" else frames // 2 + 1
+        return frames
+
+    def _fresh(self) -> _Stream:
+        state = {}
+        for entry in self.metadata["state"]:
+            value = np.asarray(entry["initial"], dtype=entry["dtype"])
+            state[entry["name"]] = np.broadcast_to(value, (1, *entry["shape"][1:])).copy()
+        return _Stream(state, np.zeros(int(self.metadata["initial_zeros"]), np.float32))
+
+    def _stream(self, number: int) -> _Stream:
+        if number not in self._streams:
+            raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
+        return self._streams[number]
+
+    def _total(self, samples: int) -> int:
+        frames = self.num_frames(samples)
+        return frames + int(self.metadata["warmup_frames"]) if frames else 0
+
+    def _is_ready(self, stream: _Stream) -> bool:
+        if stream.end is None:
+            return len(stream.pending) >= int(self.metadata["window_samples"])
+        return stream.emitted < self._total(stream.end)
+
+    def _run(self, streams: list[_Stream]) -> None:
+        """Steps all streams that have a window, as many together as the graph takes, until none has."""
+        while ready := [stream for stream in streams if self._is_ready(stream)]:
+            size = self.metadata["batch"] or len(ready)
+            for first in range(0, len(ready), size):
+                self._step(ready[first : first + size])
+
+    def _step(self, group: list[_Stream]) -> None:
+        m = self.metadata
+        rows = group + [self._fresh() for _ in range((m["batch"] or len(group)) - len(group))]
+        audio = np.zeros((len(rows), int(m["window_samples"])), np.float32)
+        for row, stream in enumerate(rows):
+            piece = stream.pending[: audio.shape[1]]
+            audio[row, : len(piece)] = piece
+        ends = np.array([m["open_end"] if s.end is None else s.end for s in rows], np.int64)
+        names = [entry["name"] for entry in m["state"]]
+        state = {name: _together([stream.state[name] for stream in rows]) for name in names}
+        encoded, *after = self._runtime.run(self._outputs, {"audio": audio, "end": ends, **state})
+        for row, stream in enumerate(group):
+            stream.state = {name: x[row : row + 1] for name, x in zip(names, after, strict=True)}
+            stream.pending = stream.pending[self.chunk_samples :]
+            self._emit(stream, encoded[row])
+
+    def _emit(self, stream: _Stream, encoded: np.ndarray) -> None:
+        first = max(0, int(self.metadata["warmup_frames"]) - stream.emitted)
+        last = len(encoded) if stream.end is None else self._total(stream.end) - stream.emitted
+        stream.out.append(encoded[first:last])
+        stream.emitted += len(encoded)
+
+    def _take(self, stream: _Stream) -> Tensor:
+        frames, stream.out = stream.out, []
+        return torch.from_numpy(np.concatenate(frames or [np.zeros((0, int(self.metadata["d_model"])), np.float32)]))
+
+
+def require(name: str) -> Any:
+    """Imports one of the packages of the `export` extra.
+
+    Raises:
+        UserError: where it is missing.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name} cannot be imported ({error}): pip install 'streamnest[export]'") from None
+
+
+def _open(path: str | Path, threads: int) -> tuple[Any, dict[str, Any]]:
+    runtime = require("onnxruntime")
+    if not Path(path).is_file():
+        raise UserError(f"no exported model at {path}")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no other base class
+        raise UserError(f"{path} is no ONNX model that onnxruntime can run: {str(error)[:200]}") from None
+    stored = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    metadata = json.loads(stored) if stored else {}
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is no export of this version of streamnest: make it with scripts/export.py")
+    return session, metadata
+
+
+def _together(rows: list[np.ndarray]) -> np.ndarray:
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
