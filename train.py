@@ -38,6 +38,8 @@ def train(cfg: DictConfig) -> float:
     started = time.monotonic()
     # Lightning's own use of a deprecated torch class, of no concern to who trains.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Of full sharding: outputs of blocks may be views, which nothing here writes into.
+    warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module.*returned a view.*")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
     if cfg.threads:

@@ -92,8 +92,9 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
         ("data.num_workers=2",),
         ("trainer.accumulate_grad_batches=2", "encoder=dynamic"),
         ("trainer=ddp_cpu", "data.num_workers=1"),
+        ("trainer=fsdp_cpu", "encoder.recompute_blocks=true"),
     ],
-    ids=["workers", "accumulation", "ddp"],
+    ids=["workers", "accumulation", "ddp", "fsdp"],
 )
 def test_a_run_killed_several_times_ends_with_the_same_weights(tmp_path: Path, words: tuple[str, ...]) -> None:
     finish(tmp_path / "whole", *words)
@@ -158,3 +159,14 @@ def test_the_newest_checkpoint_that_can_be_read_is_found(tmp_path: Path, caplog:
     found = newest_checkpoint(tmp_path)
     assert found is not None and found.name == "2.ckpt"
     assert "3.ckpt" in caplog.text
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_twice_the_batch_learns(tmp_path: Path) -> None:
+    """The limit on the size must bind, and dropout differ by nothing: there is none."""
+    same = ("size.dropout=0", "data.batch_duration=1000", "trainer.max_steps=4", "augment=noise", "statistics.hours=1")
+    finish(tmp_path / "two", *same, "trainer=ddp_cpu", "data.max_batch_size=4")
+    finish(tmp_path / "one", *same, "data.max_batch_size=8")
+    two, one = (weights(tmp_path / name)["state_dict"] for name in ("two", "one"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

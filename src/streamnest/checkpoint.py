@@ -16,7 +16,7 @@ from streamnest.pretraining import Pretraining
 
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
-_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts"}
+_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from streamnest import health
 from streamnest.data.batch import Batch
@@ -74,6 +75,20 @@ class Pretraining(L.LightningModule):
         self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
         self._val: dict[str, Tensor] = {}
 
+    def configure_model(self) -> None:
+        """Shards the blocks, then what is around them, where the strategy has a mesh (`trainer=fsdp`).
+
+        Raises:
+            UserError: with a trained mask embedding, which lies outside what is sharded.
+        """
+        if self.device_mesh is None or isinstance(self.encoder, FSDPModule):
+            return
+        if any(parameter.requires_grad for parameter in self.masking.parameters()):
+            raise UserError("trainer=fsdp keeps mask embeddings fixed: set masking.freeze=true")
+        mesh = self.device_mesh["data_parallel"]
+        for module in (*self.encoder.blocks, self.encoder, self.objective):
+            fully_shard(module, mesh=mesh)
+
     @property
     def latency(self) -> LatencyReport:
         """The latency contract of the encoder behind its front end."""
@@ -121,8 +136,9 @@ class Pretraining(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss per masked frame over all ranks; a batch without masked frames gives 0."""
         result, _, _ = self.predict_masked(batch, batch.step)
-        sums = self._over_ranks(torch.stack([result.loss_sum.detach(), result.correct, result.count.float()]))
-        self.seconds_heard += batch.seconds * self.trainer.world_size
+        seconds = torch.full_like(result.loss_sum, batch.seconds)
+        sums = self._over_ranks(torch.stack([result.loss_sum.detach(), result.correct, result.count.float(), seconds]))
+        self.seconds_heard += sums[3]
         if sums[2] > 0:
             mean_loss, accuracy = sums[:2] / sums[2]
             shown = {"loss": mean_loss, "accuracy": accuracy, "masked_frames": sums[2]}

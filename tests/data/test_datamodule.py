@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning as L
@@ -190,3 +191,13 @@ def test_wrong_channels_are_refused(manifests):
     for channel in ("left", -1):
         with pytest.raises(UserError, match="channel"):
             module(manifests, channel=channel)
+
+
+def test_too_large_a_share_of_unreadable_audio_ends_the_run_with_its_causes(manifests):
+    data = module(manifests, max_skipped_share=0.2)
+    (good, *_) = list(data.val_dataloader())
+    for _ in range(500 // len(good.ids)):
+        data.on_before_batch_transfer(good, 0)
+    data.on_before_batch_transfer(replace(good, skipped={"missing": 100}), 0)
+    with pytest.raises(UserError, match=r"200 of .*100 missing, 100 unreadable.*max_skipped_share=0.2"):
+        data.on_before_batch_transfer(replace(good, skipped={"unreadable": 100}), 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from streamnest.encoder import subsampling
+from streamnest.encoder import EncoderConfig, FastConformer, subsampling
 from streamnest.encoder.attention import RelativeAttention, relative_positions
 from streamnest.encoder.block import FeedForward
 from streamnest.encoder.dropout import Dropout
@@ -74,3 +74,17 @@ def test_attention_while_training_equals_attention_in_use() -> None:
     torch.testing.assert_close(trained[0], used[0])
     torch.testing.assert_close(trained[1, :3], used[1, :3])
     assert trained.isfinite().all()
+
+
+def test_blocks_computed_again_have_the_same_gradients_dropout_included() -> None:
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        encoder = FastConformer(
+            EncoderConfig(d_model=16, num_layers=2, num_heads=2, stem_channels=4, recompute_blocks=again, dropout=0.3)
+        ).double()
+        x = noise(2, 80, 40).requires_grad_()
+        torch.manual_seed(1)
+        out, _ = encoder.train()(x, torch.tensor([40, 23]))
+        found.append((out, *torch.autograd.grad(out.square().sum(), [x, *encoder.parameters()])))
+    torch.testing.assert_close(found[0], found[1])

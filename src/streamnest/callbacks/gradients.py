@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning import Callback
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from streamnest.data.batch import Batch
@@ -104,6 +105,7 @@ class GradientGuard(Callback):
 
 
 def _norm(module: L.LightningModule) -> torch.Tensor:
-    """Norm of all gradients, 0-dim; of this rank's shard where parameters are sharded."""
+    """Norm of all gradients, 0-dim."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=module.device)
+    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=module.device)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

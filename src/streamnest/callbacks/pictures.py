@@ -40,7 +40,8 @@ class Pictures(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Looks for a nearer utterance, during the first validation."""
-        if self._chosen or not trainer.is_global_zero:
+        # One rank alone cannot run a model that is sharded over all of them.
+        if self._chosen or not trainer.is_global_zero or pl_module.device_mesh is not None:
             return
         samples = self.seconds * _model(pl_module).frontend.sample_rate
         row = int((batch.lengths - samples).abs().argmin())

@@ -32,6 +32,7 @@ class DataConfig:
     pin_memory: bool | None = None
     check_files: bool = True
     max_bad_share: float = 0.1
+    max_skipped_share: float = 0.1
 
 
 @dataclass

@@ -23,6 +23,8 @@ from streamnest.errors import UserError
 
 # Of noise: a cut is decoded whole, so long recordings are read as windows.
 _NOISE_WINDOW = 30.0
+# Utterances, before their share of unreadable ones means anything.
+_ENOUGH = 200
 # For a run that is bounded by time and not by steps.
 _ENDLESS = 2**31 - 1
 
@@ -54,6 +56,7 @@ class SpeechDataModule(L.LightningDataModule):
         pin_memory: None for where there is a GPU.
         check_files: look for every file at start.
         max_bad_share: share of manifest lines that may be unusable.
+        max_skipped_share: share of utterances that may turn out unreadable while training; more ends the run.
 
     Raises:
         UserError: see `load_cuts`; also for missing noise.
@@ -81,6 +84,7 @@ class SpeechDataModule(L.LightningDataModule):
         pin_memory: bool | None = None,
         check_files: bool = True,
         max_bad_share: float = 0.1,
+        max_skipped_share: float = 0.1,
     ) -> None:
         super().__init__()
         self.manifests = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest}
@@ -93,7 +97,9 @@ class SpeechDataModule(L.LightningDataModule):
         self.num_workers, self.cache_mb = num_workers, cache_mb
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.report: dict[str, LoadReport] = {}
+        self.max_skipped_share = max_skipped_share
         self.skipped: Counter[str] = Counter()
+        self._due = 0
         self._cuts: dict[str, list[Cut]] = {}
         self._warned: set[str] = set()
 
@@ -141,8 +147,20 @@ class SpeechDataModule(L.LightningDataModule):
         return (dataset[index] for index in self._sampler(dataset, num_batches=None, seed=0))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Counts what was skipped, by cause, each time it was due."""
+        """Counts what was skipped, by cause, each time it was due.
+
+        Raises:
+            UserError: when it is more than the share allowed.
+        """
         self.skipped.update(batch.skipped)
+        self._due += len(batch.ids) + sum(batch.skipped.values())
+        skipped = sum(self.skipped.values())
+        if self._due >= _ENOUGH and skipped > self.max_skipped_share * self._due:
+            causes = ", ".join(f"{count} {cause}" for cause, count in self.skipped.most_common())
+            raise UserError(
+                f"{skipped} of {self._due} utterances could not be read ({causes}): more than "
+                f"data.max_skipped_share={self.max_skipped_share:g}; the log names the files"
+            )
         return batch
 
     def _dataset(self, part: str, augment: NoiseAndSpeakerMixing | None = None, cache_mb: float = 0.0) -> SpeechDataset:

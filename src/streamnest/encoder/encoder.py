@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from streamnest.context import Context, ContextChoice, ContextChoices
 from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
@@ -53,6 +54,8 @@ class EncoderConfig:
         dropout_input: after the stem.
         dropout_attention: of attention weights.
         normalize: how features are normalised before they come here; part of the latency contract.
+        recompute_blocks: while training, keep the input of each block only and compute the rest again in the backward
+            pass: a third more arithmetic for a fraction of the memory.
         allow_future_leak: train although a stage hears more future than the context says.
     """
 
@@ -79,6 +82,7 @@ class EncoderConfig:
     dropout_input: float = 0.1
     dropout_attention: float = 0.1
     normalize: str = "global"
+    recompute_blocks: bool = False
     allow_future_leak: bool = False
 
 
@@ -125,6 +129,7 @@ class FastConformer(nn.Module):
         self.normalize, self.allow_future_leak = c.normalize, c.allow_future_leak
         self.default_context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
         self.context, self.choices = self.default_context, ContextChoices(c.contexts, self.frame_ms, c.style)
+        self.recompute_blocks = c.recompute_blocks
         self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
         self.stem = Subsampling(c.num_mels, c.subsampling_factor, c.stem_channels, c.d_model, c.stem)
         self.dropout = Dropout(c.dropout_input)
@@ -275,6 +280,9 @@ class FastConformer(nn.Module):
         after = []
         for index, block in enumerate(self.blocks):
             view = views[min(index, len(views) - 1)]
+            if self.recompute_blocks and self.training and torch.is_grad_enabled():
+                x = checkpoint(_output_alone, block, x, positions, view, use_reentrant=False)
+                continue
             x, state = block(x, positions, view.mask, view.valid, states[index] if states else None)
             after.append(state)
         return x, after
@@ -289,6 +297,11 @@ def _block(c: EncoderConfig) -> ConformerBlock:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
     return ConformerBlock(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+
+
+def _output_alone(block: ConformerBlock, x: Tensor, positions: Tensor, view: _View) -> Tensor:
+    out: Tensor = block(x, positions, view.mask, view.valid)[0]
+    return out
 
 
 def _trim(state: BlockState, cached: int) -> BlockState:
