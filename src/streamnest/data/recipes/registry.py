@@ -12,6 +12,7 @@ from streamnest.data.recipes import (
     libriheavy,
     librilight,
     manifest,
+    mls,
     voxpopuli,
 )
 from streamnest.data.recipes.options import Recipe
@@ -22,6 +23,7 @@ RECIPES: dict[str, Recipe] = {
         lhotse_recipes,
         librilight,
         libriheavy,
+        mls,
         voxpopuli,
         commonvoice,
         gigaspeech,

@@ -27,18 +27,24 @@ _SMOOTHING = round(0.3 / FRAME)
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds a segment has at least and at most. Cuts exist for any length of audio if `longest >= 2 * shortest`.
+    """Seconds a segment has at least and at most; twice the one must fit into the other, or some audio has no cut.
 
     Raises:
-        UserError: where they do not.
+        UserError: it does not.
     """
 
     shortest: float = 2.0
     longest: float = 30.0
 
     def __post_init__(self) -> None:
-        if not FRAME <= self.shortest <= self.longest / 2:
-            raise UserError(f"min_seconds={self.shortest}, max_seconds={self.longest}: need 0.02 <= min <= max / 2")
+        shortest, longest = self.frames
+        if not 0 < 2 * shortest <= longest:
+            raise UserError(f"min_seconds={self.shortest}, max_seconds={self.longest}: need 0 < min <= max / 2")
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Both in whole frames, never beyond the limits."""
+        return math.ceil(self.shortest / FRAME - 1e-6), math.floor(self.longest / FRAME + 1e-6)
 
 
 def levels(audio: NDArray[np.float32], sampling_rate: int) -> Levels:
@@ -69,7 +75,7 @@ def find_speech(db: Levels) -> NDArray[np.bool_]:
 
 def find_segments(db: Levels, limits: Limits) -> list[tuple[float, float]]:
     """Start and end of each segment in seconds, from left to right; nothing where there is less than the shortest."""
-    shortest, longest = math.ceil(limits.shortest / FRAME - 1e-6), math.floor(limits.longest / FRAME + 1e-6)
+    shortest, longest = limits.frames
     speech = find_speech(db)
     segments = []
     for start, end in _stretches(db, shortest, longest):

@@ -26,7 +26,7 @@ from streamnest.errors import UserError
 # Lhotse reads a file that differs by less from what its manifest declares.
 _TOLERANCE = 0.025
 _CHUNK = 16
-_BLOCK_SECONDS = 60
+_BLOCK_FRAMES = 3000
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     parts = []
     # Blocks of whole frames: the levels of a file do not depend on how it is read.
-    for block in file.blocks(_BLOCK_SECONDS * 50 * frame_size(rate), dtype="float32", always_2d=True):
+    size = _BLOCK_FRAMES * frame_size(rate)
+    # Not its method `blocks`, which hides that a file ends before it should.
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
         mono = block.mean(1)
         energy, count = energy + float(np.square(mono, dtype=np.float64).sum()), count + len(mono)
         low, high = min(low, float(mono.min())), max(high, float(mono.max()))
@@ -115,8 +117,10 @@ class Journal:
 
     def __init__(self, path: Path, limits: Limits | None) -> None:
         self.path, self.limits = path, limits
+        self._torn = False
         self._known: dict[str, tuple[list[Any] | None, Facts]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else ():
+            self._torn = not line.endswith("\n")
             self._recall(line)
 
     def look_up(self, path: str) -> Facts | None:
@@ -126,7 +130,7 @@ class Journal:
 
     def add(self, found: Iterable[Facts]) -> None:
         """Remembers facts, on disk before it returns. Missing files are not remembered: they may come."""
-        lines = []
+        lines, self._torn = ["\n"] if self._torn else [], False
         for facts in found:
             if facts.cause != "missing":
                 key = self._key(facts.path)
