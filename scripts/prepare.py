@@ -95,6 +95,9 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues with the files that are not checked yet", file=sys.stderr)
+        return 130
     for table in report.tables():
         console.print(table)
     print(f"written to {args.out}")

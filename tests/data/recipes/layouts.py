@@ -120,20 +120,20 @@ def gigaspeech(root: Path) -> None:
     audios = []
     for number, subset in enumerate(("{XL}", "{DEV}", "{TEST}")):
         name = f"POD000000000{number}"
-        audio(root / f"audio/podcast/P0000/{name}.opus", 8)
+        audio(root / f"audio/podcast/P0000/{name}.opus", 4)
         segments = [
             {
                 "sid": f"{name}_S{i}",
                 "speaker": "N/A",
-                "begin_time": 4.0 * i,
-                "end_time": 4.0 * i + 3,
+                "begin_time": 2.0 * i,
+                "end_time": 2.0 * i + 1.5,
                 "subsets": [subset],
             }
             for i in range(2)
         ]
         segments[0]["text_tn"], segments[1]["text_tn"] = "SOME WORDS <PERIOD>", "<MUSIC>"
         known = {"aid": name, "path": f"audio/podcast/P0000/{name}.opus", "subsets": [subset], "sample_rate": RATE}
-        audios.append(known | {"duration": 8.0, "channels": 1, "language": "EN", "segments": segments})
+        audios.append(known | {"duration": 4.0, "channels": 1, "language": "EN", "segments": segments})
     text(root / "GigaSpeech.json", json.dumps({"dataset": "GigaSpeech", "audios": audios}))
 
 

@@ -102,6 +102,14 @@ def test_readers_of_libri_light_become_segments_that_cover_most_of_it(tmp_path):
         assert len({cut.id for cut in loaded}) == len(loaded)
 
 
+def test_every_corpus_of_speech_has_a_config_that_reads_what_is_written(composed):
+    general = {"folder", "manifest", "kaldi", "lhotse", "musan", "rirs"}
+    for corpus in set(RECIPES) - general:
+        data = composed(f"data={corpus}", "paths.data_dir=/d", "name=t", "preset=t", "paths.output_dir=o").data
+        assert data.train_manifest == f"/d/{corpus}/cuts_train.jsonl.gz"
+        assert data.val_manifest == f"/d/{corpus}/cuts_dev.jsonl.gz"
+
+
 def test_a_subset_of_libri_light_is_read_alone_and_a_missing_one_is_refused(tmp_path):
     layouts.librilight(tmp_path / "in")
     report = run("librilight", tmp_path / "in", tmp_path / "out", subset="small")

@@ -20,7 +20,7 @@ from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Part, Report
 from streamnest.data.recipes.segmentation import Limits
-from streamnest.data.recipes.splitting import assign_parts
+from streamnest.data.recipes.splitting import assign_parts, check_share
 from streamnest.data.recipes.validation import Facts, Journal, check_files
 from streamnest.errors import UserError
 
@@ -61,6 +61,8 @@ def prepare(
     """
     if corpus not in RECIPES:
         raise UserError(f"corpus {corpus!r} is not known; choose one of {', '.join(RECIPES)}")
+    # Not when hours of decoding are over.
+    check_share(dev_share)
     if options.part and not re.fullmatch(r"\w[\w-]*", options.part):
         raise UserError(f"part {options.part!r}: letters, digits, _ and - make the name of a manifest")
     if not options.source.exists():

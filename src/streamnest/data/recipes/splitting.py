@@ -24,8 +24,7 @@ def assign_parts(pieces: Sequence[Piece], dev_share: float) -> list[Piece]:
     Raises:
         UserError: for a share that is none.
     """
-    if not 0 <= dev_share < 1:
-        raise UserError(f"dev_share={dev_share}: need 0 <= share < 1")
+    check_share(dev_share)
     hashes = {name: hash_id(name) % 2**32 / 2**32 for piece in pieces if piece.part is None for name in [_group(piece)]}
     ordered = sorted(hashes, key=lambda name: (hashes[name], name))
     count = sum(value < dev_share for value in hashes.values())
@@ -35,6 +34,12 @@ def assign_parts(pieces: Sequence[Piece], dev_share: float) -> list[Piece]:
     return [
         piece if piece.part else replace(piece, part="dev" if _group(piece) in dev else "train") for piece in pieces
     ]
+
+
+def check_share(dev_share: float) -> None:
+    """Raises UserError for a share that is none."""
+    if not 0 <= dev_share < 1:
+        raise UserError(f"dev_share={dev_share}: need 0 <= share < 1")
 
 
 def _group(piece: Piece) -> str:
