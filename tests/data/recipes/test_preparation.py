@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from layouts import audio, speech
 from streamnest.data.audio import load_mono
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recipes import preparation, validation
+from streamnest.data.recipes import command, preparation, validation
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.piece import Piece
 from streamnest.data.recipes.preparation import prepare
@@ -31,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def script(*words):
-    command = [sys.executable, "scripts/prepare.py", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    line = [sys.executable, "scripts/prepare.py", *map(str, words)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -76,8 +75,7 @@ def test_the_command_prepares_a_folder_that_a_data_module_trains_on(tmp_path, fo
 def test_mistakes_are_told_in_a_line_with_status_2(tmp_path, folder, capsys, monkeypatch, words, told):
     given = [*words, "--source", folder, "--out", tmp_path / "out", "--jobs", 1]
     monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, given)])
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-    assert importlib.import_module("prepare").main() == 2
+    assert command.main() == 2
     assert told in capsys.readouterr().err
 
 

@@ -77,7 +77,7 @@ class Report:
 
     def tables(self) -> Iterable[Table]:
         """Cuts by part; what was dropped, where anything was."""
-        usable = Table(title=f"{self.corpus}: {self.files} files, {self.known} known already", title_justify="left")
+        usable = Table(title="usable", title_justify="left")
         usable.add_column("part")
         for name in ("cuts", "hours", "speakers"):
             usable.add_column(name, justify="right")
