@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from layouts import audio, speech
+from rich.console import Console
 
 from streamnest.data.audio import load_mono
 from streamnest.data.datamodule import SpeechDataModule
@@ -187,6 +189,26 @@ def test_a_corpus_with_nothing_usable_is_refused_with_the_causes(tmp_path):
     (tmp_path / "in/a.wav").write_bytes(b"x")
     with pytest.raises(UserError, match="nothing usable: 1 unreadable"):
         prepare("folder", Options(tmp_path / "in"), tmp_path / "out")
+
+
+def test_names_that_are_not_utf8_are_dropped_and_the_report_can_still_be_written(tmp_path, folder):
+    os.rename(audio(folder / "a.wav"), os.fsencode(folder) + b"/caf\xe9.wav")
+    audio(folder / "café [red].wav")
+    report = prepare("folder", Options(folder), tmp_path / "out")
+    assert report.causes == {"name is not UTF-8": 1} and report.files == 10
+    assert all(Console(file=io.StringIO()).print(table) is None for table in report.tables())
+
+
+def die(paths, limits):
+    os._exit(1)
+
+
+def test_a_worker_that_dies_is_told_with_the_files_it_had(tmp_path, monkeypatch):
+    path = str(audio(tmp_path / "a.wav"))
+    journal = Journal(tmp_path / "journal", None)
+    monkeypatch.setattr(validation, "_measure_all", die)
+    with pytest.raises(UserError, match=r"a process died while it decoded[\s\S]*a.wav"):
+        check_files([path], journal, 2)
 
 
 def test_relative_paths_let_audio_and_manifests_move_together(tmp_path, folder):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import layouts
 import pytest
@@ -125,11 +126,12 @@ def test_a_file_that_no_list_names_is_reported(tmp_path):
     assert [(item.name, item.cause) for item in report.dropped] == [(str(extra), "in no list of the corpus")]
 
 
-def test_a_listed_file_that_is_not_there_is_reported(tmp_path):
-    layouts.mls(tmp_path / "in")
-    path = next((tmp_path / "in/mls_polish/dev").rglob("*.flac"))
+@pytest.mark.parametrize(("corpus", "folder"), [("mls", "mls_polish/dev"), ("librispeech", "dev-clean")])
+def test_a_listed_file_that_is_not_there_is_reported(tmp_path, corpus, folder):
+    LAYOUTS[corpus][1](tmp_path / "in")
+    path = next((tmp_path / "in" / folder).rglob("*.flac"))
     path.unlink()
-    report = run("mls", tmp_path / "in", tmp_path / "out")
+    report = run(corpus, tmp_path / "in", tmp_path / "out")
     assert [(item.name, item.cause) for item in report.dropped] == [(str(path), "missing")]
 
 
@@ -138,6 +140,20 @@ def test_lists_that_lhotse_trips_over_end_with_a_hint(tmp_path):
     (tmp_path / "in/music/here/music-here-0000.wav").unlink()
     with pytest.raises(UserError, match="prepare_musan cannot read the lists"):
         run("musan", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["unlabelled_data/en", "raw_audios/original"])
+def test_sessions_of_voxpopuli_with_utterances_in_dev_stay_out_of_train(tmp_path, form):
+    layouts.voxpopuli(tmp_path / "in")
+    dev = next((tmp_path / "in/transcribed_data/en/2009").glob("*dev.ogg"))
+    path = audio(tmp_path / "in" / form / "2009" / f"{dev.stem.removesuffix('-en_dev')}_original.ogg")
+    report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
+    held_out = [item.name for item in report.dropped if item.cause == "session of dev or test"]
+    assert held_out == ([str(path)] if form.startswith("unlabelled") else [])
+    if form.startswith("raw"):
+        shutil.rmtree(tmp_path / "in/unlabelled_data")
+        report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
+        assert [item.cause for item in report.dropped] == ["session of dev or test"]
 
 
 def test_common_voice_adds_validated_clips_of_new_speakers_alone(tmp_path):

@@ -20,8 +20,12 @@ NOT_READ = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".amr", ".sph", ".a
 
 def walk(folder: Path, suffixes: set[str]) -> Iterator[Path]:
     """Files below a folder whose names end so, in order; links to folders are followed, hidden files are not."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
     seen = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
+    for name, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(name)
         if real in seen:
             folders.clear()

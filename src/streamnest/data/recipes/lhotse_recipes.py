@@ -55,6 +55,15 @@ def read_librispeech(options: Options) -> Iterator[Piece | Dropped]:
     for name, sets in sorted(_run(prepare_librispeech, source).items()):
         part = name.replace("-", "_") if name.startswith("test") else name.split("-")[0]
         yield from _utterances(sets, part, source / name, {".flac"})
+        yield from _missing(source / name, {said.id for said in sets["supervisions"]})
+
+
+def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
+    """What the lists of a part of LibriSpeech name and Lhotse left out, as it is not there."""
+    for path in walk(folder, {".txt"}):
+        if path.name.endswith(".trans.txt"):
+            names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            yield from (Dropped(str(path.parent / f"{name}.flac"), "missing") for name in names if name not in known)
 
 
 def read_aishell(options: Options) -> Iterator[Piece | Dropped]:

@@ -44,7 +44,7 @@ def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Pi
         start=start,
         duration=None if duration is None else float(duration),
         speaker=None if speaker is None else str(speaker),
-        text=text,
+        text=None if text is None else str(text),
         language=row.get("lang") or row.get("language"),
         divisible=duration is None and not start and not text,
     )

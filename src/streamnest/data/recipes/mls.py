@@ -32,7 +32,7 @@ def read_mls(options: Options) -> Iterator[Piece | Dropped]:
 
 def _read(path: Path, folder: Path, part: str) -> Iterator[Piece | Dropped]:
     suffix = ".opus" if folder.name.endswith("_opus") else ".flac"
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             name, _, text = line.rstrip("\n").partition("\t")
             if name.count("_") != 2:

@@ -70,7 +70,10 @@ def prepare(
     options = replace(options, source=Path(os.path.abspath(options.source)))
     report = Report(corpus)
     pieces = list(_distinct(RECIPES[corpus].read(options), report))
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
     usable = [piece for piece in pieces if _good(piece, facts[str(piece.path)], report)]
     _write(assign_parts(usable, dev_share), facts, out, relative, report)
@@ -89,9 +92,18 @@ def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piec
             report.dropped.append(item)
         elif (item.part, item.id) in seen:
             report.dropped.append(Dropped(str(item.path), "id occurs twice", item.id))
+        elif not _is_utf8(str(item.path)):
+            report.dropped.append(Dropped(str(item.path), "name is not UTF-8", "rename it"))
         else:
             seen.add((item.part, item.id))
             yield item
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: Report) -> dict[str, Facts]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from streamnest.data.recipes.files import replacing
 from streamnest.data.recipes.piece import Dropped
@@ -69,11 +70,11 @@ class Report:
     def write(self, folder: Path) -> None:
         """`report.json`, and `dropped.jsonl` with one line for everything dropped."""
         with replacing(folder / "report.json") as file:
-            file.write(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+            file.write(json.dumps(self.as_dict(), indent=2) + "\n")
         with replacing(folder / "dropped.jsonl") as file:
             for item in self.dropped:
                 line = {"name": item.name, "cause": item.cause, "detail": item.detail}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line) + "\n")
 
     def tables(self) -> Iterable[Table]:
         """Cuts by part; what was dropped, where anything was."""
@@ -90,7 +91,7 @@ class Report:
             lost.add_column("count", justify="right")
             lost.add_column("first of them", overflow="fold")
             for cause, count in self.causes.most_common():
-                lost.add_row(cause, str(count), "\n".join(_words(item) for item in self._examples(cause)))
+                lost.add_row(cause, str(count), Text("\n".join(_words(item) for item in self._examples(cause))))
             yield lost
 
     def _examples(self, cause: str) -> list[Dropped]:
@@ -98,4 +99,6 @@ class Report:
 
 
 def _words(item: Dropped) -> str:
-    return f"{item.name} ({item.detail})" if item.detail else item.name
+    words = f"{item.name} ({item.detail})" if item.detail else item.name
+    # Names that are not UTF-8 cannot be printed as they are.
+    return words.encode(errors="replace").decode()

@@ -26,6 +26,8 @@ from streamnest.errors import UserError
 # Lhotse reads a file that differs by less from what its manifest declares.
 _TOLERANCE = 0.025
 _CHUNK = 16
+# Of what is found in a file; journals of other versions do not count.
+_VERSION = 1
 _BLOCK_FRAMES = 3000
 
 
@@ -145,7 +147,7 @@ class Journal:
         except OSError:
             return None
         limits = [self.limits.shortest, self.limits.longest] if self.limits else []
-        return [status.st_size, status.st_mtime_ns, *limits]
+        return [_VERSION, status.st_size, status.st_mtime_ns, *limits]
 
     def _recall(self, line: str) -> None:
         try:
@@ -193,16 +195,26 @@ def _measured(chunks: Iterator[list[str]], limits: Limits | None, jobs: int) -> 
         return
     # A fresh interpreter each: forking a process that has torch's threads can hang.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_measure_all, chunk, limits): chunk for chunk in islice(chunks, 4 * jobs)}
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                chunk = waiting.pop(future)
-                try:
-                    found = future.result()
-                except BrokenProcessPool:
-                    raise UserError(
-                        f"a process died while it decoded one of {len(chunk)} files from {chunk[0]} to {chunk[-1]}, "
-                        "or memory ran out; move the damaged file away or lower --jobs, then run the command again"
-                    ) from None
-                yield found
-                waiting.update({pool.submit(_measure_all, more, limits): more for more in islice(chunks, 1)})
+        try:
+            yield from _through(pool, chunks, limits, 4 * jobs)
+        finally:
+            # What is not begun need not be waited for when the run is stopped.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _through(
+    pool: ProcessPoolExecutor, chunks: Iterator[list[str]], limits: Limits | None, ahead: int
+) -> Iterator[list[Facts]]:
+    waiting = {pool.submit(_measure_all, chunk, limits): chunk for chunk in islice(chunks, ahead)}
+    while waiting:
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            chunk = waiting.pop(future)
+            try:
+                found = future.result()
+            except BrokenProcessPool:
+                raise UserError(
+                    f"a process died while it decoded one of the files from {chunk[0]} to {chunk[-1]}, or memory ran "
+                    "out; move the damaged file away or lower --jobs, then run the command again"
+                ) from None
+            yield found
+            waiting.update({pool.submit(_measure_all, more, limits): more for more in islice(chunks, 1)})

@@ -8,6 +8,7 @@ which it downloads a list of utterances, and reads neither of the others.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,18 +23,35 @@ LAYOUT = """  SOURCE/unlabelled_data/LANGUAGE/YEAR/*.ogg
 
 
 def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
-    """Transcribed utterances keep their parts; everything else is `train`, or is dealt out where nothing is `dev`."""
+    """Transcribed utterances keep their parts; all else is `train`, or is dealt out where nothing is transcribed.
+
+    Sessions of which utterances are in dev or test are left out: the same speech must not be in train.
+    """
     transcribed = _languages(options, "transcribed_data")
     sessions = _languages(options, "unlabelled_data") or _languages(options, "raw_audios")
     if not transcribed and not sessions:
         language = f" of language {options.language}" if options.language else ""
         raise UserError(f"{options.source} holds no audio{language}: VoxPopuli is expected as\n{LAYOUT}")
+    held_out = set()
     for folder in transcribed:
         for part in ("train", "dev", "test"):
-            yield from _transcribed(need(folder / f"asr_{part}.tsv", "VoxPopuli", LAYOUT), part)
+            for item in _transcribed(need(folder / f"asr_{part}.tsv", "VoxPopuli", LAYOUT), part):
+                if isinstance(item, Piece) and part != "train":
+                    held_out.add(_session(item.id))
+                yield item
     for folder in sessions:
+        spoken = None if folder.name == "original" else folder.name
         for path in walk(folder, {".ogg"}):
-            yield Piece(path.stem, path, "train" if transcribed else None, language=folder.name, divisible=True)
+            if _session(path.stem) in held_out:
+                yield Dropped(str(path), "session of dev or test")
+            else:
+                yield Piece(path.stem, path, "train" if transcribed else None, language=spoken, divisible=True)
+
+
+def _session(name: str) -> str:
+    """The part of a name that all cuts of a session have in common, as in `20131007-0900-PLENARY-10`."""
+    found = re.match(r"\d{8}-\d{4}-[A-Z]+(-\d+)?(?![\d:])", name)
+    return found.group() if found else name
 
 
 def _languages(options: Options, form: str) -> list[Path]:
@@ -42,7 +60,7 @@ def _languages(options: Options, form: str) -> list[Path]:
 
 
 def _transcribed(path: Path, part: str) -> Iterator[Piece | Dropped]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
             name = row.get("id")
             if not name:
