@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import layouts
 import pytest
@@ -76,6 +78,22 @@ def test_a_damaged_file_costs_its_own_cuts_and_is_named_with_the_cause(tmp_path,
 
 def layouts_suffixes():
     return {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
+
+def test_the_page_on_data_explains_every_corpus_and_every_cause():
+    root = Path(__file__).resolve().parents[3]
+    page = (root / "docs/DATA.md").read_text()
+    source = "".join(path.read_text() for path in (root / "src/streamnest/data/recipes").glob("*.py"))
+    causes = set(re.findall(r'Dropped\([^"\n]*(?:f"[^"]*"[^"\n]*)?, "([a-z][^"]+)"', source))
+    assert len(causes) >= 11
+    for words in [
+        *causes,
+        *(f"`{corpus}`" for corpus in RECIPES),
+        "not as long as declared",
+        "unreadable",
+        "not finite",
+    ]:
+        assert words in page, words
 
 
 @pytest.mark.parametrize("corpus", sorted(set(RECIPES) - {"folder", "manifest", "lhotse"}))
