@@ -19,13 +19,15 @@ from rich.console import Console
 from streamnest.data.audio import load_mono
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recipes import command, preparation, validation
+from streamnest.data.recipes import command, cuts, validation
+from streamnest.data.recipes.journal import Journal
+from streamnest.data.recipes.measuring import measure
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.piece import Piece
 from streamnest.data.recipes.preparation import prepare
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.data.recipes.splitting import assign_parts
-from streamnest.data.recipes.validation import Journal, check_files, measure
+from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,7 +163,7 @@ def test_a_run_that_fails_leaves_the_manifests_of_the_last_one(tmp_path, folder,
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "_cut", stop)
+    monkeypatch.setattr(cuts, "_cut", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare("folder", Options(folder), out)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")} == before
@@ -214,8 +216,8 @@ def test_a_worker_that_dies_is_told_with_the_files_it_had(tmp_path, monkeypatch)
 def test_relative_paths_let_audio_and_manifests_move_together(tmp_path, folder):
     prepare("folder", Options(folder), tmp_path / "in/manifests", relative=True)
     shutil.move(tmp_path / "in", tmp_path / "moved")
-    cuts = load_cuts(tmp_path / "moved/manifests/cuts_train.jsonl.gz")[0]
-    assert len(load_mono(cuts[0]))
+    loaded = load_cuts(tmp_path / "moved/manifests/cuts_train.jsonl.gz")[0]
+    assert len(load_mono(loaded[0]))
 
 
 def test_absolute_paths_are_the_default_whatever_the_working_folder(tmp_path, folder, monkeypatch):

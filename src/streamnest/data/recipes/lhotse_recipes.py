@@ -1,7 +1,7 @@
 """Corpora whose lists Lhotse's own recipes read: LibriSpeech, AISHELL-1, MUSAN, RIRS_NOISES.
 
 Those recipes read the header of every file as they go and stop at the first that is damaged. Here they read the lists
-alone; the audio is opened once, by `validation`, which outlives damage.
+alone; the audio is opened once, by `measuring`, which outlives damage.
 """
 
 from __future__ import annotations

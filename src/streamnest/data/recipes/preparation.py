@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from lhotse import AudioSource, Recording, SupervisionSegment
-from lhotse.cut import Cut
-
+from streamnest.data.recipes.cuts import make_cuts
 from streamnest.data.recipes.files import replacing
+from streamnest.data.recipes.journal import Journal
+from streamnest.data.recipes.measuring import Facts
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Part, Report
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.data.recipes.splitting import assign_parts, check_share
-from streamnest.data.recipes.validation import Facts, Journal, check_files
+from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
 # Lists round times; an utterance that ends a little after its file is cut there.
@@ -149,46 +149,3 @@ def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bo
                     files[part] = stack.enter_context(replacing(out / f"cuts_{part}.jsonl.gz"))
                 files[part].write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
                 report.parts.setdefault(part, Part()).add(cut.duration, piece.speaker)
-
-
-def make_cuts(piece: Piece, facts: Facts, path: str) -> Iterator[Cut]:
-    """The cuts of a piece: one, or one a segment.
-
-    Args:
-        piece: inside its file.
-        facts: about the file.
-        path: of the file as the manifest shall have it.
-    """
-    sources = [AudioSource("file", list(range(facts.channels)), path)]
-    name = piece.id if piece.duration is None else _stem(piece)
-    whole = Recording(name, sources, facts.sampling_rate, facts.num_samples, facts.duration).to_cut()
-    if piece.divisible and facts.segments is not None:
-        for start, end in facts.segments:
-            # Named by its place: other limits must not give other audio the same name.
-            yield _cut(whole, piece, f"{piece.id}-{round(start * 1000):08d}-{round(end * 1000):08d}", start, end)
-    else:
-        end = facts.duration if piece.duration is None else min(piece.start + piece.duration, facts.duration)
-        yield _cut(whole, piece, piece.id, piece.start, end)
-
-
-def _stem(piece: Piece) -> str:
-    return f"{piece.path.parent.name}/{piece.path.stem}"
-
-
-def _cut(whole: Cut, piece: Piece, name: str, start: float, end: float) -> Cut:
-    cut = whole if (start, end) == (0.0, whole.duration) else whole.truncate(offset=start, duration=end - start)
-    cut.id = name
-    if piece.speaker or piece.text or piece.language:
-        cut.supervisions = [
-            SupervisionSegment(
-                id=name,
-                recording_id=whole.recording.id,
-                start=0.0,
-                duration=cut.duration,
-                channel=cut.channel,
-                text=piece.text,
-                language=piece.language,
-                speaker=piece.speaker,
-            )
-        ]
-    return cut
