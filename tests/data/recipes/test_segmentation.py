@@ -52,6 +52,15 @@ def test_cuts_fall_into_pauses():
     assert len(cut_at) == 2 and all(8 <= cut_at[i] - 8.5 * i <= 8.5 for i in range(2))
 
 
+def test_cuts_in_real_speech_with_noise_fall_where_nobody_speaks():
+    clean = speech(300)
+    noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
+    segments = find_segments(levels(clean + 10 ** (-45 / 20) * noise, 16000), Limits(2, 30))
+    assert len(segments) >= 10
+    around = [levels(clean[round((end - 0.05) * 16000) :][:1600], 16000).max() for _, end in segments[:-1]]
+    assert np.median(around) < -45 and max(around) < -30
+
+
 def test_long_silence_is_left_out():
     db = np.concatenate([np.full(500, -20.0), np.full(5000, -80.0), np.full(500, -20.0)]).astype(np.float32)
     assert sum(end - start for start, end in find_segments(db, Limits(2, 15))) < 22

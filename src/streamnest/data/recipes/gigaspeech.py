@@ -24,7 +24,7 @@ _NO_SPEECH = {"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"}
 def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
     """The segments of one subset as `train` (the largest unless `subset` says so), `dev` and `test`.
 
-    The list is read whole: that of all 10,000 hours takes tens of gigabytes of memory.
+    The list is read whole, which takes several times its size of memory.
     """
     subset = options.subset or "XL"
     if subset not in SUBSETS:

@@ -13,7 +13,8 @@ from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
 LAYOUT = """  SOURCE/wav.scp, and where there are: segments, utt2spk, text
-  (or a folder of such folders, each named after its part: train, dev ...)"""
+  (or a folder of such folders, each named after its part: train, dev ...)
+  paths in wav.scp are relative to --audio, else to the working folder, as in Kaldi"""
 
 
 def read_kaldi(options: Options) -> Iterator[Piece | Dropped]:
