@@ -169,6 +169,15 @@ def test_a_run_that_fails_leaves_the_manifests_of_the_last_one(tmp_path, folder,
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")} == before
 
 
+def test_a_run_without_a_dev_part_takes_away_that_of_an_earlier_one(tmp_path, folder):
+    out = tmp_path / "out"
+    prepare("folder", Options(folder), out)
+    mine = (out / "cuts_mine.jsonl.gz").write_bytes(b"")
+    assert (out / "cuts_dev.jsonl.gz").exists() and mine == 0
+    prepare("folder", Options(folder), out, dev_share=0)
+    assert sorted(path.name for path in out.glob("cuts*")) == ["cuts_mine.jsonl.gz", "cuts_train.jsonl.gz"]
+
+
 def test_several_processes_find_what_one_finds(tmp_path, folder):
     paths = sorted(str(path) for path in folder.rglob("*.*"))
     alone = check_files(paths, Journal(tmp_path / "one", Limits(0.5, 2)), 1)

@@ -67,7 +67,8 @@ def prepare(
         raise UserError(f"part {options.part!r}: letters, digits, _ and - make the name of a manifest")
     if not options.source.exists():
         raise UserError(f"{options.source}: no such folder or file; --source is where the corpus was unpacked")
-    options = replace(options, source=Path(os.path.abspath(options.source)))
+    audio = None if options.audio is None else Path(os.path.abspath(options.audio))
+    options = replace(options, source=Path(os.path.abspath(options.source)), audio=audio)
     report = Report(corpus)
     pieces = list(_distinct(RECIPES[corpus].read(options), report))
     try:
@@ -77,6 +78,8 @@ def prepare(
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
     usable = [piece for piece in pieces if _good(piece, facts[str(piece.path)], report)]
     _write(assign_parts(usable, dev_share), facts, out, relative, report)
+    if not options.part:
+        _remove_stale(out, report)
     report.write(out)
     if not report.parts:
         causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
@@ -133,6 +136,16 @@ def _good(piece: Piece, facts: Facts, report: Report) -> bool:
     detail = f"{piece.id}: {piece.start:.2f} to {end:.2f} s of {facts.duration:.2f} s"
     report.dropped.append(Dropped(str(piece.path), "outside its file", detail))
     return False
+
+
+def _remove_stale(out: Path, report: Report) -> None:
+    """Removes manifests of an earlier run whose parts are gone: with another share, its dev would now be in train."""
+    try:
+        parts = json.loads((out / "report.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for part in set(parts) - set(report.parts):
+        (out / f"cuts_{part}.jsonl.gz").unlink(missing_ok=True)
 
 
 def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bool, report: Report) -> None:

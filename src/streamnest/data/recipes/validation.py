@@ -7,7 +7,7 @@ decodes only what is new or has changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
@@ -54,28 +54,36 @@ def _measured(chunks: Iterator[list[str]], limits: Limits | None, jobs: int) -> 
     if jobs <= 1:
         yield from (_measure_all(chunk, limits) for chunk in chunks)
         return
+    waiting: dict[Future[list[Facts]], list[str]] = {}
     # A fresh interpreter each: forking a process that has torch's threads can hang.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
-            yield from _through(pool, chunks, limits, 4 * jobs)
+            yield from _through(pool, chunks, limits, waiting, 4 * jobs)
+        except BrokenProcessPool:
+            paths = sorted(path for chunk in waiting.values() for path in chunk)
+            raise UserError(
+                f"a process died while it decoded one of {len(paths)} files from {paths[0]} to {paths[-1]}, or memory "
+                "ran out; move the damaged file away or lower --jobs, then run the command again"
+            ) from None
         finally:
             # What is not begun need not be waited for when the run is stopped.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _through(
-    pool: ProcessPoolExecutor, chunks: Iterator[list[str]], limits: Limits | None, ahead: int
+    pool: ProcessPoolExecutor,
+    chunks: Iterator[list[str]],
+    limits: Limits | None,
+    waiting: dict[Future[list[Facts]], list[str]],
+    ahead: int,
 ) -> Iterator[list[Facts]]:
-    waiting = {pool.submit(_measure_all, chunk, limits): chunk for chunk in islice(chunks, ahead)}
+    """Facts as they come; `waiting` holds what is out, `ahead` chunks at most."""
+    for chunk in islice(chunks, ahead):
+        waiting[pool.submit(_measure_all, chunk, limits)] = chunk
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            chunk = waiting.pop(future)
-            try:
-                found = future.result()
-            except BrokenProcessPool:
-                raise UserError(
-                    f"a process died while it decoded one of the files from {chunk[0]} to {chunk[-1]}, or memory ran "
-                    "out; move the damaged file away or lower --jobs, then run the command again"
-                ) from None
+            found = future.result()
+            del waiting[future]
             yield found
-            waiting.update({pool.submit(_measure_all, more, limits): more for more in islice(chunks, 1)})
+            for chunk in islice(chunks, 1):
+                waiting[pool.submit(_measure_all, chunk, limits)] = chunk
