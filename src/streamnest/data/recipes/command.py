@@ -1,0 +1,100 @@
+"""The command line of `scripts/prepare.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.preparation import prepare
+from streamnest.data.recipes.registry import RECIPES
+from streamnest.data.recipes.report import Report
+from streamnest.data.recipes.segmentation import Limits
+from streamnest.errors import UserError
+
+
+def parse(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", choices=RECIPES, metavar="CORPUS", help=", ".join(RECIPES))
+    parser.add_argument("--source", type=Path, help="where the corpus was unpacked; a list for manifest and lhotse")
+    parser.add_argument("--out", type=Path, help="folder for the manifests")
+    parser.add_argument("--layout", action="store_true", help="show the files this corpus needs, and stop")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that decode (%(default)s)")
+    parser.add_argument("--relative", action="store_true", help="paths relative to --out, for moving both together")
+    splits = parser.add_argument_group("parts and segments")
+    splits.add_argument(
+        "--dev_share", type=float, default=0.02, help="of speakers, where there is no dev (%(default)s)"
+    )
+    splits.add_argument("--min_seconds", type=float, default=2.0, help="of a segment (%(default)s)")
+    splits.add_argument(
+        "--max_seconds", type=float, default=30.0, help="longer recordings become segments; 0: none (%(default)s)"
+    )
+    chosen = parser.add_argument_group("choices of some corpora")
+    chosen.add_argument("--language", help=f"only this one ({_users('language')})")
+    chosen.add_argument("--subset", help=f"only this one, or this one as well ({_users('subset')})")
+    chosen.add_argument("--audio", type=Path, help=f"where the audio is, if elsewhere ({_users('audio')})")
+    chosen.add_argument("--part", help=f"all goes here: train, noise ... ({_users('part')})")
+    chosen.add_argument("--speaker_level", type=int, default=0, help="of folder: which level below is the speaker")
+    args = parser.parse_args(words)
+    if not args.layout and not (args.source and args.out):
+        parser.error("--source and --out are needed")
+    return args
+
+
+def _users(option: str) -> str:
+    return ", ".join(name for name, recipe in RECIPES.items() if option in recipe.uses)
+
+
+def run(args: argparse.Namespace, console: Console) -> Report:
+    """Prepares with a bar of progress."""
+    options = Options(args.source, args.part, args.audio, args.language, args.subset, args.speaker_level)
+    _refuse_unused(args)
+    limits = Limits(args.min_seconds, args.max_seconds) if args.max_seconds else None
+    columns = (TextColumn("checking files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=None)
+        return prepare(
+            args.corpus,
+            options,
+            args.out,
+            dev_share=args.dev_share,
+            limits=limits,
+            jobs=args.jobs,
+            relative=args.relative,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    for name in ("part", "audio", "language", "subset", "speaker_level"):
+        if getattr(args, name) and name not in RECIPES[args.corpus].uses:
+            raise UserError(f"--{name} means nothing to {args.corpus}")
+
+
+def main(description: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    args = parse(description)
+    if args.layout:
+        print(RECIPES[args.corpus].layout)
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        report = run(args, Console(stderr=True))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues with the files that are not checked yet", file=sys.stderr)
+        return 130
+    print(f"{report.corpus}: {report.files} files, {report.known} of them checked by an earlier run")
+    for table in report.tables():
+        console.print(table)
+    print(f"written to {args.out}")
+    return 0

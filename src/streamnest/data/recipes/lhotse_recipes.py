@@ -1,0 +1,125 @@
+"""Corpora whose lists Lhotse's own recipes read: LibriSpeech, AISHELL-1, MUSAN, RIRS_NOISES.
+
+Those recipes read the header of every file as they go and stop at the first that is damaged. Here they read the lists
+alone; the audio is opened once, by `measuring`, which outlives damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from lhotse import AudioSource, Recording
+from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_musan, prepare_rir_noise
+from lhotse.recipes.rir_noise import PARTS
+
+from streamnest.data.recipes.files import need, walk
+from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.piece import Dropped, Piece
+from streamnest.errors import UserError
+
+LIBRISPEECH = """  SOURCE/train-clean-100/19/198/19-198-0000.flac
+  SOURCE/train-clean-100/19/198/19-198.trans.txt
+  (train-*, dev-*, test-*; whichever are there)"""
+AISHELL = """  SOURCE/data_aishell/transcript/aishell_transcript_v0.8.txt
+  SOURCE/data_aishell/wav/{train,dev,test}/S0002/BAC009S0002W0122.wav   (its archives unpacked)"""
+MUSAN = """  SOURCE/music/*/*.wav with ANNOTATIONS
+  SOURCE/noise/*/*.wav
+  SOURCE/speech/*/*.wav"""
+RIRS = """  SOURCE/pointsource_noises/*.wav
+  SOURCE/real_rirs_isotropic_noises/*.wav
+  SOURCE/simulated_rirs/{small,medium,large}room/Room001/*.wav"""
+
+
+@contextmanager
+def lists_only() -> Iterator[None]:
+    """Lets Lhotse's recipes run without opening audio: every recording is one second long until it is measured."""
+
+    def from_file(path: Any, recording_id: Any = None, **ignored: Any) -> Recording:
+        path = Path(path)
+        name = recording_id(path) if callable(recording_id) else recording_id or path.stem
+        return Recording(name, [AudioSource("file", [0], str(path))], 16000, 16000, 1.0)
+
+    with patch.object(Recording, "from_file", staticmethod(from_file)):
+        yield
+
+
+def read_librispeech(options: Options) -> Iterator[Piece | Dropped]:
+    """LibriSpeech and mini LibriSpeech; both dev sets are `dev`, the test sets stay apart."""
+    source = options.source
+    if not [path for kind in ("train", "dev", "test") for path in source.glob(f"{kind}-*/")]:
+        raise UserError(f"{source} holds no folder train-*, dev-* or test-*: LibriSpeech is expected as\n{LIBRISPEECH}")
+    for name, sets in sorted(_run(prepare_librispeech, source).items()):
+        part = name.replace("-", "_") if name.startswith("test") else name.split("-")[0]
+        yield from _utterances(sets, part, source / name, {".flac"})
+        yield from _missing(source / name, {said.id for said in sets["supervisions"]})
+
+
+def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
+    """What the lists of a part of LibriSpeech name and Lhotse left out, as it is not there."""
+    for path in walk(folder, {".txt"}):
+        if path.name.endswith(".trans.txt"):
+            names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            yield from (Dropped(str(path.parent / f"{name}.flac"), "missing") for name in names if name not in known)
+
+
+def read_aishell(options: Options) -> Iterator[Piece | Dropped]:
+    """AISHELL-1."""
+    for name in ("transcript/aishell_transcript_v0.8.txt", "wav"):
+        need(options.source / "data_aishell" / name, "AISHELL-1", AISHELL)
+    for name, sets in _run(prepare_aishell, options.source).items():
+        yield from _utterances(sets, name, options.source / "data_aishell/wav" / name, {".wav"})
+
+
+def read_musan(options: Options) -> Iterator[Piece]:
+    """MUSAN: the parts `music`, `noise` and `speech`."""
+    parts = [name for name in ("music", "noise", "speech") if (options.source / name).is_dir()]
+    if not parts:
+        raise UserError(f"{options.source} holds no music, noise or speech: MUSAN is expected as\n{MUSAN}")
+    yield from _recordings(_run(prepare_musan, options.source, parts=parts))
+
+
+def read_rirs(options: Options) -> Iterator[Piece]:
+    """RIRS_NOISES (SLR28): the parts `point_noise`, `iso_noise`, `real_rir` and `sim_rir`."""
+    parts = [name for name, folder in PARTS.items() if (options.source / folder).is_dir()]
+    if not parts:
+        raise UserError(f"{options.source} holds none of its folders: RIRS_NOISES is expected as\n{RIRS}")
+    yield from _recordings(_run(prepare_rir_noise, options.source, parts=parts))
+
+
+def _run(recipe: Callable[..., Any], source: Path, **choices: Any) -> dict[str, Any]:
+    try:
+        with lists_only():
+            return recipe(source, **choices)
+    # Recipes raise whatever they like at a list that is damaged, or that names files which are not there.
+    except Exception as error:
+        raise UserError(
+            f"{source}: Lhotse's {recipe.__name__} cannot read the lists ({type(error).__name__}: {error}); "
+            "was the corpus unpacked whole?"
+        ) from error
+
+
+def _utterances(sets: dict[str, Any], part: str, folder: Path, suffixes: set[str]) -> Iterator[Piece | Dropped]:
+    """One piece a supervision; then the files of the folder that no list names."""
+    paths = {recording.id: Path(recording.sources[0].source) for recording in sets["recordings"]}
+    for said in sets["supervisions"]:
+        yield Piece(said.id, paths[said.recording_id], part, 0.0, None, said.speaker, said.text, said.language)
+    listed = set(paths.values())
+    yield from (Dropped(str(path), "in no list of the corpus") for path in walk(folder, suffixes) if path not in listed)
+
+
+def _recordings(found: dict[str, Any]) -> Iterator[Piece]:
+    for part, sets in found.items():
+        yield from (Piece(each.id, Path(each.sources[0].source), part) for each in sets["recordings"])
+
+
+RECIPES = {
+    "librispeech": Recipe(read_librispeech, LIBRISPEECH),
+    "mini_librispeech": Recipe(read_librispeech, LIBRISPEECH.replace("train-clean-100", "train-clean-5")),
+    "aishell": Recipe(read_aishell, AISHELL),
+    "musan": Recipe(read_musan, MUSAN),
+    "rirs": Recipe(read_rirs, RIRS),
+}

@@ -1,0 +1,45 @@
+"""Libri-Light: long recordings of one reader each, without transcripts.
+
+Lhotse's recipe makes a supervision of each stretch that the corpus marks as voiced; pretraining wants segments of
+useful length instead, and `segmentation` finds them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from streamnest.data.recipes.files import walk
+from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.piece import Piece
+from streamnest.errors import UserError
+
+SUBSETS = ("small", "medium", "large", "duplicate")
+LAYOUT = """  SOURCE/{small,medium,large}/SPEAKER/BOOK/CHAPTER.flac
+  SOURCE/{small,medium,large}/SPEAKER/BOOK/CHAPTER.json"""
+
+
+def read_librilight(options: Options) -> Iterator[Piece]:
+    """All subsets that are there, or one; the speaker comes from the JSON beside a file, else from its folder."""
+    folders = [options.source / name for name in ([options.subset] if options.subset else SUBSETS)]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        wanted = options.subset or "small, medium or large"
+        raise UserError(f"{options.source} holds no {wanted}: Libri-Light is expected as\n{LAYOUT}")
+    for folder in folders:
+        for path in walk(folder, {".flac"}):
+            name = path.relative_to(options.source).with_suffix("").as_posix()
+            yield Piece(name, path, speaker=_speaker(path, folder), language="English", divisible=True)
+
+
+def _speaker(path: Path, folder: Path) -> str | None:
+    try:
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["speaker"])
+    # The folder says the same; a lost or damaged JSON costs nothing.
+    except (OSError, ValueError, KeyError, TypeError):
+        parts = path.relative_to(folder).parts
+        return parts[0] if len(parts) > 1 else None
+
+
+RECIPES = {"librilight": Recipe(read_librilight, LAYOUT, ("subset",))}

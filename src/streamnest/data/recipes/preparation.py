@@ -1,0 +1,164 @@
+"""A corpus to cut manifests: read its lists, check its files, write what is usable and why the rest is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from streamnest.data.recipes.cuts import make_cuts
+from streamnest.data.recipes.files import replacing
+from streamnest.data.recipes.journal import Journal
+from streamnest.data.recipes.measuring import Facts
+from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.piece import Dropped, Piece
+from streamnest.data.recipes.registry import RECIPES
+from streamnest.data.recipes.report import Part, Report
+from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.splitting import assign_parts, check_share
+from streamnest.data.recipes.validation import check_files
+from streamnest.errors import UserError
+
+# Lists round times; an utterance that ends a little after its file is cut there.
+_OVERHANG = 0.2
+
+Progress = Callable[[int, int], None]
+
+
+def prepare(
+    corpus: str,
+    options: Options,
+    out: Path,
+    *,
+    dev_share: float = 0.02,
+    limits: Limits | None = Limits(),  # noqa: B008 (frozen)
+    jobs: int = 1,
+    relative: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Writes `cuts_PART.jsonl.gz` for each part, `report.json` and `dropped.jsonl` into `out`.
+
+    `out/journal.jsonl` remembers checked files: a run that was stopped continues where it was when it is started
+    again. Manifests appear only when they are complete.
+
+    Args:
+        corpus: a key of `RECIPES`.
+        options: where the corpus is, and choices of its recipe.
+        out: folder; made where it is missing.
+        dev_share: see `assign_parts`; of what the corpus itself gives no part.
+        limits: seconds of the segments that long recordings without text become; None leaves them whole.
+        jobs: processes that decode.
+        relative: paths in the manifests relative to `out`, for moving both together; else absolute.
+        progress: is told how many files are done, of how many.
+
+    Raises:
+        UserError: the layout is not the corpus's, or nothing in it is usable.
+    """
+    if corpus not in RECIPES:
+        raise UserError(f"corpus {corpus!r} is not known; choose one of {', '.join(RECIPES)}")
+    # Not when hours of decoding are over.
+    check_share(dev_share)
+    if options.part and not re.fullmatch(r"\w[\w-]*", options.part):
+        raise UserError(f"part {options.part!r}: letters, digits, _ and - make the name of a manifest")
+    if not options.source.exists():
+        raise UserError(f"{options.source}: no such folder or file; --source is where the corpus was unpacked")
+    audio = None if options.audio is None else Path(os.path.abspath(options.audio))
+    options = replace(options, source=Path(os.path.abspath(options.source)), audio=audio)
+    report = Report(corpus)
+    pieces = list(_distinct(RECIPES[corpus].read(options), report))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
+    facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
+    usable = [piece for piece in pieces if _good(piece, facts[str(piece.path)], report)]
+    _write(assign_parts(usable, dev_share), facts, out, relative, report)
+    if not options.part:
+        _remove_stale(out, report)
+    report.write(out)
+    if not report.parts:
+        causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
+        raise UserError(f"{options.source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
+    return report
+
+
+def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piece]:
+    """Pieces whose ids are new; all else goes to the report."""
+    seen = set()
+    for item in items:
+        if isinstance(item, Dropped):
+            report.dropped.append(item)
+        elif (item.part, item.id) in seen:
+            report.dropped.append(Dropped(str(item.path), "id occurs twice", item.id))
+        elif not _is_utf8(str(item.path)):
+            report.dropped.append(Dropped(str(item.path), "name is not UTF-8", "rename it"))
+        else:
+            seen.add((item.part, item.id))
+            yield item
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: Report) -> dict[str, Facts]:
+    paths = list(dict.fromkeys(str(piece.path) for piece in pieces))
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, len(paths))
+
+    facts, report.known = check_files(paths, journal, jobs, tick)
+    report.files = len(paths)
+    report.dropped += [
+        Dropped(path, facts[path].cause or "", facts[path].detail) for path in paths if facts[path].cause
+    ]
+    return facts
+
+
+def _good(piece: Piece, facts: Facts, report: Report) -> bool:
+    """Whether the file is good and the piece lies inside it; a piece that does not is reported."""
+    if facts.cause:
+        return False
+    end = facts.duration if piece.duration is None else piece.start + piece.duration
+    if 0 <= piece.start < min(end, facts.duration) and end <= facts.duration + _OVERHANG:
+        return True
+    detail = f"{piece.id}: {piece.start:.2f} to {end:.2f} s of {facts.duration:.2f} s"
+    report.dropped.append(Dropped(str(piece.path), "outside its file", detail))
+    return False
+
+
+def _remove_stale(out: Path, report: Report) -> None:
+    """Removes manifests of an earlier run whose parts are gone: with another share, its dev would now be in train."""
+    try:
+        parts = json.loads((out / "report.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for part in set(parts) - set(report.parts):
+        (out / f"cuts_{part}.jsonl.gz").unlink(missing_ok=True)
+
+
+def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bool, report: Report) -> None:
+    with ExitStack() as stack:
+        files: dict[str, IO[str]] = {}
+        for piece in pieces:
+            part, known = str(piece.part), facts[str(piece.path)]
+            path = os.path.relpath(piece.path, out) if relative else os.path.abspath(piece.path)
+            cuts = list(make_cuts(piece, known, path))
+            if not cuts:
+                report.dropped.append(Dropped(str(piece.path), "no speech", f"in {known.duration:.1f} s"))
+            for cut in cuts:
+                if part not in files:
+                    files[part] = stack.enter_context(replacing(out / f"cuts_{part}.jsonl.gz"))
+                files[part].write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
+                report.parts.setdefault(part, Part()).add(cut.duration, piece.speaker)

@@ -1,0 +1,36 @@
+"""Every corpus there is a recipe for, by the name the command line gives it."""
+
+from __future__ import annotations
+
+from streamnest.data.recipes import (
+    commonvoice,
+    folder,
+    gigaspeech,
+    kaldi,
+    lhotse_manifest,
+    lhotse_recipes,
+    libriheavy,
+    librilight,
+    manifest,
+    mls,
+    voxpopuli,
+)
+from streamnest.data.recipes.options import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    name: recipe
+    for module in (
+        lhotse_recipes,
+        librilight,
+        libriheavy,
+        mls,
+        voxpopuli,
+        commonvoice,
+        gigaspeech,
+        folder,
+        manifest,
+        kaldi,
+        lhotse_manifest,
+    )
+    for name, recipe in module.RECIPES.items()
+}

@@ -1,0 +1,104 @@
+"""What became of a corpus."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from streamnest.data.recipes.files import replacing
+from streamnest.data.recipes.piece import Dropped
+
+_EXAMPLES = 3
+
+
+@dataclass
+class Part:
+    """Totals of one manifest."""
+
+    cuts: int = 0
+    seconds: float = 0.0
+    speakers: set[str] = field(default_factory=set)
+
+    def add(self, seconds: float, speaker: str | None) -> None:
+        """Counts one cut."""
+        self.cuts, self.seconds = self.cuts + 1, self.seconds + seconds
+        self.speakers |= {speaker} if speaker else set()
+
+
+@dataclass
+class Report:
+    """Usable cuts by part, and everything that was dropped.
+
+    Attributes:
+        corpus: its name.
+        parts: by name.
+        dropped: in the order they were met.
+        files: that were looked at.
+        known: of these, which the journal of an earlier run answered for.
+    """
+
+    corpus: str
+    parts: dict[str, Part] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    files: int = 0
+    known: int = 0
+
+    @property
+    def causes(self) -> Counter[str]:
+        """How many were dropped for what."""
+        return Counter(item.cause for item in self.dropped)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        parts = {
+            name: {"cuts": part.cuts, "hours": round(part.seconds / 3600, 4), "speakers": len(part.speakers)}
+            for name, part in sorted(self.parts.items())
+        }
+        dropped = {
+            cause: {"count": count, "examples": [_words(item) for item in self._examples(cause)]}
+            for cause, count in self.causes.most_common()
+        }
+        return {"corpus": self.corpus, "files": self.files, "parts": parts, "dropped": dropped}
+
+    def write(self, folder: Path) -> None:
+        """`report.json`, and `dropped.jsonl` with one line for everything dropped."""
+        with replacing(folder / "report.json") as file:
+            file.write(json.dumps(self.as_dict(), indent=2) + "\n")
+        with replacing(folder / "dropped.jsonl") as file:
+            for item in self.dropped:
+                line = {"name": item.name, "cause": item.cause, "detail": item.detail}
+                file.write(json.dumps(line) + "\n")
+
+    def tables(self) -> Iterable[Table]:
+        """Cuts by part; what was dropped, where anything was."""
+        usable = Table(title="usable", title_justify="left")
+        usable.add_column("part")
+        for name in ("cuts", "hours", "speakers"):
+            usable.add_column(name, justify="right")
+        for name, part in sorted(self.parts.items()):
+            usable.add_row(name, str(part.cuts), f"{part.seconds / 3600:.2f}", str(len(part.speakers) or "unknown"))
+        yield usable
+        if self.dropped:
+            lost = Table(title="dropped", title_justify="left")
+            lost.add_column("cause")
+            lost.add_column("count", justify="right")
+            lost.add_column("first of them", overflow="fold")
+            for cause, count in self.causes.most_common():
+                lost.add_row(cause, str(count), Text("\n".join(_words(item) for item in self._examples(cause))))
+            yield lost
+
+    def _examples(self, cause: str) -> list[Dropped]:
+        return [item for item in self.dropped if item.cause == cause][:_EXAMPLES]
+
+
+def _words(item: Dropped) -> str:
+    words = f"{item.name} ({item.detail})" if item.detail else item.name
+    # Names that are not UTF-8 cannot be printed as they are.
+    return words.encode(errors="replace").decode()

@@ -1,0 +1,113 @@
+"""Long recordings into segments at their quietest points, by energy alone.
+
+A recording is first cut into stretches between `shortest` and `longest` seconds, each cut at the quietest point that
+these limits leave; the stretches cover everything and touch each other. Each is then trimmed to the speech in it, with
+some room around it, and dropped where there is none. So segments never overlap, hold all speech, and keep the limits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamnest.errors import UserError
+
+Levels = NDArray[np.float32]
+
+FRAME = 0.02
+"""Seconds of a frame of levels."""
+_SILENCE_DB = -100.0
+_NEVER_SPEECH_DB = -60.0
+_ROOM = round(0.2 / FRAME)
+_SMOOTHING = round(0.3 / FRAME)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds a segment has at least and at most; twice the one must fit into the other, or some audio has no cut.
+
+    Raises:
+        UserError: it does not.
+    """
+
+    shortest: float = 2.0
+    longest: float = 30.0
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.frames
+        if not 0 < 2 * shortest <= longest:
+            raise UserError(f"min_seconds={self.shortest}, max_seconds={self.longest}: need 0 < min <= max / 2")
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Both in whole frames, never beyond the limits."""
+        return math.ceil(self.shortest / FRAME - 1e-6), math.floor(self.longest / FRAME + 1e-6)
+
+
+def levels(audio: NDArray[np.float32], sampling_rate: int) -> Levels:
+    """Level of each whole frame of mono audio `(N,)`, `(T,)` in dB of full scale, -100 and more."""
+    size = frame_size(sampling_rate)
+    frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float64)
+    power = np.maximum(np.square(frames).mean(1), 10 ** (_SILENCE_DB / 10))
+    return (10 * np.log10(power)).astype(np.float32)
+
+
+def frame_size(sampling_rate: int) -> int:
+    """Samples of a frame."""
+    return max(1, round(FRAME * sampling_rate))
+
+
+def find_speech(db: Levels) -> NDArray[np.bool_]:
+    """Which frames may be speech, `(T,)`, with 0.2 s of room on either side.
+
+    Speech is what lies 6 dB above the quiet tenth of the frames and at most 30 dB below the loud hundredth. Audio
+    that is equally loud throughout has no quiet part and counts as speech, unless it is below -60 dB.
+    """
+    if not len(db):
+        return np.zeros(0, bool)
+    quiet, loud = np.percentile(db, [10, 99])
+    threshold = max(_NEVER_SPEECH_DB, min(max(quiet + 6, loud - 30), loud - 3))
+    return _windows(db > threshold, _ROOM) > 0
+
+
+def find_segments(db: Levels, limits: Limits) -> list[tuple[float, float]]:
+    """Start and end of each segment in seconds, from left to right; nothing where there is less than the shortest."""
+    shortest, longest = limits.frames
+    speech = find_speech(db)
+    segments = []
+    for start, end in _stretches(db, shortest, longest):
+        voiced = np.flatnonzero(speech[start:end])
+        if len(voiced):
+            first, last = _trim(int(voiced[0]), int(voiced[-1]) + 1, end - start, shortest)
+            segments.append((round((start + first) * FRAME, 6), round((start + last) * FRAME, 6)))
+    return segments
+
+
+def _stretches(db: Levels, shortest: int, longest: int) -> list[tuple[int, int]]:
+    """Frames from 0 to the end in stretches within the limits."""
+    smooth = _windows(db, _SMOOTHING // 2) / _windows(np.ones_like(db), _SMOOTHING // 2)
+    edges = [0]
+    while len(db) - edges[-1] > longest:
+        # What remains must not be too short for a segment of its own.
+        first, last = edges[-1] + shortest, min(edges[-1] + longest, len(db) - shortest)
+        window = smooth[first : last + 1][::-1]
+        # The last of equally quiet points: fewer, longer segments.
+        edges.append(last - int(np.argmin(window)))
+    return list(zip(edges, [*edges[1:], len(db)])) if len(db) >= shortest else []
+
+
+def _trim(first: int, last: int, length: int, shortest: int) -> tuple[int, int]:
+    """Widens a span to the shortest length, evenly as far as the stretch allows."""
+    first = max(0, first - max(0, shortest - (last - first)) // 2)
+    last = min(length, max(last, first + shortest))
+    return max(0, min(first, last - shortest)), last
+
+
+def _windows(values: NDArray[np.float32] | NDArray[np.bool_], radius: int) -> NDArray[np.float64]:
+    """Sum over `radius` frames on either side of each, `(T,)`."""
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    at = np.arange(len(values))
+    return total[np.minimum(at + radius + 1, len(values))] - total[np.maximum(at - radius, 0)]
