@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -56,7 +60,7 @@ def damaged(manifest, tmp_path):
     return tmp_path / "damaged"
 
 
-def module(train, trainer=None, **changes):
+def module(train, **changes):
     options = {"batch_duration": 8.0, "num_buckets": 2, "num_batches": 14, "max_duration": 3.1, **changes}
     data = SpeechDataModule(train, augment=NoiseAndSpeakerMixing(1.0, 0.0), **options)
     data.setup("fit")
@@ -248,6 +252,37 @@ def test_shards_of_an_object_store_are_written_and_read(manifest, shards):
     cuts, _ = load_shards(url)
     stores.RemoteStore(url)._connect()[0].rm_file(f"/bucket/train/{tar_name(1)}")
     assert SpeechDataset(cuts)[BatchIndex(0, [0, 9])].skipped == {"missing": 1}
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """A web server as object stores are: it sends parts of files."""
+
+    def do_GET(self):
+        path, asked = Path(self.translate_path(self.path)), re.match(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        if asked:
+            data = data[int(asked[1]) : int(asked[2]) + 1]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_behind_a_web_server_are_read_by_every_process(shards, workers):
+    pytest.importorskip("aiohttp")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(shards))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        remote = module(f"http://127.0.0.1:{server.server_port}", num_workers=workers)
+        heard, local = list(remote.train_dataloader()), module(str(shards)).train_dataloader()
+        server.shutdown()
+    assert all(same(one, two) for one, two in zip(heard, local, strict=True))
 
 
 def test_an_unknown_kind_of_store_is_refused():

@@ -61,13 +61,13 @@ def load_plan(store: Store, location: str) -> Plan | None:
     """The plan of shards; None where there are none.
 
     Raises:
-        UserError: for a file that is no plan.
+        UserError: for a file that is no plan, or a store that does not answer.
     """
     try:
         return Plan(**json.loads(store.load(PLAN)))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise UserError(f"{location}/{PLAN}: cannot be read: {error}") from error
 
 

@@ -95,18 +95,18 @@ class ShardedCuts(Sequence[ShardedCut]):
 
     def __init__(self, store: Store, index: ShardIndex, windows: _Windows, sampling_rate: int) -> None:
         self.store, self.table, self.sampling_rate = store, index, sampling_rate
-        self._windows = windows
+        self.windows = windows
 
     @property
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each cut, `(len,)`."""
-        return self._windows.duration
+        return self.windows.duration
 
     def __len__(self) -> int:
-        return len(self._windows.entry)
+        return len(self.windows.entry)
 
     def __getitem__(self, number: Any) -> Any:
-        entry, window, start, samples, duration = (column[number] for column in self._windows)
+        entry, window, start, samples, duration = (column[number] for column in self.windows)
         speaker = self.table.speaker[entry]
         name = self.table.ids[int(entry)]
         return ShardedCut(
