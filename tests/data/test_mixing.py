@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,18 +169,31 @@ def module(sources, **changes):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_weighted_files_and_shards_resume_exactly(sources, workers, caplog):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_weighted_files_and_shards_resume_exactly_in_each_of_two_processes(sources, workers, rank):
+    whole = [batch.ids for batch in loader_of(sources, rank)]
+    # The state of a run is that of its first process.
+    first = loader_of(sources, 0, num_workers=workers)
+    stream = iter(first)
+    for _ in range(7):
+        next(stream)
+    restored = loader_of(sources, rank, num_workers=workers)
+    restored.load_state_dict(first.state_dict())
+    assert [batch.ids for batch in restored] == whole[7:]
+
+
+def test_weighted_sources_are_heard_as_told(sources, caplog):
     with caplog.at_level(logging.INFO):
         whole = [batch.ids for batch in module(sources).train_dataloader()]
     assert "source de: 50.0 % of the audio, 2 times an epoch" in caplog.text
-    loader = module(sources, num_workers=workers).train_dataloader()
-    stream = iter(loader)
-    head = [next(stream).ids for _ in range(7)]
-    restored = module(sources, num_workers=workers).train_dataloader()
-    restored.load_state_dict(loader.state_dict())
-    assert head + [batch.ids for batch in restored] == whole
     heard = Counter(name[0] for ids in whole for name in ids)
     assert heard["b"] > 0.9 * heard["a"]
+
+
+def loader_of(sources, rank, **changes):
+    data = module(sources, **changes)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+    return data.train_dataloader()
 
 
 def test_validation_hears_weighted_sources_once(sources):

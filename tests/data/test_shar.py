@@ -285,6 +285,18 @@ def test_shards_behind_a_web_server_are_read_by_every_process(shards, workers):
     assert all(same(one, two) for one, two in zip(heard, local, strict=True))
 
 
+def test_noise_may_come_from_shards(manifest, shards):
+    data = module(str(manifest), noise_manifest=str(shards))
+    assert len(data.augment.noise.draw(np.random.default_rng(0), 9000)) == 9000
+    assert data.report["noise"].num_cuts == 21
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(manifest, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: cannot be written to"):
+        write(manifest, tmp_path / "file")
+
+
 def test_an_unknown_kind_of_store_is_refused():
     with pytest.raises(UserError, match=r"nowhere://x: .*nowhere"):
         module("nowhere://x")

@@ -7,12 +7,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
 from streamnest.errors import UserError
 from streamnest.randomness import numpy_generator
 
-log = logging.getLogger(__name__)
+# Once, however many processes there are.
+_info = rank_zero_only(logging.getLogger(__name__).info)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -96,5 +98,5 @@ def make_mixture(
     shares = np.array(given) if temperature is None else np.power(hours, 1 / temperature)
     mixture = Mixture(durations, sizes, shares.tolist())
     for name, share, slots, size in zip(names, shares / shares.sum(), mixture.slots, sizes):
-        log.info("source %s: %.1f %% of the audio, %.3g times an epoch", name, 100 * share, slots / size)
+        _info("source %s: %.1f %% of the audio, %.3g times an epoch", name, 100 * share, slots / size)
     return mixture

@@ -15,6 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from streamnest.errors import UserError
+
 Ints = NDArray[np.int64]
 
 FILE = "cuts.index.npz"
@@ -134,7 +136,7 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
     """Reads a written shard back and checks that every cut has audio of its length; a shard without files is empty.
 
     Raises:
-        ValueError: for a shard that does not hold what it should.
+        UserError: for a shard that does not hold what it should: a full disk, or cuts that are not at this rate.
     """
     cuts = _read_cuts(folder / cuts_name(shard))
     tar = folder / tar_name(shard)
@@ -163,14 +165,14 @@ def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterab
     with tarfile.open(tar) as archive, tar.open("rb") as file:
         members = [member for member in archive if not member.name.endswith(".json")]
         if len(members) != len(cuts):
-            raise ValueError(f"{tar.name}: {len(members)} recordings for {len(cuts)} cuts")
+            raise UserError(f"{tar}: {len(members)} recordings for {len(cuts)} cuts")
         for cut, member in zip(cuts, members):
             file.seek(member.offset_data)
             info = soundfile.info(io.BytesIO(file.read(member.size)))
             expected = (cut["id"], sampling_rate, count_samples(cut["duration"], sampling_rate))
             found = (member.name.rpartition(".")[0], info.samplerate, info.frames)
             if found != expected:
-                raise ValueError(f"{tar.name}: holds {found}, expected {expected}")
+                raise UserError(f"{tar}: id, rate and samples are {found}, should be {expected}")
             speakers = {supervision.get("speaker") or "" for supervision in cut["supervisions"]}
             speaker = speakers.pop() if len(speakers) == 1 else ""
             yield _Place(cut["id"], cut["duration"], speaker, member.offset_data, member.size)

@@ -7,7 +7,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -16,26 +16,11 @@ from numpy.typing import NDArray
 
 from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
-from streamnest.data.shards.index import FILE, Ints, ShardIndex, count_samples, tar_name
+from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
 from streamnest.data.shards.store import Store, open_store
+from streamnest.data.shards.windows import Windows, select
 from streamnest.errors import UserError
-
-
-class _Windows(NamedTuple):
-    """The usable cuts: which entry of the index each is, and which part of it."""
-
-    entry: Ints
-    # Of the window in its entry; -1 for a cut that is taken whole.
-    number: Ints
-    start: Ints
-    samples: Ints
-    duration: NDArray[np.float64]
-
-    def take(self, kept: NDArray[np.bool_]) -> _Windows:
-        """Some of them."""
-        columns: list[Any] = [column[kept] for column in self]
-        return _Windows(*columns)
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ class ShardedCuts(Sequence[ShardedCut]):
         sampling_rate: of the shards.
     """
 
-    def __init__(self, store: Store, index: ShardIndex, windows: _Windows, sampling_rate: int) -> None:
+    def __init__(self, store: Store, index: ShardIndex, windows: Windows, sampling_rate: int) -> None:
         self.store, self.table, self.sampling_rate = store, index, sampling_rate
         self.windows = windows
 
@@ -157,7 +142,7 @@ def load_shards(
             f"{location}: {counts['missing file']} of {len(index)} cuts lie in archives that are missing; "
             f"restore them or raise max_bad_share={max_bad_share}"
         )
-    windows = _select(index, there, (min_duration, max_duration), on_long == "split", sampling_rate, counts)
+    windows = select(index, there, (min_duration, max_duration), on_long == "split", sampling_rate, counts)
     cuts = ShardedCuts(store, index, windows, sampling_rate)
     speakers = {index.speakers[i] for i in np.unique(index.speaker[windows.entry]).tolist() if i >= 0}
     report = LoadReport(float(windows.duration.sum()), len(cuts), speakers, +counts)
@@ -183,37 +168,3 @@ def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
 def _present(store: Store, index: ShardIndex) -> NDArray[np.bool_]:
     shards, number = np.unique(index.shard, return_inverse=True)
     return np.array([store.size(tar_name(shard)) is not None for shard in shards.tolist()], bool)[number]
-
-
-def _select(
-    index: ShardIndex,
-    there: NDArray[np.bool_],
-    limits: tuple[float, float],
-    split: bool,
-    rate: int,
-    counts: Counter[str],
-) -> _Windows:
-    """What `load_cuts` makes of the same cuts, to the sample."""
-    shortest, longest = limits
-    long = index.duration > longest
-    counts["split" if split else "too long"] = int((long & there).sum())
-    if not split:
-        there = there & ~long
-    windows = _cut(index.duration, np.flatnonzero(there), long, longest, rate)
-    kept = windows.duration >= shortest
-    counts["too short"] = int((~kept).sum())
-    return windows.take(kept)
-
-
-def _cut(duration: NDArray[np.float64], entries: Ints, long: NDArray[np.bool_], longest: float, rate: int) -> _Windows:
-    """Windows of the long entries, the others whole."""
-    seconds = duration[entries]
-    full = np.ceil(np.maximum(seconds - longest, 0) / longest).astype(np.int64)
-    parts = np.where(long[entries], full + (seconds - full * longest > 0), 1)
-    entry = np.repeat(entries, parts)
-    number = np.arange(len(entry)) - np.repeat(np.cumsum(parts) - parts, parts)
-    total, cut = count_samples(duration[entry], rate), long[entry]
-    start = np.where(cut, count_samples(number * longest, rate), 0)
-    samples = np.where(cut, np.minimum(total - start, count_samples(longest, rate)), total)
-    lengths = np.where(cut, samples / rate, duration[entry])
-    return _Windows(entry, np.where(cut, number, -1), start, samples, lengths)

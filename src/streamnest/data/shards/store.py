@@ -89,7 +89,10 @@ class FolderStore:
         """See `Store`."""
         # On the same file system, so that finished files are moved in one step.
         parts = self.folder / PARTS
-        parts.mkdir(parents=True, exist_ok=True)
+        try:
+            parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written to: {error.strerror}") from error
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=parts) as folder:
             yield Path(folder)
 
