@@ -23,6 +23,7 @@ from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling import BatchIndex
 from streamnest.data.shards import store as stores
 from streamnest.data.shards import writing
+from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import ShardIndex, index_shard, tar_name
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.reading import load_shards
@@ -130,6 +131,28 @@ def test_a_loader_of_shards_restored_in_the_middle_continues_exactly(shards, wor
     restored = module(str(shards), num_workers=workers).train_dataloader()
     restored.load_state_dict(loader.state_dict())
     assert all(same(one, two) for one, two in zip(head + list(restored), whole, strict=True))
+
+
+def test_shards_of_other_origin_get_an_index_and_keep_their_files(manifest, shards, tmp_path):
+    for path in shards.glob("*.0*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="no shards there"):
+        load_shards(str(tmp_path))
+    adopt(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {p.name for p in shards.iterdir()} - {"cuts.dropped.json"}
+    assert load_shards(str(tmp_path))[1] == load_shards(str(shards))[1]
+    assert len(list(CutSet.from_shar(in_dir=tmp_path))) == 21
+    with pytest.raises(UserError, match="has its index already"):
+        adopt(tmp_path)
+    with pytest.raises(UserError, match=r"no recording\.NNNNNN\.tar there"):
+        adopt(tmp_path / "none")
+
+
+def test_shards_of_another_rate_are_not_given_an_index(shards, tmp_path):
+    for path in shards.glob("*.0*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"samples are \('ü0', 16000, 16000\), should be \('ü0', 8000, 8000\)"):
+        adopt(tmp_path, sampling_rate=8000)
 
 
 def test_a_truncated_archive_costs_its_cuts_and_is_reported_once(damaged, caplog):
