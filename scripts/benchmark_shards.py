@@ -21,6 +21,7 @@ from rich.table import Table
 
 from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
+from streamnest.data.mixing import Mixture
 from streamnest.data.sampling import BucketBatchSampler
 from streamnest.data.shards.index import FILE, FORMATS, ShardIndex, Texts
 from streamnest.data.shards.plan import PLAN, Plan, make_plan
@@ -73,11 +74,18 @@ def weigh(count: int, folder: Path) -> list[Row]:
     sampler, build = timed(lambda: BucketBatchSampler(cuts.durations, 240.0, 64, 30, 10**6))
     sampler.load_state_dict({"step": 100_000, "batch": 100_000, "group": 1, "epoch": len(sampler.buckets)})
     _, resume = timed(lambda: next(iter(sampler)))
+    parts = [count - count // 10 - count // 100, count // 10, count // 100]
+    mixture, mix = timed(lambda: Mixture(cuts.durations, parts, [1, 1, 1]))
+    mixed = BucketBatchSampler(cuts.durations, 240.0, 64, 30, 10**6, mixture=mixture)
+    mixed.load_state_dict({"step": 100_000, "batch": 100_000, "group": 1, "epoch": len(mixed.buckets)})
+    _, resume_mixed = timed(lambda: next(iter(mixed)))
     _, item = timed(lambda: [cuts[i] for i in range(0, count, max(1, count // 1000))])
     return [
         *rows,
         ("sampler", f"{build:.2f} s"),
         ("resume at step 100,000", f"{resume:.2f} s"),
+        ("mixture of three sources", f"{mix:.2f} s"),
+        ("its resume at step 100,000", f"{resume_mixed:.2f} s"),
         ("one cut out of the index", f"{1000 * item:.0f} µs"),
     ]
 
