@@ -38,7 +38,7 @@ def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
         BadAudioError: for anything that is not finite, varying audio of the declared length.
     """
     audio = _read(cut)
-    if audio.ndim == 2 and len(audio) > 1:
+    if len(audio) > 1:
         if channel != "mix" and channel >= len(audio):
             raise BadAudioError("no such channel", f"{channel} of {len(audio)}")
         audio = audio.mean(0) if channel == "mix" else audio[channel]
@@ -47,8 +47,21 @@ def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
     return samples
 
 
+def load_channels(cut: Cut) -> Samples:
+    """Audio of a cut with all its channels, `(C, N)` float32.
+
+    Raises:
+        BadAudioError: see `load_mono`.
+    """
+    audio = np.ascontiguousarray(_read(cut), np.float32)
+    _check(audio)
+    return audio
+
+
 def source_name(cut: Cut) -> str:
     """The file a cut is read from, for messages; its id where there is none."""
+    if not isinstance(cut, Cut):
+        return cut.source_name
     recording = getattr(cut, "recording", None)
     return str(recording.sources[0].source) if recording and recording.sources else cut.id
 
@@ -56,25 +69,29 @@ def source_name(cut: Cut) -> str:
 def _read(cut: Cut) -> NDArray[np.float32]:
     try:
         audio = cut.load_audio()
+    except BadAudioError:
+        raise
     # Decoders raise whatever they like on damaged files, and no file may end a run of weeks.
     except Exception as error:
         raise BadAudioError(_cause(cut, error), type(error).__name__) from error
     if audio is None:
         raise BadAudioError("unreadable", "the cut has no audio")
-    return audio
+    return np.atleast_2d(audio)
 
 
 def _cause(cut: Cut, error: Exception) -> str:
     """Lhotse gives one kind of exception to most of what can go wrong."""
     if isinstance(error, DurationMismatchError) or "declared samples" in str(error):
         return "not as long as declared"
+    if isinstance(error, FileNotFoundError):
+        return "missing"
     recording = getattr(cut, "recording", None)
     files = [source.source for source in recording.sources if source.type == "file"] if recording else []
     return "unreadable" if all(Path(name).is_file() for name in files) else "missing"
 
 
 def _check(samples: Samples) -> None:
-    if not len(samples):
+    if not samples.size:
         raise BadAudioError("empty")
     if not np.isfinite(samples).all():
         raise BadAudioError("not finite")

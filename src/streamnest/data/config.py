@@ -10,12 +10,13 @@ from omegaconf import MISSING
 
 @dataclass
 class DataConfig:
-    """Arguments of `SpeechDataModule`. A manifest is a path or a list of paths."""
+    """Arguments of `SpeechDataModule`. A manifest is what `parse_sources` takes: a path, a list or named sources."""
 
     _target_: str = "streamnest.data.datamodule.SpeechDataModule"
     train_manifest: Any = MISSING
     val_manifest: Any = None
     noise_manifest: Any = None
+    temperature: float | None = None
     batch_duration: float = 60.0
     max_batch_size: int = 64
     num_buckets: int = 8

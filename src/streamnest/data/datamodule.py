@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from lhotse.cut import Cut
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from streamnest.data.audio import Channel
 from streamnest.data.augment import NoiseAndSpeakerMixing
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SAMPLING_RATE, SpeechDataset
-from streamnest.data.manifest import LoadReport, load_cuts
+from streamnest.data.manifest import LoadReport
+from streamnest.data.mixing import Mixture, make_mixture
 from streamnest.data.noise import NoiseBank
 from streamnest.data.sampling import BucketBatchSampler, OnePassSampler
+from streamnest.data.sources import Corpus, load_source, parse_sources
 from streamnest.errors import UserError
 
+Manifests = str | Sequence[Any] | Mapping[str, Any]
 # Of noise: a cut is decoded whole, so long recordings are read as windows.
 _NOISE_WINDOW = 30.0
 # Utterances, before their share of unreadable ones means anything.
@@ -30,15 +32,17 @@ _ENDLESS = 2**31 - 1
 
 
 class SpeechDataModule(L.LightningDataModule):
-    """Lhotse cut manifests as endless training batches and fixed validation batches.
+    """Lhotse cuts, of files or shards, as endless training batches and fixed validation batches.
 
     Use with `Trainer(use_distributed_sampler=False, max_epochs=-1, check_val_every_n_epoch=None)`: the training loader
     is one endless epoch, each rank takes its own batches, and the loader's own state makes a resume exact.
 
     Args:
-        train_manifest: one or several cut manifests.
+        train_manifest: one or several cut manifests or folders of shards, with weights if so wished; see
+            `parse_sources`.
         val_manifest: the same for validation; None for none.
         noise_manifest: the same for noise, which `augment` mixes in; None for none.
+        temperature: mixes the training sources by their hours; see `make_mixture`. None for their weights.
         batch_duration: most padded seconds in a training batch of one process.
         max_batch_size: most utterances in a batch.
         num_buckets: of similar duration, from which batches are drawn.
@@ -64,9 +68,10 @@ class SpeechDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train_manifest: str | Sequence[str],
-        val_manifest: str | Sequence[str] | None = None,
-        noise_manifest: str | Sequence[str] | None = None,
+        train_manifest: Manifests,
+        val_manifest: Manifests | None = None,
+        noise_manifest: Manifests | None = None,
+        temperature: float | None = None,
         batch_duration: float = 60.0,
         max_batch_size: int = 64,
         num_buckets: int = 8,
@@ -87,7 +92,9 @@ class SpeechDataModule(L.LightningDataModule):
         max_skipped_share: float = 0.1,
     ) -> None:
         super().__init__()
-        self.manifests = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest}
+        parts = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest}
+        self.sources = {part: parse_sources(manifests) for part, manifests in parts.items()}
+        self.temperature = temperature
         self.loading: dict[str, Any] = {"check_files": check_files, "max_bad_share": max_bad_share}
         self.selection = {"min_duration": min_duration, "max_duration": max_duration, "on_long": on_long}
         self.batch_duration, self.max_batch_size, self.num_buckets = batch_duration, max_batch_size, num_buckets
@@ -100,7 +107,8 @@ class SpeechDataModule(L.LightningDataModule):
         self.max_skipped_share = max_skipped_share
         self.skipped: Counter[str] = Counter()
         self._due = 0
-        self._cuts: dict[str, list[Cut]] = {}
+        self._cuts: dict[str, Corpus] = {}
+        self._mixture: Mixture | None = None
         self._warned: set[str] = set()
 
     def setup(self, stage: str | None = None) -> None:
@@ -108,7 +116,9 @@ class SpeechDataModule(L.LightningDataModule):
         if self._cuts:
             return
         cuts = {"train": self._load("train", **self.selection), "val": self._load("val", **self.selection)}
-        if self.augment is not None and self.manifests["noise"]:
+        names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
+        self._mixture = make_mixture(cuts["train"].durations, cuts["train"].sizes, names, weights, self.temperature)
+        if self.augment is not None and self.sources["noise"]:
             self.augment.noise = NoiseBank(self._load("noise", max_duration=_NOISE_WINDOW))
         self._cuts = cuts
 
@@ -166,22 +176,19 @@ class SpeechDataModule(L.LightningDataModule):
     def _dataset(self, part: str, augment: NoiseAndSpeakerMixing | None = None, cache_mb: float = 0.0) -> SpeechDataset:
         return SpeechDataset(self._cuts[part], augment, self.channel, cache_mb, self._warned)
 
-    def _load(self, part: str, **selection: Any) -> list[Cut]:
-        """The cuts of all manifests of a part."""
-        paths = self.manifests[part] or []
-        cuts: list[Cut] = []
-        self.report[part] = LoadReport()
-        for path in [paths] if isinstance(paths, str) else paths:
-            loaded, report = load_cuts(path, sampling_rate=SAMPLING_RATE, **self.loading, **selection)
-            cuts += loaded
-            self.report[part] += report
-        return cuts
+    def _load(self, part: str, **selection: Any) -> Corpus:
+        """The cuts of all sources of a part."""
+        options = {"sampling_rate": SAMPLING_RATE, **self.loading, **selection}
+        loaded = [load_source(source.path, **options) for source in self.sources[part]]
+        self.report[part] = sum((report for _, report in loaded), LoadReport())
+        return Corpus([cuts for cuts, _ in loaded])
 
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
     ) -> BucketBatchSampler:
         limits = (self.batch_duration, self.max_batch_size, self.num_buckets)
-        return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, rank, world_size)
+        place = (rank, world_size)
+        return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, *place, mixture=self._mixture)
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> StatefulDataLoader:
         with warnings.catch_warnings():

@@ -16,6 +16,7 @@ from streamnest.data.audio import BadAudioError, Channel, Samples, load_mono, so
 from streamnest.data.augment import NoiseAndSpeakerMixing
 from streamnest.data.batch import Batch
 from streamnest.data.sampling import BatchIndex
+from streamnest.data.sources import durations
 from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class SpeechDataset(Dataset[Batch]):
     @property
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each cut, `(len,)`."""
-        return np.array([cut.duration for cut in self.cuts], np.float64)
+        return durations(self.cuts)
 
     def __len__(self) -> int:
         return len(self.cuts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from lhotse.cut import Cut
@@ -27,7 +28,7 @@ class NoiseBank:
         UserError: for no cuts.
     """
 
-    def __init__(self, cuts: list[Cut], cache_size: int = 64) -> None:
+    def __init__(self, cuts: Sequence[Cut], cache_size: int = 64) -> None:
         if not cuts:
             raise UserError("the noise corpus holds no cuts")
         self.cuts, self.cache_size = cuts, cache_size

@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from streamnest.data.buckets import Arrangement, Buckets, Floats
+from streamnest.data.mixing import Mixture
 from streamnest.randomness import numpy_generator
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         rank: of this process.
         world_size: number of processes.
         shuffle: off for batches sorted by duration, the same in every epoch.
+        mixture: of sources; an epoch is then what it says, and not every utterance once.
 
     Raises:
         UserError: for no utterances, or limits that admit none.
@@ -72,8 +74,11 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
+        mixture: Mixture | None = None,
     ) -> None:
-        self._limits = (np.asarray(durations, np.float64), batch_duration, max_batch_size, num_buckets)
+        self._mixture = mixture
+        lengths = np.asarray(durations, np.float64) if mixture is None else mixture.durations
+        self._limits = (lengths, batch_duration, max_batch_size, num_buckets)
         self.buckets = Buckets(*self._limits, group=world_size)
         self.num_batches = math.ceil(len(self.buckets) / world_size) if num_batches is None else num_batches
         self.seed, self.shuffle = seed, shuffle
@@ -94,7 +99,10 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         epoch, place = divmod(number, len(self.buckets))
         if self._arranged is None or self._arranged[0] != epoch:
             rng = numpy_generator(self.seed, epoch, "batches") if self.shuffle else None
-            self._arranged = epoch, self.buckets.arrange(rng)
+            arranged = self.buckets.arrange(rng)
+            if self._mixture is not None:
+                arranged = arranged._replace(order=self._mixture.utterances(self.seed, epoch)[arranged.order])
+            self._arranged = epoch, arranged
         return self._arranged[1].batch(place)
 
     def state_dict(self) -> dict[str, int]:

@@ -1,0 +1,78 @@
+"""What shards are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhotse.cut import Cut
+
+from streamnest.data.shards.index import FORMATS
+from streamnest.data.shards.store import Store
+from streamnest.errors import UserError
+
+PLAN = "cuts.plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shards are made of; written first, so that nobody goes on with something else.
+
+    Attributes:
+        format: "flac", "opus" or "wav".
+        shard_size: cuts a shard.
+        sampling_rate: of the audio.
+        num_cuts: in all.
+        digest: of ids, durations and files of the cuts, in order.
+    """
+
+    format: str
+    shard_size: int
+    sampling_rate: int
+    num_cuts: int
+    digest: str
+
+    @property
+    def num_shards(self) -> int:
+        """Shards in all."""
+        return -(-self.num_cuts // self.shard_size)
+
+
+def make_plan(cuts: Sequence[Cut], audio_format: str, shard_size: int, sampling_rate: int = 16000) -> Plan:
+    """The plan for cuts.
+
+    Raises:
+        UserError: for a format that is not offered or a size below 1.
+    """
+    if audio_format not in FORMATS:
+        raise UserError(f"format={audio_format!r}: choose one of {', '.join(FORMATS)}")
+    if shard_size < 1:
+        raise UserError(f"shard_size={shard_size}: need at least one cut a shard")
+    digest = hashlib.blake2b(digest_size=16)
+    for cut in cuts:
+        digest.update(json.dumps([cut.id, cut.duration, _files(cut)]).encode())
+    return Plan(audio_format, shard_size, sampling_rate, len(cuts), digest.hexdigest())
+
+
+def load_plan(store: Store, location: str) -> Plan | None:
+    """The plan of shards; None where there are none.
+
+    Raises:
+        UserError: for a file that is no plan, or a store that does not answer.
+    """
+    try:
+        return Plan(**json.loads(store.load(PLAN)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{location}/{PLAN}: cannot be read: {error}") from error
+
+
+def _files(cut: Cut) -> list[str]:
+    """Names without folders: a corpus may be moved while it is sharded."""
+    recording = getattr(cut, "recording", None)
+    sources = recording.sources if recording else []
+    return [Path(source.source).name for source in sources if source.type == "file"]

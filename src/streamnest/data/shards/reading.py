@@ -1,0 +1,170 @@
+"""Shards as a sequence of cuts that are read at random."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from lhotse import SupervisionSegment
+from numpy.typing import NDArray
+
+from streamnest.data.audio import BadAudioError
+from streamnest.data.manifest import LoadReport
+from streamnest.data.shards.index import FILE, ShardIndex, tar_name
+from streamnest.data.shards.plan import PLAN, load_plan
+from streamnest.data.shards.store import Store, open_store
+from streamnest.data.shards.windows import Windows, select
+from streamnest.errors import UserError
+
+
+@dataclass(frozen=True)
+class ShardedCut:
+    """What the loader needs of a Lhotse cut: audio `(C, N)`, id, duration and speaker."""
+
+    id: str
+    duration: float
+    speaker: str | None
+    store: Store
+    shard: int
+    offset: int
+    size: int
+    start: int
+    num_samples: int
+    sampling_rate: int
+
+    @property
+    def supervisions(self) -> list[SupervisionSegment]:
+        """One segment of all the cut, where the speaker is known."""
+        return [SupervisionSegment(self.id, self.id, 0.0, self.duration, speaker=self.speaker)] if self.speaker else []
+
+    @property
+    def source_name(self) -> str:
+        """The archive, for messages: a damaged one is reported once and not for each cut."""
+        return f"{self.store}/{tar_name(self.shard)}"
+
+    def load_audio(self) -> NDArray[np.float32]:
+        """Reads and decodes.
+
+        Raises:
+            FileNotFoundError: for a missing archive.
+            BadAudioError: for an archive that ends early or audio of another length; decoders raise their own.
+        """
+        data = self.store.read(tar_name(self.shard), self.offset, self.size)
+        if len(data) < self.size:
+            raise BadAudioError("unreadable", "the archive ends before the audio does")
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            file.seek(self.start)
+            audio = file.read(self.num_samples, dtype="float32", always_2d=True).T
+        if audio.shape[1] != self.num_samples:
+            raise BadAudioError("not as long as declared", f"{audio.shape[1]} of {self.num_samples} samples")
+        return audio
+
+
+class ShardedCuts(Sequence[ShardedCut]):
+    """Cuts of shards; only arrays are kept, and a cut is made when it is asked for.
+
+    Windows of a split cut keep its speaker, whoever speaks in them.
+
+    Args:
+        store: where the shards lie.
+        index: of all cuts.
+        windows: the usable ones.
+        sampling_rate: of the shards.
+    """
+
+    def __init__(self, store: Store, index: ShardIndex, windows: Windows, sampling_rate: int) -> None:
+        self.store, self.table, self.sampling_rate = store, index, sampling_rate
+        self.windows = windows
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each cut, `(len,)`."""
+        return self.windows.duration
+
+    def __len__(self) -> int:
+        return len(self.windows.entry)
+
+    def __getitem__(self, number: Any) -> Any:
+        entry, window, start, samples, duration = (column[number] for column in self.windows)
+        speaker = self.table.speaker[entry]
+        name = self.table.ids[int(entry)]
+        return ShardedCut(
+            id=name if window < 0 else f"{name}-{window}",
+            duration=float(duration),
+            speaker=None if speaker < 0 else self.table.speakers[int(speaker)],
+            store=self.store,
+            shard=int(self.table.shard[entry]),
+            offset=int(self.table.offset[entry]),
+            size=int(self.table.size[entry]),
+            start=int(start),
+            num_samples=int(samples),
+            sampling_rate=self.sampling_rate,
+        )
+
+
+def load_shards(
+    location: str,
+    *,
+    check_files: bool = True,
+    min_duration: float = 0.1,
+    max_duration: float = 16.0,
+    on_long: Literal["split", "skip"] = "split",
+    sampling_rate: int = 16000,
+    max_bad_share: float = 0.1,
+) -> tuple[ShardedCuts, LoadReport]:
+    """Reads the index of shards; the arguments are those of `load_cuts`.
+
+    Args:
+        location: folder or URL that `scripts/shard.py` wrote.
+        check_files: look for every archive.
+        min_duration: shorter cuts are dropped.
+        max_duration: longer cuts are split into windows of this length, or dropped.
+        on_long: "split" or "skip".
+        sampling_rate: that the shards must have.
+        max_bad_share: share of cuts that may lie in missing archives; they are dropped.
+
+    Raises:
+        UserError: for no shards there, unfinished ones, another rate, too many missing ones, nothing usable.
+    """
+    store = open_store(location)
+    index = _load_index(store, location, sampling_rate)
+    counts: Counter[str] = Counter()
+    there = _present(store, index) if check_files else np.ones(len(index), bool)
+    counts["missing file"] = int((~there).sum())
+    if counts["missing file"] > max_bad_share * len(index):
+        raise UserError(
+            f"{location}: {counts['missing file']} of {len(index)} cuts lie in archives that are missing; "
+            f"restore them or raise max_bad_share={max_bad_share}"
+        )
+    windows = select(index, there, (min_duration, max_duration), on_long == "split", sampling_rate, counts)
+    cuts = ShardedCuts(store, index, windows, sampling_rate)
+    speakers = {index.speakers[i] for i in np.unique(index.speaker[windows.entry]).tolist() if i >= 0}
+    report = LoadReport(float(windows.duration.sum()), len(cuts), speakers, +counts)
+    if not len(cuts):
+        raise UserError(f"{location}: no usable cut ({report})")
+    return cuts, report
+
+
+def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
+    plan = load_plan(store, location)
+    if plan is None:
+        raise UserError(f"{location}: no shards there (no {PLAN}); write them with scripts/shard.py")
+    if plan.sampling_rate != sampling_rate:
+        raise UserError(f"{location}: shards of {plan.sampling_rate} Hz, need {sampling_rate}; write them again")
+    try:
+        return ShardIndex.from_bytes(store.load(FILE))
+    except FileNotFoundError:
+        raise UserError(f"{location}: the shards are not finished; run scripts/shard.py again to go on") from None
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{location}/{FILE}: cannot be read: {error}") from error
+
+
+def _present(store: Store, index: ShardIndex) -> NDArray[np.bool_]:
+    shards, number = np.unique(index.shard, return_inverse=True)
+    return np.array([store.size(tar_name(shard)) is not None for shard in shards.tolist()], bool)[number]
