@@ -89,10 +89,10 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
 @pytest.mark.parametrize(
     "words",
     [
-        ("data.num_workers=2",),
+        pytest.param(("data.num_workers=2",), marks=pytest.mark.long),
         ("trainer.accumulate_grad_batches=2", "encoder=dynamic"),
         ("trainer=ddp_cpu", "data.num_workers=1"),
-        ("trainer=fsdp_cpu", "encoder.recompute_blocks=true"),
+        pytest.param(("trainer=fsdp_cpu", "encoder.recompute_blocks=true"), marks=pytest.mark.long),
     ],
     ids=["workers", "accumulation", "ddp", "fsdp"],
 )
