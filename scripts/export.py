@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint import load_pretrained
-from streamnest.encoder.encoder import STREAM_LEFT_MS
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession

@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 from hydra.utils import instantiate
+from models import ready
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
@@ -26,15 +27,6 @@ GOLDEN_LOSS = 3.3803
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
-
-
-def ready(cfg: DictConfig) -> Pretraining:
-    """A model with made-up corpus statistics, ready to be used."""
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    for norm in (model.input_norm, model.target_norm):
-        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    return model
 
 
 def batch(audio: torch.Tensor, lengths: list[int] | None = None) -> Batch:

@@ -165,7 +165,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Writes a figure, making the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor="white")
+    # Without the name and address of the library, so that the same figure is the same file whatever its version.
+    figure.savefig(path, facecolor="white", metadata={"Software": None} if path.suffix == ".png" else None)
     return path
 
 

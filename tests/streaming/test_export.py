@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import ready
 from omegaconf import DictConfig
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from streamnest.build import build_model
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import export
@@ -42,14 +42,6 @@ CASES = [
     ("limited3200", 4, "shifted", None, "global"),
     ("limited3200", 8, "aligned", 2, "global"),
 ]
-
-
-def ready(cfg: DictConfig) -> Pretraining:
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    for norm in (model.input_norm, model.target_norm):
-        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    return model.eval()
 
 
 @torch.no_grad()

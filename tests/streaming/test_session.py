@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from models import ready
 from omegaconf import DictConfig
 
-from streamnest.build import build_model
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
@@ -29,13 +29,6 @@ CASES = [
 ]
 STYLES = itertools.product(("lookahead80", "limited3200"), (4, 8), ("aligned", "shifted"), ("regular", "delayed"))
 CASES += STYLES
-
-
-def ready(cfg: DictConfig) -> Pretraining:
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    return model.eval()
 
 
 def offline(model: Pretraining, audio: torch.Tensor) -> torch.Tensor:

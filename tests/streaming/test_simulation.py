@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from models import ready
 from omegaconf import DictConfig
 
-from streamnest.build import build_model
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import simulation as sim
@@ -26,11 +26,7 @@ SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[:2]
 
 @pytest.fixture
 def model(run_config: Callable[..., DictConfig]) -> Pretraining:
-    torch.manual_seed(0)
-    model = build_model(run_config("encoder=lookahead40"))
-    for norm in (model.input_norm, model.target_norm):
-        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    return model.eval()
+    return ready(run_config("encoder=lookahead40"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The streaming FastConformer. Read in this order: encoder, block, attention, convolution, subsampling."""
 
-from streamnest.encoder.encoder import EncoderConfig, EncoderState, FastConformer
+from streamnest.encoder.config import EncoderConfig
+from streamnest.encoder.encoder import FastConformer
+from streamnest.encoder.state import EncoderState
 
 __all__ = ["EncoderConfig", "EncoderState", "FastConformer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,94 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from streamnest.context import Context, ContextChoice, ContextChoices
+from streamnest.context import Context, ContextChoices
 from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
 from streamnest.encoder.block import BlockState, ConformerBlock
+from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
-
-# How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
-STREAM_LEFT_MS = 20_000.0
-# Longer than any stream, and far from overflow.
-OPEN_END = 1 << 48
-
-
-@dataclass
-class EncoderConfig:
-    """Schema of the `encoder` group; the presets are in `configs/encoder`.
-
-    Attributes:
-        num_mels: bands of the input.
-        hop_ms: milliseconds between feature frames.
-        subsampling_factor: feature frames per encoder frame.
-        stem: "aligned" or "shifted", see `Subsampling`.
-        stem_channels: of the stem.
-        d_model: width.
-        num_layers: blocks.
-        num_heads: attention heads; divides `d_model`.
-        ff_expansion: feed-forward width over `d_model`.
-        left_context_ms: attention to the past; None is unlimited.
-        right_context_ms: attention to the future; None is unlimited.
-        style: "chunked", "regular" or "delayed", see `Context`.
-        contexts: by name, what training draws from, one per batch; empty trains with the one context above, which is
-            otherwise that of validation and, if none is named, of inference.
-        conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
-        conv_padding: "causal" or "symmetric".
-        conv_norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
-        bias: of linear and convolution layers inside the blocks.
-        scale_input: multiply the stem's output by sqrt(d_model).
-        dropout: of the blocks.
-        dropout_input: after the stem.
-        dropout_attention: of attention weights.
-        normalize: how features are normalised before they come here; part of the latency contract.
-        recompute_blocks: while training, keep the input of each block only and compute the rest again in the backward
-            pass: a third more arithmetic for a fraction of the memory.
-        allow_future_leak: train although a stage hears more future than the context says.
-    """
-
-    _target_: str = "streamnest.encoder.FastConformer.build"
-    num_mels: int = 80
-    hop_ms: float = 10.0
-    subsampling_factor: int = 4
-    stem: str = "aligned"
-    stem_channels: int = 256
-    d_model: int = 256
-    num_layers: int = 8
-    num_heads: int = 4
-    ff_expansion: int = 4
-    left_context_ms: float | None = None
-    right_context_ms: float | None = None
-    style: str = "chunked"
-    contexts: dict[str, ContextChoice] = field(default_factory=dict)
-    conv_kernel_size: int = 9
-    conv_padding: str = "causal"
-    conv_norm: str = "layer_norm"
-    bias: bool = True
-    scale_input: bool = True
-    dropout: float = 0.1
-    dropout_input: float = 0.1
-    dropout_attention: float = 0.1
-    normalize: str = "global"
-    recompute_blocks: bool = False
-    allow_future_leak: bool = False
-
-
-class EncoderState(NamedTuple):
-    """Everything a stream remembers between steps; rows of the batch are independent streams.
-
-    Attributes:
-        stem: the past of each stage of the stem.
-        blocks: the past of each block.
-        heard: `(B,)` feature frames so far.
-        position: `(B,)` encoder frames emitted so far.
-    """
-
-    stem: tuple[Tensor, ...]
-    blocks: tuple[BlockState, ...]
-    heard: Tensor
-    position: Tensor
 
 
 class _View(NamedTuple):
@@ -253,7 +174,7 @@ class FastConformer(nn.Module):
         layers = len(self.blocks) if context.lag else 1
         views = [self._view(state.position - n * context.lag, cached, frames, lengths) for n in range(layers)]
         x, blocks = self._blocks(x, views, state.blocks)
-        trimmed = tuple(_trim(block, cached) for block in blocks)
+        trimmed = tuple(trim(block, cached) for block in blocks)
         return x, EncoderState(stem, trimmed, heard + features.shape[-1], state.position + frames)
 
     @property
@@ -302,9 +223,3 @@ def _block(c: EncoderConfig) -> ConformerBlock:
 def _output_alone(block: ConformerBlock, x: Tensor, positions: Tensor, view: _View) -> Tensor:
     out: Tensor = block(x, positions, view.mask, view.valid)[0]
     return out
-
-
-def _trim(state: BlockState, cached: int) -> BlockState:
-    keys, values, queries = state.attention
-    start = keys.shape[2] - cached
-    return state._replace(attention=AttentionState(keys[:, :, start:], values[:, :, start:], queries))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from streamnest import __version__
 from streamnest.encoder.attention import FINITE_MASKED
-from streamnest.encoder.encoder import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.runtime import FORMAT, METADATA, require

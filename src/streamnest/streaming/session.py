@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder import EncoderState
-from streamnest.encoder.encoder import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState

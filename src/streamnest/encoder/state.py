@@ -1,0 +1,38 @@
+"""What a stream remembers between steps of the encoder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from streamnest.encoder.attention import AttentionState
+from streamnest.encoder.block import BlockState
+
+# How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
+STREAM_LEFT_MS = 20_000.0
+# Longer than any stream, and far from overflow.
+OPEN_END = 1 << 48
+
+
+class EncoderState(NamedTuple):
+    """Everything a stream remembers between steps; rows of the batch are independent streams.
+
+    Attributes:
+        stem: the past of each stage of the stem.
+        blocks: the past of each block.
+        heard: `(B,)` feature frames so far.
+        position: `(B,)` encoder frames emitted so far.
+    """
+
+    stem: tuple[Tensor, ...]
+    blocks: tuple[BlockState, ...]
+    heard: Tensor
+    position: Tensor
+
+
+def trim(state: BlockState, cached: int) -> BlockState:
+    """Keeps the last `cached` keys and values."""
+    keys, values, queries = state.attention
+    start = keys.shape[2] - cached
+    return state._replace(attention=AttentionState(keys[:, :, start:], values[:, :, start:], queries))

@@ -1,0 +1,18 @@
+"""Models that tests use as they are."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.pretraining import Pretraining
+
+
+def ready(cfg: DictConfig) -> Pretraining:
+    """A model with made-up corpus statistics, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for norm in (model.input_norm, model.target_norm):
+        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return model.eval()
