@@ -90,7 +90,7 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
     "words",
     [
         pytest.param(("data.num_workers=2",), marks=pytest.mark.long),
-        ("trainer.accumulate_grad_batches=2", "encoder=dynamic"),
+        pytest.param(("trainer.accumulate_grad_batches=2", "encoder=dynamic"), marks=pytest.mark.long),
         ("trainer=ddp_cpu", "data.num_workers=1"),
         pytest.param(("trainer=fsdp_cpu", "encoder.recompute_blocks=true"), marks=pytest.mark.long),
     ],

@@ -49,7 +49,7 @@ def test_every_notebook_runs(tmp_path: Path, name: str) -> None:
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
     text = script("scripts/benchmark_streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text

@@ -33,7 +33,7 @@ def losses(folder: Path) -> dict[str, str]:
         return {row["step"]: row["train/loss"] for row in csv.DictReader(file) if row.get("train/loss")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_killed_processes_over_shards_and_files_by_weight_go_on_to_the_bit(tmp_path: Path) -> None:
     cuts, _ = load_cuts(SAMPLE / "cuts_train.jsonl")
     write_shards(cuts, str(tmp_path / "shards"), make_plan(cuts, "flac", 100))
