@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from streamnest.errors import UserError
+from streamnest.streaming.live import LiveStreams
 
 FORMAT = 1
 METADATA = "streamnest"
@@ -29,7 +29,7 @@ class _Stream:
     out: list[np.ndarray] = field(default_factory=list)
 
 
-class OnnxSession:
+class OnnxSession(LiveStreams[_Stream]):
     """Live streams through a file of `scripts/export.py`, driven like `StreamingSession`.
 
     Streams at different places share a step, as many as the batch of the file allows; a fixed batch is filled up with
@@ -47,42 +47,12 @@ class OnnxSession:
     device = torch.device("cpu")
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
+        super().__init__()
         self._runtime, self.metadata = _open(path, threads)
         m = self.metadata
         self.sample_rate, self.frame_ms = int(m["sample_rate"]), float(m["frame_ms"])
         self.chunk_samples, self.first_samples = int(m["chunk_samples"]), int(m["first_samples"])
         self._outputs = ["encoded", *(entry["output"] for entry in m["state"])]
-        self._streams: dict[int, _Stream] = {}
-        self._next = 0
-
-    def open(self) -> int:
-        """Begins a stream; returns its number."""
-        number, self._next = self._next, self._next + 1
-        self._streams[number] = self._fresh()
-        return number
-
-    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Hears more of some streams; see `StreamingSession.push`."""
-        for number, piece in pieces.items():
-            stream = self._stream(number)
-            if piece.ndim != 1 or not torch.isfinite(piece).all():
-                raise UserError(
-                    f"stream {number} was given {tuple(piece.shape)} samples: need (n,), all of them finite"
-                )
-            stream.pending = np.concatenate([stream.pending, piece.cpu().numpy().astype(np.float32)])
-            stream.heard += len(piece)
-        self._run([self._streams[number] for number in pieces])
-        return {number: self._take(self._streams[number]) for number in pieces}
-
-    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
-        """Ends streams; returns their last frames `(k, d)`."""
-        streams = {number: self._stream(number) for number in numbers}
-        for stream in streams.values():
-            stream.end = stream.heard
-        self._run(list(streams.values()))
-        for number in streams:
-            del self._streams[number]
-        return {number: self._take(stream) for number, stream in streams.items()}
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
@@ -103,11 +73,6 @@ class OnnxSession:
             state[entry["name"]] = np.broadcast_to(value, (1, *entry["shape"][1:])).copy()
         return _Stream(state, np.zeros(int(self.metadata["initial_zeros"]), np.float32))
 
-    def _stream(self, number: int) -> _Stream:
-        if number not in self._streams:
-            raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
-        return self._streams[number]
-
     def _total(self, samples: int) -> int:
         frames = self.num_frames(samples)
         return frames + int(self.metadata["warmup_frames"]) if frames else 0
@@ -116,6 +81,9 @@ class OnnxSession:
         if stream.end is None:
             return len(stream.pending) >= int(self.metadata["window_samples"])
         return stream.emitted < self._total(stream.end)
+
+    def _append(self, stream: _Stream, piece: Tensor) -> None:
+        stream.pending = np.concatenate([stream.pending, piece.cpu().numpy().astype(np.float32)])
 
     def _run(self, streams: list[_Stream]) -> None:
         """Steps all streams that have a window, as many together as the graph takes, until none has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
 from streamnest.pretraining import Pretraining
+from streamnest.streaming.live import LiveStreams
 
 # What a step takes at most where more is due: memory is bounded by it.
 _MOST_CHUNKS = 64
@@ -76,7 +77,7 @@ class _Stream:
     out: list[Tensor] = field(default_factory=list)
 
 
-class StreamingSession:
+class StreamingSession(LiveStreams[_Stream]):
     """Live streams that begin and end when they like, served in common batches.
 
     The frames of a stream are those of `Pretraining.forward` on its whole audio, however it is cut into pieces and
@@ -91,6 +92,7 @@ class StreamingSession:
     """
 
     def __init__(self, model: Pretraining, max_left_ms: float = STREAM_LEFT_MS) -> None:
+        super().__init__()
         self.model, self.max_left_ms = model.eval(), max_left_ms
         if not model.input_norm.causal:
             raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
@@ -99,59 +101,11 @@ class StreamingSession:
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
-        self._streams: dict[int, _Stream] = {}
-        self._next = 0
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.model.frontend.window.device
-
-    def open(self) -> int:
-        """Begins a stream; returns its number."""
-        number, self._next = self._next, self._next + 1
-        self._streams[number] = self._fresh()
-        return number
-
-    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Hears more of some streams.
-
-        Args:
-            pieces: samples `(n,)` at the model's rate in [-1, 1], for each stream that has some; `n` may be 0.
-
-        Returns:
-            The frames `(k, d)` that became final, for each of these streams; `k` may be 0.
-        """
-        for number, piece in pieces.items():
-            stream = self._stream(number)
-            if piece.ndim != 1 or not torch.isfinite(piece).all():
-                raise UserError(
-                    f"stream {number} was given {tuple(piece.shape)} samples: need (n,), all of them finite"
-                )
-            stream.pending = torch.cat([stream.pending, piece.to(stream.pending)])
-            stream.heard += len(piece)
-        self._run([self._streams[number] for number in pieces])
-        return {number: self._take(self._streams[number]) for number in pieces}
-
-    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
-        """Ends streams: their last frames `(k, d)`, equal to those that offline gives at the end of an utterance."""
-        streams = {number: self._stream(number) for number in numbers}
-        for stream in streams.values():
-            stream.end = stream.heard
-        self._run(list(streams.values()))
-        for number in streams:
-            del self._streams[number]
-        return {number: self._take(stream) for number, stream in streams.items()}
-
-    def reset(self, number: int) -> None:
-        """Forgets what a stream has heard; it begins anew under its number."""
-        self._stream(number)
-        self._streams[number] = self._fresh()
-
-    def drop(self, number: int) -> None:
-        """Ends a stream without its last frames."""
-        self._stream(number)
-        del self._streams[number]
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
@@ -180,10 +134,8 @@ class StreamingSession:
         state = init_state(self.model, 1, self.max_left_ms)
         return _Stream(state, state.frontend.previous.new_zeros(0))
 
-    def _stream(self, number: int) -> _Stream:
-        if number not in self._streams:
-            raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
-        return self._streams[number]
+    def _append(self, stream: _Stream, piece: Tensor) -> None:
+        stream.pending = torch.cat([stream.pending, piece.to(stream.pending)])
 
     def _run(self, streams: list[_Stream]) -> None:
         """Steps all streams that have a chunk, together with those at the same phase, until none has."""
