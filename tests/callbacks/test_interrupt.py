@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,3 +89,20 @@ def test_the_command_to_continue_quotes_what_hydra_would_misread():
     assert continue_command("a/x=1/last.ckpt", 40) == (
         "python train.py 'ckpt_path=\"a/x=1/last.ckpt\"' trainer.max_steps=40"
     )
+
+
+def test_a_signal_in_the_middle_of_an_accumulated_step_waits_for_its_end(tmp_path):
+    saved = []
+    trainer = SimpleNamespace(
+        accumulate_grad_batches=2,
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda flag, all: flag),
+        save_checkpoint=saved.append,
+        limit_val_batches=1.0,
+        is_global_zero=False,
+    )
+    callback = StopOnSignal(tmp_path)
+    callback._received = "SIGTERM"
+    callback.on_train_batch_end(trainer, None, None, None, 0)
+    assert saved == [] and not callback.stopped
+    callback.on_train_batch_end(trainer, None, None, None, 1)
+    assert saved == [tmp_path / "last.ckpt"] and callback.preempted
