@@ -84,7 +84,7 @@ def test_what_waits_for_the_end_cannot_be_stepped_and_says_so(setting: dict[str,
 
 def test_an_unlimited_left_context_keeps_the_stated_window_while_streaming() -> None:
     state = tiny(right_context_ms=80).init_state(1, max_left_ms=1000)
-    assert state.blocks[0].attention.keys.shape[2] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
+    assert state.blocks[0].attention.past.shape[1] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
 
 
 def test_features_of_another_size_are_refused_with_both_sizes() -> None:

@@ -17,14 +17,14 @@ FINITE_MASKED = -30_000.0
 
 
 class AttentionState(NamedTuple):
-    """Keys and values of the past, `(B, heads, left + lag, d_head)` each; unfilled places are masked by the encoder.
+    """Keys and values of the past, `(B, left + lag, 2, heads, d_head)`; unfilled places are masked by the encoder.
 
-    Where a layer waits for `lag` frames of future, `queries` holds those of the frames that wait,
-    `(B, heads, lag, d_head)`; else it is empty.
+    Time comes before heads, so that the past of one stream lies in one piece and a step copies it as such. Where a
+    layer waits for `lag` frames of future, `queries` holds those of the frames that wait, `(B, heads, lag, d_head)`;
+    else it is empty.
     """
 
-    keys: Tensor
-    values: Tensor
+    past: Tensor
     queries: tuple[Tensor, ...] = ()
 
 
@@ -60,6 +60,8 @@ def relative_positions(queries: int, keys: int, d_model: int, like: Tensor, lag:
 def relative_shift(scores: Tensor) -> Tensor:
     """Column `Tq - 1 - i + j` of row i becomes column j: `(B, H, Tq, Tq + Tk - 1)` -> `(B, H, Tq, Tk)`."""
     batch, heads, queries, distances = scores.shape
+    if queries == 1:
+        return scores
     padded = F.pad(scores, (1, 0)).view(batch, heads, distances + 1, queries)
     return padded[:, :, 1:].reshape(batch, heads, queries, distances)[..., : distances - queries + 1]
 
@@ -105,12 +107,13 @@ class RelativeAttention(nn.Module):
             caller to trim.
         """
         batch, frames, width = x.shape
-        query, key, value = self.qkv(x).view(batch, frames, 3, self.num_heads, self.d_head).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(batch, frames, 3, self.num_heads, self.d_head)
+        query, heard = qkv[:, :, 0].transpose(1, 2), qkv[:, :, 1:]
         waiting: tuple[Tensor, ...] = ()
         if state is not None:
             query, waiting = hold_back(query, state.queries, dim=2)
-            key = torch.cat([state.keys, key], dim=2)
-            value = torch.cat([state.values, value], dim=2)
+            heard = torch.cat([state.past, heard], dim=1)
+        key, value = heard.permute(2, 0, 3, 1, 4)
         place = self._place(positions)
         scale = 1.0 / math.sqrt(self.d_head)
         bias = relative_shift(((query + self.position_bias[:, None]) * scale) @ place)
@@ -118,10 +121,10 @@ class RelativeAttention(nn.Module):
         if self.training and x.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
         else:
-            bias = bias if mask is None else bias.masked_fill(~mask, self.masked_score)
+            bias = bias if mask is None else torch.where(mask, bias, self.masked_score)
             drop = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
-        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(key, value, waiting)
+        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(heard, waiting)
 
     def _place(self, positions: Tensor) -> Tensor:
         """The projected table, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.

@@ -111,11 +111,11 @@ class ConformerBlock(nn.Module):
         Where frames wait for their future, outputs are those of the frames that waited longest, and so is `valid`.
         """
         before = (None, None, ()) if state is None else state
-        x = x + 0.5 * self.dropout(self.feed_forward_in(self.norm_in(x)))
+        x = torch.add(x, self.dropout(self.feed_forward_in(self.norm_in(x))), alpha=0.5)
         heard, attention = self.attention(self.norm_attention(x), positions, mask, before[0])
         x, waiting = hold_back(x, before[2], dim=1)
         x = x + self.dropout(heard)
         local, convolution = self.convolution(self.norm_convolution(x), valid, before[1])
         x = x + self.dropout(local)
-        x = x + 0.5 * self.dropout(self.feed_forward_out(self.norm_ff_out(x)))
+        x = torch.add(x, self.dropout(self.feed_forward_out(self.norm_ff_out(x))), alpha=0.5)
         return self.norm_out(x), BlockState(attention, convolution, waiting)

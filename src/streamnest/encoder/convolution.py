@@ -106,13 +106,15 @@ class ConvolutionModule(nn.Module):
         before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
         x = torch.cat([before, x], dim=1)
         kept = x[:, x.shape[1] - self.past :]
-        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)))
+        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
         x = self.norm(x) if self.norm_is_framewise else self.norm(x.transpose(1, 2)).transpose(1, 2)
         return self.pointwise_out(F.silu(x)), kept
 
     def _depthwise(self, x: Tensor) -> Tensor:
         few = x.shape[1] - self.past - self.lookahead <= _FEW_FRAMES and not torch.compiler.is_compiling()
         if few and not torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
-            y = (x.unfold(1, self.past + self.lookahead + 1, 1) * self.depthwise.weight[:, 0]).sum(-1)
+            # Taps before channels: products and sums then run along neighbours in memory.
+            taps = x.unfold(1, self.past + self.lookahead + 1, 1).transpose(2, 3)
+            y = (taps * self.depthwise.weight[:, 0].t()).sum(2)
             return y if self.depthwise.bias is None else y + self.depthwise.bias
         return self.depthwise(x.transpose(1, 2)).transpose(1, 2)

@@ -143,11 +143,11 @@ class FastConformer(nn.Module):
             left = int(max_left_ms / self.frame_ms) // self.chunk * self.chunk
         weight, block, lag = self.stem.out.weight, self.blocks[0], self.context.lag
         heads, d_head = block.attention.num_heads, block.attention.d_head
-        cache = weight.new_zeros(batch, heads, left + lag, d_head)
-        past = weight.new_zeros(batch, block.convolution.past, self.d_model)
+        attended = weight.new_zeros(batch, left + lag, 2, heads, d_head)
+        convolved = weight.new_zeros(batch, block.convolution.past, self.d_model)
         queries = (weight.new_zeros(batch, heads, lag, d_head),) if lag else ()
         waiting = (weight.new_zeros(batch, lag, self.d_model),) if lag else ()
-        blocks = tuple(BlockState(AttentionState(cache, cache, queries), past, waiting) for _ in self.blocks)
+        blocks = tuple(BlockState(AttentionState(attended, queries), convolved, waiting) for _ in self.blocks)
         none = torch.zeros(batch, dtype=torch.long, device=weight.device)
         return EncoderState(self.stem.init_state(batch), blocks, none, none)
 
@@ -169,7 +169,7 @@ class FastConformer(nn.Module):
         inside = (time >= 0) & (time < lengths[:, None])
         lengths = lengths + context.delay * self.stem.factor
         x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
-        cached, frames = state.blocks[0].attention.keys.shape[2], x.shape[1]
+        cached, frames = state.blocks[0].attention.past.shape[1], x.shape[1]
         # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
         layers = len(self.blocks) if context.lag else 1
         views = [self._view(state.position - n * context.lag, cached, frames, lengths) for n in range(layers)]
@@ -196,7 +196,7 @@ class FastConformer(nn.Module):
         self, x: Tensor, views: list[_View], states: tuple[BlockState, ...] | None
     ) -> tuple[Tensor, list[BlockState]]:
         x = self.dropout(x * self.scale)
-        keys = x.shape[1] + (states[0].attention.keys.shape[2] if states else 0)
+        keys = x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
         positions = relative_positions(x.shape[1], keys, self.d_model, x, self.context.lag if states else 0)
         after = []
         for index, block in enumerate(self.blocks):

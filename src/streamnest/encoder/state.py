@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from streamnest.encoder.attention import AttentionState
 from streamnest.encoder.block import BlockState
 
 # How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
@@ -33,6 +32,5 @@ class EncoderState(NamedTuple):
 
 def trim(state: BlockState, cached: int) -> BlockState:
     """Keeps the last `cached` keys and values."""
-    keys, values, queries = state.attention
-    start = keys.shape[2] - cached
-    return state._replace(attention=AttentionState(keys[:, :, start:], values[:, :, start:], queries))
+    past = state.attention.past
+    return state._replace(attention=state.attention._replace(past=past[:, past.shape[1] - cached :]))

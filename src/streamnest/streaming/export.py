@@ -173,7 +173,7 @@ def describe(model: Pretraining, graph: ExportedStep, batch: int | None) -> dict
     """What a program must know to drive the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
     latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}
-    keys = graph.initial["blocks_0_attention_keys"]
+    past = graph.initial["blocks_0_attention_past"]
     return {
         "format": FORMAT,
         "streamnest": __version__,
@@ -193,7 +193,7 @@ def describe(model: Pretraining, graph: ExportedStep, batch: int | None) -> dict
         "d_model": encoder.d_model,
         "stem": encoder.stem.scheme,
         "stem_stages": encoder.stem.factor.bit_length() - 1,
-        "left_frames": keys.shape[2],
+        "left_frames": past.shape[1],
         "left_unlimited": encoder.context.left is None,
         "state": [_describe_tensor(name, graph.initial[name], batch) for name in graph.carried],
         "latency": latency,
@@ -216,7 +216,7 @@ def _named(state: StreamState) -> dict[str, Tensor]:
 
 
 def _flatten(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of nested tuples: `blocks_0_attention_keys`."""
+    """Names and tensors of nested tuples: `blocks_0_attention_past`."""
     if isinstance(state, Tensor):
         yield name, state
         return

@@ -110,7 +110,7 @@ class StreamingSession(LiveStreams[_Stream]):
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
         state = self._stream(number).state.encoder
-        return self.model.encoder.context.left is None and int(state.position) > state.blocks[0].attention.keys.shape[2]
+        return self.model.encoder.context.left is None and int(state.position) > state.blocks[0].attention.past.shape[1]
 
     def save(self, number: int) -> dict[str, Any]:
         """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""

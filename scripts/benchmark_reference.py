@@ -1,0 +1,125 @@
+"""Our streaming step beside NVIDIA NeMo's, in turns on one machine: `python scripts/benchmark_reference.py PYTHON`.
+
+PYTHON is the interpreter of an environment where nemo_toolkit[asr] is installed; nothing else here needs it. Both run
+steps of 80 ms, one stream, one thread, d 256, 8 layers, 70 encoder frames of past, random weights. The reference hears
+features, ours hears audio and computes the features as well. Exported steps run with onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from benchmark_streaming import CONFIGS, REFERENCE_SIZE, time_chunks
+from rich.console import Console
+from rich.table import Table
+
+from streamnest.pretraining import Pretraining
+from streamnest.resolve import resolve_model
+from streamnest.streaming.export import export_step
+from streamnest.streaming.quantization import quantize_step
+from streamnest.streaming.runtime import OnnxSession
+
+CHUNK_MS = 80
+PAST_FRAMES = 70
+Timer = Callable[[int], float]
+
+
+def reference(python: str, factor: int) -> Timer:
+    """Median milliseconds of so many steps of the other toolkit, in a process of its own that stays."""
+    script = Path(__file__).with_name("reference_step.py")
+    process = subprocess.Popen(
+        [python, str(script), str(factor)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def measure(count: int) -> float:
+        assert process.stdin and process.stdout
+        process.stdin.write(f"{count}\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith("times "):
+                return statistics.median(json.loads(line.removeprefix("times ")))
+        raise SystemExit(f"{python} could not run {script.name} {factor}: run it by hand to see why")
+
+    return measure
+
+
+def eager(model: Pretraining) -> Timer:
+    """Of ours in PyTorch."""
+    return lambda count: 1000 * statistics.median(time_chunks(model, 1, count, CHUNK_MS))
+
+
+def exported(path: Path) -> Timer:
+    """Of an exported step."""
+    session = OnnxSession(path)
+    stream, piece = session.open(), 0.1 * torch.randn(session.chunk_samples)
+
+    def measure(count: int) -> float:
+        times = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            session.push({stream: piece})
+            times.append(time.perf_counter() - begin)
+        return 1000 * statistics.median(times)
+
+    measure(PAST_FRAMES)
+    return measure
+
+
+def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
+    """What is measured at one subsampling factor."""
+    frame_ms = 10 * factor
+    context = [f"encoder.left_context_ms={PAST_FRAMES * frame_ms}", f"encoder.right_context_ms={CHUNK_MS - frame_ms}"]
+    model = resolve_model(
+        ["encoder=causal", *REFERENCE_SIZE, f"encoder.subsampling_factor={factor}", *context], CONFIGS
+    )
+    path, small = folder / f"{factor}.onnx", folder / f"{factor}.int8.onnx"
+    export_step(model, path)
+    quantize_step(path, small)
+    return {
+        "NeMo, PyTorch": reference(python, factor),
+        "PyTorch": eager(model),
+        "exported, float32": exported(path),
+        "exported, int8": exported(small),
+    }
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python", help="interpreter of an environment with nemo_toolkit[asr]")
+    parser.add_argument("--rounds", type=int, default=7, help="turns that each takes; medians over them are shown")
+    parser.add_argument("--count", type=int, default=40, help="steps a turn")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    table = Table(title=f"steps of {CHUNK_MS} ms, one thread, d 256, 8 layers", title_justify="left")
+    for name in ("subsampling", "step", "ms, median", "of the reference"):
+        table.add_column(name, justify="right")
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for factor in (8, 4):
+            cases = timers(args.python, factor, Path(folder))
+            rounds = [{name: measure(args.count) for name, measure in cases.items()} for _ in range(args.rounds)]
+            first = next(iter(cases))
+            for name in cases:
+                ratio = statistics.median(times[name] / times[first] for times in rounds)
+                middle = statistics.median(times[name] for times in rounds)
+                table.add_row(f"{factor}x", name, f"{middle:.2f}", f"{ratio:.2f}")
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
