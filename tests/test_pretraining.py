@@ -135,8 +135,9 @@ def test_without_masking_there_is_nothing_to_learn_and_nothing_breaks(run_config
     [
         ["trainer.precision=bf16-mixed"],
         ["trainer.accumulate_grad_batches=2"],
-        ["optim=adamw_noam"],
+        ["optim=adamw_noam", "augment=none"],
         ["quantizer.num_books=3", "augment=noise"],
+        ["augment=full", "augment.prob=1", "augment.reverb.prob=1", "augment.speed.prob=1"],
         ["masking.freeze=false", "size.bias=false"],
         ["encoder.subsampling_factor=8", "encoder=causal", "encoder.stem=shifted"],
         ["encoder.normalize=running", "quantizer.normalize=global"],

@@ -175,7 +175,22 @@ def _context_rows(model: Pretraining) -> list[Row]:
 
 def _data_rows(cfg: DictConfig, model: Pretraining, data: SpeechDataModule) -> list[Row]:
     rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
-    return [*rows, ("audio mixed in", f"{cfg.augment.prob:.0%} of utterances" if cfg.augment.prob else "none")]
+    return [*rows, ("audio mixed in", _share(cfg.augment.prob)), *_augment_rows(cfg, data)]
+
+
+def _augment_rows(cfg: DictConfig, data: SpeechDataModule) -> list[Row]:
+    """Rooms and speed, where they are on."""
+    reverb, speed = cfg.augment.reverb, cfg.augment.speed
+    rooms = f"{data.report['rir'].num_cuts} recorded rooms" if "rir" in data.report else "simulated rooms"
+    rows = [
+        ("reverberation", reverb.prob, rooms),
+        ("speed perturbed", speed.prob, "by " + ", ".join(f"{factor:g}" for factor in speed.factors)),
+    ]
+    return [(name, f"{_share(prob)}, {what}") for name, prob, what in rows if prob]
+
+
+def _share(prob: float) -> str:
+    return f"{prob:.0%} of utterances" if prob else "none"
 
 
 def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:

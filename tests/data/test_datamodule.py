@@ -11,8 +11,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.augmentation import Augmentation
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.reverb import Reverberation
+from streamnest.data.speed import SpeedPerturbation
 from streamnest.errors import UserError
 
 
@@ -27,7 +30,7 @@ def manifests(tmp_path):
 
 def module(manifests, **changes):
     options = {"batch_duration": 6.0, "num_buckets": 2, "num_batches": 12, **manifests, **changes}
-    data = SpeechDataModule(augment=NoiseAndSpeakerMixing(1.0, 0.5), **options)
+    data = SpeechDataModule(augment=Augmentation(NoiseAndSpeakerMixing(1.0, 0.5)), **options)
     data.setup("fit")
     return data
 
@@ -183,8 +186,13 @@ def test_schemas_build_their_classes_with_the_defaults_of_their_signatures(manif
     plain = SpeechDataModule(**manifests)
     for name in ("loading", "selection", "batch_duration", "max_batch_size", "num_buckets", "num_workers", "cache_mb"):
         assert getattr(data, name) == getattr(plain, name)
-    for name, value in vars(NoiseAndSpeakerMixing()).items():
-        assert getattr(augment, name) == (list(value) if isinstance(value, tuple) else value)
+    for built, default in [
+        (augment.mixing, NoiseAndSpeakerMixing()),
+        (augment.reverb, Reverberation()),
+        (augment.speed, SpeedPerturbation()),
+    ]:
+        for name, value in vars(default).items():
+            assert getattr(built, name) == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_wrong_channels_are_refused(manifests):

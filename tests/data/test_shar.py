@@ -17,6 +17,7 @@ from lhotse import CutSet
 
 from streamnest.data.audio import load_mono
 from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.augmentation import Augmentation
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
@@ -63,7 +64,7 @@ def damaged(manifest, tmp_path):
 
 def module(train, **changes):
     options = {"batch_duration": 8.0, "num_buckets": 2, "num_batches": 14, "max_duration": 3.1, **changes}
-    data = SpeechDataModule(train, augment=NoiseAndSpeakerMixing(1.0, 0.0), **options)
+    data = SpeechDataModule(train, augment=Augmentation(NoiseAndSpeakerMixing(1.0, 0.0)), **options)
     data.setup("fit")
     return data
 
@@ -310,7 +311,7 @@ def test_shards_behind_a_web_server_are_read_by_every_process(shards, workers):
 
 def test_noise_may_come_from_shards(manifest, shards):
     data = module(str(manifest), noise_manifest=str(shards))
-    assert len(data.augment.noise.draw(np.random.default_rng(0), 9000)) == 9000
+    assert len(data.augment.mixing.noise.draw(np.random.default_rng(0), 9000)) == 9000
     assert data.report["noise"].num_cuts == 21
 
 

@@ -10,6 +10,7 @@ from lhotse.audio import DurationMismatchError
 from lhotse.cut import Cut
 from numpy.typing import NDArray
 
+SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
 Channel = int | Literal["mix"]
 

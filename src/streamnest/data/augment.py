@@ -11,7 +11,7 @@ from torch import Tensor
 
 from streamnest.data.audio import Samples
 from streamnest.data.noise import NoiseBank, stretch
-from streamnest.errors import UserError
+from streamnest.data.ranges import check_range, check_share, draw_integer, draw_uniform
 from streamnest.randomness import numpy_generator
 
 _STREAM = 0xA06
@@ -55,13 +55,13 @@ class NoiseAndSpeakerMixing:
         seed: int = 0,
         noise: NoiseBank | None = None,
     ) -> None:
-        _check_range("prob", (prob, prob), 0, 1)
-        _check_range("noise_ratio", (noise_ratio, noise_ratio), 0, 1)
-        _check_range("noise_db", noise_db)
-        _check_range("speech_db", speech_db)
-        _check_range("mix_rate", mix_rate, 0, 1)
-        _check_range("segments", segments, 1)
-        _check_range("speakers", speakers, 1)
+        check_share("prob", prob)
+        check_share("noise_ratio", noise_ratio)
+        check_range("noise_db", noise_db)
+        check_range("speech_db", speech_db)
+        check_range("mix_rate", mix_rate, 0, 1)
+        check_range("segments", segments, 1)
+        check_range("speakers", speakers, 1)
         self.prob, self.noise_ratio = prob, noise_ratio
         self.noise_db, self.speech_db, self.mix_rate = noise_db, speech_db, mix_rate
         self.segments, self.speakers = segments, speakers
@@ -113,13 +113,14 @@ class NoiseAndSpeakerMixing:
         use_noise = self.noise is not None and (wants_noise or not others)
         if not use_noise and not others:
             return None
-        ratio_db = _uniform(rng, self.noise_db if use_noise else self.speech_db)
-        spans = place_segments(rng, len(rows[index]), _uniform(rng, self.mix_rate), _integer(rng, self.segments))
+        ratio_db = draw_uniform(rng, self.noise_db if use_noise else self.speech_db)
+        rate, count = draw_uniform(rng, self.mix_rate), draw_integer(rng, self.segments)
+        spans = place_segments(rng, len(rows[index]), rate, count)
         mix = np.zeros(len(rows[index]), np.float32)
         if use_noise:
             self._add_noise(rng, mix, spans)
         else:
-            chosen = rng.permutation(others)[: _integer(rng, self.speakers)]
+            chosen = rng.permutation(others)[: draw_integer(rng, self.speakers)]
             for start, stop in spans:
                 mix[start:stop] = stretch(rng, rows[rng.choice(chosen)], stop - start)
         return scale_to_ratio(rows[index], mix, ratio_db)
@@ -155,16 +156,3 @@ def scale_to_ratio(speech: Samples, mix: Samples, ratio_db: float) -> Samples | 
     if not (energies > 0).all() or not np.isfinite(energies).all():
         return None
     return (mix * np.sqrt(energies[0] / energies[1] * 10 ** (-ratio_db / 10))).astype(np.float32)
-
-
-def _uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
-    return float(rng.uniform(bounds[0], bounds[1]))
-
-
-def _integer(rng: np.random.Generator, bounds: Sequence[int]) -> int:
-    return int(rng.integers(bounds[0], bounds[1] + 1))
-
-
-def _check_range(name: str, bounds: Sequence[float], least: float = -np.inf, most: float = np.inf) -> None:
-    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
-        raise UserError(f"augment.{name}={list(bounds)}: need {least} <= low <= high <= {most}")

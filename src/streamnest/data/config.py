@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 
 @dataclass
@@ -16,6 +16,7 @@ class DataConfig:
     train_manifest: Any = MISSING
     val_manifest: Any = None
     noise_manifest: Any = None
+    rir_manifest: Any = None
     temperature: float | None = None
     batch_duration: float = 60.0
     max_batch_size: int = 64
@@ -37,10 +38,31 @@ class DataConfig:
 
 
 @dataclass
-class AugmentConfig:
-    """Arguments of `NoiseAndSpeakerMixing`."""
+class ReverbConfig:
+    """Arguments of `Reverberation`."""
 
-    _target_: str = "streamnest.data.augment.NoiseAndSpeakerMixing"
+    _target_: str = "streamnest.data.reverb.Reverberation"
+    prob: float = 0.0
+    t60: list[float] = field(default_factory=lambda: [0.15, 0.8])
+    drr_db: list[float] = field(default_factory=lambda: [-5.0, 15.0])
+    seed: int = II("..seed")
+
+
+@dataclass
+class SpeedConfig:
+    """Arguments of `SpeedPerturbation`."""
+
+    _target_: str = "streamnest.data.speed.SpeedPerturbation"
+    prob: float = 0.0
+    factors: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    seed: int = II("..seed")
+
+
+@dataclass
+class AugmentConfig:
+    """Arguments of `Augmentation.build`: those of `NoiseAndSpeakerMixing`, and the other parts."""
+
+    _target_: str = "streamnest.data.augmentation.Augmentation.build"
     prob: float = 0.5
     noise_ratio: float = 0.5
     noise_db: list[float] = field(default_factory=lambda: [-5.0, 20.0])
@@ -49,3 +71,5 @@ class AugmentConfig:
     segments: list[int] = field(default_factory=lambda: [1, 1])
     speakers: list[int] = field(default_factory=lambda: [1, 1])
     seed: int = 0
+    reverb: ReverbConfig = field(default_factory=ReverbConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)

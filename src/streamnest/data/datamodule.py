@@ -11,13 +11,14 @@ import lightning as L
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from streamnest.data.audio import Channel
-from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.audio import SAMPLING_RATE, Channel
+from streamnest.data.augmentation import Augmentation
 from streamnest.data.batch import Batch
-from streamnest.data.dataset import SAMPLING_RATE, SpeechDataset
+from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import LoadReport
 from streamnest.data.mixing import Mixture, make_mixture
 from streamnest.data.noise import NoiseBank
+from streamnest.data.rooms import RoomBank
 from streamnest.data.sampling import BucketBatchSampler, OnePassSampler
 from streamnest.data.sources import Corpus, load_source, parse_sources
 from streamnest.errors import UserError
@@ -25,6 +26,8 @@ from streamnest.errors import UserError
 Manifests = str | Sequence[Any] | Mapping[str, Any]
 # Of noise: a cut is decoded whole, so long recordings are read as windows.
 _NOISE_WINDOW = 30.0
+# Of room impulse responses: some are short, and a window of one would be no response.
+_RIR_LIMITS: dict[str, Any] = {"min_duration": 0.005, "max_duration": 60.0, "on_long": "skip"}
 # Utterances, before their share of unreadable ones means anything.
 _ENOUGH = 200
 # For a run that is bounded by time and not by steps.
@@ -42,6 +45,7 @@ class SpeechDataModule(L.LightningDataModule):
             `parse_sources`.
         val_manifest: the same for validation; None for none.
         noise_manifest: the same for noise, which `augment` mixes in; None for none.
+        rir_manifest: the same for room impulse responses, which `augment` reverberates with; None for simulated ones.
         temperature: mixes the training sources by their hours; see `make_mixture`. None for their weights.
         batch_duration: most padded seconds in a training batch of one process.
         max_batch_size: most utterances in a batch.
@@ -54,8 +58,9 @@ class SpeechDataModule(L.LightningDataModule):
         cache_mb: decoded audio that each loading process keeps; for corpora that fit in memory.
         seed: of the order of the batches.
         num_batches: training batches of the whole run; None takes them from the trainer.
-        augment: makes the noisy audio; None for clean audio.
-        augment_val: also in validation, the same at every step.
+        augment: makes the noisy audio and changes the speed of all; None for clean audio. The limits of duration and
+            of batches hold for what is heard, whatever its speed.
+        augment_val: noise, voices and rooms also in validation, the same at every step.
         val_batch_duration: most padded seconds in a validation batch; None for `batch_duration`.
         pin_memory: None for where there is a GPU.
         check_files: look for every file at start.
@@ -71,6 +76,7 @@ class SpeechDataModule(L.LightningDataModule):
         train_manifest: Manifests,
         val_manifest: Manifests | None = None,
         noise_manifest: Manifests | None = None,
+        rir_manifest: Manifests | None = None,
         temperature: float | None = None,
         batch_duration: float = 60.0,
         max_batch_size: int = 64,
@@ -83,7 +89,7 @@ class SpeechDataModule(L.LightningDataModule):
         cache_mb: float = 0.0,
         seed: int = 0,
         num_batches: int | None = None,
-        augment: NoiseAndSpeakerMixing | None = None,
+        augment: Augmentation | None = None,
         augment_val: bool = False,
         val_batch_duration: float | None = None,
         pin_memory: bool | None = None,
@@ -92,11 +98,12 @@ class SpeechDataModule(L.LightningDataModule):
         max_skipped_share: float = 0.1,
     ) -> None:
         super().__init__()
-        parts = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest}
+        parts = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest, "rir": rir_manifest}
         self.sources = {part: parse_sources(manifests) for part, manifests in parts.items()}
         self.temperature = temperature
         self.loading: dict[str, Any] = {"check_files": check_files, "max_bad_share": max_bad_share}
-        self.selection = {"min_duration": min_duration, "max_duration": max_duration, "on_long": on_long}
+        limits = {"min_duration": min_duration, "max_duration": max_duration}
+        self.selection: dict[str, Any] = {**limits, "on_long": on_long}
         self.batch_duration, self.max_batch_size, self.num_buckets = batch_duration, max_batch_size, num_buckets
         self.val_batch_duration = val_batch_duration or batch_duration
         self.channel, self.seed, self.num_batches = _channel(channel), seed, num_batches
@@ -115,11 +122,11 @@ class SpeechDataModule(L.LightningDataModule):
         """Reads the manifests, once; `stage` makes no difference."""
         if self._cuts:
             return
-        cuts = {"train": self._load("train", **self.selection), "val": self._load("val", **self.selection)}
+        cuts = {"train": self._load("train", **self._train_selection()), "val": self._load("val", **self.selection)}
         names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
         self._mixture = make_mixture(cuts["train"].durations, cuts["train"].sizes, names, weights, self.temperature)
-        if self.augment is not None and self.sources["noise"]:
-            self.augment.noise = NoiseBank(self._load("noise", max_duration=_NOISE_WINDOW))
+        if self.augment is not None:
+            self._load_recordings(self.augment)
         self._cuts = cuts
 
     @property
@@ -140,6 +147,7 @@ class SpeechDataModule(L.LightningDataModule):
     def train_dataloader(self) -> StatefulDataLoader:
         """Endless batches; its state is that of the data."""
         dataset = self._dataset("train", self.augment, self.cache_mb)
+        dataset.speed = self.augment.speed if self.augment else None
         rank, world_size = self._place()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.seed, rank, world_size))
 
@@ -173,7 +181,22 @@ class SpeechDataModule(L.LightningDataModule):
             )
         return batch
 
-    def _dataset(self, part: str, augment: NoiseAndSpeakerMixing | None = None, cache_mb: float = 0.0) -> SpeechDataset:
+    def _train_selection(self) -> dict[str, Any]:
+        """The limits of duration, so that whatever the speed they hold for what is heard."""
+        if self.augment is None:
+            return self.selection
+        speed, limits = self.augment.speed, self.selection
+        shortest, longest = limits["min_duration"] * speed.fastest, limits["max_duration"] * speed.slowest
+        return {**limits, "min_duration": shortest, "max_duration": longest}
+
+    def _load_recordings(self, augment: Augmentation) -> None:
+        """Noise and rooms, where they are asked for."""
+        if self.sources["noise"]:
+            augment.mixing.noise = NoiseBank(self._load("noise", max_duration=_NOISE_WINDOW))
+        if self.sources["rir"] and augment.reverb.prob:
+            augment.reverb.rooms = RoomBank(self._load("rir", **_RIR_LIMITS))
+
+    def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> SpeechDataset:
         return SpeechDataset(self._cuts[part], augment, self.channel, cache_mb, self._warned)
 
     def _load(self, part: str, **selection: Any) -> Corpus:
@@ -186,7 +209,9 @@ class SpeechDataModule(L.LightningDataModule):
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
     ) -> BucketBatchSampler:
-        limits = (self.batch_duration, self.max_batch_size, self.num_buckets)
+        # As much as fits if all are as slow as they may get.
+        longest = self.batch_duration * (dataset.speed.slowest if dataset.speed else 1.0)
+        limits = (longest, self.max_batch_size, self.num_buckets)
         place = (rank, world_size)
         return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, *place, mixture=self._mixture)
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from lhotse.cut import Cut
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from streamnest.data.audio import BadAudioError, Channel, Samples, load_mono, source_name
-from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, Samples, load_mono, source_name
 from streamnest.data.batch import Batch
 from streamnest.data.sampling import BatchIndex
 from streamnest.data.sources import durations
+from streamnest.data.speed import SpeedPerturbation
 from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)
 
-SAMPLING_RATE = 16000
 # Shorter than an encoder frame, so that there is nothing to mask; padded, so that no layer meets an empty tensor.
 _SILENT_SAMPLES, _PADDED_SAMPLES = 160, 8000
 
@@ -34,22 +34,24 @@ class SpeechDataset(Dataset[Batch]):
 
     Args:
         cuts: at 16 kHz, resampled lazily where the files have another rate.
-        augment: makes the noisy audio; None leaves it clean.
+        augment: makes the noisy audio, called as `NoiseAndSpeakerMixing` is; None leaves it clean.
         channel: of files with several: "mix" for their mean, or a number from 0.
         cache_mb: decoded audio that each process keeps. What came first stays: in endless epochs, where everything
             is due equally often, evicting the oldest would evict what is needed next.
         warned: files that were reported already; datasets that share it report a file once.
+        speed: of clean and noisy audio, drawn anew at each step; `durations` know nothing of it. None as it is.
     """
 
     def __init__(
         self,
         cuts: Sequence[Cut],
-        augment: NoiseAndSpeakerMixing | None = None,
+        augment: Callable[..., Tensor] | None = None,
         channel: Channel = "mix",
         cache_mb: float = 0,
         warned: set[str] | None = None,
+        speed: SpeedPerturbation | None = None,
     ) -> None:
-        self.cuts, self.augment, self.channel = cuts, augment, channel
+        self.cuts, self.augment, self.channel, self.speed = cuts, augment, channel, speed
         self._warned = set() if warned is None else warned
         self._cache: dict[int, Samples] = {}
         self._room = int(cache_mb * 2**20)
@@ -65,10 +67,13 @@ class SpeechDataset(Dataset[Batch]):
     def __getitem__(self, batch_index: BatchIndex) -> Batch:
         skipped: Counter[str] = Counter()
         loaded = [(self.cuts[i], self._load(i, skipped)) for i in batch_index.indices]
-        rows = [(cut, audio) for cut, audio in loaded if audio is not None]
+        cuts = [cut for cut, audio in loaded if audio is not None]
+        rows = [audio for _, audio in loaded if audio is not None]
         if not rows:
             return _silence(batch_index.step, skipped)
-        return self._collate([cut for cut, _ in rows], [audio for _, audio in rows], batch_index.step, skipped)
+        if self.speed is not None:
+            rows = [self.speed(row, cut.id, batch_index.step) for row, cut in zip(rows, cuts)]
+        return self._collate(cuts, rows, batch_index.step, skipped)
 
     def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
         if index in self._cache:
