@@ -1,0 +1,114 @@
+"""Probes read off what is there, and nothing that is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from streamnest.downstream import probing
+from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
+from streamnest.downstream.layers import layer_frames
+from streamnest.downstream.layerwise import choose
+from streamnest.downstream.probing import Examples
+from streamnest.errors import UserError
+from tests.models import ready
+
+
+def separable(count: int, noise: float, seed: int) -> Examples:
+    """Three classes around three corners, in the second of two layers; the first is noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (count,), generator=generator)
+    corners = 4 * torch.eye(3)[:, [0, 1, 2, 0, 1, 2]]
+    told = corners[y] + noise * torch.randn(count, 6, generator=generator)
+    return Examples([torch.randn(count, 6, generator=generator), told], y)
+
+
+def test_a_probe_reads_the_layer_that_tells_and_finds_chance_in_the_other() -> None:
+    train, test = separable(600, 0.5, 0), separable(300, 0.5, 1)
+    noise, told = probing.probe_layers(train, test, 3)
+    assert told > 0.98
+    assert noise < 0.5
+
+
+def test_a_weighted_sum_finds_the_layer_that_tells() -> None:
+    train, test = separable(600, 0.5, 0), separable(300, 0.5, 1)
+    assert probing.probe_mix(train, test, 3) > 0.98
+
+
+def test_a_probe_gives_the_same_twice() -> None:
+    train, test = separable(200, 2.0, 0), separable(200, 2.0, 1)
+    assert probing.probe_layers(train, test, 3) == probing.probe_layers(train, test, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_scale_of_a_layer_does_not_matter(scale: float) -> None:
+    train, test = separable(300, 1.0, 0), separable(300, 1.0, 1)
+    scaled = [Examples([x * scale + 7 for x in e.x], e.y) for e in (train, test)]
+    assert probing.probe_layers(*scaled, 3) == pytest.approx(probing.probe_layers(train, test, 3), abs=0.02)
+
+
+def test_clusters_tell_all_of_what_they_equal_and_nothing_of_what_is_independent() -> None:
+    labels = torch.arange(400) % 4
+    assert probing.shared_information((labels + 1) % 4, labels) == pytest.approx(1.0)
+    assert probing.shared_information(torch.arange(400) // 4 % 5, labels) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_clusters_of_separate_groups_have_a_high_silhouette() -> None:
+    tight, wide = separable(300, 0.1, 0), separable(300, 5.0, 0)
+    found = [probing.cluster(e.x[1], e.y, 3) for e in (tight, wide)]
+    assert found[0].silhouette > 0.8 > found[1].silhouette
+    assert (found[0].phone_information or 0) > 0.99
+
+
+def test_each_frame_is_labelled_with_the_phone_at_its_middle() -> None:
+    utterance = Utterance("a", Path("a.wav"), phones=[(0.0, 0.05, "pau"), (0.05, 0.10, "a"), (0.10, 0.16, "b")])
+    classes = phone_classes([utterance], frozenset({"pau"}))
+    assert classes == {"a": 0, "b": 1}
+    # Middles at 20, 60, 100, 140 and 180 ms; the last one lies behind the last phone.
+    assert frame_phones(utterance, 5, 40.0, classes).tolist() == [-1, 0, 1, 1, -1]
+
+
+def test_layers_have_a_frame_for_each_whole_block_and_the_last_is_the_output(
+    run_config: Callable[..., DictConfig],
+) -> None:
+    model = ready(run_config("encoder=lookahead40"))
+    audio = 0.1 * torch.randn(16000)
+    layers = layer_frames(model, audio)
+    assert [len(x) for x in layers] == [25] * (len(model.encoder.blocks) + 2)
+    assert layers[0].shape[1] == 4 * 80
+    with torch.no_grad():
+        expected = model(audio[None], torch.tensor([16000]))[0][0]
+    torch.testing.assert_close(layers[-1], expected[:25], rtol=0, atol=1e-5)
+
+
+def test_the_shifted_stem_is_read_where_it_has_heard_the_block(run_config: Callable[..., DictConfig]) -> None:
+    model = ready(run_config("encoder=causal", "encoder.stem=shifted"))
+    audio = 0.1 * torch.randn(16000)
+    with torch.no_grad():
+        expected = model(audio[None], torch.tensor([16000]))[0][0]
+    torch.testing.assert_close(layer_frames(model, audio)[-1], expected[1:26], rtol=0, atol=1e-5)
+
+
+def test_utterances_with_phones_are_chosen_beside_those_without() -> None:
+    utterances = [Utterance(str(n), Path("x"), phones=[(0, 1, "a")] if n < 3 else []) for n in range(10)]
+    chosen = choose(utterances, 2, seed=0)
+    assert [bool(u.phones) for u in chosen] == [True, True, False, False]
+    assert chosen == choose(utterances, 2, seed=0)
+
+
+def test_a_manifest_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("not json\n")
+    with pytest.raises(UserError, match=r"bad\.jsonl"):
+        read_utterances(tmp_path / "bad.jsonl")
+
+
+def test_phones_of_other_utterances_are_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"id": "a", "path": "a.wav"}) + "\n")
+    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "b", "phones": [[0, 1, "x"]]}) + "\n")
+    with pytest.raises(UserError, match="phones for"):
+        read_utterances(tmp_path / "m.jsonl", tmp_path / "p.jsonl")
