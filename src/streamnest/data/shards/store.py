@@ -40,7 +40,7 @@ class StoreError(OSError):
 
 
 class Store(Protocol):
-    """Named bytes. Reading raises `FileNotFoundError` for a name that is not there and `StoreError` for a lost answer."""
+    """Named bytes. Reading raises `FileNotFoundError` for names that are not there, `StoreError` for lost answers."""
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start`; fewer where the file ends."""
