@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling import BatchIndex
-from streamnest.data.shards import store as stores
+from streamnest.data.shards import remote as stores
 from streamnest.data.shards.index import tar_name
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.reading import load_shards
+from streamnest.data.shards.store import open_store
 from streamnest.data.shards.writing import write_shards
 from streamnest.errors import UserError
 
@@ -149,18 +151,13 @@ def test_a_server_that_goes_away_in_the_middle_ends_nothing_until_too_much_is_lo
     assert set(data.skipped) == {"unreachable"} and len(waits) == len(stores._WAITS)
 
 
-def test_a_server_that_does_not_answer_in_time_is_given_up(shards, monkeypatch):
+def test_a_server_that_does_not_answer_in_time_is_given_up(shards, monkeypatch, caplog):
     with web(shards) as (url, handler, _):
         cuts, _ = load_shards(url)
         monkeypatch.setattr(stores, "_TIMEOUT", 0.2)
-        monkeypatch.setattr(handler, "do_GET", lambda self: stores_wait())
+        monkeypatch.setattr(handler, "do_GET", lambda _: Event().wait(3))
         assert SpeechDataset(cuts)[BatchIndex(0, [0])].skipped == {"unreachable": 1}
-
-
-def stores_wait():
-    from threading import Event
-
-    Event().wait(3)
+        assert "Timeout" in caplog.text
 
 
 def test_a_server_that_is_down_at_start_is_a_message_and_not_a_trace(shards):
@@ -182,7 +179,7 @@ def s3(monkeypatch):
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert eventually(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
-    stores.open_store("s3://bucket")._connect()[0].mkdir("bucket")
+    open_store("s3://bucket")._connect()[0].mkdir("bucket")
     yield server
     server.kill()
 
@@ -200,7 +197,7 @@ def test_shards_go_to_an_s3_bucket_and_come_back(shards, s3):
         data.setup()
     pairs = zip(workers.train_dataloader(), alone.train_dataloader(), strict=True)
     assert all(a.ids == b.ids and torch.equal(a.clean, b.clean) for a, b in pairs)
-    stores.open_store("s3://bucket/train")._connect()[0].rm(f"bucket/train/{tar_name(1)}")
+    open_store("s3://bucket/train")._connect()[0].rm(f"bucket/train/{tar_name(1)}")
     assert everything(remote).skipped == {"missing": 4}
     s3.kill()
     s3.wait()

@@ -18,7 +18,8 @@ from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
-from streamnest.data.shards.store import Store, StoreError, open_store
+from streamnest.data.shards.remote import StoreError
+from streamnest.data.shards.store import Store, open_store
 from streamnest.data.shards.windows import Windows, select
 from streamnest.errors import UserError
 
