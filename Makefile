@@ -37,8 +37,9 @@ format: $(STAMP) ## Mend style and formatting
 typecheck: $(STAMP) ## Check types
 	$(BIN)/mypy
 
-benchmark: $(STAMP) ## Time and weigh a training step, stage by stage
+benchmark: $(STAMP) ## Time and weigh a training step, then the loader and how long a step waits for it
 	$(BIN)/python scripts/benchmark.py $(ARGS)
+	$(BIN)/python scripts/benchmark_loader.py $(LOADER_ARGS)
 
 notebooks: $(STAMP) ## Execute the notebooks
 	$(BIN)/python scripts/run_notebooks.py $(ARGS)

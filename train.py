@@ -26,6 +26,7 @@ from streamnest.latency import require_no_leak
 from streamnest.resume import AtomicCheckpointIO, checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
+from streamnest.tracking import finish_runs
 from streamnest.transfer import transfer
 
 log = logging.getLogger("train")
@@ -74,6 +75,7 @@ def train(cfg: DictConfig) -> float:
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if history.last_step != trainer.global_step:
         trainer.validate(model, datamodule=data, verbose=False)
+    finish_runs(trainer.loggers)
     report.show(report.summary_panel(cfg, model, data, trainer, history, time.monotonic() - started))
     if any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks):
         sys.exit(PREEMPTED)

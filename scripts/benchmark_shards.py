@@ -1,6 +1,7 @@
-"""Weighs the index of shards and times reading: `python scripts/benchmark_shards.py --cuts 1000000`.
+"""Weighs the index of shards and a manifest, and times reading: `python scripts/benchmark_shards.py --cuts 1000000`.
 
-The index is synthetic, with no audio behind it. Reading is measured on the built-in corpus, as files and as shards.
+Index and manifest are synthetic, with no audio behind them. Reading is measured on the built-in corpus, as files and as
+shards.
 """
 
 from __future__ import annotations
@@ -61,6 +62,25 @@ def make_index(count: int, folder: Path) -> None:
     (folder / PLAN).write_text(json.dumps(asdict(Plan("flac", 1000, 16000, count, ""))))
 
 
+def weigh_manifest(count: int, folder: Path) -> list[Row]:
+    """What a manifest of the same cuts costs: Lhotse objects, which workers copy as they touch them."""
+    source = {"type": "file", "channels": [0], "source": ""}
+    said = {"start": 0.0, "duration": 8.0, "channel": 0, "text": "some words of a sentence that was spoken"}
+    recording = {"sampling_rate": 16000, "num_samples": 128000, "duration": 8.0, "channel_ids": [0]}
+    with (folder / "cuts.jsonl").open("w") as file:
+        for i in range(count):
+            name = f"corpus-speaker-{i:09d}-segment"[:30]
+            spoken = {"id": name, "recording_id": name, "speaker": f"speaker-{i % 1000}", **said}
+            held = {"id": name, "sources": [{**source, "source": f"audio/{name}.flac"}], **recording}
+            cut = {"id": name, "start": 0.0, "duration": 8.0, "channel": 0, "supervisions": [spoken]}
+            file.write(json.dumps({**cut, "recording": held, "type": "MonoCut"}) + "\n")
+    before = memory_mb()
+    (cuts, _), load = timed(lambda: load_cuts(folder / "cuts.jsonl", check_files=False))
+    grown = memory_mb() - before
+    cost = f"{grown:.0f} MB, {1e6 * grown / len(cuts):,.0f} MB a million"
+    return [(f"memory of a manifest of {len(cuts):,} cuts", cost), ("loading it", f"{load:.0f} s")]
+
+
 def weigh(count: int, folder: Path) -> list[Row]:
     """What an index costs."""
     make_index(count, folder)
@@ -87,6 +107,7 @@ def weigh(count: int, folder: Path) -> list[Row]:
         ("mixture of three sources", f"{mix:.2f} s"),
         ("its resume at step 100,000", f"{resume_mixed:.2f} s"),
         ("one cut out of the index", f"{1000 * item:.0f} µs"),
+        ("memory after all of this", f"{memory_mb() - before:.0f} MB"),
     ]
 
 
@@ -120,11 +141,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", type=int, default=1_000_000, help="of the synthetic index")
+    parser.add_argument("--manifest_cuts", type=int, default=100_000, help="of the synthetic manifest")
     args = parser.parse_args()
     table = Table(show_header=False)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "index").mkdir()
-        for row in [*weigh(args.cuts, Path(folder) / "index"), *read(Path(folder))]:
+        weighed = [*weigh_manifest(args.manifest_cuts, Path(folder)), *weigh(args.cuts, Path(folder) / "index")]
+        for row in [*weighed, *read(Path(folder))]:
             table.add_row(*row)
     Console(width=100).print(table)
 

@@ -56,8 +56,17 @@ def test_the_summary_tells_loss_against_baselines_codes_checkpoint_and_how_to_co
     first: tuple[str, Path],
 ) -> None:
     text = first[0].rpartition("validation at step 6")[2]
-    for words in ("validation loss", "code frequencies", "target entropy", "codes", "last.ckpt", "wandb sync"):
+    for words in (
+        "validation loss",
+        "code frequencies",
+        "target entropy",
+        "codes",
+        "last.ckpt",
+        "wandb sync",
+        "waiting",
+    ):
         assert words in text, words
+    assert "waiting for data" in text
 
 
 def test_numbers_pictures_config_and_checkpoints_are_written(first: tuple[str, Path]) -> None:

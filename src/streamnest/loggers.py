@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 
 from streamnest.errors import UserError
+from streamnest.tracking import UnfailingWandbLogger
+
+log = logging.getLogger(__name__)
 
 
 def wandb_logger(
@@ -23,9 +27,13 @@ def wandb_logger(
     name: str | None = None,
     group: str | None = None,
     tags: Sequence[str] = (),
+    init_timeout: float = 60.0,
+    finish_timeout: float = 60.0,
     **settings: Any,
-) -> WandbLogger:
+) -> UnfailingWandbLogger:
     """A logger that never asks, never prints over the progress bar, and keeps the jobs of a multirun in one group.
+
+    It never ends a run either; see `UnfailingWandbLogger`.
 
     Args:
         save_dir: folder of the run; W&B makes `wandb/` in it.
@@ -34,6 +42,8 @@ def wandb_logger(
         name: of the run.
         group: None takes the sweep folder in a multirun, and `WANDB_RUN_GROUP` else.
         tags: of the run.
+        init_timeout: seconds that the server has to take the run, before it is written offline.
+        finish_timeout: seconds to wait at the end for what is not sent yet; it stays on disk.
         settings: further arguments of `WandbLogger`.
 
     Raises:
@@ -44,10 +54,11 @@ def wandb_logger(
     if mode == "online" and not wandb.api.api_key:
         raise UserError("logger=wandb needs an account: run `wandb login`, set WANDB_API_KEY, or take logger=offline")
     # Jobs of a multirun share a process, and W&B would log them all into the first one's run.
-    if wandb.run is not None:
-        wandb.finish()
+    _finish_earlier()
+    # Reports on W&B itself go to the same host, and one that does not answer would hold up the exit.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(
+    logger = UnfailingWandbLogger(
         save_dir=save_dir,
         offline=mode == "offline",
         project=project,
@@ -55,7 +66,13 @@ def wandb_logger(
         group=group or _sweep_group(),
         tags=list(tags),
         mode=mode,
-        settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=init_timeout,
+            finish_timeout=finish_timeout,
+            finish_timeout_raises=True,
+        ),
         **settings,
     )
     # Lightning passes it always, and W&B warns about it always.
@@ -67,6 +84,13 @@ def csv_logger(save_dir: str) -> CSVLogger:
     """A logger to `csv/metrics.csv` of the run folder; to `csv_2/` and so on where a run continues, as none appends."""
     names = itertools.chain(["csv"], (f"csv_{number}" for number in itertools.count(2)))
     return CSVLogger(save_dir, name=None, version=next(name for name in names if not (Path(save_dir) / name).exists()))
+
+
+def _finish_earlier() -> None:
+    try:
+        wandb.finish()
+    except Exception as error:
+        log.warning("W&B: the run before this one could not be finished: %s", error)
 
 
 def _sweep_group() -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import rich
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console, Group
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamnest.callbacks.history import ValHistory
-from streamnest.callbacks.throughput import peak_memory_gb
+from streamnest.callbacks.throughput import Throughput, peak_memory_gb
 from streamnest.commands import continue_command, sync_command
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.encoder import FastConformer
@@ -26,6 +25,7 @@ from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
 from streamnest.pretraining import Pretraining
+from streamnest.tracking import UnfailingWandbLogger
 from streamnest.transfer import TransferReport
 
 _WIDTH = 110
@@ -234,8 +234,21 @@ def _spent_rows(model: Pretraining, data: SpeechDataModule, trainer: L.Trainer, 
     return [
         ("heard", f"{float(model.get_buffer('seconds_heard')) / 3600:.2f} h of audio"),
         ("took", f"{int(seconds) // 60} min {int(seconds) % 60} s, {peak_memory_gb(model.device):.1f} GB at most"),
+        *_speed_rows(trainer),
         ("skipped", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "nothing"),
         ("checkpoint", str(checkpoint) if checkpoint else "none was written"),
+        *[("W&B", problem) for logger in trainer.loggers for problem in getattr(logger, "problems", ())],
+    ]
+
+
+def _speed_rows(trainer: L.Trainer) -> list[Row]:
+    totals = [c.total for c in getattr(trainer, "callbacks", ()) if isinstance(c, Throughput) and c.total.wall]
+    return [
+        (
+            "speed",
+            f"{t.audio / t.wall:.0f} h of audio an hour and process, {t.waited / t.wall:.1%} of it waiting for data",
+        )
+        for t in totals
     ]
 
 
@@ -253,8 +266,8 @@ def _commands(trainer: L.Trainer) -> list[Row]:
         more = 2 * trainer.max_steps if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps else None
         commands.append(("continue", continue_command(checkpoint, more)))
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and logger._offline:
-            commands.append(("upload to W&B", sync_command(Path(logger.experiment.dir).parent)))
+        if isinstance(logger, UnfailingWandbLogger) and logger.must_be_synced:
+            commands.append(("upload to W&B", sync_command(logger.folder)))
     return commands
 
 

@@ -47,6 +47,8 @@ def test_audio_over_wall_time_and_the_share_of_waiting(clock):
     assert module.logged["train/step_seconds"] == pytest.approx(2.0)
     assert module.logged["train/data_wait_share"] == pytest.approx(0.25)
     assert module.logged["train/memory_gb"] > 0.05
+    assert callback.total.waited == pytest.approx(6 * 0.5), "the window forgets, the total does not"
+    assert callback.total.wall == pytest.approx(12.0) and callback.total.audio == pytest.approx(360.0)
 
 
 def test_validation_is_neither_work_nor_waiting(clock):

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 import wandb
 from lightning import Callback
-from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
 
 from streamnest.data.batch import Batch
 from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
 from streamnest.pretraining import _MASK_STREAM, Pretraining
 from streamnest.randomness import fold_keys
+from streamnest.tracking import UnfailingWandbLogger
 
 
 class Pictures(Callback):
@@ -68,7 +68,7 @@ class Pictures(Callback):
         names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png"}
         paths = {name: save(figure, self.dirpath / names[name]) for name, figure in figures.items()}
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, UnfailingWandbLogger):
                 _to_wandb(logger, paths, counts, step)
 
 
@@ -117,12 +117,12 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
     )
 
 
-def _to_wandb(logger: WandbLogger, paths: dict[str, Path], counts: torch.Tensor, step: int) -> None:
+def _to_wandb(logger: UnfailingWandbLogger, paths: dict[str, Path], counts: torch.Tensor, step: int) -> None:
     shown: dict[str, Any] = {f"pictures/{name}": wandb.Image(str(path)) for name, path in paths.items()}
     # W&B draws at most 512 bins, so a bin is a group of neighbouring codes.
     histogram = np.histogram(np.arange(len(counts)), bins=min(512, len(counts)), weights=to_numpy(counts))
     shown["health/code_counts"] = wandb.Histogram(np_histogram=histogram)
-    logger.experiment.log({**shown, "trainer/global_step": step})
+    logger.log_media({**shown, "trainer/global_step": step})
 
 
 def _row(batch: Batch, row: int) -> Batch:

@@ -21,6 +21,9 @@ class _Step:
     wall: float
     waited: float
 
+    def __add__(self, other: _Step) -> _Step:
+        return _Step(self.audio + other.audio, self.wall + other.wall, self.waited + other.waited)
+
 
 class Throughput(Callback):
     """Logs, over a sliding window of batches, validation and saving excluded:
@@ -30,14 +33,20 @@ class Throughput(Callback):
     - `train/data_wait_share`: share of it spent waiting for the next batch,
     - `train/memory_gb`: peak, of the accelerator where there is one, else of the process.
 
+    What follows the end of a batch is waiting, other callbacks included: the share is never less than the loader's.
+
     Args:
         window: batches to average over.
         warmup: first batches that are left out, as compilation and allocation make them slow.
+
+    Attributes:
+        total: seconds of audio of this rank, wall time and waiting of all batches since the start but the first ones.
     """
 
     def __init__(self, window: int = 50, warmup: int = 2) -> None:
         self.warmup = warmup
         self._steps: deque[_Step] = deque(maxlen=window)
+        self.total = _Step(0.0, 0.0, 0.0)
         self._mark: float | None = None
         self._waited = 0.0
         self._seen = 0
@@ -46,6 +55,7 @@ class Throughput(Callback):
         """Forgets earlier runs of this callback."""
         self._steps.clear()
         self._mark, self._seen = None, 0
+        self.total = _Step(0.0, 0.0, 0.0)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -63,6 +73,7 @@ class Throughput(Callback):
         self._seen += 1
         if self._mark is not None and self._seen > self.warmup:
             self._steps.append(_Step(batch.seconds, now - self._mark, self._waited))
+            self.total += self._steps[-1]
         self._mark = now
         if self._steps:
             self._log(pl_module, len(batch.ids))

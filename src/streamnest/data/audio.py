@@ -20,7 +20,7 @@ class BadAudioError(Exception):
 
     Attributes:
         cause: one of `missing`, `not as long as declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
-            `constant`.
+            `constant`, and those of `StoreError`.
     """
 
     def __init__(self, cause: str, detail: str = "") -> None:

@@ -108,6 +108,23 @@ def voxpopuli(root: Path) -> None:
         text(root / f"transcribed_data/en/asr_{part}.tsv", header, f"{name}\tSome.\tsome\ts{len(part)}\t{part}\tfemale")
 
 
+def voxpopuli_sessions(root: Path) -> None:
+    """The `asr` subset as it is downloaded: a list of stretches, and sessions in their original languages."""
+    rows = [
+        "session_id|id_|start_time|end_time|original_text|normed_text|speaker_id|gender|split|is_gold_transcript|vad"
+    ]
+    for number, part in enumerate(("train", "dev", "test")):
+        session = f"2009010{number + 1}-0900-PLENARY-{number + 1}-en"
+        audio(root / f"raw_audios/original/2009/{session}_original.ogg", 6, number)
+        for i, start in enumerate((0.25, 3.5)):
+            said = f'Some "words {i}.|some words {i}'
+            rows.append(
+                f"{session}|20090101-09:00:0{i}_{i}|{start}|{start + 2.0}|{said}|10{number}|female|{part}|True|[]"
+            )
+    rows.append("20090101-0900-PLENARY-1-en|x|5.0|4.0|a|a|1|male|train|True|[]")
+    text(root / "transcribed_data/en/asr_en.tsv.gz", *rows)
+
+
 def commonvoice(root: Path) -> None:
     header = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tvariant\tlocale\tsegment"
     for part in ("train", "dev", "test"):
@@ -182,6 +199,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], None], dict[str, int]]] = {
     "mls in opus": ("mls", mls_opus, {"train": 1, "dev": 1, "test": 1}),
     "libriheavy": ("libriheavy", libriheavy, {"train": 2, "dev": 2, "test_clean": 2}),
     "voxpopuli": ("voxpopuli", voxpopuli, {"train": 2, "dev": 1, "test": 1}),
+    "voxpopuli in sessions": ("voxpopuli", voxpopuli_sessions, {"train": 2, "dev": 2, "test": 2}),
     "commonvoice": ("commonvoice", commonvoice, {"train": 1, "dev": 1, "test": 1}),
     "gigaspeech": ("gigaspeech", gigaspeech, {"train": 1, "dev": 1, "test": 1}),
     "musan": ("musan", musan, {"music": 1, "noise": 1, "speech": 1}),

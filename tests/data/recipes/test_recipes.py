@@ -47,6 +47,7 @@ def test_a_corpus_in_its_published_layout_becomes_cuts_that_load_and_decode(tmp_
         ("mls", "test", "21", "kilka słów", "polish"),
         ("libriheavy", "train", "100", "Some words.", "English"),
         ("voxpopuli", "dev", "s3", "some", "en"),
+        ("voxpopuli in sessions", "test", "102", "some words 0", "en"),
         ("commonvoice", "test", "test" * 9, 'Some "words.', "cy"),
         ("gigaspeech", "train", None, "SOME WORDS <PERIOD>", "EN"),
         ("manifest", "train", "7", "some words", None),
@@ -172,6 +173,17 @@ def test_sessions_of_voxpopuli_with_utterances_in_dev_stay_out_of_train(tmp_path
         shutil.rmtree(tmp_path / "in/unlabelled_data")
         report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
         assert [item.cause for item in report.dropped] == ["session of dev or test"]
+
+
+def test_utterances_of_voxpopuli_are_stretches_of_sessions_where_none_were_cut_out(tmp_path):
+    layouts.voxpopuli_sessions(tmp_path / "in")
+    audio(tmp_path / "in/raw_audios/original/2009/20090109-0900-PLENARY-9-en_original.ogg", 5)
+    report = run("voxpopuli", tmp_path / "in", tmp_path / "out", language="en")
+    first, second = cuts(tmp_path / "out", "train")
+    assert (first.start, first.duration, second.start) == (0.25, 2.0, 3.5)
+    assert first.recording_id == second.recording_id and report.causes == {"broken line": 1}
+    whole = run("voxpopuli", tmp_path / "in", tmp_path / "both")
+    assert whole.parts["train"].cuts == 3, "the session without utterances, and no speech twice"
 
 
 def test_common_voice_adds_validated_clips_of_new_speakers_alone(tmp_path):

@@ -1,13 +1,16 @@
 """VoxPopuli: speeches of the European Parliament, with or without transcripts.
 
-Three forms are published and read here, whichever are there: `transcribed_data` (utterances with parts),
-`unlabelled_data` (cut recordings), and `raw_audios` (whole sessions, hours long). Lhotse's recipe reads sessions for
-which it downloads a list of utterances, and reads neither of the others.
+Three forms are published and read here, whichever are there: `transcribed_data` (utterances with parts, cut out by the
+corpus's own scripts), `unlabelled_data` (cut recordings), and `raw_audios` (whole sessions, hours long). Of the `asr`
+subset the published list `asr_LANGUAGE.tsv.gz` and the sessions in `raw_audios/original` do too: utterances are then
+stretches of sessions, as in Lhotse's recipe, which reads neither of the other forms.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +21,11 @@ from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
 LAYOUT = """  SOURCE/unlabelled_data/LANGUAGE/YEAR/*.ogg
-  SOURCE/transcribed_data/LANGUAGE/asr_{train,dev,test}.tsv and YEAR/EVENT-ID.ogg
+  SOURCE/transcribed_data/LANGUAGE/asr_{train,dev,test}.tsv and YEAR/EVENT-ID.ogg, or
+  SOURCE/transcribed_data/LANGUAGE/asr_LANGUAGE.tsv.gz and SOURCE/raw_audios/original/YEAR/*_original.ogg
   SOURCE/raw_audios/LANGUAGE/YEAR/*.ogg   (read only where there is no unlabelled_data)"""
+
+PARTS = ("train", "dev", "test")
 
 
 def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
@@ -32,16 +38,17 @@ def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
     if not transcribed and not sessions:
         language = f" of language {options.language}" if options.language else ""
         raise UserError(f"{options.source} holds no audio{language}: VoxPopuli is expected as\n{LAYOUT}")
-    held_out = set()
-    for folder in transcribed:
-        for part in ("train", "dev", "test"):
-            for item in _transcribed(need(folder / f"asr_{part}.tsv", "VoxPopuli", LAYOUT), part):
-                if isinstance(item, Piece) and part != "train":
-                    held_out.add(_session(item.id))
-                yield item
+    held_out, taken = set(), set()
+    for item in (item for folder in transcribed for item in _utterances(folder, options.source)):
+        if isinstance(item, Piece):
+            taken.add(item.path)
+            held_out |= {_session(item.id)} if item.part != "train" else set()
+        yield item
     for folder in sessions:
         spoken = None if folder.name == "original" else folder.name
         for path in walk(folder, {".ogg"}):
+            if path in taken:
+                continue
             if _session(path.stem) in held_out:
                 yield Dropped(str(path), "session of dev or test")
             else:
@@ -59,6 +66,41 @@ def _languages(options: Options, form: str) -> list[Path]:
     return [path for path in folders if options.language in (None, path.name)]
 
 
+def _utterances(folder: Path, source: Path) -> Iterator[Piece | Dropped]:
+    """Of a language: from files of their own, or where there are none, from whole sessions."""
+    published = folder / f"asr_{folder.name}.tsv.gz"
+    if published.is_file() and not (folder / "asr_train.tsv").is_file():
+        yield from _stretches(published, source / "raw_audios/original", folder.name)
+        return
+    for part in PARTS:
+        yield from _transcribed(need(folder / f"asr_{part}.tsv", "VoxPopuli", LAYOUT), part)
+
+
+def _stretches(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dropped]:
+    """The rows of a published list: stretches of sessions, with their pauses."""
+    csv.field_size_limit(2**27)  # the words of a paragraph, with their times, are one field
+    with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file, delimiter="|"), 2):
+            if row.get("split") not in PARTS:
+                yield Dropped(f"{path}:{number}", "in no part", "neither train, dev nor test")
+                continue
+            try:
+                session, start, end = str(row["session_id"]), float(row["start_time"]), float(row["end_time"])
+                if not (session and 0 <= start < end < math.inf):
+                    raise ValueError
+            except (KeyError, TypeError, ValueError):
+                yield Dropped(f"{path}:{number}", "broken line", "no session, start or end")
+                continue
+            audio = sessions / session[:4] / f"{session}_original.ogg"
+            name, text = f"{session}-{row.get('id_') or number}", row.get("normed_text") or row.get("original_text")
+            yield Piece(name, audio, row["split"], start, end - start, _speaker(row), text, language)
+
+
+def _speaker(row: dict[str, str]) -> str | None:
+    """The corpus writes None for a speaker it does not know."""
+    return None if row.get("speaker_id") in ("", "None") else row.get("speaker_id")
+
+
 def _transcribed(path: Path, part: str) -> Iterator[Piece | Dropped]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
@@ -66,12 +108,8 @@ def _transcribed(path: Path, part: str) -> Iterator[Piece | Dropped]:
             if not name:
                 yield Dropped(f"{path}:{number}", "broken line", "no id")
                 continue
-            speaker = row.get("speaker_id")
-            audio = path.parent / name[:4] / f"{name}.ogg"
-            text = row.get("normalized_text")
-            # The corpus writes None for a speaker it does not know.
-            known = None if speaker in ("", "None") else speaker
-            yield Piece(name, audio, part, 0.0, None, known, text, path.parent.name)
+            audio, text = path.parent / name[:4] / f"{name}.ogg", row.get("normalized_text")
+            yield Piece(name, audio, part, 0.0, None, _speaker(row), text, path.parent.name)
 
 
 RECIPES = {"voxpopuli": Recipe(read_voxpopuli, LAYOUT, ("language",))}

@@ -18,6 +18,7 @@ from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
+from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store, open_store
 from streamnest.data.shards.windows import Windows, select
 from streamnest.errors import UserError
@@ -53,9 +54,13 @@ class ShardedCut:
 
         Raises:
             FileNotFoundError: for a missing archive.
-            BadAudioError: for an archive that ends early or audio of another length; decoders raise their own.
+            BadAudioError: for an archive that ends early, audio of another length, or a store that does not answer;
+                decoders raise their own.
         """
-        data = self.store.read(tar_name(self.shard), self.offset, self.size)
+        try:
+            data = self.store.read(tar_name(self.shard), self.offset, self.size)
+        except StoreError as error:
+            raise BadAudioError(error.cause, error.detail) from error
         if len(data) < self.size:
             raise BadAudioError("unreadable", "the archive ends before the audio does")
         with soundfile.SoundFile(io.BytesIO(data)) as file:

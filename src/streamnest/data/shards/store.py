@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from streamnest.data.shards.remote import RemoteStore
 from streamnest.errors import UserError
 
 # Lhotse takes every file of a folder of shards for data, except those that begin like this.
@@ -19,7 +20,7 @@ _HANDLES = 64
 
 
 class Store(Protocol):
-    """Named bytes. Reading raises `FileNotFoundError` for names that are not there."""
+    """Named bytes. Reading raises `FileNotFoundError` for names that are not there, `StoreError` for lost answers."""
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start`; fewer where the file ends."""
@@ -113,64 +114,3 @@ class FolderStore:
     def __del__(self) -> None:
         for handle in self._handles.values():
             os.close(handle)
-
-
-class RemoteStore:
-    """An object store; a member of an archive is one ranged request."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._connect()
-
-    def read(self, name: str, start: int, size: int) -> bytes:
-        """See `Store`."""
-        files, root = self._connect()
-        return files.cat_file(f"{root}/{name}", start=start, end=start + size)
-
-    def load(self, name: str) -> bytes:
-        """See `Store`."""
-        files, root = self._connect()
-        return files.cat_file(f"{root}/{name}")
-
-    def size(self, name: str) -> int | None:
-        """See `Store`."""
-        files, root = self._connect()
-        try:
-            return files.size(f"{root}/{name}")
-        except FileNotFoundError:
-            return None
-
-    def put(self, name: str, path: Path) -> None:
-        """See `Store`."""
-        files, root = self._connect()
-        try:
-            files.pipe_file(f"{root}/{name}", path.read_bytes())
-        except NotImplementedError as error:
-            raise UserError(f"{self.url}: cannot be written to") from error
-
-    def clear(self, folder: str) -> None:
-        """See `Store`."""
-        files, root = self._connect()
-        with suppress(FileNotFoundError):
-            files.rm(f"{root}/{folder}", recursive=True)
-
-    @contextmanager
-    def workspace(self) -> Iterator[Path]:
-        """See `Store`."""
-        with tempfile.TemporaryDirectory(prefix="shards-") as folder:
-            yield Path(folder)
-
-    def __str__(self) -> str:
-        return self.url
-
-    def _connect(self) -> tuple[Any, str]:
-        """The file system and the path in it; fsspec keeps one connection for each process."""
-        import fsspec
-
-        try:
-            files, root = fsspec.core.url_to_fs(self.url)
-        except ImportError as error:
-            raise UserError(f"{self.url}: {error} (a package for this kind of store)") from error
-        except ValueError as error:
-            raise UserError(f"{self.url}: {error}") from error
-        return files, root.rstrip("/")
