@@ -62,7 +62,7 @@ def test_the_picture_shows_what_validation_measured(model, batch):
         batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], step=3, ids=["long"], seconds=3.0
     )
     shown = predict(model, alone, "now")
-    result, _, _ = model.eval().predict_masked(alone, 0)
+    result = model.eval().predict_masked(alone, 0)[0]["masked"]
     assert shown.selected.sum() == int(result.count) > 0
     assert shown.nats[shown.selected].sum() == pytest.approx(float(result.loss_sum), rel=1e-4)
     assert (shown.codes == shown.predicted)[shown.selected].sum() == int(result.correct)
