@@ -20,7 +20,7 @@ from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, heard_until, latency_report
-from streamnest.masking import Masking
+from streamnest.masking import ChunkMasking, Masking
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Hearing, Objective, PredictionResult
 from streamnest.optim import Optimization
@@ -77,6 +77,7 @@ class Pretraining(L.LightningModule):
         self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
         self._val = self._no_scores()
         self._val_frames = torch.empty(0, encoder.d_model)
+        self._check_masking()
         self._check_objective()
 
     def configure_model(self) -> None:
@@ -118,7 +119,8 @@ class Pretraining(L.LightningModule):
         clean, frames = self.frontend(batch.clean, batch.lengths, keys)
         heard = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
         codes = self.targets(clean, frames)
-        mask = self.masking.sample(frames, clean.shape[-1], keys=fold_keys(keys, _MASK_STREAM))
+        keys_of_masks = fold_keys(keys, _MASK_STREAM)
+        mask = self.masking.sample(frames, clean.shape[-1], keys=keys_of_masks, chunk=self._chunk)
         hearing = Hearing(mask, frames, self.quantizer.stack, keys=fold_keys(keys, _OBJECTIVE_STREAM))
         return self.input_norm(heard, frames), codes, hearing
 
@@ -216,6 +218,19 @@ class Pretraining(L.LightningModule):
     def _no_scores(self) -> ValidationScores:
         quantizer = self.quantizer
         return ValidationScores(self.objective.weights, quantizer.num_books, quantizer.num_classes, self.device)
+
+    @property
+    def _chunk(self) -> int | None:
+        """Feature frames that become available to the encoder together."""
+        chunk = self.encoder.context.chunk
+        return None if chunk is None else chunk * self.encoder.stem.factor
+
+    def _check_masking(self) -> None:
+        """Refuses chunks that cannot be masked, in any context."""
+        if isinstance(self.masking, ChunkMasking):
+            self.masking.longest_tail(self._chunk)
+            for _ in self.encoder.each_context():
+                self.masking.longest_tail(self._chunk)
 
     def _check_objective(self) -> None:
         """Refuses an objective where the encoder leaves nothing to predict."""

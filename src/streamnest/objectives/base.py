@@ -101,6 +101,10 @@ class Objective(nn.Module):
         """For pictures: scores of the first book `(B, T', classes)` and which blocks were predicted, `(B, T')`."""
         raise NotImplementedError
 
+    def in_words(self, until: Tensor | None) -> str:
+        """What is predicted; `until` is `Hearing.until` of the frames of one chunk."""
+        raise NotImplementedError
+
 
 def check_frames(encoded: Tensor, codes: Tensor) -> int:
     """Frames that encoder output and codes have in common.

@@ -108,6 +108,11 @@ class MaskedPrediction(Objective):
         frames = check_frames(encoded, selected)
         return self.logits(encoded[:, :frames])[..., 0, :], selected[:, :frames]
 
+    def in_words(self, until: Tensor | None) -> str:
+        """See `Objective.in_words`."""
+        heard = f", and of heard ones with weight {self.weights['heard']:g}" if "heard" in self.weights else ""
+        return f"codes of hidden blocks{heard}"
+
 
 def _hidden_share(mask: Tensor, lengths: Tensor, stack: int) -> tuple[Tensor, Tensor]:
     """Share of each block that is masked, and whether it is all audio."""

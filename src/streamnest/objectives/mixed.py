@@ -83,3 +83,7 @@ class MaskedAndNextToken(Objective):
     def shown(self, encoded: Tensor, hearing: Hearing) -> tuple[Tensor, Tensor]:
         """Of the masked part."""
         return self.masked.shown(encoded, hearing)
+
+    def in_words(self, until: Tensor | None) -> str:
+        """See `Objective.in_words`."""
+        return f"{self.masked.in_words(until)}; {self.next_token.in_words(until)}"

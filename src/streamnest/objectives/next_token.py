@@ -127,6 +127,15 @@ class NextTokenPrediction(Objective):
             selected[:, at] |= known[:, frame, offset]
         return scores, selected
 
+    def in_words(self, until: Tensor | None) -> str:
+        """See `Objective.in_words`."""
+        if until is None:
+            return "nothing: all is heard"
+        first = self.first_blocks(until) - torch.arange(len(until))
+        low, high = int(first.min()), int(first.max())
+        after = f"{low}" if low == high else f"{low} to {high}"
+        return f"codes of {self.num_offsets} blocks from every frame, the first of them {after} after its own"
+
     def _project(self, encoded: Tensor) -> Tensor:
         return self.projection(encoded).unflatten(-1, (self.num_offsets, -1))
 
