@@ -76,7 +76,7 @@ class Step:
             with stage("encoder"):
                 encoded, _ = self.encoder(noisy, frames)
             with stage("loss"):
-                result = self.objective(encoded, codes, selected)
+                result = self.objective.predict(encoded, codes, selected)
                 loss = result.loss_sum / result.count.clamp_min(1)
         with stage("backward"):
             loss.backward()

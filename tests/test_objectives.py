@@ -24,7 +24,7 @@ def test_scores_and_loss_equal_the_fixture(name: str) -> None:
     scores = objective.logits(encoded).log_softmax(-1).transpose(2, 3)
     torch.testing.assert_close(scores, case["log_probs"], rtol=0, atol=1e-4)
     selected = objective.select(case["mask"], case["lengths"], case["args"]["factor"])
-    result = objective(encoded, case["codes"], selected)
+    result = objective.predict(encoded, case["codes"], selected)
     torch.testing.assert_close(result.loss_sum / result.count, case["loss"], rtol=1e-5, atol=1e-5)
 
 
@@ -44,7 +44,7 @@ def test_a_block_that_is_not_whole_audio_does_not_count() -> None:
 
 def test_without_masked_frames_the_loss_is_zero_and_so_is_every_gradient() -> None:
     objective, encoded = MaskedPrediction(8, 4, 2), torch.randn(2, 5, 8, requires_grad=True)
-    result = objective(encoded, torch.zeros(2, 5, 2, dtype=torch.long), torch.zeros(2, 5, dtype=torch.bool))
+    result = objective.predict(encoded, torch.zeros(2, 5, 2, dtype=torch.long), torch.zeros(2, 5, dtype=torch.bool))
     loss = result.loss_sum / result.count.clamp_min(1)
     loss.backward()
     assert loss.item() == 0.0 and int(result.count) == 0
@@ -56,7 +56,7 @@ def test_frames_that_do_not_count_change_neither_loss_nor_gradient() -> None:
     objective, codes = MaskedPrediction(8, 4), torch.randint(4, (1, 6, 1))
     selected = torch.tensor([[False, True, True, False, False, True]])
     encoded = torch.randn(1, 6, 8, requires_grad=True)
-    objective(encoded, codes, selected).loss_sum.backward()
+    objective.predict(encoded, codes, selected).loss_sum.backward()
     assert encoded.grad is not None
     assert (encoded.grad.abs().sum(-1) > 0).tolist() == selected.tolist()
 
@@ -66,16 +66,18 @@ def test_loss_and_accuracy_are_means_over_books() -> None:
     torch.nn.init.zeros_(objective.heads.weight)
     # Book 0 is certain of code 1, book 1 of code 2.
     objective.heads.bias.data = torch.tensor([0.0, 50.0, 0.0, 0.0, 0.0, 50.0])
-    result = objective(torch.zeros(1, 2, 2), torch.tensor([[[1, 2], [1, 0]]]), torch.ones(1, 2, dtype=torch.bool))
+    result = objective.predict(
+        torch.zeros(1, 2, 2), torch.tensor([[[1, 2], [1, 0]]]), torch.ones(1, 2, dtype=torch.bool)
+    )
     assert float(result.correct) == 1.5
     assert result.loss_sum.item() == pytest.approx(50 / 2)
 
 
 def test_one_encoder_frame_too_many_is_cut_and_two_are_refused() -> None:
     objective, codes, selected = MaskedPrediction(8, 4), torch.zeros(1, 5, 1, dtype=torch.long), torch.ones(1, 5) > 0
-    assert int(objective(torch.randn(1, 6, 8), codes, selected).count) == 5
+    assert int(objective.predict(torch.randn(1, 6, 8), codes, selected).count) == 5
     with pytest.raises(UserError, match="7 encoder frames"):
-        objective(torch.randn(1, 7, 8), codes, selected)
+        objective.predict(torch.randn(1, 7, 8), codes, selected)
 
 
 def test_a_threshold_out_of_range_is_refused() -> None:

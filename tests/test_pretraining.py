@@ -20,6 +20,9 @@ from streamnest.statistics import fit_statistics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base"))
+OBJECTIVES, MASKINGS = (
+    sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")) for group in ("objective", "masking")
+)
 STREAMING = [preset for preset in PRESETS if preset != "bidirectional"]
 
 # From the test that uses it. What is not meant to alter numbers must not move it; another order of float32 sums may.
@@ -152,6 +155,25 @@ def test_other_choices_train_two_steps_to_a_finite_loss(run_config: Compose, ove
     )
 
 
+@pytest.mark.parametrize(
+    ("objective", "masking"),
+    sorted({(objective, "causal") for objective in OBJECTIVES} | {("masked_next_token", name) for name in MASKINGS}),
+)
+def test_every_objective_and_every_masking_trains_two_steps(run_config: Compose, objective: str, masking: str) -> None:
+    _, trainer = fit(run_config(*SHORT, f"objective={objective}", f"masking={masking}", "quantizer.num_books=2"))
+    metrics = trainer.callback_metrics
+    assert trainer.global_step == 2
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert metrics["train/loss"] > 1 and metrics["val/loss"] > 1 and metrics["val/unigram"] > 1
+    if objective != "masked":
+        assert {f"val/accuracy_offset{k}" for k in (1, 2, 3, 4)} <= set(metrics)
+    if objective == "masked_next_token":
+        assert {"train/loss_next_token", "val/loss_masked", "val/accuracy_masked"} <= set(metrics)
+        assert ("train/loss_masked" in metrics) is (masking != "none")
+        mean = (metrics["val/gain_masked"] + metrics["val/gain_next_token"]) / 2
+        assert float(metrics["val/gain"]) == pytest.approx(float(mean), abs=1e-4)
+
+
 def test_the_loss_of_a_tiny_run_is_the_golden_one(run_config: Compose) -> None:
     pinned = ["masking.block_size=40", "masking.mask_prob=0.01", "size.dropout=0", "data.batch_duration=20"]
     _, trainer = fit(run_config(*pinned, "data.num_buckets=8", "optim.lr=3e-3", "optim.warmup_steps=2"), steps=12)
@@ -163,8 +185,7 @@ def test_validation_masks_are_the_same_at_every_step_and_training_masks_are_not(
 ) -> None:
     model = ready(run_config("size.dropout=0")).eval()
     audio = batch(speech_like(4, 48000))
-    first, again = (model.predict_masked(audio, 0)[0] for _ in range(2))
-    other = model.predict_masked(audio, 1)[0]
+    first, again, other = (model.predict_masked(audio, step)[0]["masked"] for step in (0, 0, 1))
     assert torch.equal(first.loss_sum, again.loss_sum) and not torch.equal(first.loss_sum, other.loss_sum)
 
 
@@ -172,10 +193,10 @@ def test_targets_come_from_the_clean_audio_and_the_encoder_hears_the_noisy_one(
     run_config: Compose, speech_like: Audio
 ) -> None:
     model, audio = ready(run_config()).eval(), batch(speech_like(2, 48000))
-    quiet, counts, _ = model.predict_masked(audio, 0)
+    quiet = model.predict_masked(audio, 0)[0]["masked"]
     audio.noisy = audio.clean + 0.3 * speech_like(2, 48000, seed=5)
-    loud, same_counts, _ = model.predict_masked(audio, 0)
-    assert torch.equal(counts, same_counts) and counts.any()
+    loud = model.predict_masked(audio, 0)[0]["masked"]
+    assert torch.equal(quiet.targets, loud.targets) and quiet.targets.any()
     assert not torch.equal(quiet.loss_sum, loud.loss_sum)
 
 

@@ -287,3 +287,16 @@ def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(buil
     assert "ckpt_path=" in continued and "init_from" not in continued
     refused = command(f"ckpt_path={path}")
     assert refused.returncode == 2 and "give one of the two" in refused.stdout + refused.stderr
+
+
+def test_heads_move_between_one_objective_and_two(build: Build, tmp_path: Path) -> None:
+    both = build("objective=masked_next_token")
+    for words in (("objective=masked",), ("objective=next_token",)):
+        alone = build(*words, seed=2)
+        found = outcomes(transfer(alone, save(both, tmp_path / "both.ckpt")))
+        assert {found[name] for name in found if name.startswith("objective.")} == {"kept", "left out"}
+        back = outcomes(transfer(build("objective=masked_next_token", seed=3), save(alone, tmp_path / "alone.ckpt")))
+        assert {back[name] for name in back if name.startswith("objective.")} == {"kept", "new"}
+        own = [name.removeprefix("objective.") for name, _ in alone.named_parameters() if name.startswith("objective.")]
+        part = both.objective.get_submodule(words[0].removeprefix("objective="))
+        assert own and all(torch.equal(part.get_parameter(n), alone.objective.get_parameter(n)) for n in own)

@@ -17,6 +17,7 @@ from streamnest.pretraining import Pretraining
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
 _FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
+_FREE |= {"masked_weight", "next_token_weight", "heard_weight", "max_heard", "frame_share"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from omegaconf import MISSING, OmegaConf
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
-from streamnest.masking import MaskingConfig
-from streamnest.objectives import ObjectiveConfig
+from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
+from streamnest.objectives import MaskedAndNextTokenConfig, MaskedConfig, NextTokenConfig, ObjectiveConfig
 from streamnest.optim import OptimConfig
 from streamnest.quantizer import QuantizerConfig
 
@@ -118,6 +118,9 @@ def register() -> None:
     store.store(name="base_train", node=TrainConfig)
     for group, node in _GROUPS.items():
         store.store(group=group, name=f"base_{group}", node=node)
+    for group, choices in _CHOICES.items():
+        for name, node in choices.items():
+            store.store(group=group, name=f"base_{name}", node=node)
     OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
     OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
     OmegaConf.register_new_resolver("tenth", lambda steps: max(1, steps // 10), replace=True)
@@ -126,12 +129,19 @@ def register() -> None:
 _GROUPS: dict[str, Any] = {
     "encoder": EncoderConfig,
     "size": SizeConfig,
-    "masking": MaskingConfig,
     "quantizer": QuantizerConfig,
-    "objective": ObjectiveConfig,
     "data": DataConfig,
     "augment": AugmentConfig,
     "optim": OptimConfig,
     "trainer": TrainerConfig,
     "paths": PathsConfig,
+}
+# Groups with a schema for each choice: a value that only another choice has is refused too.
+_CHOICES: dict[str, dict[str, Any]] = {
+    "masking": {"blocks": BlocksConfig, "multiscale": MultiscaleConfig, "chunk": ChunkConfig},
+    "objective": {
+        "masked": MaskedConfig,
+        "next_token": NextTokenConfig,
+        "masked_next_token": MaskedAndNextTokenConfig,
+    },
 }

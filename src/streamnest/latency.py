@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import torch
+
 from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
@@ -63,6 +65,32 @@ def last_heard(encoder: FastConformer, frame: int) -> int | None:
             return None
         reach = visible
     return reach
+
+
+def heard_until(
+    encoder: FastConformer, frontend: LogMel, frames: int, causal_features: bool = True
+) -> torch.Tensor | None:
+    """Where each output has stopped hearing, from the sample on: the end of the audio that can change it, in blocks.
+
+    Args:
+        encoder: the encoder, with the context it runs with now.
+        frontend: its features.
+        frames: outputs, counted as the blocks they belong to (`FastConformer.target_shift`).
+        causal_features: whether the features are normalised without the future.
+
+    Returns:
+        `(frames,)` float64; 1.5 is the middle of the second block. None when they hear the whole utterance.
+    """
+    chunk, stem = encoder.context.chunk, encoder.stem
+    ends = []
+    for phase in range(chunk or 1):
+        last = last_heard(encoder, phase + encoder.target_shift)
+        if last is None or chunk is None or not causal_features:
+            return None
+        features = (last + 1) * stem.factor + stem.lookahead
+        ends.append((features * frontend.hop + frontend.lookahead_samples) / (stem.factor * frontend.hop))
+    time = torch.arange(frames)
+    return torch.tensor(ends, dtype=torch.float64)[time % len(ends)] + time // len(ends) * len(ends)
 
 
 def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bool = True) -> LatencyReport:

@@ -1,7 +1,7 @@
-"""Masked prediction of random-projection codes, as a LightningModule.
+"""Prediction of random-projection codes, as a LightningModule.
 
 audio -> log-mel -> (clean) quantizer -> targets
-      -> (noisy) normalise, mask -> causal encoder -> heads -> cross entropy on masked frames
+      -> (noisy) normalise, mask -> causal encoder -> objective: heads and cross entropy
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
-from streamnest.latency import LatencyReport, latency_report
-from streamnest.masking import Masking
+from streamnest.latency import LatencyReport, heard_until, latency_report
+from streamnest.masking import ChunkMasking, Masking
 from streamnest.normalization import Normalizer
-from streamnest.objectives import MaskedPrediction, PredictionResult
+from streamnest.objectives import Hearing, Objective, PredictionResult
 from streamnest.optim import Optimization
-from streamnest.quantizer import RandomProjectionQuantizer, count_codes
+from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys, hash_id
+from streamnest.scores import ValidationScores, figures, training_scores
 
 _MASK_STREAM = 0x3A5C
+_OBJECTIVE_STREAM = 0x0B1E
 _RANK_FRAMES = 2048
 
 
@@ -46,7 +48,7 @@ class Pretraining(L.LightningModule):
         config: the composed config as plain containers; stored in the checkpoint.
 
     Raises:
-        UserError: for sizes that do not fit each other.
+        UserError: for sizes that do not fit each other, and an objective that the encoder leaves nothing to predict.
     """
 
     train_counts: Tensor
@@ -58,7 +60,7 @@ class Pretraining(L.LightningModule):
         encoder: FastConformer,
         masking: Masking,
         quantizer: RandomProjectionQuantizer,
-        objective: MaskedPrediction,
+        objective: Objective,
         optimization: Optimization | None = None,
         target_normalize: str = "utterance",
         seed: int = 0,
@@ -73,7 +75,10 @@ class Pretraining(L.LightningModule):
         self.seed, self.config = seed, config or {}
         self.register_buffer("train_counts", torch.zeros(quantizer.num_books, quantizer.num_classes))
         self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
-        self._val: dict[str, Tensor] = {}
+        self._val = self._no_scores()
+        self._val_frames = torch.empty(0, encoder.d_model)
+        self._check_masking()
+        self._check_objective()
 
     def configure_model(self) -> None:
         """Shards the blocks, then what is around them, where the strategy has a mesh (`trainer=fsdp`).
@@ -103,7 +108,38 @@ class Pretraining(L.LightningModule):
         features, frames = self.frontend(audio, lengths)
         return self.encoder(self.input_norm(features, frames), frames)
 
-    def predict_masked(self, batch: Batch, step: int) -> tuple[PredictionResult, Tensor, Tensor]:
+    def hear(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Hearing]:
+        """What the encoder hears of one batch before masking `(B, D, T)`, codes `(B, T // f, books)`, and the rest.
+
+        Args:
+            batch: of audio.
+            step: folded into the random keys.
+        """
+        keys = fold_keys(batch.keys, self.seed, step)
+        clean, frames = self.frontend(batch.clean, batch.lengths, keys)
+        heard = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
+        codes = self.targets(clean, frames)
+        keys_of_masks = fold_keys(keys, _MASK_STREAM)
+        mask = self.masking.sample(frames, clean.shape[-1], keys=keys_of_masks, chunk=self._chunk)
+        hearing = Hearing(mask, frames, self.quantizer.stack, keys=fold_keys(keys, _OBJECTIVE_STREAM))
+        return self.input_norm(heard, frames), codes, hearing
+
+    def encode(self, heard: Tensor, hearing: Hearing) -> tuple[Tensor, Tensor]:
+        """Masks and encodes what `hear` gave: outputs by block `(B, T', d)`, and all valid frames `(N, d)`, detached.
+
+        `hearing.until` is set to where each output has stopped hearing.
+        """
+        encoded, valid = self.encoder(self.masking.apply(heard, hearing.mask), hearing.lengths)
+        by_block = encoded[:, self.encoder.target_shift :]
+        if self.objective.predicts_unheard:
+            hearing.until = self.heard_until(by_block.shape[1])
+        return by_block, encoded.detach()[torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]]
+
+    def heard_until(self, frames: int) -> Tensor | None:
+        """Where each of the first outputs has stopped hearing, in blocks; see `latency.heard_until`."""
+        return heard_until(self.encoder, self.frontend, frames, self.input_norm.causal)
+
+    def predict_masked(self, batch: Batch, step: int) -> tuple[dict[str, PredictionResult], Tensor]:
         """Masks, encodes and predicts one batch.
 
         Args:
@@ -111,19 +147,11 @@ class Pretraining(L.LightningModule):
             step: folded into the random keys.
 
         Returns:
-            The result, counts of the codes that were to predict `(books, classes)`, and the encoder output of all
-            valid frames `(N, d)`.
+            A result for each part of the objective, and the encoder output of all valid frames `(N, d)`.
         """
-        keys = fold_keys(batch.keys, self.seed, step)
-        clean, frames = self.frontend(batch.clean, batch.lengths, keys)
-        heard = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
-        codes = self.targets(clean, frames)
-        mask = self.masking.sample(frames, clean.shape[-1], keys=fold_keys(keys, _MASK_STREAM))
-        encoded, valid = self.encoder(self.masking.apply(self.input_norm(heard, frames), mask), frames)
-        selected = self.objective.select(mask, frames, self.quantizer.stack)
-        result = self.objective(encoded[:, self.encoder.target_shift :], codes, selected)
-        heard_frames = encoded.detach()[torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]]
-        return result, count_codes(codes[selected], self.quantizer.num_classes), heard_frames
+        heard, codes, hearing = self.hear(batch, step)
+        encoded, frames = self.encode(heard, hearing)
+        return self.objective(encoded, codes, hearing), frames
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.
@@ -134,20 +162,22 @@ class Pretraining(L.LightningModule):
         torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss per masked frame over all ranks; a batch without masked frames gives 0."""
-        result, _, _ = self.predict_masked(batch, batch.step)
-        seconds = torch.full_like(result.loss_sum, batch.seconds)
-        sums = self._over_ranks(torch.stack([result.loss_sum.detach(), result.correct, result.count.float(), seconds]))
-        self.seconds_heard += sums[3]
-        if sums[2] > 0:
-            mean_loss, accuracy = sums[:2] / sums[2]
-            shown = {"loss": mean_loss, "accuracy": accuracy, "masked_frames": sums[2]}
-            shown["loss_minus_entropy"] = mean_loss - health.entropy(self.train_counts)
-            self.log_dict({f"train/{k}": v for k, v in shown.items()}, batch_size=len(batch.ids))
+        """Loss per prediction over all ranks; a batch without anything to predict gives 0."""
+        results, _ = self.predict_masked(batch, batch.step)
+        seconds = torch.tensor([batch.seconds], device=self.device)
+        summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
+        sums = dict(zip(results, summed[:-1].view(-1, 3)))
+        self.seconds_heard += summed[-1]
+        shown = training_scores(sums, self.objective.weights, self.train_counts)
+        self.log_dict({f"train/{k}": v for k, v in shown.items()}, batch_size=len(batch.ids))
         self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
         self.log("train/hours", (self.seconds_heard / 3600).float(), batch_size=len(batch.ids))
-        # DDP averages gradients over ranks: times their number, so that each masked frame weighs the same.
-        return result.loss_sum * self.trainer.world_size / sums[2].clamp_min(1)
+        # DDP averages gradients over ranks: times their number, so that each prediction weighs the same.
+        loss = [
+            self.objective.weights[part] * (result.loss_sum * self.trainer.world_size / sums[part][2].clamp_min(1))
+            for part, result in results.items()
+        ]
+        return torch.stack(loss).sum()
 
     def on_train_end(self) -> None:
         """Whoever uses the model from now on gets the default context."""
@@ -156,36 +186,22 @@ class Pretraining(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Empties the sums; the context is the default one until training goes on."""
         self.encoder.use_context(None)
-        self._val = {
-            "sums": torch.zeros(3, device=self.device),
-            "counts": torch.zeros_like(self.train_counts),
-            "frames": torch.empty(0, self.encoder.d_model, device=self.device),
-        }
+        self._val = self._no_scores()
+        self._val_frames = torch.empty(0, self.encoder.d_model, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds to the sums; masks depend on the seed and the cut only, so that losses can be compared."""
-        result, counts, encoded = self.predict_masked(batch, 0)
-        self._val["sums"] += torch.stack([result.loss_sum, result.correct, result.count.float()])
-        self._val["counts"] += counts
-        if len(self._val["frames"]) < _RANK_FRAMES:
+        results, encoded = self.predict_masked(batch, 0)
+        self._val.add(results)
+        if len(self._val_frames) < _RANK_FRAMES:
             # A few frames of each utterance: neighbours are alike, and the first batches hold the shortest ones.
             some = encoded[:: max(1, len(encoded) // (16 * len(batch.ids)))].float()
-            self._val["frames"] = torch.cat([self._val["frames"], some])
+            self._val_frames = torch.cat([self._val_frames, some])
 
     def on_validation_epoch_end(self) -> None:
         """Logs the loss, what the code frequencies of the training set would reach, and the health of codes."""
-        sums, counts = self._over_ranks(self._val["sums"]), self._over_ranks(self._val["counts"])
-        loss, accuracy = (sums[:2] / sums[2].clamp_min(1)).tolist()
-        unigram = health.unigram_cross_entropy(self.train_counts, counts)
-        shown = {
-            "loss": loss,
-            "accuracy": accuracy,
-            "unigram": unigram,
-            "gain": unigram - loss,
-            "perplexity": float(torch.tensor(health.entropy(counts)).exp()),
-            "codes_used": float((counts > 0).float().sum(-1).mean()),
-            "rank": health.effective_rank(self._val["frames"][:_RANK_FRAMES]),
-        }
+        shown = self._val.reduced(self._over_ranks).metrics(self.train_counts)
+        shown["rank"] = health.effective_rank(self._val_frames[:_RANK_FRAMES])
         self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -198,6 +214,39 @@ class Pretraining(L.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps the schedule."""
         scheduler.step()
+
+    def _no_scores(self) -> ValidationScores:
+        quantizer = self.quantizer
+        return ValidationScores(self.objective.weights, quantizer.num_books, quantizer.num_classes, self.device)
+
+    @property
+    def _chunk(self) -> int | None:
+        """Feature frames that become available to the encoder together."""
+        chunk = self.encoder.context.chunk
+        return None if chunk is None else chunk * self.encoder.stem.factor
+
+    def _check_masking(self) -> None:
+        """Refuses chunks that cannot be masked, in any context."""
+        if isinstance(self.masking, ChunkMasking):
+            self.masking.longest_tail(self._chunk)
+            for _ in self.encoder.each_context():
+                self.masking.longest_tail(self._chunk)
+
+    def _check_objective(self) -> None:
+        """Refuses an objective where the encoder leaves nothing to predict."""
+        if not self.objective.predicts_unheard:
+            return
+        if self.heard_until(1) is None:
+            raise UserError(
+                "the objective predicts audio that the encoder has not heard, and this encoder hears the whole "
+                "utterance: choose a streaming one such as encoder=causal, or objective=masked"
+            )
+        for name in self.encoder.each_context():
+            if len(self.objective.weights) == 1 and self.heard_until(1) is None:
+                raise UserError(
+                    f"encoder.contexts.{name} hears the whole utterance, which leaves nothing to predict: "
+                    f"'~encoder.contexts.{name}', or objective=masked_next_token"
+                )
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         """The sum over all processes."""

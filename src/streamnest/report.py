@@ -23,7 +23,7 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.encoder import FastConformer
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.latency import LatencyReport, find_leaks
-from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
+from streamnest.masking import ChunkMasking, LiveEdgeMasking, Masking, MultiscaleMasking, RandomBlockMasking
 from streamnest.pretraining import Pretraining
 from streamnest.tracking import UnfailingWandbLogger
 from streamnest.transfer import TransferReport
@@ -122,6 +122,11 @@ def masking_in_words(masking: Masking, hop_ms: float) -> str:
     if isinstance(masking, LiveEdgeMasking):
         edges = f"; {masking.live_edge_prob:.0%} of utterances at the live edge" if masking.live_edge_prob else ""
         return masking_in_words(masking.masking, hop_ms) + edges
+    if isinstance(masking, MultiscaleMasking):
+        low, high = min(masking.block_sizes) * hop_ms, max(masking.block_sizes) * hop_ms
+        return f"blocks of {low:.0f} to {high:.0f} ms over about {masking.mask_share:.0%} of frames"
+    if isinstance(masking, ChunkMasking):
+        return f"the ends of {masking.mask_prob:.0%} of chunks, of each of which {masking.min_heard:.0%} is heard"
     if not isinstance(masking, RandomBlockMasking):
         return "nothing is hidden"
     share = masking.mask_prob
@@ -144,6 +149,7 @@ def _model_rows(cfg: DictConfig, model: Pretraining) -> list[Row]:
         ("parameters", f"{_count(total)}, {_count(trained)} trained, {_count(_parameters(encoder))} in the encoder"),
         ("normalisation", f"{encoder.normalize} (input), {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
+        ("predicted", model.objective.in_words(model.heard_until(model.encoder.context.chunk or 1))),
         ("codes", f"{model.quantizer.num_books} x {model.quantizer.num_classes}"),
     ]
 

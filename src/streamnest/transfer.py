@@ -96,8 +96,9 @@ def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None
 
 
 def _plain(name: str) -> str:
-    """Masking at the live edge wraps another masking: the embedding is the same."""
-    return name.replace("masking.masking.", "masking.")
+    """Masking at the live edge wraps another masking, two objectives together wrap each: the tensors are the same."""
+    name = name.replace("masking.masking.", "masking.")
+    return name.replace("objective.masked.", "objective.").replace("objective.next_token.", "objective.")
 
 
 def _convert_convolutions(

@@ -62,11 +62,27 @@ def test_the_picture_shows_what_validation_measured(model, batch):
         batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], step=3, ids=["long"], seconds=3.0
     )
     shown = predict(model, alone, "now")
-    result, _, _ = model.eval().predict_masked(alone, 0)
+    result = model.eval().predict_masked(alone, 0)[0]["masked"]
     assert shown.selected.sum() == int(result.count) > 0
     assert shown.nats[shown.selected].sum() == pytest.approx(float(result.loss_sum), rel=1e-4)
     assert (shown.codes == shown.predicted)[shown.selected].sum() == int(result.correct)
     assert shown.stride == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("encoder", "offsets"), [("causal", 1), ("lookahead80", 5), ("lookahead80", 3)])
+def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(composed, batch, encoder, offsets):
+    words = [f"encoder={encoder}", f"objective.num_offsets={offsets}", "encoder.normalize=none", "masking=none"]
+    cfg = composed(*SMALL, "objective=next_token", *words)
+    model = build_model(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])).eval()
+    alone = Batch(batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], 3, ["long"], 3.0)
+    shown = predict(model, alone, "now")
+    first = model.objective.first_blocks(model.heard_until(75)).tolist()
+    encoded, _ = model.encode(*model.hear(alone, 0)[::2])
+    assert np.flatnonzero(shown.selected).tolist() == list(range(first[0], 75))
+    for block in range(first[0], 75):
+        frame = max(t for t in range(75) if first[t] <= block < first[t] + offsets)
+        scores = model.objective.logits(encoded[0, frame])[block - first[frame], 0]
+        assert int(scores.argmax()) == shown.predicted[block]
 
 
 def test_drawing_leaves_the_model_in_training_mode(model, batch):

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from streamnest.data.batch import Batch
 from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
-from streamnest.pretraining import _MASK_STREAM, Pretraining
-from streamnest.randomness import fold_keys
+from streamnest.pretraining import Pretraining
 from streamnest.tracking import UnfailingWandbLogger
 
 
@@ -91,24 +90,19 @@ def predict(model: Pretraining, utterance: Batch, when: str, baseline: float | N
 
 
 def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None) -> Prediction:
-    keys = fold_keys(batch.keys, model.seed, 0)
-    clean, frames = model.frontend(batch.clean, batch.lengths, keys)
-    heard = model.input_norm(model.frontend(batch.noisy, batch.lengths, keys)[0], frames)
-    codes = model.targets(clean, frames)[0, :, 0]
-    mask = model.masking.sample(frames, clean.shape[-1], keys=fold_keys(keys, _MASK_STREAM))
-    selected = model.objective.select(mask, frames, model.quantizer.stack)[0]
-    encoded = model.encoder(model.masking.apply(heard, mask), frames)[0][0, model.encoder.target_shift :]
-    logits = model.objective.logits(encoded)[:, 0].float()
-    length = min(len(logits), len(codes))
-    logits, codes, selected = logits[:length], codes[:length], selected[:length]
-    predicted, nats = logits.argmax(-1), F.cross_entropy(logits, codes, reduction="none")
-    right, hidden = int((predicted == codes)[selected].sum()), int(selected.sum())
+    heard, codes, hearing = model.hear(batch, 0)
+    encoded, _ = model.encode(heard, hearing)
+    scores, selected = (both[0] for both in model.objective.shown(encoded, hearing))
+    length = min(len(scores), codes.shape[1])
+    scores, targets, selected = scores[:length].float(), codes[0, :length, 0], selected[:length]
+    predicted, nats = scores.argmax(-1), F.cross_entropy(scores, targets, reduction="none")
+    right, asked = int((predicted == targets)[selected].sum()), int(selected.sum())
     return Prediction(
-        title=f"{batch.ids[0]}   {when}: {right} of {hidden} hidden frames right",
+        title=f"{batch.ids[0]}   {when}: {right} of {asked} predicted blocks right",
         heard=to_numpy(heard[0]),
-        mask=to_numpy(mask[0]),
+        mask=to_numpy(hearing.mask[0]),
         selected=to_numpy(selected),
-        codes=to_numpy(codes),
+        codes=to_numpy(targets),
         predicted=to_numpy(predicted),
         nats=to_numpy(nats),
         baseline=baseline,
