@@ -1,4 +1,4 @@
-"""Pretrains a streaming speech encoder: `python train.py masking=causal encoder=lookahead40`; see `--help`."""
+"""Pretrains a streaming speech encoder, or trains a task on one: `python train.py task=ctc ...`; see `--help`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from streamnest import config, report
-from streamnest.build import build_all, build_model, user_errors
+from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
-from streamnest.checkpoint import check_architecture
+from streamnest.checkpoint import check_architecture, stored_labels
+from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.resume import AtomicCheckpointIO, checkpoint_to_continue
@@ -35,7 +36,7 @@ PREEMPTED = 75
 
 
 def train(cfg: DictConfig) -> float:
-    """Runs one job; returns the last validation loss, for searches to minimise."""
+    """Runs one job; returns what its task monitors at the last validation, for searches to minimise."""
     started = time.monotonic()
     # Lightning's own use of a deprecated torch class, of no concern to who trains.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -48,16 +49,20 @@ def train(cfg: DictConfig) -> float:
 
     if cfg.init_from and cfg.ckpt_path:
         raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
-    model = build_model(cfg)
+    checkpoint = checkpoint_to_continue(cfg)
+    cfg = with_encoder_of(cfg, checkpoint)
+    data = build_data(cfg)
+    model = build_model(cfg, data, labels=stored_labels(checkpoint))
     for _ in model.encoder.each_context():
         require_no_leak(model.encoder, model.latency)
         require_causal(model)
-    checkpoint = checkpoint_to_continue(cfg)
+    transferred = None
     if checkpoint:
         check_architecture(checkpoint, model.config)
-    transferred = transfer(model, cfg.init_from) if cfg.init_from and not checkpoint else None
-    with user_errors():
-        data = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    elif cfg.encoder_from:
+        transferred = load_encoder(model, cfg.encoder_from)
+    elif cfg.init_from:
+        transferred = transfer(model, cfg.init_from)
     data.setup("fit")
 
     history = ValHistory()
@@ -79,7 +84,7 @@ def train(cfg: DictConfig) -> float:
     report.show(report.summary_panel(cfg, model, data, trainer, history, time.monotonic() - started))
     if any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks):
         sys.exit(PREEMPTED)
-    return history.last["val/loss"]
+    return history.last[cfg.task.monitor]
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
 from streamnest.resolve import resolve_model
 from streamnest.streaming.session import init_state, step
+from streamnest.task import EncoderTask
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # The reference: NVIDIA NeMo 2.5.3, d 256, 8 layers, 80 ms chunks, left 70 frames, one thread (issue of this project).
 REFERENCE_MS = {8: 13.5, 4: 14.3}
 
 
-def time_chunks(model: Pretraining, batch: int, count: int, chunk_ms: float) -> list[float]:
+def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
     """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
     encoder, hop = model.encoder, model.frontend.hop
     chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
@@ -47,7 +47,7 @@ def time_chunks(model: Pretraining, batch: int, count: int, chunk_ms: float) -> 
     return times
 
 
-def time_weights(model: Pretraining, count: int) -> float:
+def time_weights(model: EncoderTask, count: int) -> float:
     """Median seconds of multiplying one vector with each matrix of the encoder: what reading them costs."""
     matrices = [p for p in model.encoder.parameters() if p.ndim == 2]
     vectors = {m.shape[1]: torch.randn(1, m.shape[1]) for m in matrices}

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from streamnest.drawing import draw_staircase, save, to_numpy
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
 from streamnest.report import milliseconds
 from streamnest.resolve import resolve_model
 from streamnest.streaming.probing import Prober
 from streamnest.streaming.verification import Certificate, verify
+from streamnest.task import EncoderTask
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -52,7 +52,7 @@ def show(certificate: Certificate, console: Console) -> None:
     console.print("[green]certified[/]" if certificate.passed else "[bold red]not certified[/]")
 
 
-def picture(model: Pretraining, path: Path) -> Path:
+def picture(model: EncoderTask, path: Path) -> Path:
     """Draws the influence of input time on output time."""
     stride, hop = model.encoder.frame_ms / 1000, model.frontend.hop_ms / 1000
     first, count = 8, max(24, 3 * (model.encoder.context.chunk or 1))
@@ -85,7 +85,7 @@ def main() -> int:
     return 0 if all(certificate.passed for certificate in certificates) else 1
 
 
-def certify(model: Pretraining, context: str | None, seed: int) -> list[Certificate]:
+def certify(model: EncoderTask, context: str | None, seed: int) -> list[Certificate]:
     """Certifies and shows one context, or each that the model has; the model keeps the one that was named."""
     console, certificates = Console(width=None if sys.stdout.isatty() else 120), []
     for name in model.encoder.each_context() if context is None else (context,):

@@ -10,33 +10,88 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from streamnest.data.datamodule import SpeechDataModule
+from streamnest.downstream.augment import SpecAugmentConfig
+from streamnest.downstream.base import DownstreamTask
+from streamnest.downstream.ctc import CTCRecognizer
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
+DOWNSTREAM: dict[str, type[DownstreamTask]] = {"ctc": CTCRecognizer}
 
-def build_model(cfg: DictConfig, *, training: bool = True) -> Pretraining:
-    """Builds the model a config describes.
+
+def task_name(cfg: Any) -> str:
+    """The task of a config; checkpoints from before there were several say it in a word."""
+    return str(cfg["task"] if isinstance(cfg["task"], str) else cfg["task"]["name"])
+
+
+def build_data(cfg: DictConfig) -> SpeechDataModule:
+    """The data of a run, not read yet; tasks that learn from texts drop what has none."""
+    task = DOWNSTREAM.get(task_name(cfg))
+    needs = {"transcribed": True} if task and task.transcribed else {}
+    with user_errors():
+        data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment), **needs)
+        return data
+
+
+def build_model(
+    cfg: DictConfig, data: SpeechDataModule | None = None, *, labels: Any = None, training: bool = True
+) -> Any:
+    """Builds the model a config describes, whatever its task.
 
     Args:
         cfg: the composed config.
+        data: where a downstream task finds what its outputs are to mean.
+        labels: what they mean, where a checkpoint knows it.
         training: with optimiser and schedule.
 
     Raises:
         UserError: for values that do not fit.
     """
-    quantizer = {k: v for k, v in cfg.quantizer.items() if k != "normalize"}
     with user_errors():
-        return Pretraining(
-            frontend=instantiate(cfg.frontend),
-            encoder=instantiate(cfg.encoder),
-            masking=instantiate(cfg.masking),
-            quantizer=instantiate(quantizer),
-            objective=instantiate(cfg.objective),
-            optimization=instantiate(cfg.optim) if training else None,
-            target_normalize=cfg.quantizer.normalize,
-            seed=cfg.seed,
-            config=plain(cfg),
+        parts = {
+            "frontend": instantiate(cfg.frontend),
+            "encoder": instantiate(cfg.encoder),
+            "optimization": instantiate(cfg.optim) if training else None,
+            "seed": cfg.seed,
+            "config": plain(cfg),
+        }
+        name = task_name(cfg)
+        if name == "pretrain":
+            return _pretraining(cfg, parts)
+        if name not in DOWNSTREAM:
+            raise UserError(f"task {name!r} is unknown: choose pretrain, {', '.join(DOWNSTREAM)}")
+        return _downstream(DOWNSTREAM[name], cfg, parts, data, labels)
+
+
+def _pretraining(cfg: DictConfig, parts: dict[str, Any]) -> Pretraining:
+    if cfg.get("encoder_from") or cfg.get("freeze") is not None:
+        raise UserError(
+            "encoder_from and freeze are for tasks with labels, such as task=ctc; task=pretrain has init_from"
         )
+    quantizer = {k: v for k, v in cfg.quantizer.items() if k != "normalize"}
+    return Pretraining(
+        **parts,
+        masking=instantiate(cfg.masking),
+        quantizer=instantiate(quantizer),
+        objective=instantiate(cfg.objective),
+        target_normalize=cfg.quantizer.normalize,
+    )
+
+
+def _downstream(
+    task: type[DownstreamTask], cfg: DictConfig, parts: dict[str, Any], data: SpeechDataModule | None, labels: Any
+) -> DownstreamTask:
+    if cfg.get("init_from"):
+        raise UserError(
+            "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
+        )
+    fields = plain(cfg)["task"]
+    settings = task.Settings(**{**fields, "spec_augment": SpecAugmentConfig(**fields["spec_augment"])})
+    if labels is None and data is not None:
+        data.setup("fit")
+        labels = task.find_labels(settings, data)
+    return task(**parts, settings=settings, labels=labels, freeze=cfg.get("freeze"))
 
 
 def build_all(nodes: DictConfig) -> list[Any]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from streamnest.build import build_model
+from streamnest.build import build_model, task_name
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
+from streamnest.task import EncoderTask
 
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
@@ -50,8 +51,8 @@ def read_own(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
-    """A model in evaluation mode, built from the config in the checkpoint.
+def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
+    """A model of any task in evaluation mode, built from the config in the checkpoint.
 
     Args:
         path: of the checkpoint.
@@ -61,10 +62,23 @@ def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining
         UserError: as `read_own`; and for an unknown context.
     """
     checkpoint = read_own(path)
-    model = build_model(OmegaConf.create(checkpoint["streamnest"]["config"]), training=False)
+    own = checkpoint["streamnest"]
+    model: EncoderTask = build_model(OmegaConf.create(own["config"]), labels=own.get("labels"), training=False)
     model.load_state_dict(checkpoint["state_dict"])
     model.encoder.use_context(context)
     return model.eval()
+
+
+def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
+    """The same of a checkpoint of pretraining.
+
+    Raises:
+        UserError: as `load_model`; and for a checkpoint of another task.
+    """
+    model = load_model(path, context)
+    if not isinstance(model, Pretraining):
+        raise UserError(f"{path} is of task={task_name(model.config)}: need a checkpoint of task=pretrain")
+    return model
 
 
 def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,11 +88,21 @@ def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str,
         UserError: naming every value of the architecture that differs.
     """
     checkpoint = read_checkpoint(path)
-    found = differences(checkpoint["streamnest"]["config"], config)
+    theirs = checkpoint["streamnest"]["config"]
+    if task_name(theirs) != task_name(config):
+        raise UserError(
+            f"{path} is of task={task_name(theirs)}, this run of task={task_name(config)}: see encoder_from"
+        )
+    found = differences(theirs, config)
     if found:
         listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
         raise UserError(f"{path} holds another architecture:\n{listed}")
     return checkpoint
+
+
+def stored_labels(path: str | Path | None) -> Any:
+    """What the outputs of a checkpoint mean; None where there is no checkpoint or nothing to mean."""
+    return read_checkpoint(path)["streamnest"].get("labels") if path else None
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -12,12 +12,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from streamnest.data.config import AugmentConfig, DataConfig
+from streamnest.downstream.ctc import CTCConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
 from streamnest.objectives import MaskedAndNextTokenConfig, MaskedConfig, NextTokenConfig, ObjectiveConfig
 from streamnest.optim import OptimConfig
 from streamnest.quantizer import QuantizerConfig
+from streamnest.task import TaskConfig
 
 
 @dataclass
@@ -86,11 +88,13 @@ class StatisticsConfig:
 class TrainConfig:
     """Schema of the whole config."""
 
-    task: str = "pretrain"
+    task: TaskConfig = field(default_factory=TaskConfig)
     seed: int = 0
     ckpt_path: str | None = None
     run_id: str | None = None
     init_from: str | None = None
+    encoder_from: str | None = None
+    freeze: Any = None
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     size: SizeConfig = field(default_factory=SizeConfig)
@@ -121,12 +125,22 @@ def register() -> None:
     for group, choices in _CHOICES.items():
         for name, node in choices.items():
             store.store(group=group, name=f"base_{name}", node=node)
+    store.store(group="task", name="base_ctc", node=CTCConfig)
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
     OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
     OmegaConf.register_new_resolver("tenth", lambda steps: max(1, steps // 10), replace=True)
 
 
+def _run_name(task: str, encoder_from: str | None, encoder: str, masking: str, size: str) -> str:
+    """What distinguishes runs of a task: what they begin with, and for pretraining what is hidden as well."""
+    if task == "pretrain":
+        return f"{encoder}-{masking}-{size}"
+    return f"{task}-pretrained" if encoder_from else f"{task}-{encoder}-{size}"
+
+
 _GROUPS: dict[str, Any] = {
+    "task": TaskConfig,
     "encoder": EncoderConfig,
     "size": SizeConfig,
     "quantizer": QuantizerConfig,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from streamnest.errors import UserError
+
+_BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
 
 
 @dataclass
@@ -26,6 +29,8 @@ class OptimConfig:
     d_model: int = 256
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     weight_decay: float = 1e-3
+    encoder_lr_scale: float = 1.0
+    layer_decay: float = 1.0
 
 
 @dataclass
@@ -35,9 +40,11 @@ class Optimization:
     `noam`: `lr * d_model^-0.5 * min(s^-0.5, s * warmup^-1.5)` (Vaswani et al. 2017, section 5.3), not below `min_lr`
     once warmed up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
     `constant`: linear warm-up, then `lr`. Weight decay spares biases, norms and other vectors.
+    The encoder learns at `encoder_lr_scale` times the rate, and each of its layers at `layer_decay` times that of the
+    layer above, the stem being the lowest.
 
     Raises:
-        UserError: for an unknown schedule, or `cosine` without `max_steps`.
+        UserError: for an unknown schedule, `cosine` without `max_steps`, and scales that are not positive.
     """
 
     schedule: str
@@ -48,12 +55,19 @@ class Optimization:
     d_model: int
     betas: list[float]
     weight_decay: float
+    encoder_lr_scale: float = 1.0
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.schedule not in ("noam", "cosine", "constant"):
             raise UserError(f"optim.schedule={self.schedule!r} is unknown: choose noam, cosine or constant")
         if self.schedule == "cosine" and self.max_steps <= 0:
             raise UserError("optim.schedule=cosine ends at trainer.max_steps: give a positive number of steps")
+        for name in ("encoder_lr_scale", "layer_decay"):
+            if getattr(self, name) <= 0:
+                raise UserError(
+                    f"optim.{name}={getattr(self, name)}: give a number above 0 (freeze=encoder trains none)"
+                )
 
     def learning_rate(self, step: int) -> float:
         """The rate of update number `step`, counted from 1."""
@@ -69,10 +83,11 @@ class Optimization:
 
     def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """The optimiser and its per-step scheduler for the trainable parameters of a model."""
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        by_rate = self._by_rate(model)
         groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in parameters if (p.ndim > 1) is matrix], "lr": scale, "weight_decay": decay}
+            for scale, parameters in by_rate.items()
+            for matrix, decay in ((True, self.weight_decay), (False, 0.0))
         ]
         # A base rate of 1 makes the schedule's factor the learning rate itself.
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
@@ -80,3 +95,16 @@ class Optimization:
         optimizer._step_supports_amp_scaling = False
         schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
         return optimizer, LambdaLR(optimizer, schedule)
+
+    def _by_rate(self, model: nn.Module) -> dict[float, list[nn.Parameter]]:
+        """Trainable parameters by what their learning rate is multiplied with, the full rate first."""
+        depths = [int(match[1]) for name, _ in model.named_parameters() if (match := _BLOCK.match(name))]
+        layers = max(depths, default=-1) + 1
+        found: dict[float, list[nn.Parameter]] = {1.0: []}
+        for name, parameter in model.named_parameters():
+            match = _BLOCK.match(name)
+            below = layers - (int(match[1]) + 1 if match else 0)
+            scale = self.encoder_lr_scale * self.layer_decay**below if name.startswith("encoder.") else 1.0
+            if parameter.requires_grad:
+                found.setdefault(scale, []).append(parameter)
+        return found

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -19,21 +17,22 @@ from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
-from streamnest.latency import LatencyReport, heard_until, latency_report
+from streamnest.latency import heard_until
 from streamnest.masking import ChunkMasking, Masking
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Hearing, Objective, PredictionResult
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer
-from streamnest.randomness import fold_keys, hash_id
+from streamnest.randomness import fold_keys
 from streamnest.scores import ValidationScores, figures, training_scores
+from streamnest.task import EncoderTask
 
 _MASK_STREAM = 0x3A5C
 _OBJECTIVE_STREAM = 0x0B1E
 _RANK_FRAMES = 2048
 
 
-class Pretraining(L.LightningModule):
+class Pretraining(EncoderTask):
     """NEST (Huang et al. 2024) with every part of the path replaceable by a causal one.
 
     Args:
@@ -52,7 +51,6 @@ class Pretraining(L.LightningModule):
     """
 
     train_counts: Tensor
-    seconds_heard: Tensor
 
     def __init__(
         self,
@@ -66,15 +64,11 @@ class Pretraining(L.LightningModule):
         seed: int = 0,
         config: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(frontend, encoder, optimization, seed, config)
         _check_sizes(frontend, encoder, quantizer)
-        self.frontend, self.encoder, self.masking = frontend, encoder, masking
-        self.quantizer, self.objective, self.optimization = quantizer, objective, optimization
-        self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
+        self.masking, self.quantizer, self.objective = masking, quantizer, objective
         self.target_norm = Normalizer(target_normalize, frontend.num_mels)
-        self.seed, self.config = seed, config or {}
         self.register_buffer("train_counts", torch.zeros(quantizer.num_books, quantizer.num_classes))
-        self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
         self._val = self._no_scores()
         self._val_frames = torch.empty(0, encoder.d_model)
         self._check_masking()
@@ -94,19 +88,9 @@ class Pretraining(L.LightningModule):
         for module in (*self.encoder.blocks, self.encoder, self.objective):
             fully_shard(module, mesh=mesh)
 
-    @property
-    def latency(self) -> LatencyReport:
-        """The latency contract of the encoder behind its front end."""
-        return latency_report(self.encoder, self.frontend, self.input_norm.causal)
-
     def targets(self, clean: Tensor, lengths: Tensor) -> Tensor:
         """Codes `(B, T // f, books)` of clean log-mel features `(B, D, T)`."""
         return self.quantizer(self.target_norm(clean, lengths))
-
-    def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Representation of audio without masking: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)`."""
-        features, frames = self.frontend(audio, lengths)
-        return self.encoder(self.input_norm(features, frames), frames)
 
     def hear(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Hearing]:
         """What the encoder hears of one batch before masking `(B, D, T)`, codes `(B, T // f, books)`, and the rest.
@@ -153,14 +137,6 @@ class Pretraining(L.LightningModule):
         encoded, frames = self.encode(heard, hearing)
         return self.objective(encoded, codes, hearing), frames
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.
-
-        So is the context of a dynamic encoder, and the same on all ranks, which then take equally long.
-        """
-        self.encoder.draw_context(hash_id(f"{self.seed}/{batch.step}/context"))
-        torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss per prediction over all ranks; a batch without anything to predict gives 0."""
         results, _ = self.predict_masked(batch, batch.step)
@@ -178,10 +154,6 @@ class Pretraining(L.LightningModule):
             for part, result in results.items()
         ]
         return torch.stack(loss).sum()
-
-    def on_train_end(self) -> None:
-        """Whoever uses the model from now on gets the default context."""
-        self.encoder.use_context(None)
 
     def on_validation_epoch_start(self) -> None:
         """Empties the sums; the context is the default one until training goes on."""
@@ -203,17 +175,6 @@ class Pretraining(L.LightningModule):
         shown = self._val.reduced(self._over_ranks).metrics(self.train_counts)
         shown["rank"] = health.effective_rank(self._val_frames[:_RANK_FRAMES])
         self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=True)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW and its schedule, stepped with every update."""
-        if self.optimization is None:
-            raise UserError("this model was built for use, not for training: it has no optimization")
-        optimizer, schedule = self.optimization.build(self)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Steps the schedule."""
-        scheduler.step()
 
     def _no_scores(self) -> ValidationScores:
         quantizer = self.quantizer
@@ -248,20 +209,8 @@ class Pretraining(L.LightningModule):
                     f"'~encoder.contexts.{name}', or objective=masked_next_token"
                 )
 
-    def _over_ranks(self, x: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the config, so that a checkpoint is enough to use the model."""
-        checkpoint["streamnest"] = {"config": self.config}
-
 
 def _check_sizes(frontend: LogMel, encoder: FastConformer, quantizer: RandomProjectionQuantizer) -> None:
-    if encoder.num_mels != frontend.num_mels:
-        raise UserError(
-            f"encoder.num_mels={encoder.num_mels} but frontend.num_mels={frontend.num_mels}: make them equal"
-        )
     if quantizer.feat_in != frontend.num_mels:
         raise UserError(f"quantizer.feat_in={quantizer.feat_in} but frontend.num_mels={frontend.num_mels}")
     if quantizer.stack != encoder.stem.factor:

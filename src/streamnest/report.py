@@ -20,11 +20,13 @@ from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
 from streamnest.commands import continue_command, sync_command
 from streamnest.data.datamodule import SpeechDataModule
+from streamnest.downstream.base import DownstreamTask
 from streamnest.encoder import FastConformer
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.masking import ChunkMasking, LiveEdgeMasking, Masking, MultiscaleMasking, RandomBlockMasking
 from streamnest.pretraining import Pretraining
+from streamnest.task import EncoderTask
 from streamnest.tracking import UnfailingWandbLogger
 from streamnest.transfer import TransferReport
 
@@ -46,9 +48,10 @@ def show(panel: Group, console: Console | None = None) -> None:
     console.print(panel, width=_WIDTH, crop=False)
 
 
-def start_panel(cfg: DictConfig, model: Pretraining, data: SpeechDataModule, trainer: L.Trainer) -> Group:
+def start_panel(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer) -> Group:
     """What is about to be trained, on what, and what it will wait for; look-ahead and latency are computed."""
-    sections = [_model_rows(cfg, model), _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
+    rows = [*_model_rows(cfg, model), *_task_rows(model)]
+    sections = [rows, _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
     return _panel(f"streamnest: {cfg.name}", sections)
 
 
@@ -62,7 +65,7 @@ def transfer_panel(transferred: TransferReport) -> Group:
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
         sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
-    return _panel("init_from", sections)
+    return _panel("taken over", sections)
 
 
 def _named(reason: str, names: Counter[str]) -> str:
@@ -75,7 +78,7 @@ def _named(reason: str, names: Counter[str]) -> str:
 
 def summary_panel(
     cfg: DictConfig,
-    model: Pretraining,
+    model: EncoderTask,
     data: SpeechDataModule,
     trainer: L.Trainer,
     history: ValHistory,
@@ -91,7 +94,8 @@ def summary_panel(
         history: validations of the run.
         seconds: the run took.
     """
-    sections = [_learned_rows(history), _health_rows(model, history), _spent_rows(model, data, trainer, seconds)]
+    learned = [_learned_rows(model, history), _health_rows(model, history)]
+    sections = [*learned, _spent_rows(model, data, trainer, seconds)]
     return _panel(f"{cfg.name}: step {trainer.global_step}", sections, _commands(trainer))
 
 
@@ -141,20 +145,29 @@ def _symmetric(encoder: FastConformer) -> bool:
     return any(isinstance(part, ConvolutionModule) and part.lookahead for part in encoder.modules())
 
 
-def _model_rows(cfg: DictConfig, model: Pretraining) -> list[Row]:
+def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
     encoder = model.encoder
     total, trained = _parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
     return [
         ("encoder", f"{cfg.preset}, {len(encoder.blocks)} layers of width {encoder.d_model}"),
         ("parameters", f"{_count(total)}, {_count(trained)} trained, {_count(_parameters(encoder))} in the encoder"),
-        ("normalisation", f"{encoder.normalize} (input), {model.target_norm.kind} (targets)"),
+    ]
+
+
+def _task_rows(model: EncoderTask) -> list[Row]:
+    if isinstance(model, DownstreamTask):
+        return [("normalisation", model.encoder.normalize), *model.describe()]
+    if not isinstance(model, Pretraining):
+        return []
+    return [
+        ("normalisation", f"{model.encoder.normalize} (input), {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
         ("predicted", model.objective.in_words(model.heard_until(model.encoder.context.chunk or 1))),
         ("codes", f"{model.quantizer.num_books} x {model.quantizer.num_classes}"),
     ]
 
 
-def _latency_rows(model: Pretraining) -> list[Row]:
+def _latency_rows(model: EncoderTask) -> list[Row]:
     report = model.latency
     left = milliseconds(report.left_ms) if math.isfinite(report.left_ms) else "all of the past"
     latency = f"{milliseconds(report.latency_mean_ms)} mean, {milliseconds(report.latency_worst_ms)} worst"
@@ -169,7 +182,7 @@ def _latency_rows(model: Pretraining) -> list[Row]:
     ]
 
 
-def _context_rows(model: Pretraining) -> list[Row]:
+def _context_rows(model: EncoderTask) -> list[Row]:
     """The contexts of a dynamic encoder and the mean latency of each."""
     names = [
         f"{name} ({milliseconds(model.latency.latency_mean_ms) if model.latency.streams else 'offline'})"
@@ -179,7 +192,7 @@ def _context_rows(model: Pretraining) -> list[Row]:
     return [("drawn per batch", ", ".join(names))] if names else []
 
 
-def _data_rows(cfg: DictConfig, model: Pretraining, data: SpeechDataModule) -> list[Row]:
+def _data_rows(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule) -> list[Row]:
     rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
     return [*rows, ("audio mixed in", _share(cfg.augment.prob)), *_augment_rows(cfg, data)]
 
@@ -209,10 +222,12 @@ def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:
     ]
 
 
-def _learned_rows(history: ValHistory) -> list[Row]:
+def _learned_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
     first, last = history.first, history.last
     if not last:
         return [("validation", "never ran")]
+    if isinstance(model, DownstreamTask):
+        return model.learned(first, last)
     rows = [("validation loss", f"{first['val/loss']:.3f} -> {last['val/loss']:.3f} nats")]
     if "val/gain" in last:
         better = "below" if last["val/gain"] >= 0 else "above"
@@ -224,9 +239,9 @@ def _learned_rows(history: ValHistory) -> list[Row]:
     return [*rows, ("accuracy", f"{first['val/accuracy']:.1%} -> {last['val/accuracy']:.1%}")]
 
 
-def _health_rows(model: Pretraining, history: ValHistory) -> list[Row]:
+def _health_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
     last = history.last
-    if "val/perplexity" not in last:
+    if not isinstance(model, Pretraining) or "val/perplexity" not in last:
         return []
     codes = (
         f"{last['val/codes_used']:.0f} of {model.quantizer.num_classes} used, perplexity {last['val/perplexity']:.0f}"
@@ -234,7 +249,7 @@ def _health_rows(model: Pretraining, history: ValHistory) -> list[Row]:
     return [("codes", codes), ("effective rank", f"{last['val/rank']:.1f} of {model.encoder.d_model}")]
 
 
-def _spent_rows(model: Pretraining, data: SpeechDataModule, trainer: L.Trainer, seconds: float) -> list[Row]:
+def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, seconds: float) -> list[Row]:
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [

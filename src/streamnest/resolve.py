@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 
 from streamnest import config
 from streamnest.build import build_model
-from streamnest.checkpoint import load_pretrained
-from streamnest.pretraining import Pretraining
+from streamnest.checkpoint import load_model
+from streamnest.task import EncoderTask
 
 
-def resolve_model(words: list[str], config_dir: Path) -> Pretraining:
+def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
     """The model of a checkpoint, or an untrained one of a config with overrides.
 
     Args:
@@ -25,14 +25,14 @@ def resolve_model(words: list[str], config_dir: Path) -> Pretraining:
         HydraException: for overrides that name nothing.
     """
     if len(words) == 1 and "=" not in words[0]:
-        return load_pretrained(words[0])
+        return load_model(words[0])
     config.register()
     fixed = ["name=untrained", "preset=untrained", "logger=none", "callbacks=none", "paths.output_dir=."]
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         cfg = compose("train", [*fixed, *words])
     torch.manual_seed(cfg.seed)
     model = build_model(cfg, training=False).eval()
-    for norm in (model.input_norm, model.target_norm):
+    for norm in model.normalizers:
         if norm.needs_statistics:  # any will do where nothing was trained
             norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
     return model

@@ -10,22 +10,28 @@ from torch import Tensor
 from streamnest.data.batch import Batch
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import count_codes
+from streamnest.task import EncoderTask
 
 
 @torch.no_grad()
-def fit_statistics(model: Pretraining, batches: Iterable[Batch], hours: float) -> float:
+def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -> float:
     """Fits the normalisers and counts the codes of clean training audio; both travel in the checkpoint.
 
-    Two passes over the same batches: codes depend on the statistics when the targets are normalised globally.
+    Two passes over the same batches: codes depend on the statistics when the targets are normalised globally. Nothing
+    is done where all statistics came with an encoder (`encoder_from`).
 
     Args:
-        model: its normalisers and `train_counts` are filled.
+        model: its normalisers are filled, and `train_counts` in pretraining.
         batches: of clean audio; every rank must be given the same ones.
         hours: stop after so much audio.
 
     Returns:
         Hours heard.
     """
+    pretraining = isinstance(model, Pretraining)
+    norms = [norm for norm in model.normalizers if pretraining or not norm.fitted]
+    if not norms:
+        return 0.0
     training = model.frontend.training
     model.frontend.eval()
     kept, seconds = [], 0.0
@@ -33,20 +39,25 @@ def fit_statistics(model: Pretraining, batches: Iterable[Batch], hours: float) -
     for batch in batches:
         features, frames = model.frontend(batch.clean, batch.lengths)
         moments.add(features, frames)
-        kept.append((features.half(), frames))
+        kept += [(features.half(), frames)] if pretraining else []
         seconds += batch.seconds
         if seconds >= 3600 * hours:
             break
     mean, std = moments.result()
-    for norm in (model.input_norm, model.target_norm):
+    for norm in norms:
         norm.set_statistics(mean, std)
+    if isinstance(model, Pretraining):
+        _count_codes(model, kept)
+    model.frontend.train(training)
+    return seconds / 3600
+
+
+def _count_codes(model: Pretraining, kept: list[tuple[Tensor, Tensor]]) -> None:
     model.train_counts.zero_()
     for features, frames in kept:
         codes = model.targets(features.float(), frames)
         whole = torch.arange(codes.shape[1]) < (frames // model.quantizer.stack)[:, None]
         model.train_counts += count_codes(codes[whole], model.quantizer.num_classes)
-    model.frontend.train(training)
-    return seconds / 3600
 
 
 class _Moments:

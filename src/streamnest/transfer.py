@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from streamnest.checkpoint import differences, read_own
 from streamnest.conversion import Conversion, convert
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
+from streamnest.task import EncoderTask
 
+_ENCODER = ("frontend.", "input_norm.", "encoder.")
 OUTCOMES = ("kept", "reshaped", "new", "left out")
+_NO_STATISTICS = "the norm in the checkpoint has no such statistics"
 _CONVOLUTION = re.compile(r"encoder\.blocks\.(\d+)\.convolution\.(.+)")
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,11 @@ class Entry:
     name: str
     outcome: str
     reason: str
+
+    @property
+    def spare(self) -> bool:
+        """Whether it is new because the model was asked to have what the checkpoint never had: statistics of a norm."""
+        return self.reason == _NO_STATISTICS
 
 
 @dataclass
@@ -63,7 +70,9 @@ class TransferReport:
 
 
 @torch.no_grad()
-def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None) -> TransferReport:
+def transfer(
+    model: EncoderTask, path: str | Path, how: Conversion | None = None, encoder_only: bool = False
+) -> TransferReport:
     """Initialises a model from a checkpoint of the same or another architecture.
 
     Tensors of the same name and shape are copied; convolution modules are converted, see `streamnest.conversion`; heads
@@ -73,14 +82,18 @@ def transfer(model: Pretraining, path: str | Path, how: Conversion | None = None
         model: is changed in place.
         path: of the checkpoint.
         how: convolution modules change their kind.
+        encoder_only: take front end, statistics of the input and encoder, and nothing else.
 
     Raises:
         UserError: as `read_own`; or when nothing of the encoder fits.
     """
     checkpoint = read_own(path)
     config = checkpoint["streamnest"]["config"]
-    report = TransferReport(Path(path), differences=differences(config, model.config))
-    source: dict[str, Tensor] = {_plain(name): value for name, value in checkpoint["state_dict"].items()}
+    wanted = _ENCODER if encoder_only else ""
+    found = [entry for entry in differences(config, model.config) if entry[0].startswith(wanted)]
+    report = TransferReport(Path(path), differences=found)
+    weights = checkpoint["state_dict"].items()
+    source: dict[str, Tensor] = {_plain(name): value for name, value in weights if name.startswith(wanted)}
     converted = _convert_convolutions(model, source, config.get("encoder", {}), how or Conversion())
     for name, value in model.state_dict(keep_vars=True).items():
         outcome, reason = _decide(_plain(name), value, source, converted, {name for name, _, _ in report.differences})
@@ -102,7 +115,7 @@ def _plain(name: str) -> str:
 
 
 def _convert_convolutions(
-    model: Pretraining, source: dict[str, Tensor], theirs: Mapping[str, Any], how: Conversion
+    model: EncoderTask, source: dict[str, Tensor], theirs: Mapping[str, Any], how: Conversion
 ) -> dict[str, str]:
     """Replaces convolution modules of `source` by what they are in the model; names and reasons of what changed."""
     changed = {}
@@ -149,7 +162,7 @@ def _misfit(name: str, value: Tensor, source: Mapping[str, Tensor]) -> str:
         found, wanted = tuple(source[name].shape), tuple(value.shape)
         return f"shape {found} in the checkpoint, {wanted} in this run" if found != wanted else ""
     if match and f"encoder.blocks.{match[1]}.convolution.depthwise.weight" in source:
-        return "the norm in the checkpoint has no such statistics"
+        return _NO_STATISTICS
     return "not in the checkpoint"
 
 
@@ -158,7 +171,7 @@ def _kept(name: str, differing: set[str]) -> str:
     if name.startswith("quantizer."):
         return "the quantizers agree: the same seed, the same codes"
     if name.startswith(("input_norm.", "target_norm.")):
-        return "corpus statistics; train.py fits them to its own training set at start"
+        return "corpus statistics; pretraining fits them to its own training set at start"
     if name.startswith("encoder.stem.") and "encoder.stem" in differing:
         return "same weights, but the stems pad differently: what a frame hears is shifted"
     if match and match[2].startswith("norm.") and "encoder.conv_norm" in differing:

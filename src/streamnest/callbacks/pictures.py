@@ -42,7 +42,9 @@ class Pictures(Callback):
         # One rank alone cannot run a model that is sharded over all of them.
         if self._chosen or not trainer.is_global_zero or pl_module.device_mesh is not None:
             return
-        samples = self.seconds * _model(pl_module).frontend.sample_rate
+        if not isinstance(pl_module, Pretraining):  # other tasks have nothing hidden to show
+            return
+        samples = self.seconds * pl_module.frontend.sample_rate
         row = int((batch.lengths - samples).abs().argmin())
         candidate = _row(batch, row)
         if self._utterance is None or _distance(candidate, samples) < _distance(self._utterance, samples):
@@ -50,10 +52,10 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws, saves and logs."""
-        if self._utterance is None or trainer.sanity_checking:
+        if self._utterance is None or trainer.sanity_checking or not isinstance(pl_module, Pretraining):
             return
         self._chosen = True
-        model, step = _model(pl_module), trainer.global_step
+        model, step = pl_module, trainer.global_step
         baseline = trainer.callback_metrics.get("val/unigram")
         picture = predict(model, self._utterance, f"step {step}", None if baseline is None else float(baseline))
         counts = {"training": to_numpy(model.train_counts[0].double())}
@@ -136,9 +138,3 @@ def _row(batch: Batch, row: int) -> Batch:
 
 def _distance(batch: Batch, samples: float) -> float:
     return abs(int(batch.lengths[0]) - samples)
-
-
-def _model(module: L.LightningModule) -> Pretraining:
-    if not isinstance(module, Pretraining):
-        raise TypeError(f"pictures are of Pretraining, not of {type(module).__name__}")
-    return module

@@ -125,6 +125,7 @@ def _validation_line(metrics: dict[str, float], step: int) -> str:
     line = f"validation at step {step}  loss {metrics['val/loss']:.3f}"
     if "val/accuracy" in metrics:
         line += f"  accuracy {metrics['val/accuracy']:.1%}"
+    line += "".join(f"  {name} {metrics[f'val/{name}']:.1%}" for name in ("cer", "wer") if f"val/{name}" in metrics)
     if "val/gain" in metrics:
         gain = metrics["val/gain"]
         line += f"  {abs(gain):.3f} nats {'below' if gain >= 0 else 'above'} code frequencies"

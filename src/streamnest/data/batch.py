@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from streamnest.data.labels import Label
+
 
 @dataclass
 class Batch:
@@ -21,6 +23,7 @@ class Batch:
         ids: cut ids, one a row.
         seconds: seconds of audio in the batch, padding excluded.
         skipped: utterances that could not be used, counted by cause.
+        labels: text, speaker and the like of each row.
     """
 
     clean: Tensor
@@ -31,6 +34,7 @@ class Batch:
     ids: list[str]
     seconds: float
     skipped: dict[str, int] = field(default_factory=dict)
+    labels: list[Label] = field(default_factory=list)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """A copy on a device. `noisy is clean` survives, so that features need not be computed twice."""

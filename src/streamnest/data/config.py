@@ -35,6 +35,9 @@ class DataConfig:
     check_files: bool = True
     max_bad_share: float = 0.1
     max_skipped_share: float = 0.1
+    languages: list[str] | None = None
+    max_hours: float | None = None
+    transcribed: bool = False
 
 
 @dataclass

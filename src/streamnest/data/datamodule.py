@@ -15,6 +15,7 @@ from streamnest.data.audio import SAMPLING_RATE, Channel
 from streamnest.data.augmentation import Augmentation
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
+from streamnest.data.labels import Label, label_of, suitable, within_hours
 from streamnest.data.manifest import LoadReport
 from streamnest.data.mixing import Mixture, make_mixture
 from streamnest.data.noise import NoiseBank
@@ -66,9 +67,12 @@ class SpeechDataModule(L.LightningDataModule):
         check_files: look for every file at start.
         max_bad_share: share of manifest lines that may be unusable.
         max_skipped_share: share of utterances that may turn out unreadable while training; more ends the run.
+        languages: of the utterances, as the manifests write them; None for all.
+        max_hours: a random choice of so much training audio, drawn by `seed`; less is part of more. None for all.
+        transcribed: drop utterances without text, and long ones as well, as text cannot be split with them.
 
     Raises:
-        UserError: see `load_cuts`; also for missing noise.
+        UserError: see `load_cuts`; also for missing noise, and where nothing is left of a choice.
     """
 
     def __init__(
@@ -96,6 +100,9 @@ class SpeechDataModule(L.LightningDataModule):
         check_files: bool = True,
         max_bad_share: float = 0.1,
         max_skipped_share: float = 0.1,
+        languages: Sequence[str] | None = None,
+        max_hours: float | None = None,
+        transcribed: bool = False,
     ) -> None:
         super().__init__()
         parts = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest, "rir": rir_manifest}
@@ -103,7 +110,8 @@ class SpeechDataModule(L.LightningDataModule):
         self.temperature = temperature
         self.loading: dict[str, Any] = {"check_files": check_files, "max_bad_share": max_bad_share}
         limits = {"min_duration": min_duration, "max_duration": max_duration}
-        self.selection: dict[str, Any] = {**limits, "on_long": on_long}
+        self.selection: dict[str, Any] = {**limits, "on_long": "skip" if transcribed else on_long}
+        self.languages, self.max_hours, self.transcribed = languages, max_hours, transcribed
         self.batch_duration, self.max_batch_size, self.num_buckets = batch_duration, max_batch_size, num_buckets
         self.val_batch_duration = val_batch_duration or batch_duration
         self.channel, self.seed, self.num_batches = _channel(channel), seed, num_batches
@@ -111,6 +119,7 @@ class SpeechDataModule(L.LightningDataModule):
         self.num_workers, self.cache_mb = num_workers, cache_mb
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.report: dict[str, LoadReport] = {}
+        self._known: set[str] = set()
         self.max_skipped_share = max_skipped_share
         self.skipped: Counter[str] = Counter()
         self._due = 0
@@ -123,6 +132,7 @@ class SpeechDataModule(L.LightningDataModule):
         if self._cuts:
             return
         cuts = {"train": self._load("train", **self._train_selection()), "val": self._load("val", **self.selection)}
+        cuts = {part: self._choose(part, corpus) for part, corpus in cuts.items()}
         names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
         self._mixture = make_mixture(cuts["train"].durations, cuts["train"].sizes, names, weights, self.temperature)
         if self.augment is not None:
@@ -143,6 +153,17 @@ class SpeechDataModule(L.LightningDataModule):
     def speakers(self) -> set[str]:
         """Speakers of the training set, as far as the manifests name them."""
         return self.report["train"].speakers
+
+    def knows(self, label: Label) -> bool:
+        """Whether the speaker of an utterance was heard in training, whatever `max_hours` chose.
+
+        A custom field `speaker_in_train` has the last word.
+        """
+        return label.speaker in self._known if label.speaker_in_train is None else label.speaker_in_train
+
+    def texts(self) -> Iterator[str]:
+        """The texts of the training set."""
+        return (text for cut in self._cuts["train"] if (text := label_of(cut).text) is not None)
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Endless batches; its state is that of the data."""
@@ -206,6 +227,22 @@ class SpeechDataModule(L.LightningDataModule):
         self.report[part] = sum((report for _, report in loaded), LoadReport())
         return Corpus([cuts for cuts, _ in loaded])
 
+    def _choose(self, part: str, corpus: Corpus) -> Corpus:
+        """The cuts that `languages`, `transcribed` and, in training, `max_hours` leave; the report follows."""
+        report = self.report[part]
+        parts = [suitable(cuts, self.languages, self.transcribed, report.counts) for cuts in corpus.parts]
+        if part == "train":
+            self._known = _speakers(parts) if parts != corpus.parts else report.speakers
+            if self.max_hours is not None:
+                parts = within_hours(parts, self.max_hours, self.seed)
+        if parts == corpus.parts:
+            return corpus
+        chosen = Corpus(parts)
+        if not len(chosen):
+            raise UserError(f"data: nothing is left of the {part} set: {report}; look at data.languages")
+        self.report[part] = LoadReport(float(chosen.durations.sum()), len(chosen), _speakers(parts), report.counts)
+        return chosen
+
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
     ) -> BucketBatchSampler:
@@ -237,6 +274,10 @@ class SpeechDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise UserError("data.num_batches is not set and there is no trainer to take it from")
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches if self.trainer.max_steps > 0 else _ENDLESS
+
+
+def _speakers(parts: Sequence[Sequence[Any]]) -> set[str]:
+    return {s.speaker for cuts in parts for cut in cuts for s in cut.supervisions if s.speaker}
 
 
 def _channel(channel: Channel) -> Channel:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, Samples, load_mono, source_name
 from streamnest.data.batch import Batch
+from streamnest.data.labels import Label, label_of
 from streamnest.data.sampling import BatchIndex
 from streamnest.data.sources import durations
 from streamnest.data.speed import SpeedPerturbation
@@ -95,10 +96,10 @@ class SpeechDataset(Dataset[Batch]):
     def _collate(self, cuts: list[Cut], rows: list[Samples], step: int, skipped: Counter[str]) -> Batch:
         clean = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
-        ids = [cut.id for cut in cuts]
+        ids, labels = [cut.id for cut in cuts], [label_of(cut) for cut in cuts]
         noisy = clean
         if self.augment is not None:
-            noisy = self.augment(clean, lengths, ids, step, [_speaker(cut) for cut in cuts])
+            noisy = self.augment(clean, lengths, ids, step, [label.speaker for label in labels])
         return Batch(
             clean=clean,
             noisy=noisy,
@@ -108,12 +109,8 @@ class SpeechDataset(Dataset[Batch]):
             ids=ids,
             seconds=sum(map(len, rows)) / SAMPLING_RATE,
             skipped=dict(skipped),
+            labels=labels,
         )
-
-
-def _speaker(cut: Cut) -> str | None:
-    speakers = {supervision.speaker for supervision in cut.supervisions}
-    return speakers.pop() if len(speakers) == 1 else None
 
 
 def _silence(step: int, skipped: Counter[str]) -> Batch:
@@ -127,4 +124,5 @@ def _silence(step: int, skipped: Counter[str]) -> Batch:
         ids=["silence"],
         seconds=0.0,
         skipped=dict(skipped),
+        labels=[Label()],
     )

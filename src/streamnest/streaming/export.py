@@ -24,9 +24,9 @@ from streamnest import __version__
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
-from streamnest.pretraining import Pretraining
 from streamnest.streaming.runtime import FORMAT, METADATA, require
 from streamnest.streaming.session import StreamingSession, StreamState, init_state, step
+from streamnest.task import EncoderTask
 
 OPSET = 18
 # A protobuf message ends at 2 GiB; larger models keep their weights in a file beside it.
@@ -66,7 +66,7 @@ class ExportedStep(nn.Module):
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: Pretraining, max_left_ms: float = STREAM_LEFT_MS) -> None:
+    def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
         session = StreamingSession(model, max_left_ms)  # refuses what cannot stream
         self.model = copy.deepcopy(model).float().cpu().eval()
@@ -126,7 +126,7 @@ class ExportedStep(nn.Module):
 
 
 def export_step(
-    model: Pretraining, path: str | Path, batch: int | None = 1, max_left_ms: float = STREAM_LEFT_MS
+    model: EncoderTask, path: str | Path, batch: int | None = 1, max_left_ms: float = STREAM_LEFT_MS
 ) -> dict[str, Any]:
     """Writes the streaming step of a model as ONNX.
 
@@ -169,7 +169,7 @@ def export_step(
     return metadata
 
 
-def describe(model: Pretraining, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
+def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
     """What a program must know to drive the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
     latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}

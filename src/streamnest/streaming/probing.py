@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
+from streamnest.task import EncoderTask
 
 _CHANGE = 0.37
 
@@ -31,10 +31,10 @@ class Prober:
         precision: of the copy; float64 leaves no doubt about rounding, float32 spares memory where models are large.
     """
 
-    def __init__(self, model: Pretraining, training: bool = False, precision: torch.dtype = torch.float64) -> None:
+    def __init__(self, model: EncoderTask, training: bool = False, precision: torch.dtype = torch.float64) -> None:
         self.model = copy.deepcopy(model).to(precision).eval()
         self.model.encoder.train(training)
-        for norm in (self.model.input_norm, self.model.target_norm):
+        for norm in self.model.normalizers:
             if norm.needs_statistics:  # a model that was never trained: any statistics show where they come from
                 norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
         self.device = self.model.frontend.window.device
@@ -117,7 +117,7 @@ class Prober:
                 handle.remove()
 
 
-def find_leaking_stage(model: Pretraining, training: bool = False) -> str | None:
+def find_leaking_stage(model: EncoderTask, training: bool = False) -> str | None:
     """The first stage of a chunked streaming model whose output before the end of a chunk hears audio after it.
 
     Args:
@@ -149,7 +149,7 @@ def find_leaking_stage(model: Pretraining, training: bool = False) -> str | None
     return None
 
 
-def require_causal(model: Pretraining) -> None:
+def require_causal(model: EncoderTask) -> None:
     """The light check before training: stops a streaming preset of which a stage hears the future.
 
     Raises:

@@ -14,8 +14,8 @@ from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
-from streamnest.pretraining import Pretraining
 from streamnest.streaming.live import LiveStreams
+from streamnest.task import EncoderTask
 
 # What a step takes at most where more is due: memory is bounded by it.
 _MOST_CHUNKS = 64
@@ -29,7 +29,7 @@ class StreamState(NamedTuple):
     encoder: EncoderState
 
 
-def init_state(model: Pretraining, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> StreamState:
+def init_state(model: EncoderTask, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> StreamState:
     """The state of `batch` streams before their first sample; see `FastConformer.init_state`."""
     encoder = model.encoder.init_state(batch, max_left_ms)
     return StreamState(model.frontend.init_state(batch), model.input_norm.init_state(batch), encoder)
@@ -37,9 +37,9 @@ def init_state(model: Pretraining, batch: int, max_left_ms: float = STREAM_LEFT_
 
 @torch.no_grad()
 def step(
-    model: Pretraining, audio: Tensor, state: StreamState, end: Tensor | None = None
+    model: EncoderTask, audio: Tensor, state: StreamState, end: Tensor | None = None
 ) -> tuple[Tensor, StreamState]:
-    """One step of a batch of streams, with the arithmetic of `Pretraining.forward`.
+    """One step of a batch of streams, with the arithmetic of `EncoderTask.forward`.
 
     Args:
         model: in evaluation mode.
@@ -80,18 +80,18 @@ class _Stream:
 class StreamingSession(LiveStreams[_Stream]):
     """Live streams that begin and end when they like, served in common batches.
 
-    The frames of a stream are those of `Pretraining.forward` on its whole audio, however it is cut into pieces and
+    The frames of a stream are those of `EncoderTask.forward` on its whole audio, however it is cut into pieces and
     whatever the other streams do, as long as it is no longer than the cap of an unlimited left context; see `windowed`.
 
     Args:
-        model: a pretrained model; it is put into evaluation mode.
+        model: of any task; it is put into evaluation mode.
         max_left_ms: the cap, see `FastConformer.init_state`.
 
     Raises:
         UserError: for models that cannot stream, and for streams that are not open.
     """
 
-    def __init__(self, model: Pretraining, max_left_ms: float = STREAM_LEFT_MS) -> None:
+    def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
         self.model, self.max_left_ms = model.eval(), max_left_ms
         if not model.input_norm.causal:

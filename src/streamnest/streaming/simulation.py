@@ -23,6 +23,7 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
 from streamnest.streaming.session import StreamingSession
+from streamnest.task import EncoderTask
 
 TOLERANCE = 1e-5
 
@@ -145,7 +146,7 @@ def find_audio(paths: list[str]) -> list[Path]:
 
 
 def simulate_streaming_inference(
-    model: Pretraining | Session, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
+    model: EncoderTask | Session, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
 ) -> tuple[Tensor, StreamResult]:
     """Streams an utterance in pieces.
 
@@ -160,7 +161,7 @@ def simulate_streaming_inference(
     """
     if chunk_size <= 0:
         raise UserError(f"chunk_size={chunk_size}: give seconds above 0")
-    session: Session = StreamingSession(model) if isinstance(model, Pretraining) else model
+    session: Session = StreamingSession(model) if isinstance(model, EncoderTask) else model
     rate, device = session.sample_rate, session.device
     number, frames = session.open(), list[Tensor]()
     busy, waits = list[tuple[float, int, float]](), list[float]()
@@ -184,7 +185,7 @@ def simulate_streaming_inference(
 
 
 def compare_streaming_vs_offline(
-    model: Pretraining,
+    model: EncoderTask,
     audio: Tensor,
     chunk_size: float = 0.32,
     tolerance: float = TOLERANCE,
@@ -216,7 +217,7 @@ def compare_streaming_vs_offline(
     )
 
 
-def analyze_predictions(model: Pretraining, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:
+def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:
     """What the model predicts where stretches of an utterance are hidden, as validation hides them.
 
     Args:
@@ -227,7 +228,12 @@ def analyze_predictions(model: Pretraining, audio: Tensor, name: str = "audio") 
     Returns:
         Accuracy and nats on hidden frames, entropy of the predicted codes (nats), the most used ones, and accuracy by
         second; and what a picture of it needs.
+
+    Raises:
+        UserError: for a model of another task.
     """
+    if not isinstance(model, Pretraining):
+        raise UserError("only a pretrained model has predictions to analyse: give a checkpoint of task=pretrain")
     lengths, keys = torch.tensor([len(audio)]), torch.tensor([hash_id(name)])
     clean = audio[None]
     batch = Batch(clean, clean, lengths, keys, 0, [name], len(audio) / model.frontend.sample_rate)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 from streamnest.latency import LatencyReport, find_leaks, last_heard
-from streamnest.pretraining import Pretraining
 from streamnest.streaming.probing import Prober, find_leaking_stage
 from streamnest.streaming.session import StreamingSession
+from streamnest.task import EncoderTask
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 
@@ -52,7 +52,7 @@ class Certificate:
         return {"passed": self.passed, "latency": latency, "checks": [asdict(check) for check in self.checks]}
 
 
-def verify(model: Pretraining, seed: int = 0) -> Certificate:
+def verify(model: EncoderTask, seed: int = 0) -> Certificate:
     """Measures a model against its contract.
 
     Args:
@@ -73,12 +73,12 @@ def verify(model: Pretraining, seed: int = 0) -> Certificate:
     return certificate
 
 
-def _declared(model: Pretraining) -> Check:
+def _declared(model: EncoderTask) -> Check:
     leaks = find_leaks(model.encoder, model.latency)
     return Check("layers", "none that hears the future", "; ".join(leaks) or "none", not leaks)
 
 
-def _stages(model: Pretraining, training: bool) -> Check:
+def _stages(model: EncoderTask, training: bool) -> Check:
     stage = find_leaking_stage(model, training)
     name = "stages, training mode" if training else "stages"
     return Check(
@@ -86,7 +86,7 @@ def _stages(model: Pretraining, training: bool) -> Check:
     )
 
 
-def _lookaheads(model: Pretraining) -> list[Check]:
+def _lookaheads(model: EncoderTask) -> list[Check]:
     """Look-ahead of each phase of a chunk: computed, by perturbation of the waveform, by gradient."""
     prober, encoder, frontend = Prober(model), model.encoder, model.frontend
     chunk, block = encoder.context.chunk or 1, encoder.stem.factor * frontend.hop
@@ -122,7 +122,7 @@ def _lookaheads(model: Pretraining) -> list[Check]:
     return checks
 
 
-def _padding(model: Pretraining) -> Check:
+def _padding(model: EncoderTask) -> Check:
     """An utterance alone and the same one in a longer, padded batch, whose padding holds garbage."""
     prober = Prober(model)
     length = 14_321
@@ -133,7 +133,7 @@ def _padding(model: Pretraining) -> Check:
     return _difference("padding changes nothing", alone[0, : int(frames)], together[0, : int(frames)])
 
 
-def _neighbours(model: Pretraining) -> Check:
+def _neighbours(model: EncoderTask) -> Check:
     prober = Prober(model)
     audio = prober.audio(16_000, rows=3)
     alone, _ = prober.run(audio[:1])
@@ -141,7 +141,7 @@ def _neighbours(model: Pretraining) -> Check:
     return _difference("neighbours change nothing", alone[0], prober.run(loud)[0][0])
 
 
-def _chunk_equals_full(model: Pretraining, precision: str, seed: int) -> Check:
+def _chunk_equals_full(model: EncoderTask, precision: str, seed: int) -> Check:
     prober = Prober(model)
     model = prober.model.to(getattr(torch, precision))
     audio = prober.audio(30_000)[0].to(getattr(torch, precision))
@@ -155,7 +155,7 @@ def _chunk_equals_full(model: Pretraining, precision: str, seed: int) -> Check:
     )
 
 
-def _streams_apart(model: Pretraining) -> Check:
+def _streams_apart(model: EncoderTask) -> Check:
     """Several streams served together, which begin one after the other."""
     prober = Prober(model)
     audio = prober.audio(20_000, rows=3)
@@ -169,12 +169,12 @@ def _streams_apart(model: Pretraining) -> Check:
 
 
 @torch.no_grad()
-def _offline(model: Pretraining, audio: Tensor) -> Tensor:
+def _offline(model: EncoderTask, audio: Tensor) -> Tensor:
     encoded, frames = model(audio[None], torch.tensor([len(audio)], device=audio.device))
     return encoded[0, : int(frames)]
 
 
-def _streamed(model: Pretraining, rows: list[Any]) -> list[Tensor]:
+def _streamed(model: EncoderTask, rows: list[Any]) -> list[Tensor]:
     """Frames of streams, from the pieces of each, pushed in turns."""
     session = StreamingSession(model)
     numbers = [session.open() for _ in rows]

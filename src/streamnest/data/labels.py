@@ -1,0 +1,102 @@
+"""What is known about an utterance, and choosing utterances by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamnest.data.sources import durations
+from streamnest.randomness import hash_id
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a manifest says about an utterance; None where it says nothing.
+
+    Attributes:
+        text: what is said.
+        speaker: where it is a single one.
+        language: as the manifest writes it.
+        speaker_in_train: what the custom field of that name says, see `SpeechDataModule.knows`.
+    """
+
+    text: str | None = None
+    speaker: str | None = None
+    language: str | None = None
+    speaker_in_train: bool | None = None
+
+
+def label_of(cut: Any) -> Label:
+    """The label of a cut: its supervisions in the order of time, and its custom fields."""
+    parts = sorted(cut.supervisions, key=lambda s: s.start)
+    texts = [part.text for part in parts if part.text and part.text.strip()]
+    known = (getattr(cut, "custom", None) or {}).get("speaker_in_train")
+    return Label(
+        text=" ".join(texts) or None,
+        speaker=_single([part.speaker for part in parts]),
+        language=_single([part.language for part in parts]),
+        speaker_in_train=None if known is None else bool(known),
+    )
+
+
+def _single(values: list[str | None]) -> str | None:
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+class Subset(Sequence[Any]):
+    """Some of a sequence of cuts, in its order."""
+
+    def __init__(self, cuts: Sequence[Any], indices: NDArray[np.int64]) -> None:
+        self.cuts, self.indices = cuts, indices
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each cut, `(len,)`."""
+        return durations(self.cuts)[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.cuts[int(self.indices[index])]
+
+
+def suitable(
+    cuts: Sequence[Any], languages: Sequence[str] | None, transcribed: bool, counts: Counter[str]
+) -> Sequence[Any]:
+    """The cuts of some languages (None is any), with text where that is needed; what is left out is counted."""
+    if languages is None and not transcribed:
+        return cuts
+    kept = []
+    for index, label in enumerate(map(label_of, cuts)):
+        if languages is not None and label.language not in languages:
+            counts["other language"] += 1
+        elif transcribed and label.text is None:
+            counts["without text"] += 1
+        else:
+            kept.append(index)
+    return Subset(cuts, np.array(kept, np.int64))
+
+
+def within_hours(parts: Sequence[Sequence[Any]], hours: float, seed: int) -> list[Sequence[Any]]:
+    """A random choice of at most so many hours over all parts; less of the same seed is part of more."""
+    order = sorted(
+        (hash_id(f"{seed}/{cut.id}/subset"), part, index)
+        for part, cuts in enumerate(parts)
+        for index, cut in enumerate(cuts)
+    )
+    lengths = [durations(cuts) for cuts in parts]
+    total = np.cumsum([lengths[part][index] for _, part, index in order])
+    # An utterance at least: less than the shortest is no training set.
+    count = max(1, int(np.searchsorted(total, 3600 * hours, side="right")))
+    chosen = [(part, index) for _, part, index in order[:count]]
+    return [
+        Subset(cuts, np.array(sorted(index for at, index in chosen if at == part), np.int64))
+        for part, cuts in enumerate(parts)
+    ]

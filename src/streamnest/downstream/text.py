@@ -1,0 +1,172 @@
+"""Texts to tokens and back; token 0 is the blank of CTC and RNN-T."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from streamnest.errors import UserError
+
+BLANK = 0
+_MARK = "\u2581"  # what sentencepiece writes for a space
+
+
+def normalize_text(text: str) -> str:
+    """Lower-case words of letters, digits and apostrophes, one space between them."""
+    lower = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "'" else " " for c in lower)
+    return re.sub(r"\s+", " ", kept).strip()
+
+
+class Tokenizer(Protocol):
+    """Texts to token ids from 1 to `size - 1`, and back."""
+
+    @property
+    def size(self) -> int:
+        """Tokens, the blank included."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+
+    def pieces(self, ids: Iterable[int]) -> str:
+        """What tokens add to a text that has begun; a piece may begin with a space."""
+
+    def plain(self) -> dict[str, Any]:
+        """As plain containers, for `load_tokenizer`."""
+
+
+class CharTokenizer:
+    """A token for each character that the training texts use; others are left out of targets.
+
+    Args:
+        symbols: the characters, in the order of their tokens.
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = list(symbols)
+        self._ids = {symbol: number for number, symbol in enumerate(self.symbols, 1)}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> CharTokenizer:
+        """From normalised training texts."""
+        return cls(sorted(set().union(*map(set, texts))))
+
+    @property
+    def size(self) -> int:
+        """Tokens, the blank included."""
+        return len(self.symbols) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return [self._ids[c] for c in text if c in self._ids]
+
+    def pieces(self, ids: Iterable[int]) -> str:
+        """Their characters."""
+        return "".join(self.symbols[i - 1] for i in ids)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain containers."""
+        return {"kind": "char", "symbols": self.symbols}
+
+
+class SentencePieceTokenizer:
+    """Word pieces (Kudo and Richardson 2018); needs the package sentencepiece.
+
+    Args:
+        model: a serialised sentencepiece model.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    def of(cls, texts: Iterable[str], size: int) -> SentencePieceTokenizer:
+        """Trains pieces on normalised texts; fewer than `size` where the texts do not yield as many."""
+        written = io.BytesIO()
+        _sentencepiece().SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=written,
+            vocab_size=size - 1,
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+        return cls(written.getvalue())
+
+    @property
+    def size(self) -> int:
+        """Tokens, the blank included."""
+        return self._processor.get_piece_size() + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return [i + 1 for i in self._processor.encode(text)]
+
+    def pieces(self, ids: Iterable[int]) -> str:
+        """Their characters, with spaces for word boundaries; nothing for the unknown piece."""
+        found = [i - 1 for i in ids]
+        return "".join(
+            self._processor.id_to_piece(i).replace(_MARK, " ") for i in found if not self._processor.is_unknown(i)
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As plain containers."""
+        return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
+
+
+def make_tokenizer(kind: str, texts: Iterable[str], size: int) -> Tokenizer:
+    """A tokenizer of normalised training texts.
+
+    Args:
+        kind: "char" or "sentencepiece".
+        texts: those of the training set.
+        size: tokens of sentencepiece, the blank included.
+
+    Raises:
+        UserError: for another kind, and for no text at all.
+    """
+    if kind not in ("char", "sentencepiece"):
+        raise UserError(f"task.tokenizer={kind!r} is unknown: choose char or sentencepiece")
+    kept = [text for text in texts if text]
+    if not kept:
+        raise UserError("the training set has no text to make a tokenizer of: look at the manifest and data.languages")
+    return CharTokenizer.of(kept) if kind == "char" else SentencePieceTokenizer.of(kept, size)
+
+
+def load_tokenizer(plain: Any) -> Tokenizer:
+    """What `plain` gave.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        if plain["kind"] == "char":
+            return CharTokenizer(plain["symbols"])
+        if plain["kind"] == "sentencepiece":
+            return SentencePieceTokenizer(base64.b64decode(plain["model"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint holds no tokenizer that can be read: {error!r}") from None
+    raise UserError(f"the checkpoint holds a tokenizer of an unknown kind: {plain['kind']!r}")
+
+
+def join(tokenizer: Tokenizer, ids: Iterable[int], begun: bool = False) -> str:
+    """The text of tokens; a space at its very beginning is none."""
+    text = tokenizer.pieces(ids)
+    return text if begun else text.lstrip(" ")
+
+
+def _sentencepiece() -> Any:
+    try:
+        import sentencepiece
+    except ImportError:
+        raise UserError(
+            "task.tokenizer=sentencepiece needs the package sentencepiece (pip install sentencepiece); or choose char"
+        ) from None
+    return sentencepiece

@@ -1,0 +1,116 @@
+"""What every task is made of: front end, input normaliser and encoder, and how they are trained and saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from streamnest.data.batch import Batch
+from streamnest.encoder import FastConformer
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+from streamnest.latency import LatencyReport, latency_report
+from streamnest.normalization import Normalizer
+from streamnest.optim import Optimization
+from streamnest.randomness import hash_id
+
+
+@dataclass
+class TaskConfig:
+    """Schema of the `task` group, the fields that all tasks have.
+
+    Attributes:
+        name: of the task.
+        monitor: the validation figure by which the best checkpoint is kept; smaller is better.
+    """
+
+    name: str = "pretrain"
+    monitor: str = "val/loss"
+
+
+class EncoderTask(L.LightningModule):
+    """An encoder with what it hears through; tasks add what it learns from.
+
+    Args:
+        frontend: waveform to log-mel.
+        encoder: log-mel to representation; its `normalize` says how its input is normalised.
+        optimization: optimiser and schedule; None for use without training.
+        seed: of everything that is drawn while training.
+        config: the composed config as plain containers; stored in the checkpoint.
+        labels: what the outputs of the task mean, such as its tokenizer, as plain containers; stored there as well.
+
+    Raises:
+        UserError: for sizes that do not fit each other.
+    """
+
+    seconds_heard: Tensor
+
+    def __init__(
+        self,
+        frontend: LogMel,
+        encoder: FastConformer,
+        optimization: Optimization | None = None,
+        seed: int = 0,
+        config: dict[str, Any] | None = None,
+        labels: Any = None,
+    ) -> None:
+        super().__init__()
+        if encoder.num_mels != frontend.num_mels:
+            raise UserError(
+                f"encoder.num_mels={encoder.num_mels} but frontend.num_mels={frontend.num_mels}: make them equal"
+            )
+        self.frontend, self.encoder = frontend, encoder
+        self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
+        self.optimization, self.seed, self.config, self.labels = optimization, seed, config or {}, labels
+        self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def latency(self) -> LatencyReport:
+        """The latency contract of the encoder behind its front end."""
+        return latency_report(self.encoder, self.frontend, self.input_norm.causal)
+
+    @property
+    def normalizers(self) -> list[Normalizer]:
+        """All that normalise by statistics of a corpus."""
+        return [module for module in self.modules() if isinstance(module, Normalizer)]
+
+    def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames."""
+        features, frames = self.frontend(audio, lengths)
+        return self.encoder(self.input_norm(features, frames), frames)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.
+
+        So is the context of a dynamic encoder, and the same on all ranks, which then take equally long.
+        """
+        self.encoder.draw_context(hash_id(f"{self.seed}/{batch.step}/context"))
+        torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
+
+    def on_train_end(self) -> None:
+        """Whoever uses the model from now on gets the default context."""
+        self.encoder.use_context(None)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW and its schedule, stepped with every update."""
+        if self.optimization is None:
+            raise UserError("this model was built for use, not for training: it has no optimization")
+        optimizer, schedule = self.optimization.build(self)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps the schedule."""
+        scheduler.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds config and labels, so that a checkpoint is enough to use the model."""
+        checkpoint["streamnest"] = {"config": self.config, "labels": self.labels}
+
+    def _over_ranks(self, x: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")
