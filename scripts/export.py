@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from streamnest.checkpoint import load_pretrained
+from streamnest.checkpoint import load_model
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -30,12 +30,13 @@ from streamnest.streaming import simulation as sim
 from streamnest.streaming.export import export_step
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
+from streamnest.task import EncoderTask
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT / "data/sample16k/speech/asterisk_en-demo-moreinfo.ogg"
 
 
-def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Pretraining) -> dict[str, Any]:
+def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
     """Streams an utterance, one chunk at a time, and holds its frames against those of a reference."""
     chunk = session.chunk_samples / session.sample_rate
     frames, result = sim.simulate_streaming_inference(session, audio, chunk)
@@ -43,18 +44,21 @@ def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Pretr
     if frames.shape != reference.shape:
         return {**found, "max_difference": math.inf, "mean_difference": math.inf, "same_codes": 0.0}
     difference = (frames - reference).abs()
-    with torch.no_grad():
-        codes = [model.objective.logits(x).argmax(-1) for x in (frames, reference)]
+    same = {}
+    if isinstance(model, Pretraining):
+        with torch.no_grad():
+            codes = [model.objective.logits(x).argmax(-1) for x in (frames, reference)]
+        same = {"same_codes": float((codes[0] == codes[1]).float().mean())}
     return {
         **found,
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
         "scale": float(reference.std()),
-        "same_codes": float((codes[0] == codes[1]).float().mean()),
+        **same,
     }
 
 
-def compare(model: Pretraining, files: list[Path], audio: Tensor, args: argparse.Namespace) -> dict[str, Any]:
+def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse.Namespace) -> dict[str, Any]:
     """Figures of PyTorch's own streaming and of each file, against the offline forward.
 
     An utterance that outgrows the cap of an unlimited left context is held against PyTorch's streaming instead.
@@ -84,7 +88,14 @@ def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) ->
         size = f"{f['megabytes']:.1f}" if "megabytes" in f else ""
         share = f"{f['mean_difference'] / f['scale']:.2%}" if f.get("scale") else ""
         cells = [f"{f['max_difference']:.1e}" + (", windowed" if f["windowed"] else ""), f"{f['mean_difference']:.1e}"]
-        table.add_row(name, size, *cells, share, f"{f['same_codes']:.1%}", f"{f['p50_ms']:.2f} / {f['p99_ms']:.2f}")
+        table.add_row(
+            name,
+            size,
+            *cells,
+            share,
+            f"{f['same_codes']:.1%}" if "same_codes" in f else "",
+            f"{f['p50_ms']:.2f} / {f['p99_ms']:.2f}",
+        )
     console.print(table)
     latency, state = metadata["latency"], metadata["state"]
     size = sum(math.prod(x["shape"][1:]) * np.dtype(x["dtype"]).itemsize for x in state) / 1e6
@@ -126,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix != ".onnx":
         raise UserError(f"{args.output}: the name of an exported model ends in .onnx")
     torch.set_num_threads(args.threads)
-    model = load_pretrained(args.checkpoint, args.context)
+    model = load_model(args.checkpoint, args.context)
     audio = sim.load_audio(args.audio_path, model.frontend.sample_rate)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     metadata = export_step(model, args.output, None if args.dynamic_batch else args.batch, args.max_left_ms)

@@ -18,25 +18,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from streamnest.checkpoint import load_pretrained
+from streamnest.checkpoint import load_model
 from streamnest.drawing import draw_difference, draw_prediction, save
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
 from streamnest.streaming.runtime import OnnxSession
+from streamnest.task import EncoderTask
 
 
-def load(args: argparse.Namespace) -> tuple[sim.Session, Pretraining | None, tuple[float, float]]:
+def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
     """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
     if Path(args.model_path).suffix != ".onnx":
-        model = load_pretrained(args.model_path, args.context).to(args.device)
+        model = load_model(args.model_path, args.context).to(args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     if args.context:
         raise UserError("--context: an exported model has one context; scripts/export.py --context chooses it")
@@ -47,12 +46,12 @@ def load(args: argparse.Namespace) -> tuple[sim.Session, Pretraining | None, tup
         raise UserError(f"--device {args.device}: exported models run on the processor here")
     session = OnnxSession(args.model_path, args.threads)
     latency = session.metadata["latency"]
-    reference = load_pretrained(args.reference) if args.reference else None
+    reference = load_model(args.reference) if args.reference else None
     return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
 
 
 def stream_files(
-    session: sim.Session, model: Pretraining | None, args: argparse.Namespace
+    session: sim.Session, model: EncoderTask | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """Streams each file; returns a record of each and whether all compared equal."""
     records, equal, failed = [], True, 0
@@ -104,14 +103,6 @@ def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor]) -> None:
         pass
     frames += len(session.flush([number])[number])
     print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  end")
-
-
-def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:
-    """16-bit samples as they arrive; a last odd byte is dropped."""
-    size = 2 * max(1, round(seconds * rate))
-    while data := sys.stdin.buffer.read(size):
-        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
-        yield torch.from_numpy(samples.astype(np.float32) / 32768)
 
 
 def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
@@ -186,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     session, model, latency = load(args)
     if args.audio_path in (["-"], ["mic"]):
-        source = standard_input if args.audio_path == ["-"] else microphone
+        source = sim.standard_input if args.audio_path == ["-"] else microphone
         stream_live(session, source(args.chunk_size, session.sample_rate))
         return 0
     records, equal = stream_files(session, model, args)

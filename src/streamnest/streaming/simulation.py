@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -143,6 +144,13 @@ def find_audio(paths: list[str]) -> list[Path]:
             raise UserError(f"{path} holds no audio file ({', '.join(AUDIO_SUFFIXES)})")
         files += below
     return files
+
+
+def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:
+    """16-bit samples at `rate` as they arrive, pieces of so many seconds `(n,)`; a last odd byte is dropped."""
+    while data := sys.stdin.buffer.read(2 * max(1, round(seconds * rate))):
+        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
+        yield torch.from_numpy(samples.astype(np.float32) / 32768)
 
 
 def simulate_streaming_inference(

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,13 @@ class Texts(Sequence[str]):
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
 
+    @classmethod
+    def join(cls, parts: Sequence[Texts]) -> Texts:
+        """One after the other."""
+        before = np.cumsum([0, *(len(part.data) for part in parts)])
+        ends = np.concatenate([part.ends + start for part, start in zip(parts, before)])
+        return cls(np.concatenate([part.data for part in parts]), ends)
+
     def __len__(self) -> int:
         return len(self.ends)
 
@@ -60,6 +67,8 @@ class _Place(NamedTuple):
     cut_id: str
     duration: float
     speaker: str
+    text: str
+    language: str
     offset: int
     size: int
 
@@ -76,6 +85,8 @@ class ShardIndex:
         offset: `(N,)` int64, first byte of the audio in the archive of the shard.
         size: `(N,)` int64, bytes of audio.
         speakers: names.
+        texts: `(N,)`, empty where there is none; indices from before there were texts have no entry at all.
+        languages: `(N,)` likewise.
     """
 
     ids: Texts
@@ -85,6 +96,8 @@ class ShardIndex:
     offset: Ints
     size: Ints
     speakers: Texts
+    texts: Texts = field(default_factory=lambda: Texts.pack([]))
+    languages: Texts = field(default_factory=lambda: Texts.pack([]))
 
     def __len__(self) -> int:
         return len(self.duration)
@@ -109,9 +122,9 @@ class ShardIndex:
             ValueError, KeyError, OSError, zipfile.BadZipFile: for anything else.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            texts = {name: Texts(arrays[f"{name}_data"], arrays[f"{name}_ends"]) for name in ("ids", "speakers")}
-            values: dict[str, Any] = {f.name: texts[f.name] if f.name in texts else arrays[f.name] for f in fields(cls)}
-            return cls(**values)
+            names = [name for name in _TEXTS if f"{name}_data" in arrays]
+            values: dict[str, Any] = {name: Texts(arrays[f"{name}_data"], arrays[f"{name}_ends"]) for name in names}
+            return cls(**values, **{name: arrays[name] for name in ("speaker", *_PLAIN)})
 
     @classmethod
     def join(cls, parts: Sequence[ShardIndex]) -> ShardIndex:
@@ -122,14 +135,13 @@ class ShardIndex:
         for part in parts:
             table = np.array([*(number[name] for name in part.speakers), -1], np.int32)
             recoded.append(table[part.speaker])
-        lengths = np.cumsum([0, *(len(part.ids.data) for part in parts)])
-        data = np.concatenate([part.ids.data for part in parts])
-        ends = np.concatenate([part.ids.ends + before for part, before in zip(parts, lengths)])
-        plain = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _PLAIN}
-        return cls(ids=Texts(data, ends), speaker=np.concatenate(recoded), speakers=Texts.pack(names), **plain)
+        texts: dict[str, Any] = {n: Texts.join([getattr(p, n) for p in parts]) for n in ("ids", "texts", "languages")}
+        plain: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _PLAIN}
+        return cls(speaker=np.concatenate(recoded), speakers=Texts.pack(names), **texts, **plain)
 
 
 _PLAIN = ("duration", "shard", "offset", "size")
+_TEXTS = ("ids", "speakers", "texts", "languages")
 
 
 def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
@@ -151,6 +163,8 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
         offset=np.array([place.offset for place in places], np.int64),
         size=np.array([place.size for place in places], np.int64),
         speakers=Texts.pack(names),
+        texts=Texts.pack(place.text for place in places),
+        languages=Texts.pack(place.language for place in places),
     )
 
 
@@ -173,9 +187,16 @@ def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterab
             found = (member.name.rpartition(".")[0], info.samplerate, info.frames)
             if found != expected:
                 raise UserError(f"{tar}: id, rate and samples are {found}, should be {expected}")
-            speakers = {supervision.get("speaker") or "" for supervision in cut["supervisions"]}
-            speaker = speakers.pop() if len(speakers) == 1 else ""
-            yield _Place(cut["id"], cut["duration"], speaker, member.offset_data, member.size)
+            parts = sorted(cut["supervisions"], key=lambda part: part["start"])
+            text = " ".join(part["text"].strip() for part in parts if (part.get("text") or "").strip())
+            speaker, language = (_single(part.get(key) for part in parts) for key in ("speaker", "language"))
+            yield _Place(cut["id"], cut["duration"], speaker, text, language, member.offset_data, member.size)
+
+
+def _single(values: Iterable[str | None]) -> str:
+    """The one value that all have; empty where they differ or there is none."""
+    found = {value or "" for value in values}
+    return found.pop() if len(found) == 1 else ""
 
 
 def count_samples(seconds: Any, sampling_rate: int) -> Any:

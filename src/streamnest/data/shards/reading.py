@@ -26,7 +26,7 @@ from streamnest.errors import UserError
 
 @dataclass(frozen=True)
 class ShardedCut:
-    """What the loader needs of a Lhotse cut: audio `(C, N)`, id, duration and speaker."""
+    """What the loader needs of a Lhotse cut: audio `(C, N)`, id, duration, speaker, text and language."""
 
     id: str
     duration: float
@@ -38,11 +38,14 @@ class ShardedCut:
     start: int
     num_samples: int
     sampling_rate: int
+    text: str | None = None
+    language: str | None = None
 
     @property
     def supervisions(self) -> list[SupervisionSegment]:
-        """One segment of all the cut, where the speaker is known."""
-        return [SupervisionSegment(self.id, self.id, 0.0, self.duration, speaker=self.speaker)] if self.speaker else []
+        """One segment of all the cut, where anything is known about it."""
+        known = {"speaker": self.speaker, "text": self.text, "language": self.language}
+        return [SupervisionSegment(self.id, self.id, 0.0, self.duration, **known)] if any(known.values()) else []
 
     @property
     def source_name(self) -> str:
@@ -74,7 +77,7 @@ class ShardedCut:
 class ShardedCuts(Sequence[ShardedCut]):
     """Cuts of shards; only arrays are kept, and a cut is made when it is asked for.
 
-    Windows of a split cut keep its speaker, whoever speaks in them.
+    Windows of a split cut keep its speaker, whoever speaks in them, and its language, but not its text.
 
     Args:
         store: where the shards lie.
@@ -110,6 +113,8 @@ class ShardedCuts(Sequence[ShardedCut]):
             start=int(start),
             num_samples=int(samples),
             sampling_rate=self.sampling_rate,
+            text=(self.table.texts[int(entry)] or None) if window < 0 and len(self.table.texts) else None,
+            language=(self.table.languages[int(entry)] or None) if len(self.table.languages) else None,
         )
 
 

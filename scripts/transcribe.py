@@ -1,0 +1,177 @@
+"""Recognises speech: `python scripts/transcribe.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=ctc.
+
+Prints a line of text for each file. --stream feeds the audio as if it arrived live, with the same text; --beam searches
+instead of taking the best token of each frame, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian
+mono PCM at 16 kHz from standard input as it comes and prints the text as it is decided. With --manifest, a Lhotse cut
+manifest with texts, its utterances are recognised and error rates reported, by speakers where its custom field
+speaker_in_train tells them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from streamnest.checkpoint import load_model
+from streamnest.data.audio import BadAudioError, load_mono
+from streamnest.data.labels import label_of, suitable
+from streamnest.data.manifest import load_cuts
+from streamnest.downstream.ctc import CTCRecognizer
+from streamnest.downstream.decoding import BeamSearch
+from streamnest.downstream.ngram import NGram
+from streamnest.downstream.recognizer import StreamingRecognizer
+from streamnest.downstream.scoring import Utterance, summarise
+from streamnest.downstream.text import join, normalize_text
+from streamnest.errors import UserError
+from streamnest.streaming import simulation as sim
+
+
+def load(args: argparse.Namespace) -> CTCRecognizer:
+    """The recogniser of a checkpoint."""
+    model = load_model(args.checkpoint, args.context)
+    if not isinstance(model, CTCRecognizer):
+        raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
+    return model.to(args.device)
+
+
+class Transcriber:
+    """Audio to text in the way that the command line asks for."""
+
+    def __init__(self, model: CTCRecognizer, args: argparse.Namespace) -> None:
+        self.model, self.args = model, args
+        ngram = NGram.read(args.lm) if args.lm else None
+        settings: dict[str, Any] = {"ngram": ngram, "lm_weight": args.lm_weight, "bonus": args.bonus}
+        self.search = BeamSearch(model.tokenizer, args.beam, **settings) if args.beam else None
+        self.stream = StreamingRecognizer(model) if args.stream else None
+
+    @torch.no_grad()
+    def __call__(self, audio: torch.Tensor) -> str:
+        """The text of audio `(N,)`."""
+        audio = audio.to(self.args.device)
+        if self.stream:
+            pieces = audio.split(max(1, round(self.args.chunk_size * self.model.frontend.sample_rate)))
+            return "".join([*map(self.stream.push, pieces), self.stream.flush()])
+        lengths = torch.tensor([len(audio)], device=audio.device)
+        if self.search is None:
+            return self.model.recognize(audio[None], lengths)[0]
+        encoded, valid = self.model(audio[None], lengths)
+        best = self.search(self.model.log_probs(encoded)[0, : int(valid)])[0]
+        return join(self.model.tokenizer, best.tokens)
+
+
+def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints and returns the text of each file; those that cannot be read are skipped."""
+    records = []
+    for path in sim.find_audio(args.audio):
+        try:
+            audio = sim.load_audio(path, transcribe.model.frontend.sample_rate)
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        records.append({"file": str(path), "seconds": len(audio) / 16000, "text": transcribe(audio)})
+        print(f"{path}\t{records[-1]['text']}", flush=True)
+    return records
+
+
+def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints and returns the text of each utterance that has a reference, and of which speaker."""
+    cuts, report = load_cuts(args.manifest, max_duration=args.max_duration, on_long="skip")
+    chosen = suitable(cuts, args.languages, True, report.counts)
+    print(f"{args.manifest}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
+    records = []
+    for cut in track(chosen, "recognising", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+        try:
+            audio = torch.from_numpy(load_mono(cut))
+        except BadAudioError as error:
+            print(f"skipped: {cut.id}: {error}", file=sys.stderr)
+            continue
+        label = label_of(cut)
+        record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": transcribe(audio)}
+        records.append({**record, "speaker": label.speaker, "speaker_in_train": label.speaker_in_train})
+        print(f"{cut.id}\t{record['text']}", flush=True)
+    return records
+
+
+def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Error rates of records with references, by known and unknown speakers where all records say so."""
+    by_speaker = all(r["speaker_in_train"] is not None for r in records)
+    seen = [bool(r["speaker_in_train"]) for r in records]
+    scored = [Utterance(r["id"], r["reference"], r["text"], s) for r, s in zip(records, seen, strict=True)]
+    return {k: v for k, v in summarise(scored).items() if by_speaker or "seen" not in k}
+
+
+def live(model: CTCRecognizer, args: argparse.Namespace) -> None:
+    """Prints the text of standard input as it is decided."""
+    recognizer = StreamingRecognizer(model)
+    try:
+        for piece in sim.standard_input(args.chunk_size, model.frontend.sample_rate):
+            print(recognizer.push(piece.to(args.device)), end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print(recognizer.flush(), flush=True)
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="of task=ctc")
+    parser.add_argument("audio", nargs="*", help="files, folders or -")
+    parser.add_argument("--manifest", help="recognise and score the utterances of a Lhotse cut manifest")
+    parser.add_argument("--languages", nargs="+", help="of the manifest, only these")
+    parser.add_argument("--max_duration", type=float, default=30.0, help="of the manifest, no longer ones (seconds)")
+    parser.add_argument("--stream", action="store_true", help="feed the audio in pieces, as if it arrived live")
+    parser.add_argument("--chunk_size", type=float, default=0.16, help="seconds in a piece")
+    parser.add_argument("--beam", type=int, default=0, help="prefixes of a beam search; 0 takes the best token")
+    parser.add_argument("--lm", type=Path, help="an n-gram of words or characters, ARPA; for --beam")
+    parser.add_argument("--lm_weight", type=float, default=0.5, help="of its log-probability")
+    parser.add_argument("--bonus", type=float, default=0.5, help="nats for each token, with --lm")
+    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor")
+    parser.add_argument("--json", type=Path, help="write texts and error rates here")
+    args = parser.parse_args(argv)
+    if bool(args.audio) is bool(args.manifest):
+        parser.error("give either audio or --manifest")
+    if args.beam and (args.stream or args.audio == ["-"]):
+        parser.error("--beam knows its text at the end only: leave out --stream and -")
+    if args.lm and not args.beam:
+        parser.error("--lm needs --beam")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recognises what was asked for."""
+    torch.set_num_threads(args.threads)
+    model = load(args)
+    if args.audio == ["-"]:
+        live(model, args)
+        return 0
+    records = (manifest if args.manifest else files)(Transcriber(model, args), args)
+    rates = error_rates(records) if args.manifest else {}
+    for unit in (unit for unit in ("wer", "cer") if unit in rates):
+        groups = [f"{rates[k]:.1%} of {k[4:]} speakers" for k in (f"{unit}_seen", f"{unit}_unseen") if k in rates]
+        interval = f"{rates[f'{unit}_low']:.1%} to {rates[f'{unit}_high']:.1%}"
+        print(", ".join([f"{unit.upper()} {rates[unit]:.1%} ({interval})", *groups]))
+    if args.json:
+        args.json.write_text(json.dumps({"utterances": records, **rates}, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def main() -> int:
+    """Turns a user's mistake into a message and status 2."""
+    try:
+        return run(parse())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
