@@ -125,6 +125,8 @@ def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
     after: Beams = {}
 
     def add(prefix: tuple[int, ...], end: int, score: float) -> None:
+        if score == -math.inf:
+            return
         blank, token = after.get(prefix, (-math.inf, -math.inf))
         more = _add(token if end else blank, score)
         after[prefix] = (blank, more) if end else (more, token)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from recognizers import recognizer
+
+from streamnest.data.batch import Batch
+from streamnest.data.labels import Label
+from streamnest.downstream.augment import SpecAugment
+from streamnest.downstream.ctc import ctc_loss
+from streamnest.errors import UserError
+from streamnest.randomness import random_keys
+
+
+def batch_of(audio, texts):
+    lengths = torch.tensor([audio.shape[1]] * len(texts))
+    labels = [Label(text=text) for text in texts]
+    return Batch(audio, audio, lengths, random_keys(len(texts)), 0, list(map(str, range(len(texts)))), 1.0, {}, labels)
+
+
+def test_texts_too_long_for_their_frames_and_missing_ones_are_counted_and_cost_nothing(run_config, speech_like, caplog):
+    model = recognizer(run_config("task=ctc"))
+    audio = speech_like(4, 16000)
+    encoded, valid = model(audio, torch.tensor([16000] * 4))
+    log_probs, frames = model.log_probs(encoded), int(valid[0])
+    # Equal neighbours need a blank between them: half as many fit.
+    texts = ["abc", "a" * (frames // 2 + 2), None, "ab" * frames]
+    unusable: Counter[str] = Counter()
+    loss, tokens = model._loss(log_probs, valid, batch_of(audio, texts), unusable)
+    alone, count = ctc_loss(log_probs[:1], valid[:1], [model.tokenizer.encode("abc")], [True])
+    assert unusable == {"longer text than frames": 2, "without text": 1}
+    assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3
+    assert caplog.text.count("left out of the loss") == 2
+
+
+def test_the_longest_text_that_fits_is_learned_from(run_config, speech_like):
+    model = recognizer(run_config("task=ctc"))
+    audio = speech_like(1, 16000)
+    encoded, valid = model(audio, torch.tensor([16000]))
+    text = ("ab" * int(valid[0]))[: int(valid[0])]
+    unusable: Counter[str] = Counter()
+    loss, _ = model._loss(model.log_probs(encoded), valid, batch_of(audio, [text]), unusable)
+    assert not unusable and 0 < float(loss) < float("inf")
+
+
+def test_a_batch_without_usable_text_has_a_loss_of_zero_with_gradients(run_config, speech_like):
+    model = recognizer(run_config("task=ctc"))
+    audio = speech_like(1, 8000)
+    encoded, valid = model(audio, torch.tensor([8000]))
+    loss, tokens = model._loss(model.log_probs(encoded), valid, batch_of(audio, [None]), Counter())
+    loss.backward()
+    assert loss == 0 and tokens == 0 and model.head.weight.grad is not None
+
+
+def test_hidden_time_and_bands_depend_on_the_key_alone_and_only_while_training():
+    augment = SpecAugment(80, time_prob=0.02, time_frames=10, bands=2, band_width=20)
+    features, frames = torch.ones(6, 80, 400), torch.full((6,), 400)
+    keys = torch.arange(6)
+    hidden = augment(features, frames, keys) == 0
+    assert torch.equal(augment(features[2:3], frames[2:3], keys[2:3]) == 0, hidden[2:3])
+    assert len({row.sum().item() for row in hidden}) > 3
+    whole_bands, whole_frames = hidden.all(2).sum(1), hidden.all(1).sum(1)
+    assert (whole_bands <= 40).all() and (whole_bands > 0).any()
+    assert whole_frames.float().mean() == pytest.approx(400 * (1 - 0.98**10), rel=0.4)
+    assert torch.equal(augment.eval()(features, frames, keys), features)
+
+
+def test_bands_wider_than_the_features_are_refused():
+    with pytest.raises(UserError, match="band_width=90"):
+        SpecAugment(80, 0.01, 10, 2, 90)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamnest.downstream.decoding import BeamSearch, collapse, greedy
+from streamnest.downstream.ngram import NGram
+from streamnest.downstream.text import CharTokenizer
+from streamnest.errors import UserError
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=3
+
+\\1-grams:
+-1.0\t<s>\t-0.5
+-1.0\t</s>
+-0.7\tab\t-0.2
+-0.5\tba\t-0.3
+-2.0\t<unk>
+
+\\2-grams:
+-0.1\t<s> ab
+-0.3\tab ba
+-0.2\tba </s>
+
+\\end\\
+"""
+
+
+@pytest.fixture
+def ngram(tmp_path: Path) -> NGram:
+    (tmp_path / "words.arpa").write_text(ARPA)
+    return NGram.read(tmp_path / "words.arpa")
+
+
+def test_repeats_and_blanks_disappear_and_a_blank_separates_equal_tokens():
+    assert collapse(torch.tensor([0, 3, 3, 0, 3, 1, 1, 0, 0]))[0] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("cut", range(10))
+def test_collapsing_in_pieces_is_collapsing_at_once(cut: int):
+    best = torch.tensor([0, 3, 3, 0, 3, 1, 1, 0, 0, 2])
+    first, last = collapse(best[:cut])
+    assert first + collapse(best[cut:], last)[0] == collapse(best)[0]
+
+
+def test_frames_past_the_length_say_nothing():
+    scores = torch.eye(4)[torch.tensor([[1, 2, 3, 3], [2, 2, 1, 1]])]
+    assert greedy(scores, torch.tensor([2, 4])) == [[1, 2], [2, 1]]
+
+
+def spelled(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Log-probability of every text, by going through all paths."""
+    frames, tokens = log_probs.shape
+    found: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(tokens), repeat=frames):
+        text = tuple(collapse(torch.tensor(path))[0])
+        score = sum(float(log_probs[t, token]) for t, token in enumerate(path))
+        found[text] = math.log(math.exp(found.get(text, -math.inf)) + math.exp(score))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_finds_the_text_that_all_paths_together_make_most_likely(seed: int):
+    log_probs = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(-1)
+    search = BeamSearch(CharTokenizer(["a", "b"]), beam=1000, least=-math.inf)
+    every, found = spelled(log_probs), search(log_probs)
+    assert len(found) == len(every)
+    for hypothesis in found:
+        assert hypothesis.score == pytest.approx(every[hypothesis.tokens], abs=1e-5)
+    assert found[0].tokens == max(every, key=lambda text: every[text])
+
+
+def test_the_n_gram_backs_off_as_its_file_says(ngram: NGram):
+    log10 = lambda *words: ngram.log_prob(words[:-1], words[-1]) / math.log(10)
+    assert log10("<s>", "ab") == pytest.approx(-0.1)
+    assert log10("<s>", "ba") == pytest.approx(-0.5 - 0.5)
+    assert log10("ba", "zz") == pytest.approx(-0.3 - 2.0)
+    assert log10("<s>", "ab", "ba") == pytest.approx(-0.3)
+
+
+def test_the_n_gram_decides_between_texts_that_sound_alike(ngram: NGram):
+    tokenizer = CharTokenizer([" ", "a", "b"])
+    sounds = torch.full((5, 4), -6.0)
+    for frame, likely in enumerate(((2,), (3,), (1,), (2, 3), (2, 3))):
+        sounds[frame, list(likely)] = 0.0
+    sounds[3, 2] += 0.3  # without the n-gram: "ab ab"
+    sounds[4, 3] += 0.3
+    log_probs = sounds.log_softmax(-1)
+    text = lambda search: tokenizer.pieces(search(log_probs)[0].tokens)
+    assert text(BeamSearch(tokenizer, 50)) == "ab ab"
+    assert text(BeamSearch(tokenizer, 50, ngram, lm_weight=2.0, bonus=0.0)) == "ab ba"
+
+
+def test_the_score_of_a_text_is_that_of_its_sounds_its_words_and_its_end(ngram: NGram):
+    tokenizer = CharTokenizer([" ", "a", "b"])
+    log_probs = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    plain = {h.tokens: h.score for h in BeamSearch(tokenizer, 10**6, least=-math.inf)(log_probs)}
+    for hypothesis in BeamSearch(tokenizer, 10**6, ngram, 0.7, 0.1, -math.inf)(log_probs)[:50]:
+        words = tokenizer.pieces(hypothesis.tokens).split()
+        past = ("<s>", *words, "</s>")
+        language = sum(ngram.log_prob(past[:at], past[at]) for at in range(1, len(past)))
+        expected = plain[hypothesis.tokens] + 0.7 * language + 0.1 * len(hypothesis.tokens)
+        assert hypothesis.score == pytest.approx(expected, abs=1e-5)
+
+
+def test_units_of_single_characters_make_an_n_gram_of_characters(tmp_path: Path, ngram: NGram):
+    (tmp_path / "c.arpa").write_text("\\1-grams:\n-1\ta\n-1\t<space>\n-1\t</s>\n\\end\\\n")
+    assert NGram.read(tmp_path / "c.arpa").of_characters and not ngram.of_characters
+
+
+def test_what_is_no_arpa_file_is_refused(tmp_path: Path):
+    (tmp_path / "x.arpa").write_text("hello\n")
+    with pytest.raises(UserError, match="no n-grams"):
+        NGram.read(tmp_path / "x.arpa")
+    with pytest.raises(UserError, match="cannot be read"):
+        NGram.read(tmp_path / "nowhere.arpa")

@@ -1,0 +1,105 @@
+"""Whole runs of task=ctc: they learn, and a killed one goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.pictures")
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
+    command = [sys.executable, "train.py", *TINY, *words]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+
+
+def finish(folder: Path, *words: str) -> str:
+    process = start(folder, *words)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return text
+
+
+def killed_at(folder: Path, step: int, *words: str) -> None:
+    process = start(folder, *words)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    return folder / "runs" / name / "checkpoints/last.ckpt"
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_is_gone(tmp_path: Path) -> None:
+    steps = ("trainer.max_steps=6", "trainer.val_check_interval=3", "size.dropout=0.1")
+    saving = ("callbacks.regular.every_n_train_steps=1", "callbacks.regular.train_time_interval=null")
+    finish(tmp_path, "encoder=causal", "trainer.max_steps=2", "trainer.val_check_interval=2", "run_id=pretrained")
+    encoder = checkpoint(tmp_path, "pretrained")
+    task = ("task=ctc", f"encoder_from={encoder}", "freeze=3", *steps, *saving)
+    text = finish(tmp_path, *task, "run_id=whole")
+    assert "character errors" in text and "of unseen speakers" in text and "22.5 ms mean, 42.5 ms worst" in text
+    killed_at(tmp_path, 4, *task, "run_id=killed")
+    encoder.rename(encoder.with_suffix(".gone"))
+    assert "continues at" in finish(tmp_path, *task, "run_id=killed")
+    one, other = (
+        torch.load(checkpoint(tmp_path, name), weights_only=True)["state_dict"] for name in ("whole", "killed")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_path: Path) -> None:
+    lines = (ROOT / "data/sample16k/cuts_train.jsonl").read_text().splitlines()
+    cuts = [json.loads(line) for line in lines]
+    chosen = [cut for cut in cuts if 1.0 < cut["duration"] < 1.8 and cut["supervisions"][0].get("text")][:4]
+    for cut in chosen:
+        source = cut["recording"]["sources"][0]
+        source["source"] = str(ROOT / "data/sample16k" / source["source"])
+    manifest = tmp_path / "four.jsonl"
+    manifest.write_text("".join(json.dumps(cut) + "\n" for cut in chosen))
+    finish(
+        tmp_path,
+        *("task=ctc", "encoder=lookahead80", "augment=none", "run_id=four", "size.d_model=64", "trainer.max_steps=150"),
+        *(
+            "trainer.val_check_interval=150",
+            "optim.lr=3e-3",
+            "task.spec_augment.time_prob=0",
+            "task.spec_augment.bands=0",
+        ),
+        *(f"data.train_manifest={manifest}", f"data.val_manifest={manifest}", "trainer.log_every_n_steps=50"),
+    )
+    command = [sys.executable, "scripts/transcribe.py", str(checkpoint(tmp_path, "four")), "--manifest", str(manifest)]
+    found = {}
+    for name, more in (("offline", []), ("stream", ["--stream"]), ("beam", ["--beam", "4"])):
+        json_path = tmp_path / f"{name}.json"
+        subprocess.run([*command, *more, "--json", str(json_path)], cwd=ROOT, check=True, timeout=120)
+        found[name] = json.loads(json_path.read_text())
+    assert found["offline"]["cer"] < 0.1 and found["beam"]["cer"] < 0.1
+    assert found["stream"]["utterances"] == found["offline"]["utterances"]
+
+
+def test_a_checkpoint_of_pretraining_recognises_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/transcribe.py", "README.md", "x.wav"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "README.md is no checkpoint" in done.stderr and "Traceback" not in done.stderr

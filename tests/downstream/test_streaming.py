@@ -1,0 +1,49 @@
+"""What is recognised live is what is recognised offline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recognizers import recognizer
+
+from streamnest.downstream.recognizer import StreamingRecognizer
+from streamnest.errors import UserError
+
+PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "limited3200"]
+
+
+def streamed(session, audio, cuts):
+    parts = [session.push(piece) for piece in torch.tensor_split(audio, sorted(cuts))]
+    return "".join([*parts, session.flush()]), parts
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_split_gives_the_offline_text(run_config, speech_like, preset):
+    model = recognizer(run_config("task=ctc", f"encoder={preset}")).double()
+    session = StreamingRecognizer(model)
+    generator = torch.Generator().manual_seed(1)
+    for samples in (48000, 30011, 200, 0):
+        audio = speech_like(1, samples, seed=samples)[0].double()
+        expected = model.recognize(audio[None], torch.tensor([samples]))[0]
+        assert (len(set(expected)) > 3) is (samples > 20000)
+        for count in (0, 3, 25):
+            cuts = torch.randint(0, samples + 1, (count,), generator=generator).tolist()
+            assert streamed(session, audio, cuts)[0] == expected
+
+
+def test_text_comes_before_the_stream_ends(run_config, speech_like):
+    model = recognizer(run_config("task=ctc", "encoder=causal")).double()
+    _, parts = streamed(StreamingRecognizer(model), speech_like(1, 48000)[0].double(), [16000, 32000])
+    assert all(parts)
+
+
+def test_rows_and_padding_do_not_change_a_text(run_config, speech_like):
+    model = recognizer(run_config("task=ctc", "encoder=lookahead80")).double()
+    audio, lengths = speech_like(3, 40000).double(), torch.tensor([40000, 25000, 16001])
+    alone = [model.recognize(audio[i : i + 1, :n], torch.tensor([n]))[0] for i, n in enumerate(lengths.tolist())]
+    assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
+
+
+def test_a_recogniser_that_hears_the_whole_utterance_is_refused(run_config):
+    with pytest.raises(UserError, match="cannot stream"):
+        StreamingRecognizer(recognizer(run_config("task=ctc", "encoder=bidirectional")))

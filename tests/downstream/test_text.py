@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from streamnest.downstream.text import CharTokenizer, join, load_tokenizer, make_tokenizer, normalize_text
+from streamnest.errors import UserError
+
+TEXTS = ["hello there", "it's the old ship", "über alles", "the the the old old hello ship there"] * 5
+
+
+def test_text_is_lower_case_words_with_single_spaces():
+    assert normalize_text("  Hello,\tWorld! It\u2019s 5 o'clock \u2014 ÜBER. ") == "hello world it's 5 o'clock über"
+
+
+def test_characters_come_back_as_they_were_also_from_plain_data():
+    tokenizer = load_tokenizer(make_tokenizer("char", TEXTS, 0).plain())
+    for text in TEXTS:
+        tokens = tokenizer.encode(text)
+        assert min(tokens) >= 1 and max(tokens) < tokenizer.size
+        assert join(tokenizer, tokens) == text
+
+
+def test_characters_that_training_never_had_are_left_out_of_targets():
+    tokenizer = CharTokenizer.of(["abc"])
+    assert tokenizer.pieces(tokenizer.encode("cxa")) == "ca"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
+def test_word_pieces_come_back_as_they_were_also_from_plain_data():
+    made = make_tokenizer("sentencepiece", TEXTS, 40)
+    tokenizer = load_tokenizer(made.plain())
+    assert tokenizer.size <= 40
+    for text in TEXTS:
+        tokens = tokenizer.encode(text)
+        assert len(tokens) < len(text) and min(tokens) >= 1 and max(tokens) < tokenizer.size
+        assert join(tokenizer, tokens) == text
+        # Piece by piece as well, as a stream decides them.
+        parts = ""
+        for token in tokens:
+            parts += join(tokenizer, [token], begun=bool(parts))
+        assert parts == text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
+def test_without_sentencepiece_the_message_names_the_package():
+    with pytest.raises(UserError, match="pip install sentencepiece"):
+        make_tokenizer("sentencepiece", TEXTS, 40)
+
+
+def test_unknown_kinds_no_texts_and_damaged_tokenizers_are_refused():
+    with pytest.raises(UserError, match="choose char or sentencepiece"):
+        make_tokenizer("bpe", TEXTS, 40)
+    with pytest.raises(UserError, match="no text"):
+        make_tokenizer("char", ["", ""], 40)
+    for plain in (None, {}, {"kind": "char"}, {"kind": "x"}):
+        with pytest.raises(UserError, match="tokenizer"):
+            load_tokenizer(plain)
