@@ -63,6 +63,7 @@ def test_batches_hold_the_label_of_each_row(manifest):
     batch = next(iter(data.train_dataloader()))
     assert len(batch.labels) == len(batch.ids) and batch.labels == [known[cut_id] for cut_id in batch.ids]
     assert any(label.text for label in batch.labels)
+    assert known["u19"] == Label("Wörter 19", "s3", "fr", speaker_in_train=False)
 
 
 def test_windows_of_a_split_utterance_in_shards_have_no_text(shards):

@@ -94,7 +94,7 @@ def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_
     assert found["stream"]["utterances"] == found["offline"]["utterances"]
 
 
-def test_a_checkpoint_of_pretraining_recognises_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_refused_without_a_trace(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/transcribe.py", "README.md", "x.wav"],
         cwd=ROOT,
