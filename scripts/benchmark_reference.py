@@ -22,11 +22,11 @@ from benchmark_streaming import CONFIGS, REFERENCE_SIZE, time_chunks
 from rich.console import Console
 from rich.table import Table
 
-from streamnest.pretraining import Pretraining
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
+from streamnest.task import EncoderTask
 
 CHUNK_MS = 80
 PAST_FRAMES = 70
@@ -56,7 +56,7 @@ def reference(python: str, factor: int) -> Timer:
     return measure
 
 
-def eager(model: Pretraining) -> Timer:
+def eager(model: EncoderTask) -> Timer:
     """Of ours in PyTorch."""
     return lambda count: 1000 * statistics.median(time_chunks(model, 1, count, CHUNK_MS))
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamnest.pretraining import Pretraining
+from streamnest.task import EncoderTask
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def layer_frames(model: Pretraining, audio: Tensor) -> list[Tensor]:
+def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
     """What the encoder hears and says of one utterance, frame t of each having heard block t.
 
     Args:

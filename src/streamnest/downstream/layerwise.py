@@ -17,8 +17,8 @@ from streamnest.downstream.labels import Utterance, frame_phones, phone_classes
 from streamnest.downstream.layers import layer_frames
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
 from streamnest.streaming.simulation import load_audio
+from streamnest.task import EncoderTask
 
 # Pauses, as aligners write them.
 SILENCE = frozenset({"pau", "sil", "sp", "SIL", "#", ""})
@@ -62,7 +62,7 @@ def choose(utterances: list[Utterance], most: int, seed: int) -> list[Utterance]
     return [u for u in shuffled if u.phones][:most] + [u for u in shuffled if not u.phones][:most]
 
 
-def probe(model: Pretraining, utterances: list[Utterance], clusters: int) -> tuple[list[LayerFigures], list[str]]:
+def probe(model: EncoderTask, utterances: list[Utterance], clusters: int) -> tuple[list[LayerFigures], list[str]]:
     """Probes the layers of a frozen encoder.
 
     Args:
@@ -86,7 +86,7 @@ def probe(model: Pretraining, utterances: list[Utterance], clusters: int) -> tup
     return figures, notes
 
 
-def hear(model: Pretraining, utterances: Sequence[Utterance], classes: dict[str, int]) -> list[Heard]:
+def hear(model: EncoderTask, utterances: Sequence[Utterance], classes: dict[str, int]) -> list[Heard]:
     """Runs the encoder; utterances that cannot be read are skipped with a line on the standard error."""
     found = []
     for utterance in track(utterances, "encoding", console=Console(stderr=True), transient=True):
