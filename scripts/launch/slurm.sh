@@ -24,7 +24,8 @@ PREEMPTED=75
 # Preemption signals this shell as well, which must outlive the processes to requeue them.
 trap : TERM USR1
 
-srun --kill-on-bad-exit=1 "${PYTHON:-python}" train.py \
+# --wait: when one process has ended, the others get this long; after a crash they would wait for it for ever.
+srun --wait=600 "${PYTHON:-python}" train.py \
   run_id="$SLURM_JOB_ID" trainer=ddp trainer.num_nodes="$SLURM_NNODES" "$@"
 status=$?
 if [ "$status" -eq "$PREEMPTED" ]; then
