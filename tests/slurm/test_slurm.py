@@ -16,7 +16,7 @@ from waiting import eventually
 
 TESTBED = Path(__file__).with_name("testbed.sh")
 STEPS = 40
-WORDS = ("trainer=ddp_cpu", f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={STEPS}", "logger=csv")
+WORDS = ("trainer=ddp_cpu", f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={STEPS}", "data.num_workers=1")
 # A template for GPUs, on a node without any.
 RESOURCES = ("--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0", "--partition=low")
 MISSING = [
