@@ -57,6 +57,7 @@ def send(process: subprocess.Popen[str], number: signal.Signals, receiver: str) 
         pytest.param(signal.SIGUSR1, "rank 1", marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, "rank 0", marks=pytest.mark.long),
     ],
+    ids=["sigterm to all", "sigusr1 to all", "sigusr1 to rank 1", "sigterm to rank 0"],
 )
 def test_two_processes_stop_together_and_continue_to_the_bit(
     whole: Path, tmp_path: Path, number: signal.Signals, receiver: str
