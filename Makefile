@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format typecheck benchmark notebooks clean
+.PHONY: help setup train test test-all test-slurm lint format typecheck benchmark notebooks clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: $(STAMP) ## Run the fast tests
 
 test-all: $(STAMP) ## Run every test, the heavy ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-slurm: $(STAMP) ## Preempt and requeue real jobs on a SLURM of this machine
+	$(BIN)/python -m pytest -n 0 -rs -m slurm tests/slurm $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

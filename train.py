@@ -20,19 +20,19 @@ from omegaconf import DictConfig
 from streamnest import config, report
 from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
+from streamnest.callbacks.interrupt import PREEMPTED, exit_if_preempted_before_training
 from streamnest.checkpoint import check_architecture, stored_labels
+from streamnest.cluster import trainer_plugins
 from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
-from streamnest.resume import AtomicCheckpointIO, checkpoint_to_continue
+from streamnest.resume import checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
 from streamnest.tracking import finish_runs
 from streamnest.transfer import transfer
 
 log = logging.getLogger("train")
-# Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
-PREEMPTED = 75
 
 
 def train(cfg: DictConfig) -> float:
@@ -67,7 +67,7 @@ def train(cfg: DictConfig) -> float:
 
     history = ValHistory()
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins())
     report.show(report.start_panel(cfg, model, data, trainer))
     if transferred:
         report.show(report.transfer_panel(transferred))
@@ -82,7 +82,9 @@ def train(cfg: DictConfig) -> float:
         trainer.validate(model, datamodule=data, verbose=False)
     finish_runs(trainer.loggers)
     report.show(report.summary_panel(cfg, model, data, trainer, history, time.monotonic() - started))
-    if any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks):
+    # One rank says so: launchers kill the others when one ends with anything but 0, while rank 0 closes its loggers.
+    preempted = any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks)
+    if preempted and trainer.is_global_zero:
         sys.exit(PREEMPTED)
     return history.last[cfg.task.monitor]
 
@@ -98,5 +100,6 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    exit_if_preempted_before_training()
     config.register()
     main()

@@ -34,5 +34,16 @@ def test_train_and_test_work_in_an_empty_clone_and_set_up_once(tmp_path: Path) -
 
 def test_help_lists_every_target() -> None:
     shown = make("help", folder=ROOT)
-    for target in ["setup", "train", "test", "lint", "format", "typecheck", "benchmark", "notebooks", "clean"]:
+    for target in [
+        "setup",
+        "train",
+        "test",
+        "test-slurm",
+        "lint",
+        "format",
+        "typecheck",
+        "benchmark",
+        "notebooks",
+        "clean",
+    ]:
         assert f"make {target} " in shown

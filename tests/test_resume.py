@@ -5,74 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from runs import assert_same_run, finish, killed_at, read_until_step, start, weights
 
 from streamnest import resume
 from streamnest.errors import UserError
 from streamnest.resume import AtomicCheckpointIO, newest_checkpoint
-
-ROOT = Path(__file__).parents[1]
-SMALL = (
-    *("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4"),
-    *("logger=csv", "callbacks.regular.every_n_train_steps=2", "callbacks.regular.train_time_interval=null"),
-    *("size.dropout=0.1", "run_id=one", "~callbacks.pictures", "threads=1"),
-)
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
-    return subprocess.Popen(
-        [sys.executable, "train.py", *SMALL, *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(folder: Path, *words: str) -> str:
-    process = start(folder, *words)
-    text, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, text
-    return text
-
-
-def killed_at(folder: Path, step: int, *words: str) -> None:
-    """Runs until a step has been printed, then kills every process of the run."""
-    process = start(folder, *words)
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith(f"step {step}/"):
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait(timeout=60)
-    assert process.returncode == -signal.SIGKILL, "".join(seen)
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "runs/one/checkpoints/last.ckpt", weights_only=True)  # type: ignore[no-any-return]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a["global_step"] == b["global_step"] == 8
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][name]), name
-    for key, state in a["optimizer_states"][0]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(value, b["optimizer_states"][0]["state"][key][name]), (key, name)
 
 
 def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -106,11 +49,8 @@ def test_a_run_killed_several_times_ends_with_the_same_weights(tmp_path: Path, w
 
 def test_a_preempted_run_saves_and_ends_with_the_status_that_says_try_again(tmp_path: Path) -> None:
     process = start(tmp_path, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "optim.warmup_steps=1")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step 3/"):
-            process.send_signal(signal.SIGUSR1)
-            break
+    read_until_step(process, 3)
+    process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 75 and "SIGUSR1: saved step" in rest, rest
     assert 3 <= weights(tmp_path)["global_step"] < 5000

@@ -39,13 +39,13 @@ def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
             "limit_val_batches": 0,
             "log_every_n_steps": 5,
             "num_sanity_val_steps": 0,
+            "enable_checkpointing": False,
         }
         trainer = L.Trainer(
             **{**defaults, **settings},
             callbacks=list(callbacks),
             accelerator="cpu",
             logger=False,
-            enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=tmp_path,
         )

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback
 
 from streamnest.callbacks import StopOnSignal
+from streamnest.callbacks.interrupt import exit_if_preempted_before_training
 from streamnest.commands import continue_command
 
 
@@ -67,6 +68,32 @@ def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):
     finally:
         # Lightning ignores further signals once it has caught the exception.
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_a_launcher_passes_on_once_more_changes_nothing(fit, tmp_path):
+    """SLURM and torchrun both send SIGTERM to processes that have it already."""
+
+    class Twice(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = StopOnSignal(tmp_path)
+    assert fit(stop, Twice()).global_step == 1
+    assert stop.preempted and (tmp_path / "last.ckpt").exists()
+
+
+def test_a_signal_before_training_ends_the_process_with_the_status_that_says_try_again():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        exit_if_preempted_before_training()
+        for number in before:
+            with pytest.raises(SystemExit) as stopped:
+                os.kill(os.getpid(), number)
+            assert stopped.value.code == 75
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_without_a_signal_nothing_is_saved_and_the_run_goes_on(fit, tmp_path):

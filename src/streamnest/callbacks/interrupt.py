@@ -1,9 +1,10 @@
-"""Ctrl-C that loses nothing."""
+"""Ctrl-C and preemption that lose nothing."""
 
 from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -18,14 +19,23 @@ from streamnest.commands import continue_command
 
 log = logging.getLogger(__name__)
 
+# Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
+PREEMPTED = 75
 # SIGUSR1 is what SLURM sends ahead of a time limit (--signal).
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def exit_if_preempted_before_training() -> None:
+    """While a run starts up there is nothing to save: SIGTERM and SIGUSR1 end it, with the status to try again."""
+    for number in _PREEMPTING:
+        signal.signal(number, lambda *_: sys.exit(PREEMPTED))
 
 
 class StopOnSignal(Callback):
     """On Ctrl-C, SIGTERM or SIGUSR1 finishes the step, saves `last.ckpt`, says how to continue, and ends in good order.
 
-    A second signal ends the process at once. Handlers are installed while training only, in the main thread only, and
+    A second Ctrl-C ends the process at once; a second SIGTERM or SIGUSR1 does not, as launchers pass on to their
+    processes what those have received already. Handlers are installed while training only, in the main thread only, and
     the earlier ones are put back.
 
     Args:
@@ -48,7 +58,7 @@ class StopOnSignal(Callback):
         """Installs the handlers; after Lightning's, which would make several processes wait for each other."""
         self.stopped, self._received = False, None
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, *_PREEMPTING)}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -82,10 +92,12 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
-            self._restore()
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                self._restore()
+                raise KeyboardInterrupt
+            return
         self._received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        log.warning("%s: stopping after this batch; once more to stop at once", self._received)
+        log.warning("%s: stopping after this batch; Ctrl-C to stop at once", self._received)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

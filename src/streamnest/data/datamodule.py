@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -263,6 +264,7 @@ class SpeechDataModule(L.LightningDataModule):
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=self.pin_memory,
+                worker_init_fn=_leave_signals_to_the_main_process,
             )
 
     def _place(self) -> tuple[int, int]:
@@ -278,6 +280,15 @@ class SpeechDataModule(L.LightningDataModule):
 
 def _speakers(parts: Sequence[Sequence[Any]]) -> set[str]:
     return {s.speaker for cuts in parts for cut in cuts for s in cut.supervisions if s.speaker}
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """SLURM, terminals and torchrun signal workers as well, and the step that is to be finished still needs them.
+
+    They end with the process that they load for, however that ends.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _channel(channel: Channel) -> Channel:

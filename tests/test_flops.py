@@ -1,0 +1,64 @@
+"""What training costs, against arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamnest.encoder import EncoderConfig
+from streamnest.flops import TrainingCost, predicted_share, training_cost
+from streamnest.masking import RandomBlockMasking
+from streamnest.objectives import MaskedPrediction
+
+D, FRAMES, KERNEL, CLASSES, SECONDS = 64, 100, 9, 512, 8.0
+
+
+def cost(layers: int, classes: int = CLASSES, masked: float = 0.0, **settings: bool) -> TrainingCost:
+    sizes = {"d_model": D, "num_layers": layers, "num_heads": 4, "stem_channels": 8, "conv_kernel_size": KERNEL}
+    config = EncoderConfig(subsampling_factor=8, right_context_ms=0.0, **sizes, **settings)
+    return training_cost(config, classes, 1, SECONDS, masked)
+
+
+def block_forward() -> int:
+    """FLOPs of one block on one utterance."""
+    feed_forwards = 2 * (2 * D * 4 * D)
+    projections = D * 3 * D + D * D
+    convolution = D * 2 * D + KERNEL * D + D * D
+    products = 2 * FRAMES * (feed_forwards + projections + convolution)
+    distances = 2 * FRAMES - 1
+    positions = 2 * distances * D * D
+    scores = 2 * FRAMES * (FRAMES + distances) * D
+    values = 2 * FRAMES * FRAMES * D
+    return products + positions + scores + values
+
+
+def test_a_block_costs_what_arithmetic_by_hand_says() -> None:
+    one, two = cost(1), cost(2)
+    assert (two.forward - one.forward) * SECONDS == pytest.approx(block_forward(), rel=1e-9)
+    # Each product has two gradients; the table of positions is no parameter, so that its projection has one.
+    backward = 2 * block_forward() - 2 * (2 * FRAMES - 1) * D * D
+    assert (two.backward - one.backward) * SECONDS == pytest.approx(backward, rel=1e-9)
+
+
+def test_heads_cost_only_the_frames_that_are_predicted() -> None:
+    none, half = cost(1), cost(1, masked=0.5)
+    heads = 2 * (FRAMES // 2) * D * CLASSES
+    assert (half.forward - none.forward) * SECONDS == pytest.approx(heads)
+    assert (half.backward - none.backward) * SECONDS == pytest.approx(2 * heads)
+    assert half.parameters - cost(1, classes=1).parameters == (D + 1) * (CLASSES - 1)
+
+
+def test_computing_blocks_again_costs_a_forward_pass_of_theirs() -> None:
+    kept, again = cost(2), cost(2, recompute_blocks=True)
+    assert again.forward == kept.forward
+    assert (again.backward - kept.backward) * SECONDS == pytest.approx(2 * block_forward(), rel=1e-9)
+
+
+def test_the_share_of_predicted_frames_is_that_of_whole_masked_blocks() -> None:
+    objective = MaskedPrediction(8, 4)
+    all_masked = RandomBlockMasking(80, mask_prob=1.0, block_size=8, allow_overlap=True, max_mask_ratio=1.0)
+    none = RandomBlockMasking(80, mask_prob=0.0, block_size=8, allow_overlap=True)
+    some = RandomBlockMasking(80, mask_prob=0.01, block_size=40, allow_overlap=True)
+    assert predicted_share(all_masked, objective, 8, 16.0) == 1.0
+    assert predicted_share(none, objective, 8, 16.0) == 0.0
+    # A feature frame is masked with 1 - 0.99^40 = 0.33; blocks at the edges of masks are not predicted.
+    assert 0.2 < predicted_share(some, objective, 8, 16.0) < 0.33

@@ -1,0 +1,90 @@
+"""SIGTERM and SIGUSR1 to the real processes of a run: they save, say so with their status, and lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import assert_same_run, children, finish, losses, read_until_step, start
+from waiting import eventually
+
+STEPS = 12
+WORDS = (f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={4 * STEPS}", "trainer=ddp_cpu")
+WORDS += ("data.num_workers=1", "trainer.accumulate_grad_batches=4", "data.batch_duration=20")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two processes that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(folder, *WORDS)
+    return folder
+
+
+def assert_nothing_was_lost(whole: Path, folder: Path) -> None:
+    before, after = losses(folder / "runs/one")
+    assert len(before) >= 3 and after and not before.keys() & after.keys()
+    assert [before | after] == losses(whole / "runs/one")
+    assert_same_run(whole, folder, STEPS)
+
+
+def rank_1(process: subprocess.Popen[str]) -> int:
+    """The process that rank 0 has started to be rank 1; its other children load data."""
+    words = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid)}
+    (pid,) = [pid for pid, line in words.items() if "train_ddp_process_1" in line]
+    return pid
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals, receiver: str) -> None:
+    """To all processes, those that load data too, as SLURM does; or to one rank."""
+    if receiver == "all":
+        os.killpg(process.pid, number)
+    else:
+        os.kill(process.pid if receiver == "rank 0" else rank_1(process), number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "receiver"),
+    [
+        (signal.SIGTERM, "all"),
+        pytest.param(signal.SIGUSR1, "all", marks=pytest.mark.long),
+        pytest.param(signal.SIGUSR1, "rank 1", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "rank 0", marks=pytest.mark.long),
+    ],
+    ids=["sigterm to all", "sigusr1 to all", "sigusr1 to rank 1", "sigterm to rank 0"],
+)
+def test_two_processes_stop_together_and_continue_to_the_bit(
+    whole: Path, tmp_path: Path, number: signal.Signals, receiver: str
+) -> None:
+    process = start(tmp_path, *WORDS)
+    seen, other = read_until_step(process, 3), rank_1(process)
+    # In the middle of a step: batches that it still needs are not loaded yet.
+    time.sleep(0.2)
+    send(process, number, receiver)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, seen + rest
+    assert "saved step" in rest
+    assert eventually(lambda: not Path(f"/proc/{other}").exists()), "a process is left behind"
+    assert "run one continues at" in finish(tmp_path, *WORDS)
+    assert_nothing_was_lost(whole, tmp_path)
+
+
+@pytest.mark.long
+def test_a_signal_to_the_torchrun_script_reaches_both_processes_and_loses_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    process = start(tmp_path, *WORDS, command=("scripts/launch/torchrun.sh",))
+    seen = read_until_step(process, 3)
+    process.send_signal(signal.SIGUSR1)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 75 and "saved step" in rest, seen + rest
+    assert "run one continues at" in finish(tmp_path, *WORDS, command=("scripts/launch/torchrun.sh",))
+    assert_nothing_was_lost(whole, tmp_path)
