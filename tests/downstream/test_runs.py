@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from streamnest.checkpoint import load_model
-from streamnest.streaming.simulation import load_audio
+from streamnest.data.audio import load_mono
+from streamnest.data.manifest import load_cuts
 
 ROOT = Path(__file__).parents[2]
 TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.pictures")
@@ -93,8 +94,8 @@ def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["cer"] < 0.1 and len(found["utterances"]) == 4
     recognizer: Any = load_model(model)
-    for cut, record in zip(chosen, found["utterances"], strict=True):
-        audio = load_audio(cut["recording"]["sources"][0]["source"], 16000)
+    for cut, record in zip(load_cuts(manifest)[0], found["utterances"], strict=True):
+        audio = torch.from_numpy(load_mono(cut))
         assert recognizer.recognize(audio[None], torch.tensor([len(audio)])) == [record["text"]]
 
 
