@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import ready
 from omegaconf import DictConfig
 
 from streamnest.downstream import probing
@@ -16,7 +17,6 @@ from streamnest.downstream.layers import layer_frames
 from streamnest.downstream.layerwise import choose
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
-from tests.models import ready
 
 
 def separable(count: int, noise: float, seed: int) -> Examples:

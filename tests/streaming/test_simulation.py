@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lhotse import Recording
 from models import ready
 from omegaconf import DictConfig
 
+from streamnest.data.audio import load_mono
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import simulation as sim
@@ -100,6 +102,11 @@ def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
     return subprocess.run(
         [sys.executable, "scripts/stream.py", *map(str, words)], cwd=ROOT, capture_output=True, check=False, **kwargs
     )
+
+
+def test_a_file_is_read_as_training_reads_it() -> None:
+    read = sim.load_audio(SPEECH[0], 16000)
+    assert torch.equal(read, torch.from_numpy(load_mono(Recording.from_file(SPEECH[0]).to_cut())))
 
 
 def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(checkpoint: Path, tmp_path: Path) -> None:

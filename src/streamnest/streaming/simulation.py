@@ -122,7 +122,10 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
     if not Path(path).is_file():
         raise UserError(f"no audio file at {path}")
     try:
-        audio, found = soundfile.read(path, dtype="float32", always_2d=True)
+        # Not `soundfile.read`: it seeks to 0 first, after which libsndfile drops 6.5 ms more of an Opus file than the
+        # readers of training do.
+        with soundfile.SoundFile(path) as file:
+            audio, found = file.read(dtype="float32", always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as audio: {error}") from None
     if not len(audio) or not np.isfinite(audio).all():
