@@ -13,19 +13,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark_streaming import CONFIGS, REFERENCE_SIZE, time_chunks
+from benchmark_streaming import CONFIGS, REFERENCE_FACTORS, REFERENCE_SIZE, time_chunks, time_session
 from rich.console import Console
 from rich.table import Table
 
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
 from streamnest.streaming.quantization import quantize_step
-from streamnest.streaming.runtime import OnnxSession
 from streamnest.task import EncoderTask
 
 CHUNK_MS = 80
@@ -61,23 +59,6 @@ def eager(model: EncoderTask) -> Timer:
     return lambda count: 1000 * statistics.median(time_chunks(model, 1, count, CHUNK_MS))
 
 
-def exported(path: Path) -> Timer:
-    """Of an exported step."""
-    session = OnnxSession(path)
-    stream, piece = session.open(), 0.1 * torch.randn(session.chunk_samples)
-
-    def measure(count: int) -> float:
-        times = []
-        for _ in range(count):
-            begin = time.perf_counter()
-            session.push({stream: piece})
-            times.append(time.perf_counter() - begin)
-        return 1000 * statistics.median(times)
-
-    measure(PAST_FRAMES)
-    return measure
-
-
 def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
     """What is measured at one subsampling factor."""
     frame_ms = 10 * factor
@@ -91,8 +72,8 @@ def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
     return {
         "NeMo, PyTorch": reference(python, factor),
         "PyTorch": eager(model),
-        "exported, float32": exported(path),
-        "exported, int8": exported(small),
+        "exported, float32": lambda count: 1000 * time_session(path, count),
+        "exported, int8": lambda count: 1000 * time_session(small, count),
     }
 
 
@@ -109,7 +90,7 @@ def main() -> int:
     for name in ("subsampling", "step", "ms, median", "of the reference"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        for factor in (8, 4):
+        for factor in REFERENCE_FACTORS:
             cases = timers(args.python, factor, Path(folder))
             rounds = [{name: measure(args.count) for name, measure in cases.items()} for _ in range(args.rounds)]
             first = next(iter(cases))

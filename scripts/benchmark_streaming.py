@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from rich.table import Table
 
 from streamnest.errors import UserError
 from streamnest.resolve import resolve_model
+from streamnest.streaming.export import export_step
+from streamnest.streaming.quantization import quantize_step
+from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.session import init_state, step
 from streamnest.task import EncoderTask
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-# The reference: NVIDIA NeMo 2.5.3, d 256, 8 layers, 80 ms chunks, left 70 frames, one thread (issue of this project).
-REFERENCE_MS = {8: 13.5, 4: 14.3}
+REFERENCE_FACTORS = (8, 4)
 
 
 def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
@@ -60,6 +63,30 @@ def time_weights(model: EncoderTask, count: int) -> float:
     return statistics.median(times)
 
 
+def time_session(path: Path, count: int) -> float:
+    """Median seconds of a step of an exported graph, once its past is full."""
+    session = OnnxSession(path)
+    number, piece = session.open(), 0.1 * torch.randn(session.chunk_samples)
+    times = []
+    for _ in range(int(session.metadata["left_frames"]) + count):
+        begin = time.perf_counter()
+        session.push({number: piece})
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[-count:])
+
+
+def time_exported(overrides: list[str], args: argparse.Namespace) -> list[float]:
+    """Seconds of an exported step in float32 and in int8. A graph has one chunk, so the context is made to fit it."""
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
+    right = f"encoder.right_context_ms={1000 * args.chunk - model.encoder.frame_ms}"
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides, right], CONFIGS)
+    with tempfile.TemporaryDirectory() as folder:
+        path, small = Path(folder) / "step.onnx", Path(folder) / "step.int8.onnx"
+        export_step(model, path)
+        quantize_step(path, small)
+        return [time_session(file, args.count) for file in (path, small)]
+
+
 def percentile(times: list[float], share: float) -> float:
     """Milliseconds."""
     return 1000 * sorted(times)[min(len(times) - 1, int(share * len(times)))]
@@ -77,12 +104,14 @@ def row(label: str, overrides: list[str], args: argparse.Namespace) -> list[str]
         streams.append(batch * args.chunk / statistics.median(time_chunks(model, batch, count, chunk_ms)))
     parameters = sum(p.numel() for p in model.encoder.parameters()) / 1e6
     floor = 1000 * time_weights(model, args.count)
+    exported = time_exported(overrides, args) if args.export else []
     return [
         label,
         f"{parameters:.1f}",
         f"{percentile(one, 0.5):.1f} / {percentile(one, 0.99):.1f}",
         f"{floor:.1f}",
         f"{percentile(one, 0.5) / chunk_ms:.3f}",
+        *(f"{1000 * value:.1f}" for value in exported),
         *(f"{value:.0f}" for value in streams),
     ]
 
@@ -96,6 +125,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "medium", "large"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="streams stepped together")
     parser.add_argument("--chunk", type=float, default=0.08, help="seconds of audio a step")
+    parser.add_argument("--export", action="store_true", help="time the exported step too, in float32 and int8")
     parser.add_argument("--count", type=int, default=60, help="timed steps")
     return parser.parse_args()
 
@@ -106,7 +136,8 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     table = Table(title=f"steps of {1000 * args.chunk:g} ms, one thread", title_justify="left")
-    for name in ("size", "M parameters", "ms a chunk, p50 / p99", "weights alone, ms", "RTF"):
+    exported = ("exported, ms", "int8, ms") if args.export else ()
+    for name in ("size", "M parameters", "ms a chunk, p50 / p99", "weights alone, ms", "RTF", *exported):
         table.add_column(name, justify="right")
     for batch in args.batches:
         table.add_column(f"streams a core, {batch} together", justify="right")
@@ -115,7 +146,7 @@ def main() -> int:
             f"reference size, {factor}x",
             [*REFERENCE_SIZE, f"encoder.subsampling_factor={factor}", f"encoder.left_context_ms={700 * factor}"],
         )
-        for factor in REFERENCE_MS
+        for factor in REFERENCE_FACTORS
     ]
     cases += [
         (f"{size}, {f}x", [f"size={size}", f"encoder.subsampling_factor={f}", "encoder.left_context_ms=5600"])
@@ -130,8 +161,7 @@ def main() -> int:
         return 2
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
-    figures = ", ".join(f"{ms:g} ms at {factor}x" for factor, ms in REFERENCE_MS.items())
-    console.print(f"Reference for the reference size: NeMo 2.5.3, {figures}, on another machine.")
+    console.print("Beside the toolkit that has the reference size: scripts/benchmark_reference.py.")
     return 0
 
 
