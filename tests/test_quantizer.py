@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from streamnest import health
+from streamnest.downstream.probing import shared_information
 from streamnest.errors import UserError
-from streamnest.quantizer import RandomProjectionQuantizer, code_statistics, count_codes
+from streamnest.quantizer import (
+    RandomProjectionQuantizer,
+    code_statistics,
+    count_codes,
+    principal_directions,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -102,3 +108,83 @@ def test_the_effective_rank_of_independent_and_of_repeated_frames() -> None:
     torch.manual_seed(0)
     assert health.effective_rank(torch.randn(4000, 16)) > 15.5
     assert health.effective_rank(torch.randn(4000, 1) @ torch.randn(1, 16)) < 1.5
+
+
+def speech_blocks(count: int = 4000, seed: int = 0) -> torch.Tensor:
+    """Blocks `(N, 2 * 6)` in five groups that lie in a plane of three directions, with a little noise around them."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(5, 3, generator=generator) @ torch.randn(3, 12, generator=generator)
+    group = torch.arange(count) % 5
+    return centres[group] + 0.05 * torch.randn(count, 12, generator=generator)
+
+
+def fitted(codes: str, **sizes: int) -> RandomProjectionQuantizer:
+    """A quantizer fitted to `speech_blocks`."""
+    quantizer = RandomProjectionQuantizer(feat_in=6, stack=2, codes=codes, **{"num_classes": 5, "code_dim": 3, **sizes})
+    quantizer.fit(speech_blocks())
+    return quantizer
+
+
+def codes_of(quantizer: RandomProjectionQuantizer, blocks: torch.Tensor) -> torch.Tensor:
+    """The codes of blocks `(N, 12)`."""
+    return quantizer(blocks.reshape(-1, 6).t()[None])[0]
+
+
+def test_fitted_codes_find_the_groups_of_speech_and_random_ones_do_not() -> None:
+    blocks, group = speech_blocks(500, seed=0), torch.arange(500) % 5
+    told = {
+        kind: shared_information(codes_of(fitted(kind, num_classes=15), blocks)[:, 0], group)
+        for kind in ("kmeans", "random")
+    }
+    assert told["kmeans"] > 0.75
+    assert told["random"] < told["kmeans"]
+
+
+def test_blocks_are_taken_as_codes_are_made_from_them() -> None:
+    quantizer, features = RandomProjectionQuantizer(feat_in=6, stack=2), torch.randn(3, 6, 9)
+    blocks = quantizer.blocks(features)
+    assert blocks.shape == (3, 4, 12)
+    assert torch.equal(blocks[1, 2], torch.cat([features[1, :, 4], features[1, :, 5]]))
+
+
+def test_main_directions_are_unit_and_ordered_and_found_again() -> None:
+    directions, spread = principal_directions(speech_blocks(), 3)
+    torch.testing.assert_close(directions @ directions.t(), torch.eye(3), rtol=0, atol=1e-5)
+    assert spread.tolist() == sorted(spread.tolist(), reverse=True)
+    projected = speech_blocks() @ directions.t()
+    torch.testing.assert_close(projected.std(0), spread, rtol=1e-3, atol=1e-3)
+
+
+def test_pca_codes_spread_the_same_along_each_direction() -> None:
+    quantizer = fitted("pca")
+    torch.testing.assert_close((speech_blocks() @ quantizer.projection.t()).std(0), torch.ones(3), rtol=1e-3, atol=1e-3)
+
+
+def test_fitting_twice_gives_the_same_codes_and_books_differ() -> None:
+    one, two = fitted("kmeans", num_books=2), fitted("kmeans", num_books=2)
+    assert torch.equal(one.codebooks, two.codebooks)
+    assert not torch.equal(one.codebooks[0], one.codebooks[1])
+
+
+def test_codes_that_came_with_a_checkpoint_are_not_fitted_again() -> None:
+    first = fitted("kmeans")
+    second = RandomProjectionQuantizer(feat_in=6, stack=2, num_classes=5, code_dim=3, codes="kmeans")
+    second.load_state_dict(first.state_dict())
+    assert not second.to_be_fitted
+    second.fit(speech_blocks(seed=9))
+    assert torch.equal(second.codebooks, first.codebooks)
+
+
+def test_random_codes_keep_the_state_of_earlier_checkpoints() -> None:
+    assert set(RandomProjectionQuantizer().state_dict()) == {"projection", "codebooks"}
+
+
+def test_too_little_speech_for_the_codes_is_refused() -> None:
+    quantizer = RandomProjectionQuantizer(feat_in=6, stack=2, num_classes=50, code_dim=3, codes="kmeans")
+    with pytest.raises(UserError, match=r"20 blocks .* 50 codes: raise statistics\.hours"):
+        quantizer.fit(speech_blocks(20))
+
+
+def test_unknown_codes_are_refused() -> None:
+    with pytest.raises(UserError, match="choose one of random, pca, kmeans"):
+        RandomProjectionQuantizer(codes="learned")

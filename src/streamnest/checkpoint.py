@@ -17,6 +17,8 @@ from streamnest.task import EncoderTask
 
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
+# What checkpoints meant that were written before there was such a key.
+_BEFORE = {"codes": "random"}
 _FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
 _FREE |= {"masked_weight", "next_token_weight", "heard_weight", "max_heard", "frame_share"}
 
@@ -110,7 +112,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tupl
     found = []
     for group in _ARCHITECTURE:
         for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
-            then, now = theirs.get(group, {}).get(key), ours[group].get(key)
+            then, now = theirs.get(group, {}).get(key, _BEFORE.get(key)), ours[group].get(key)
             if key not in _FREE and then != now:
                 found.append((f"{group}.{key}", then, now))
     return found

@@ -12,6 +12,9 @@ from streamnest.pretraining import Pretraining
 from streamnest.quantizer import count_codes
 from streamnest.task import EncoderTask
 
+# Blocks that fitted codes are made from, evenly spaced over what was heard.
+_FITTED_BLOCKS = 100_000
+
 
 @torch.no_grad()
 def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -> float:
@@ -47,9 +50,22 @@ def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -
     for norm in norms:
         norm.set_statistics(mean, std)
     if isinstance(model, Pretraining):
+        _fit_codes(model, kept)
         _count_codes(model, kept)
     model.frontend.train(training)
     return seconds / 3600
+
+
+def _fit_codes(model: Pretraining, kept: list[tuple[Tensor, Tensor]]) -> None:
+    quantizer = model.quantizer
+    if not quantizer.to_be_fitted:
+        return
+    blocks = []
+    for features, frames in kept:
+        stacked = quantizer.blocks(model.target_norm(features.float(), frames))
+        blocks.append(stacked[torch.arange(stacked.shape[1]) < (frames // quantizer.stack)[:, None]])
+    together = torch.cat(blocks)
+    quantizer.fit(together[:: -(-len(together) // _FITTED_BLOCKS)])
 
 
 def _count_codes(model: Pretraining, kept: list[tuple[Tensor, Tensor]]) -> None:

@@ -169,7 +169,7 @@ def _misfit(name: str, value: Tensor, source: Mapping[str, Tensor]) -> str:
 def _kept(name: str, differing: set[str]) -> str:
     match = _CONVOLUTION.fullmatch(name)
     if name.startswith("quantizer."):
-        return "the quantizers agree: the same seed, the same codes"
+        return "the quantizers agree: the same codes"
     if name.startswith(("input_norm.", "target_norm.")):
         return "corpus statistics; pretraining fits them to its own training set at start"
     if name.startswith("encoder.stem.") and "encoder.stem" in differing:
