@@ -1,0 +1,87 @@
+"""What the codes of a quantizer know of phones: `python scripts/compare_targets.py --manifest M --phones P`.
+
+For each kind and number of codes: the share of the entropy of phones that the code of a frame tells (PNMI of HuBERT,
+Hsu et al. 2021, section IV-C), and the perplexity of the codes. No encoder is trained. Fitted codes are fitted to the
+same utterances, not to their phones. More codes always tell more, so compare kinds at one number. Without options the
+built-in sample is used, of which one reader has phones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import torch
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
+from streamnest.downstream.layerwise import SILENCE, choose
+from streamnest.downstream.probing import shared_information
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
+from streamnest.resolve import resolve_model
+from streamnest.streaming.simulation import load_audio
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data/sample16k"
+
+
+@torch.no_grad()
+def blocks_and_phones(model: Pretraining, utterances: list[Utterance]) -> tuple[Tensor, Tensor]:
+    """Normalised blocks `(N, stack * D)` of the frames that have a phone, and their phones `(N,)`."""
+    classes = phone_classes(utterances, SILENCE)
+    kept, labels = [], []
+    for utterance in utterances:
+        audio = load_audio(utterance.path, model.frontend.sample_rate)
+        features, frames = model.frontend(audio[None], torch.tensor([len(audio)]))
+        blocks = model.quantizer.blocks(model.target_norm(features, frames))[0]
+        phones = frame_phones(utterance, len(blocks), model.encoder.frame_ms, classes)
+        kept.append(blocks[phones >= 0])
+        labels.append(phones[phones >= 0])
+    return torch.cat(kept), torch.cat(labels)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="config overrides such as quantizer.normalize=global")
+    parser.add_argument("--manifest", default=str(SAMPLE / "manifest.jsonl"), help="lines of id and path")
+    parser.add_argument("--phones", default=str(SAMPLE / "phones.jsonl"), help="lines of id and phones")
+    parser.add_argument("--most", type=int, default=200, help="utterances")
+    parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024])
+    parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="widths of a code")
+    args = parser.parse_args()
+    table = Table(title="what a code tells of the phone")
+    for name in ("codes", "width", "number", "phone information", "perplexity"):
+        table.add_column(name, justify="right")
+    try:
+        model = resolve_model(["encoder=lookahead40", *args.overrides], ROOT / "configs")
+        if not isinstance(model, Pretraining):
+            raise UserError("only task=pretrain has targets")
+        aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
+        blocks, phones = blocks_and_phones(model, choose(aligned, args.most, seed=0))
+        for kind, width, number in itertools.product(CODES, args.dims, args.classes):
+            quantizer = RandomProjectionQuantizer(
+                model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind
+            )
+            quantizer.fit(blocks)
+            codes = quantizer(blocks.reshape(-1, quantizer.feat_in).t()[None])[0]
+            told = shared_information(codes[:, 0], phones)
+            perplexity = code_statistics(count_codes(codes, number)).perplexity
+            table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
+    except (UserError, HydraException) as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
