@@ -1,7 +1,7 @@
-"""Recognises speech: `python scripts/transcribe.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=ctc.
+"""Recognises speech: `python scripts/transcribe.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=ctc or rnnt.
 
 Prints a line of text for each file. --stream feeds the audio as if it arrived live, with the same text; --beam searches
-instead of taking the best token of each frame, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian
+instead of taking the best token each time, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian
 mono PCM at 16 kHz from standard input as it comes and prints the text as it is decided. With --manifest, a Lhotse cut
 manifest with texts, its utterances are recognised and error rates reported, by speakers where its custom field
 speaker_in_train tells them apart.
@@ -23,9 +23,8 @@ from streamnest.checkpoint import load_model
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
-from streamnest.downstream.ctc import CTCRecognizer
-from streamnest.downstream.decoding import BeamSearch
 from streamnest.downstream.ngram import NGram
+from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.recognizer import StreamingRecognizer
 from streamnest.downstream.scoring import Utterance, summarise
 from streamnest.downstream.text import join, normalize_text
@@ -33,10 +32,10 @@ from streamnest.errors import UserError
 from streamnest.streaming import simulation as sim
 
 
-def load(args: argparse.Namespace) -> CTCRecognizer:
+def load(args: argparse.Namespace) -> TextTask:
     """The recogniser of a checkpoint."""
     model = load_model(args.checkpoint, args.context)
-    if not isinstance(model, CTCRecognizer):
+    if not isinstance(model, TextTask):
         raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
     return model.to(args.device)
 
@@ -44,11 +43,10 @@ def load(args: argparse.Namespace) -> CTCRecognizer:
 class Transcriber:
     """Audio to text in the way that the command line asks for."""
 
-    def __init__(self, model: CTCRecognizer, args: argparse.Namespace) -> None:
+    def __init__(self, model: TextTask, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
         ngram = NGram.read(args.lm) if args.lm else None
-        settings: dict[str, Any] = {"ngram": ngram, "lm_weight": args.lm_weight, "bonus": args.bonus}
-        self.search = BeamSearch(model.tokenizer, args.beam, **settings) if args.beam else None
+        self.search = model.search(args.beam, ngram, args.lm_weight, args.bonus) if args.beam else None
         self.stream = StreamingRecognizer(model) if args.stream else None
 
     @torch.no_grad()
@@ -62,7 +60,7 @@ class Transcriber:
         if self.search is None:
             return self.model.recognize(audio[None], lengths)[0]
         encoded, valid = self.model(audio[None], lengths)
-        best = self.search(self.model.log_probs(encoded)[0, : int(valid)])[0]
+        best = self.search(self.model.outputs(encoded)[0, : int(valid)])[0]
         return join(self.model.tokenizer, best.tokens)
 
 
@@ -107,7 +105,7 @@ def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
     return {k: v for k, v in summarise(scored).items() if by_speaker or "seen" not in k}
 
 
-def live(model: CTCRecognizer, args: argparse.Namespace) -> None:
+def live(model: TextTask, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decided."""
     recognizer = StreamingRecognizer(model)
     try:
@@ -121,7 +119,7 @@ def live(model: CTCRecognizer, args: argparse.Namespace) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of task=ctc")
+    parser.add_argument("checkpoint", help="of task=ctc or rnnt")
     parser.add_argument("audio", nargs="*", help="files, folders or -")
     parser.add_argument("--manifest", help="recognise and score the utterances of a Lhotse cut manifest")
     parser.add_argument("--languages", nargs="+", help="of the manifest, only these")

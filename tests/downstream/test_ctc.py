@@ -54,6 +54,12 @@ def test_a_batch_without_usable_text_has_a_loss_of_zero_with_gradients(run_confi
     assert loss == 0 and tokens == 0 and model.head.weight.grad is not None
 
 
+def test_frames_past_the_length_say_nothing(run_config):
+    model = recognizer(run_config("task=ctc"))
+    scores = torch.eye(4)[torch.tensor([[1, 2, 3, 3], [2, 2, 1, 1]])]
+    assert model.decode(scores, torch.tensor([2, 4]), model.start(2))[0] == [[1, 2], [2, 1]]
+
+
 def test_hidden_time_and_bands_depend_on_the_key_alone_and_only_while_training():
     augment = SpecAugment(80, time_prob=0.02, time_frames=10, bands=2, band_width=20)
     features, frames = torch.ones(6, 80, 400), torch.full((6,), 400)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamnest.downstream.decoding import BeamSearch, collapse, greedy
+from streamnest.downstream.decoding import BeamSearch, collapse
 from streamnest.downstream.ngram import NGram
 from streamnest.downstream.text import CharTokenizer
 from streamnest.errors import UserError
@@ -47,11 +47,6 @@ def test_collapsing_in_pieces_is_collapsing_at_once(cut: int):
     best = torch.tensor([0, 3, 3, 0, 3, 1, 1, 0, 0, 2])
     first, last = collapse(best[:cut])
     assert first + collapse(best[cut:], last)[0] == collapse(best)[0]
-
-
-def test_frames_past_the_length_say_nothing():
-    scores = torch.eye(4)[torch.tensor([[1, 2, 3, 3], [2, 2, 1, 1]])]
-    assert greedy(scores, torch.tensor([2, 4])) == [[1, 2], [2, 1]]
 
 
 def spelled(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:

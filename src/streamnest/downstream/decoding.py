@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamnest.downstream.ngram import NGram
+from streamnest.downstream.ngram import Language, NGram
 from streamnest.downstream.text import BLANK, Tokenizer
 from streamnest.errors import UserError
 
@@ -32,12 +32,6 @@ def collapse(best: Tensor, last: int = BLANK) -> tuple[list[int], int]:
     return best[(best != previous) & (best != BLANK)].tolist(), int(best[-1])
 
 
-def greedy(scores: Tensor, lengths: Tensor) -> list[list[int]]:
-    """The tokens of each row of `(B, T, V)` scores with `lengths` `(B,)` valid frames."""
-    best = scores.argmax(-1)
-    return [collapse(row[:length])[0] for row, length in zip(best, lengths.tolist(), strict=True)]
-
-
 @dataclass(frozen=True)
 class Hypothesis:
     """A text that a search found: its tokens and the score that ranked it, in nats."""
@@ -49,15 +43,14 @@ class Hypothesis:
 class BeamSearch:
     """Prefix beam search (Hannun et al. 2014), with an n-gram or without, over one utterance.
 
-    A prefix is scored by all ways to spell it; the n-gram adds `lm_weight` times its log-probability for each whole
-    unit (a character, or a word with the space or end after it) and `bonus` for each token.
+    A prefix is scored by all ways to spell it, and by the n-gram as `Language` says.
 
     Args:
         tokenizer: of the model.
         beam: prefixes that are kept.
         ngram: of words or characters; None is none.
-        lm_weight: of its score.
-        bonus: nats for each token, against the liking of n-grams for short texts.
+        lm_weight: see `Language`.
+        bonus: see `Language`.
         least: tokens less likely than this, in nats, begin no prefix.
     """
 
@@ -72,52 +65,22 @@ class BeamSearch:
     ) -> None:
         if beam < 1:
             raise UserError(f"beam={beam}: keep at least one prefix")
-        self.tokenizer, self.beam, self.ngram = tokenizer, beam, ngram
-        self.lm_weight, self.bonus, self.least = lm_weight, bonus if ngram else 0.0, least
-        self._characters = ngram is not None and ngram.of_characters
-        self._known: dict[tuple[int, ...], float] = {}
+        self.beam, self.least = beam, least
+        self.language = Language(tokenizer, ngram, lm_weight, bonus)
 
     def __call__(self, log_probs: Tensor) -> list[Hypothesis]:
         """The best prefixes of `(T, V)` log-probabilities, best first."""
-        self._known = {(): 0.0}
+        self.language.begin()
         beams: Beams = {(): (0.0, -math.inf)}
         for frame in log_probs.double().tolist():
             likely = [token for token, score in enumerate(frame) if token != BLANK and score > self.least]
             beams = self._best(_extend(beams, frame, likely))
-        found = [Hypothesis(prefix, _add(*ends) + self._language(prefix, final=True)) for prefix, ends in beams.items()]
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)
+        return ranked({prefix: log_add(*ends) for prefix, ends in beams.items()}, self.language)
 
     def _best(self, beams: Beams) -> Beams:
-        scored = {p: _add(*ends) + self._language(p) for p, ends in beams.items()}
+        scored = {p: log_add(*ends) + self.language.score(p) for p, ends in beams.items()}
         kept = sorted(scored, key=lambda prefix: -scored[prefix])[: self.beam]
         return {prefix: beams[prefix] for prefix in kept}
-
-    def _language(self, prefix: tuple[int, ...], final: bool = False) -> float:
-        """What n-gram and bonus add to a prefix; `final` also counts its last word and the end."""
-        if self.ngram is None:
-            return 0.0
-        if prefix not in self._known:
-            before, now = self._units(prefix[:-1]), self._units(prefix)
-            self._known[prefix] = self._known[prefix[:-1]] + self._score(now, len(before))
-        score = self._known[prefix]
-        if final:
-            whole = [*self._units(prefix, final), "</s>"]
-            score += self._score(whole, len(self._units(prefix)))
-        return self.lm_weight * score + self.bonus * len(prefix)
-
-    def _units(self, prefix: tuple[int, ...], final: bool = False) -> list[str]:
-        """Characters, or words that have ended, of a prefix."""
-        text = self.tokenizer.pieces(prefix).lstrip(" ")
-        if self._characters:
-            return ["<space>" if c == " " else c for c in text]
-        words = text.split(" ")
-        return [word for word in (words if final else words[:-1]) if word]
-
-    def _score(self, units: list[str], first: int) -> float:
-        """Log-probability of the units from number `first` on."""
-        assert self.ngram is not None
-        past = ("<s>", *units)
-        return sum(self.ngram.log_prob(past[: at + 1], units[at]) for at in range(first, len(units)))
 
 
 def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
@@ -128,11 +91,11 @@ def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
         if score == -math.inf:
             return
         blank, token = after.get(prefix, (-math.inf, -math.inf))
-        more = _add(token if end else blank, score)
+        more = log_add(token if end else blank, score)
         after[prefix] = (blank, more) if end else (more, token)
 
     for prefix, (blank, token) in beams.items():
-        both = _add(blank, token)
+        both = log_add(blank, token)
         add(prefix, 0, both + frame[BLANK])
         if prefix:
             add(prefix, 1, token + frame[prefix[-1]])
@@ -142,7 +105,13 @@ def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
     return after
 
 
-def _add(one: float, other: float) -> float:
+def ranked(scores: dict[tuple[int, ...], float], language: Language) -> list[Hypothesis]:
+    """Whole texts with the scores of their sounds and of the language, best first."""
+    found = [Hypothesis(tokens, score + language.score(tokens, final=True)) for tokens, score in scores.items()]
+    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+
+
+def log_add(one: float, other: float) -> float:
     """The logarithm of the sum of two probabilities."""
     high, low = (one, other) if one > other else (other, one)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))

@@ -6,6 +6,7 @@ import gzip
 import math
 from pathlib import Path
 
+from streamnest.downstream.text import Tokenizer
 from streamnest.errors import UserError
 
 _LN10 = math.log(10.0)
@@ -65,3 +66,53 @@ class NGram:
                 return _LN10 * (backoff + self.scores.get(("<unk>",), (_UNKNOWN_LOG10, 0.0))[0])
             backoff += self.scores.get(context, (0.0, 0.0))[1]
             context = context[1:]
+
+
+class Language:
+    """What an n-gram says about prefixes of tokens, for beam searches.
+
+    It adds `lm_weight` times its log-probability for each whole unit (a character, or a word with the space or end
+    after it) and `bonus` for each token. Without an n-gram everything is worth 0.
+
+    Args:
+        tokenizer: of the model.
+        ngram: of words or characters; None is none.
+        lm_weight: of its score.
+        bonus: nats for each token, against the liking of n-grams for short texts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ngram: NGram | None, lm_weight: float, bonus: float) -> None:
+        self.tokenizer, self.ngram, self.lm_weight, self.bonus = tokenizer, ngram, lm_weight, bonus
+        self._characters = ngram is not None and ngram.of_characters
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def begin(self) -> None:
+        """Forgets the prefixes of the utterance before."""
+        self._known = {(): 0.0}
+
+    def score(self, prefix: tuple[int, ...], final: bool = False) -> float:
+        """Nats of a prefix whose own prefix was scored before; `final` also counts its last word and the end."""
+        if self.ngram is None:
+            return 0.0
+        if prefix not in self._known:
+            before, now = self._units(prefix[:-1]), self._units(prefix)
+            self._known[prefix] = self._known[prefix[:-1]] + self._sum(now, len(before))
+        score = self._known[prefix]
+        if final:
+            whole = [*self._units(prefix, final), "</s>"]
+            score += self._sum(whole, len(self._units(prefix)))
+        return self.lm_weight * score + self.bonus * len(prefix)
+
+    def _units(self, prefix: tuple[int, ...], final: bool = False) -> list[str]:
+        """Characters, or words that have ended, of a prefix."""
+        text = self.tokenizer.pieces(prefix).lstrip(" ")
+        if self._characters:
+            return ["<space>" if c == " " else c for c in text]
+        words = text.split(" ")
+        return [word for word in (words if final else words[:-1]) if word]
+
+    def _sum(self, units: list[str], first: int) -> float:
+        """Log-probability of the units from number `first` on."""
+        assert self.ngram is not None
+        past = ("<s>", *units)
+        return sum(self.ngram.log_prob(past[: at + 1], units[at]) for at in range(first, len(units)))

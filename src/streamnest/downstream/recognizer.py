@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from streamnest.downstream.ctc import CTCRecognizer
-from streamnest.downstream.decoding import collapse
-from streamnest.downstream.text import BLANK, join
+from streamnest.downstream.recognition import TextTask
+from streamnest.downstream.text import join
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.streaming import StreamingSession
+from streamnest.streaming.session import like_state, plain_state
 
 
 class StreamingRecognizer:
-    """One stream and its text, that of `CTCRecognizer.recognize` on the whole audio however it is cut into pieces.
+    """One stream and its text, that of `TextTask.recognize` on the whole audio however it is cut into pieces.
 
-    The best token of a frame is decided with the frame, so text is never taken back.
+    The tokens of a frame are decided with the frame, so text is never taken back.
 
     Args:
         model: is put into evaluation mode.
@@ -25,10 +28,10 @@ class StreamingRecognizer:
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: CTCRecognizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
+    def __init__(self, model: TextTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         self.model, self.session = model, StreamingSession(model, max_left_ms)
         self.text = ""
-        self._stream, self._last = self.session.open(), BLANK
+        self._stream, self._state = self.session.open(), model.start(1)
 
     def push(self, samples: Tensor) -> str:
         """Hears the next samples `(n,)` at the model's rate; returns the text that they decided, maybe none."""
@@ -38,12 +41,23 @@ class StreamingRecognizer:
         """Ends the stream; returns the rest of its text. What is heard next is a new stream."""
         rest = self._decide(self.session.flush([self._stream])[self._stream])
         self.text = ""
-        self._stream, self._last = self.session.open(), BLANK
+        self._stream, self._state = self.session.open(), self.model.start(1)
         return rest
+
+    def save(self) -> dict[str, Any]:
+        """The stream as plain containers; it goes on with the same text after `restore`."""
+        return {"stream": self.session.save(self._stream), "decoder": plain_state(self._state), "text": self.text}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Goes on with a stream that was saved, here or in another process, in place of the current one."""
+        self.session.drop(self._stream)
+        self._stream, self.text = self.session.restore(saved["stream"]), saved["text"]
+        self._state = like_state(self.model.start(1), saved["decoder"])
 
     @torch.no_grad()
     def _decide(self, frames: Tensor) -> str:
-        tokens, self._last = collapse(self.model.log_probs(frames).argmax(-1), self._last)
+        lengths = torch.tensor([len(frames)], device=frames.device)
+        (tokens,), self._state = self.model.decode(self.model.outputs(frames[None]), lengths, self._state)
         new = join(self.model.tokenizer, tokens, begun=bool(self.text))
         self.text += new
         return new

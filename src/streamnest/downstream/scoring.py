@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torchaudio.functional import edit_distance
 
@@ -80,3 +82,24 @@ def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
         figures |= {unit: rate(counts), f"{unit}_low": low, f"{unit}_high": high}
         figures |= {f"{unit}_seen": rate(counts[seen]), f"{unit}_unseen": rate(counts[~seen])}
     return {name: value for name, value in figures.items() if not np.isnan(value)}
+
+
+def of_all_ranks(utterances: list[Utterance]) -> list[Utterance]:
+    """Those that every process has, in an order that does not depend on who has which."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, utterances)
+        utterances = [utterance for part in parts for utterance in part]
+    return sorted(utterances, key=lambda utterance: utterance.id)
+
+
+def rows_of_rates(first: Mapping[str, float], last: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Name and words of each rate, from the `val/...` figures of the first and the last validation."""
+    rows = []
+    for unit, name in (("cer", "character errors"), ("wer", "word errors")):
+        if f"val/{unit}" in last:
+            now = {key: last.get(f"val/{unit}{key}") for key in ("", "_low", "_high", "_seen", "_unseen")}
+            text = f"{first[f'val/{unit}']:.1%} -> {now['']:.1%} ({now['_low']:.1%} to {now['_high']:.1%})"
+            groups = [f"{now[key]:.1%} of {key[1:]} speakers" for key in ("_seen", "_unseen") if now[key] is not None]
+            rows.append((name, ", ".join([text, *groups])))
+    return rows

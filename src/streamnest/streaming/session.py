@@ -116,7 +116,7 @@ class StreamingSession(LiveStreams[_Stream]):
         """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
         stream = self._stream(number)
         return {
-            "state": _plain(stream.state),
+            "state": plain_state(stream.state),
             "pending": stream.pending,
             "heard": stream.heard,
             "emitted": stream.emitted,
@@ -126,7 +126,7 @@ class StreamingSession(LiveStreams[_Stream]):
         """Opens a stream that was saved, here or in another process; returns its number."""
         number = self.open()
         fresh = self._streams[number]
-        state = _like(fresh.state, saved["state"])
+        state = like_state(fresh.state, saved["state"])
         self._streams[number] = _Stream(state, saved["pending"].clone(), saved["heard"], saved["emitted"])
         return number
 
@@ -181,13 +181,14 @@ class StreamingSession(LiveStreams[_Stream]):
         return torch.cat(frames) if frames else stream.pending.new_zeros(0, self.model.encoder.d_model)
 
 
-def _plain(state: Any) -> Any:
-    return state if isinstance(state, Tensor) else [_plain(part) for part in state]
+def plain_state(state: Any) -> Any:
+    """A state as lists of tensors, for `like_state`."""
+    return state if isinstance(state, Tensor) else [plain_state(part) for part in state]
 
 
-def _like(template: Any, saved: Any) -> Any:
-    """Puts saved tensors into the tuples of a state."""
+def like_state(template: Any, saved: Any) -> Any:
+    """Puts the tensors of `plain_state` into the tuples of a state."""
     if isinstance(template, Tensor):
         return saved.to(template.device).clone()
-    parts = [_like(part, value) for part, value in zip(template, saved, strict=True)]
+    parts = [like_state(part, value) for part, value in zip(template, saved, strict=True)]
     return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
