@@ -14,10 +14,11 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.augment import SpecAugmentConfig
 from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.ctc import CTCRecognizer
+from streamnest.downstream.rnnt import RNNTRecognizer
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
-DOWNSTREAM: dict[str, type[DownstreamTask]] = {"ctc": CTCRecognizer}
+DOWNSTREAM: dict[str, type[DownstreamTask]] = {"ctc": CTCRecognizer, "rnnt": RNNTRecognizer}
 
 
 def task_name(cfg: Any) -> str:

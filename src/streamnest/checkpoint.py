@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from streamnest.build import build_model, task_name
+from streamnest.build import DOWNSTREAM, build_model, task_name
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.task import EncoderTask
@@ -95,7 +95,7 @@ def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str,
         raise UserError(
             f"{path} is of task={task_name(theirs)}, this run of task={task_name(config)}: see encoder_from"
         )
-    found = differences(theirs, config)
+    found = [*differences(theirs, config), *_task_differences(theirs, config)]
     if found:
         listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
         raise UserError(f"{path} holds another architecture:\n{listed}")
@@ -116,6 +116,13 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tupl
             if key not in _FREE and then != now:
                 found.append((f"{group}.{key}", then, now))
     return found
+
+
+def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The same of what shapes the head of a downstream task."""
+    task = DOWNSTREAM.get(task_name(ours))
+    pairs = [(key, theirs["task"].get(key), ours["task"].get(key)) for key in (task.shaped_by if task else ())]
+    return [(f"task.{key}", then, now) for key, then, now in pairs if then != now]
 
 
 def _refuse_foreign_targets(config: Any, path: str | Path) -> None:

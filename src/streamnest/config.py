@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.downstream.ctc import CTCConfig
+from streamnest.downstream.rnnt import RNNTConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
@@ -125,7 +126,6 @@ def register() -> None:
     for group, choices in _CHOICES.items():
         for name, node in choices.items():
             store.store(group=group, name=f"base_{name}", node=node)
-    store.store(group="task", name="base_ctc", node=CTCConfig)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
     OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
@@ -152,6 +152,7 @@ _GROUPS: dict[str, Any] = {
 }
 # Groups with a schema for each choice: a value that only another choice has is refused too.
 _CHOICES: dict[str, dict[str, Any]] = {
+    "task": {"ctc": CTCConfig, "rnnt": RNNTConfig},
     "masking": {"blocks": BlocksConfig, "multiscale": MultiscaleConfig, "chunk": ChunkConfig},
     "objective": {
         "masked": MaskedConfig,

@@ -57,6 +57,8 @@ class DownstreamTask(EncoderTask):
     Settings: ClassVar[type[DownstreamConfig]] = DownstreamConfig
     # Whether utterances without text are of no use to it.
     transcribed: ClassVar[bool] = False
+    # Values of its settings that decide the shape of its weights: a run cannot continue with others.
+    shaped_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
