@@ -1,0 +1,147 @@
+"""task=rnnt on the encoder: live text is offline text, and what is left out of the loss."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import pytest
+import torch
+from recognizers import LABELS, recognizer, transducer, untrained
+
+from streamnest.build import build_model
+from streamnest.checkpoint import check_architecture, load_model
+from streamnest.data.batch import Batch
+from streamnest.data.labels import Label
+from streamnest.downstream.recognizer import StreamingRecognizer
+from streamnest.errors import UserError
+from streamnest.randomness import random_keys
+
+SMALL = ("task=rnnt", "task.predictor_dim=16", "task.joiner_dim=16")
+
+
+def streamed(session, audio, cuts):
+    parts = [session.push(piece) for piece in torch.tensor_split(audio, sorted(cuts))]
+    return "".join([*parts, session.flush()]), parts
+
+
+def batch_of(audio, texts):
+    lengths = torch.tensor([audio.shape[1]] * len(texts))
+    labels = [Label(text=text) for text in texts]
+    return Batch(audio, audio, lengths, random_keys(len(texts)), 0, list(map(str, range(len(texts)))), 1.0, {}, labels)
+
+
+@pytest.mark.parametrize(
+    ("preset", "predictor"),
+    [
+        ("causal", "lstm"),
+        ("lookahead40", "stateless"),
+        ("lookahead320", "lstm"),
+        ("limited3200", "stateless"),
+    ],
+)
+def test_any_split_gives_the_offline_text(run_config, speech_like, preset, predictor):
+    model = transducer(run_config(*SMALL, f"encoder={preset}", f"task.predictor={predictor}")).double()
+    session = StreamingRecognizer(model)
+    generator = torch.Generator().manual_seed(1)
+    for samples in (30011, 200, 0):
+        audio = speech_like(1, samples, seed=samples)[0].double()
+        expected = model.recognize(audio[None], torch.tensor([samples]))[0]
+        assert (len(set(expected)) > 3) is (samples > 20000)
+        for count in (3, 25):
+            cuts = torch.randint(0, samples + 1, (count,), generator=generator).tolist()
+            assert streamed(session, audio, cuts)[0] == expected
+
+
+def test_text_comes_before_the_stream_ends(run_config, speech_like):
+    model = transducer(run_config(*SMALL, "encoder=causal")).double()
+    _, parts = streamed(StreamingRecognizer(model), speech_like(1, 48000)[0].double(), [16000, 32000])
+    assert all(parts)
+
+
+@pytest.mark.parametrize("predictor", ["stateless", "lstm"])
+def test_rows_and_padding_do_not_change_a_text(run_config, speech_like, predictor):
+    model = transducer(run_config(*SMALL, "encoder=lookahead80", f"task.predictor={predictor}")).double()
+    audio, lengths = speech_like(3, 40000).double(), torch.tensor([40000, 25000, 16001])
+    alone = [model.recognize(audio[i : i + 1, :n], torch.tensor([n]))[0] for i, n in enumerate(lengths.tolist())]
+    assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
+
+
+@pytest.mark.parametrize("words", [("task=ctc",), SMALL, (*SMALL, "task.predictor=lstm")])
+def test_a_saved_stream_goes_on_elsewhere_with_the_same_text(run_config, speech_like, words):
+    make = recognizer if words == ("task=ctc",) else transducer
+    model = make(run_config(*words, "encoder=lookahead40")).double()
+    audio = speech_like(1, 48000)[0].double()
+    expected, written = model.recognize(audio[None], torch.tensor([48000]))[0], io.BytesIO()
+    session = StreamingRecognizer(model)
+    begun = session.push(audio[:21000])
+    torch.save(session.save(), written)
+    written.seek(0)
+    other = StreamingRecognizer(model)
+    other.push(audio[30000:])
+    other.restore(torch.load(written, weights_only=True))
+    for live in (other, session):
+        assert begun + live.push(audio[21000:]) + live.flush() == expected
+    assert 0 < len(begun) < len(expected)
+
+
+def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(run_config, speech_like):
+    model = transducer(run_config(*SMALL, "task.max_symbols=2"))
+    audio = speech_like(4, 16000)
+    encoded, valid = model(audio, torch.tensor([16000] * 4))
+    outputs, frames = model.outputs(encoded), int(valid[0])
+    texts = ["abc", "a" * (2 * frames + 1), None, "a" * (2 * frames)]
+    unusable: Counter[str] = Counter()
+    loss, tokens = model._loss(outputs, valid, batch_of(audio, texts), unusable)
+    rows = [0, 3]
+    alone, count = model.loss(
+        outputs[rows], valid[rows], [model.tokenizer.encode(texts[r]) for r in rows], [True, True]
+    )
+    assert unusable == {"longer text than frames": 1, "without text": 1}
+    assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3 + 2 * frames
+
+
+def test_a_batch_without_usable_text_has_a_loss_of_zero_with_a_gradient_of_every_weight(run_config, speech_like):
+    model = transducer(run_config(*SMALL, "task.predictor=lstm")).train()
+    audio = speech_like(1, 8000)
+    encoded, valid = model(audio, torch.tensor([8000]))
+    loss, tokens = model._loss(model.outputs(encoded), valid, batch_of(audio, [None]), Counter())
+    loss.backward()
+    assert loss == 0 and tokens == 0
+    assert all(weight.grad is not None and not weight.grad.any() for weight in model.head.parameters())
+
+
+@pytest.mark.parametrize("words", [("task.max_scores=1",), ("task.predictor=lstm", "freeze=encoder")])
+def test_two_steps_train_every_weight_that_is_not_frozen(train, run_config, words):
+    model, trainer = train(*SMALL, *words, "optim.warmup_steps=1", steps=2)
+    assert trainer.global_step == 2 and torch.isfinite(trainer.callback_metrics["train/loss"])
+    trained = [name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()]
+    parts = {name.split(".")[0] for name in trained}
+    assert parts == ({"head"} if "freeze=encoder" in words else {"head", "encoder"})
+    assert {name for name, _ in model.head.named_parameters()} <= {name.removeprefix("head.") for name in trained}
+
+
+def test_an_untrained_model_says_nothing(run_config, speech_like):
+    model = untrained(run_config("task=rnnt"))
+    assert model.recognize(speech_like(1, 32000), torch.tensor([32000])) == [""]
+
+
+def test_values_that_make_no_sense_are_refused(run_config):
+    for key, value in (("joiner_dim", 0), ("max_symbols", 0), ("max_scores", 0), ("predictor", "gru")):
+        cfg = run_config("task=rnnt")
+        cfg.task[key] = value
+        with pytest.raises(UserError, match=f"task.{key}="):
+            build_model(cfg, labels=LABELS)
+
+
+def test_a_checkpoint_is_loaded_whole_and_not_continued_with_another_predictor(run_config, tmp_path, speech_like):
+    model = transducer(run_config(*SMALL))
+    saved = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(saved)
+    torch.save(saved, tmp_path / "rnnt.ckpt")
+    audio, lengths = speech_like(1, 32000), torch.tensor([32000])
+    assert load_model(tmp_path / "rnnt.ckpt").recognize(audio, lengths) == model.recognize(audio, lengths)
+    check_architecture(tmp_path / "rnnt.ckpt", model.config)
+    other = build_model(run_config(*SMALL, "task.predictor=lstm"), labels=LABELS)
+    with pytest.raises(UserError, match=r"task\.predictor: 'stateless' in the checkpoint, 'lstm' in this run"):
+        check_architecture(tmp_path / "rnnt.ckpt", other.config)
