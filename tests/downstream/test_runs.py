@@ -1,4 +1,4 @@
-"""Whole runs of task=ctc: they learn, and a killed one goes on as if nothing had happened."""
+"""Whole runs of recognisers: they learn, and a killed one goes on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_i
 
 
 @pytest.mark.slow
-def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["ctc", "rnnt"])
+def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_path: Path, task: str) -> None:
     lines = (ROOT / "data/sample16k/cuts_train.jsonl").read_text().splitlines()
     cuts = [json.loads(line) for line in lines]
     chosen = [cut for cut in cuts if 1.0 < cut["duration"] < 1.8 and cut["supervisions"][0].get("text")][:4]
@@ -79,8 +80,9 @@ def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_
     manifest.write_text("".join(json.dumps(cut) + "\n" for cut in chosen))
     finish(
         tmp_path,
-        *("task=ctc", "encoder=lookahead80", "augment=none", "run_id=four", "size.d_model=64", "trainer.max_steps=150"),
+        *(f"task={task}", "encoder=lookahead80", "augment=none", "run_id=four", "size.d_model=64"),
         *(
+            "trainer.max_steps=150",
             "trainer.val_check_interval=150",
             "optim.lr=3e-3",
             "task.spec_augment.time_prob=0",
