@@ -86,6 +86,20 @@ def test_a_few_rows_at_a_time_give_the_same_loss_and_gradients(predictor, monkey
     assert max(sizes) < largest / 2 and len(sizes) >= 4
 
 
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_mixed_precision_gives_nearly_the_same_loss_and_decodes(predictor):
+    made = head(predictor, vocabulary=4)
+    frames, lengths, texts = frames_of(made, 2, 5), torch.tensor([3, 5]), [[1, 3], [2]]
+    exact = made.loss(frames, lengths, texts, 10**6)
+    for most in (1, 10**6):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = made.loss(frames, lengths, texts, most)
+            made.greedy(frames, lengths, made.start(2), 3)
+            TransducerBeamSearch(made, 3, NO_LANGUAGE, 2)(frames[0])
+        loss.backward(retain_graph=True)
+        assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=0.03)
+
+
 @pytest.mark.parametrize("most", [1, 20, 60, 10**6])
 def test_rows_are_split_into_neighbours_within_the_bound(most):
     frames, tokens = [3, 5, 1, 4, 9], [2, 1, 4, 3, 0]

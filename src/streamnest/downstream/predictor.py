@@ -77,7 +77,9 @@ class LSTMPredictor(nn.Module):
     def forward(self, tokens: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
         """See `Predictor`."""
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        predicted, after = self.lstm(self.embedding(tokens), before)
+        # No autocast: oneDNN has no LSTM of mixed precision, and the state keeps its type.
+        with torch.autocast(tokens.device.type, enabled=False):
+            predicted, after = self.lstm(self.embedding(tokens), before)
         return predicted, tuple(part.transpose(0, 1) for part in after)
 
 
