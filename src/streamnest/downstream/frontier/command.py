@@ -127,6 +127,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--probes", action="store_true", help="probe pretrained encoders, see scripts/probe.py")
     add("--probe_manifest", help="for it; the built-in corpus otherwise")
     add("--probe_phones", help="for it")
+    add("--probe_most", type=int, default=defaults.probe_most, help="utterances with phones, and as many without")
     add("--jobs", type=int, default=1, help="stages at a time")
     add("--threads", type=int, help="of each stage; torch's default otherwise")
     add("--device", default="cpu", help="of evaluations; that of training is trainer=...")

@@ -202,6 +202,7 @@ def _legend(points: Sequence[Point]) -> list[Line2D]:
 def _label_scale(axes: Axes, hours: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(hours, [amount(h) for h in hours])
+    axes.margins(x=0.1)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
 

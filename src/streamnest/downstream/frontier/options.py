@@ -43,6 +43,7 @@ class Options:
         probes: whether pretrained encoders are probed layer by layer.
         probe_manifest: see `scripts/probe.py`; None is the built-in corpus.
         probe_phones: see there.
+        probe_most: utterances that a probe takes, with phones and as many without.
 
     Raises:
         UserError: for overrides that this command decides itself, and values that make no sense.
@@ -63,6 +64,7 @@ class Options:
     probes: bool = False
     probe_manifest: str | None = None
     probe_phones: str | None = None
+    probe_most: int = 300
     overrides: ClassVar[tuple[str, ...]] = ("both", "pretrain", "finetune", "pretrained", "scratch")
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ class Stage:
     def identity(self) -> dict[str, Any]:
         """What a record says about it."""
         names = ("kind", "preset", "seed", "pretrained", "hours", "context", "words", "run")
-        return {**{name: getattr(self, name) for name in names}, "needs": self.needs.key if self.needs else None}
+        return {"key": self.key, **{name: getattr(self, name) for name in names}, "needs": self.needs.key if self.needs else None}
 
 
 def make_plan(options: Options) -> list[Stage]:
@@ -83,7 +83,7 @@ def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
     pretrain = Stage("pretrain", preset, seed, _with(options, preset, words, "both", "pretrain"))
     yield pretrain
     if options.probes:
-        labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}")
+        labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}", f"most={options.probe_most}")
         yield Stage("probe", preset, seed, labels, pretrain, pretrained=True)
     for hours in options.hours:
         for pretrained in (True, False):

@@ -112,7 +112,8 @@ class Runner:
             self.watcher.finished(stage, None)
             return
         path = self.records.log(stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, self.records.folder(stage)):
+            folder.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as log:
             process = self.start(self.machine.command(stage), self.machine.environment(), log, lock)
         self._running[stage.key] = Running(stage, process, lock)
