@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from frontiers import fill
+from omegaconf import DictConfig
 
 from streamnest.downstream.frontier.command import main
 from streamnest.downstream.frontier.options import Options, merge
@@ -130,3 +132,16 @@ def test_a_dry_run_shows_what_is_done_and_starts_nothing(tmp_path: Path, capsys:
 def test_a_preset_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("", ROOT, ["--presets", "lookahead41"]) == 2
     assert "lookahead41: choose from bidirectional, causal" in capsys.readouterr().err
+
+
+def test_the_overrides_of_training_compose(composed: Callable[..., DictConfig]) -> None:
+    options = Options(presets=("bidirectional", "dynamic"), hours=(0.5,), both=("size=small", "dynamic:optim.lr=2e-3"))
+    for stage in make_plan(options):
+        if stage.kind in ("pretrain", "finetune"):
+            cfg = composed(*stage.words, f"run_id={stage.run}")
+            assert cfg.task.name == {"pretrain": "pretrain", "finetune": "ctc"}[stage.kind]
+            assert (cfg.size.num_layers, cfg.optim.lr) == (16, 1e-3 if stage.preset == "bidirectional" else 2e-3)
+            assert cfg.data.max_hours == stage.hours
+            assert cfg.trainer.max_steps == 150
+            if stage.kind == "pretrain":
+                assert cfg.masking.kind == {"bidirectional": "random", "dynamic": "causal"}[stage.preset]

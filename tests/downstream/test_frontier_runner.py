@@ -134,7 +134,9 @@ def test_jobs_run_side_by_side_but_never_before_what_they_need(runner) -> None:
     machine, computer, _ = runner(jobs=3)
     assert machine.run(make_plan(OPTIONS)) == {}
     assert computer.most_at_once == 3
-    kinds = [next((k for k in ("pretrain", "finetune") if any(f"run_id={k}" in w for w in c)), "") for c in computer.commands]
+    kinds = [
+        next((k for k in ("pretrain", "finetune") if any(f"run_id={k}" in w for w in c)), "") for c in computer.commands
+    ]
     assert kinds[:3] == ["pretrain", "finetune", "pretrain"]
 
 

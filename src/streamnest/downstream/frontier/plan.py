@@ -67,7 +67,11 @@ class Stage:
     def identity(self) -> dict[str, Any]:
         """What a record says about it."""
         names = ("kind", "preset", "seed", "pretrained", "hours", "context", "words", "run")
-        return {"key": self.key, **{name: getattr(self, name) for name in names}, "needs": self.needs.key if self.needs else None}
+        return {
+            "key": self.key,
+            **{name: getattr(self, name) for name in names},
+            "needs": self.needs.key if self.needs else None,
+        }
 
 
 def make_plan(options: Options) -> list[Stage]:
