@@ -16,11 +16,15 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     replaced = _REPLACED if max_steps else _REPLACED[:2]
     words = [word for word in given if not word.lstrip("+").startswith(replaced)]
-    # Hydra's grammar gives "=" and the like a meaning inside values; quotes make a path just a path.
-    path = str(checkpoint)
-    words.append(f"ckpt_path={path}" if not set(path) & set("=,'{}[]() ") else f'ckpt_path="{path}"')
+    words.append(override("ckpt_path", checkpoint))
     words += [f"trainer.max_steps={max_steps}"] if max_steps else []
     return "python train.py " + " ".join(shlex.quote(word) for word in words)
+
+
+def override(setting: str, path: str | Path) -> str:
+    """A path as an override: Hydra's grammar gives "=" and the like a meaning, quotes make a path just a path."""
+    path = str(path)
+    return f"{setting}={path}" if not set(path) & set("=,'{}[]() ") else f'{setting}="{path}"'
 
 
 def sync_command(run_dir: str | Path) -> str:

@@ -1,0 +1,120 @@
+"""The stages of a frontier, what each depends on, and a hash of all that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from streamnest.downstream.frontier.options import Options, merge, setting_of
+
+Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
+# Settings that change how a run is watched and loaded, not what comes out of it.
+_ASIDE = ("logger", "name", "tags", "data.num_workers", "data.cache_mb", "trainer.log_every_n_steps", "paths")
+# Masks at a live edge are for encoders that have one.
+_OF_PRESET = {"bidirectional": ("masking=random",)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process: a training run, an evaluation or a probe.
+
+    Attributes:
+        kind: of stage.
+        preset: of the encoder.
+        seed: of the run; data, masks and initial weights follow it.
+        words: overrides of train.py; of an evaluation or probe, what it is of.
+        needs: the stage whose checkpoint it takes.
+        pretrained: whether the encoder is; None for stages to which that does not apply.
+        hours: label budget; None is all.
+        context: of a dynamic checkpoint.
+    """
+
+    kind: Kind
+    preset: str
+    seed: int
+    words: tuple[str, ...]
+    needs: Stage | None = None
+    pretrained: bool | None = None
+    hours: float | None = None
+    context: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the overrides and, through what it needs, of all that came before."""
+        deciding = sorted(word for word in self.words if not _aside(setting_of(word)))
+        before = self.needs.key if self.needs else None
+        return hashlib.sha256(json.dumps([self.kind, deciding, before]).encode()).hexdigest()[:12]
+
+    @property
+    def run(self) -> str:
+        """Name of its folder."""
+        return f"{self.kind}_{self.preset}_{self.key}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        parts = [self.kind, self.preset]
+        parts += [f"in context {self.context}"] if self.context else []
+        parts += [] if self.pretrained is None else ["pretrained" if self.pretrained else "from scratch"]
+        parts += [f"{self.hours:g} h"] if self.hours is not None else []
+        return " ".join([*parts, f"seed {self.seed}"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a record says about it."""
+        names = ("kind", "preset", "seed", "pretrained", "hours", "context", "words", "run")
+        return {
+            "key": self.key,
+            **{name: getattr(self, name) for name in names},
+            "needs": self.needs.key if self.needs else None,
+        }
+
+
+def make_plan(options: Options) -> list[Stage]:
+    """All stages, each once and after what it needs; a seed is a whole frontier, and presets come one after another."""
+    stages = [stage for seed in options.seeds for preset in options.presets for stage in _of(options, preset, seed)]
+    return list({stage.key: stage for stage in stages}.values())
+
+
+def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
+    begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
+    steps = f"trainer.max_steps={options.pretrain_steps}"
+    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
+    pretrain = Stage("pretrain", preset, seed, _with(options, preset, words, "both", "pretrain"))
+    yield pretrain
+    if options.probes:
+        labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}", f"most={options.probe_most}")
+        yield Stage("probe", preset, seed, labels, pretrain, pretrained=True)
+    for hours in options.hours:
+        for pretrained in (True, False):
+            yield from _recognition(options, preset, seed, hours, pretrain if pretrained else None)
+
+
+def _recognition(
+    options: Options, preset: str, seed: int, hours: float | None, encoder: Stage | None
+) -> Iterator[Stage]:
+    """A fine-tune and its evaluations."""
+    begin = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
+    budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
+    own = "pretrained" if encoder else "scratch"
+    words = _with(options, preset, (*begin, *budget), "both", "finetune", own)
+    pretrained = encoder is not None
+    tuned = Stage("finetune", preset, seed, words, encoder, pretrained, hours)
+    yield tuned
+    for context in (options.contexts or (None,)) if preset == "dynamic" else (None,):
+        asked = (f"context={context}", f"manifest={options.eval_manifest}")
+        yield Stage("evaluate", preset, seed, asked, tuned, pretrained, hours, context)
+
+
+def _with(options: Options, preset: str, words: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    """Words and those of the options named: first what is for all presets, then what is for this one."""
+    extra = [options.split(word) for name in names for word in getattr(options, name)]
+    return merge([*words, *(w for of, w in extra if of is None), *(w for of, w in extra if of == preset)])
+
+
+def _aside(setting: str) -> bool:
+    return any(setting == name or setting.startswith(f"{name}.") for name in _ASIDE)

@@ -1,0 +1,79 @@
+"""Gathers what is there and writes table and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamnest.downstream.frontier.drawing import draw_frontier, draw_labels
+from streamnest.downstream.frontier.options import Options
+from streamnest.downstream.frontier.plan import Stage, make_plan
+from streamnest.downstream.frontier.records import Records, write_whole
+from streamnest.downstream.frontier.results import read_points
+from streamnest.downstream.frontier.tables import Report, amount, as_csv, as_json, as_markdown
+from streamnest.drawing import save
+
+
+def gather(options: Options, records: Records, command: str = "") -> Report:
+    """What a frontier has come to so far."""
+    plan = make_plan(options)
+    evaluations = [stage for stage in plan if stage.kind == "evaluate"]
+    found = {stage.key: records.read(stage) for stage in plan}
+    commits = sorted({str(record["commit"]) for record in found.values() if record and record["commit"]})
+    return Report(
+        options=options,
+        points=read_points(plan, records),
+        probes=_probes(plan, records),
+        done=sum(found[stage.key] is not None for stage in evaluations),
+        planned=len(evaluations),
+        commits=commits,
+        command=command,
+    )
+
+
+def write(report: Report, out: Path) -> list[Path]:
+    """Writes `frontier.{json,csv,md,png}`, and `labels.png` where there are several label budgets."""
+    texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    paths = [out / f"frontier.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_whole(path, text(report))
+    if report.points:
+        labels = max(p.train_hours for p in report.largest)
+        figure = draw_frontier(report.largest, "Quality against latency", note(report, labels))
+        paths.append(save(figure, out / "frontier.png"))
+    if len(report.budgets) > 1:
+        paths.append(save(draw_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
+    return paths
+
+
+def note(report: Report, labels: float | None = None) -> str:
+    """The line below the title of a picture: what it stands on; `labels` in hours, where it is one amount."""
+    options, seeds = report.options, len(report.options.seeds)
+    partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
+    budget = f"{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of CTC"
+    on = "" if labels is None else f" on {amount(labels)}"
+    return f"{partial}{budget}{on}; bars: 95 % over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
+
+
+def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
+    """The best layer of each pretrained encoder."""
+    stages = [stage for stage in plan if stage.kind == "probe"]
+    order = list(dict.fromkeys(stage.preset for stage in stages))
+    found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
+    return [
+        {
+            "preset": stage.preset,
+            "seed": stage.seed,
+            **_best(record["result"]["layers"], "phones"),
+            **_best(record["result"]["layers"], "speakers"),
+        }
+        for stage, record in found
+        if record
+    ]
+
+
+def _best(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    known = [layer for layer in layers if layer[name] is not None]
+    best = max(known, key=lambda layer: layer[name], default=None)
+    return {name: best[name], f"{name}_layer": best["layer"]} if best else {name: None}

@@ -1,0 +1,147 @@
+"""What a frontier runs, and what it need not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from frontiers import fill
+from omegaconf import DictConfig
+
+from streamnest.downstream.frontier.command import main
+from streamnest.downstream.frontier.options import Options, merge
+from streamnest.downstream.frontier.plan import Stage, make_plan
+from streamnest.downstream.frontier.processes import Machine
+from streamnest.downstream.frontier.records import Records
+from streamnest.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def keys(options: Options, kind: str) -> set[str]:
+    return {stage.key for stage in make_plan(options) if stage.kind == kind}
+
+
+def only(options: Options, **wanted: object) -> Stage:
+    found = [s for s in make_plan(options) if all(getattr(s, name) == value for name, value in wanted.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_every_preset_is_pretrained_once_and_recognises_with_and_without_that() -> None:
+    plan = make_plan(Options(presets=("causal", "lookahead80"), seeds=(0, 1), hours=(0.5, None), probes=True))
+    counts = {kind: sum(s.kind == kind for s in plan) for kind in ("pretrain", "probe", "finetune", "evaluate")}
+    assert counts == {"pretrain": 4, "probe": 4, "finetune": 16, "evaluate": 16}
+    places = {stage.key: number for number, stage in enumerate(plan)}
+    assert all(places[s.needs.key] < places[s.key] for s in plan if s.needs)
+    assert len(places) == len(plan) == len({stage.run for stage in plan})
+
+
+def test_more_steps_of_fine_tuning_leave_pretraining_as_it_is() -> None:
+    less, more = Options(finetune_steps=100), Options(finetune_steps=200)
+    assert keys(less, "pretrain") == keys(more, "pretrain")
+    assert not keys(less, "finetune") & keys(more, "finetune") and not keys(less, "evaluate") & keys(more, "evaluate")
+
+
+def test_more_steps_of_pretraining_leave_fine_tuning_from_scratch_as_it_is() -> None:
+    less, more = Options(presets=("causal",)), Options(presets=("causal",), pretrain_steps=999)
+    for pretrained in (True, False):
+        one, other = (only(o, kind="evaluate", pretrained=pretrained).key for o in (less, more))
+        assert (one == other) is not pretrained
+
+
+def test_what_is_only_watched_and_the_order_of_overrides_change_no_hash() -> None:
+    one = Options(both=("size=small", "optim.lr=1e-3"))
+    other = Options(both=("optim.lr=1e-3", "size=small", "logger=wandb", "data.num_workers=4"))
+    assert keys(one, "evaluate") == keys(other, "evaluate")
+    assert not keys(one, "pretrain") & keys(Options(both=("size=small",)), "pretrain")
+
+
+def test_the_dynamic_checkpoint_is_trained_once_and_evaluated_in_each_context() -> None:
+    plan = make_plan(Options(presets=("dynamic",), contexts=("causal", "full")))
+    assert [s.context for s in plan if s.kind == "evaluate"] == ["causal", "full"] * 2
+    assert sum(s.kind == "finetune" for s in plan) == 2 and sum(s.kind == "pretrain" for s in plan) == 1
+
+
+def test_an_override_of_one_preset_or_beginning_reaches_no_other() -> None:
+    options = Options(
+        presets=("causal", "bidirectional"),
+        pretrain=("causal:masking=multiscale",),
+        pretrained=("freeze=20",),
+        scratch=("optim.lr=2e-3",),
+    )
+    assert "masking=multiscale" in only(options, kind="pretrain", preset="causal").words
+    assert "masking=random" in only(options, kind="pretrain", preset="bidirectional").words
+    tuned = {flag: only(options, kind="finetune", preset="causal", pretrained=flag).words for flag in (True, False)}
+    assert "freeze=20" in tuned[True] and "freeze=20" not in tuned[False]
+    assert "optim.lr=2e-3" in tuned[False] and "optim.lr=2e-3" not in tuned[True]
+
+
+def test_of_overrides_for_one_setting_the_last_one_holds() -> None:
+    assert merge(["size=tiny", "+a.b=1", "~c", "size=small", "a.b=2"]) == ("size=small", "a.b=2", "~c")
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "says"),
+    [
+        ("both", "seed=3", "--seeds"),
+        ("pretrain", "trainer.max_steps=5", "--pretrain_steps"),
+        ("finetune", "+data.max_hours=1", "--hours"),
+        ("both", "causal:encoder=dynamic", "--presets"),
+        ("scratch", "small", "overrides of train.py"),
+    ],
+)
+def test_overrides_that_options_decide_are_refused(field: str, word: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"--{field} {word.replace('+', '.')}.*{says}"):
+        Options(**{field: (word,)})
+
+
+def test_options_survive_json() -> None:
+    options = Options(hours=(0.5, None), both=("size=small",), seeds=(1, 2))
+    assert Options.of(options.plain()) == options
+
+
+def test_commands_name_the_run_and_the_checkpoint_before(tmp_path: Path) -> None:
+    out = tmp_path / "a = b"
+    machine = Machine(ROOT, Records(out), threads=1)
+    options = Options(presets=("causal",), hours=(0.5,), eval_manifest="dev.jsonl")
+    tuned = only(options, kind="finetune", pretrained=True)
+    assert tuned.needs is not None
+    words = machine.command(tuned)
+    assert f'encoder_from="{out}/runs/{tuned.needs.run}/checkpoints/last.ckpt"' in words
+    assert {"threads=1", f"run_id={tuned.run}", "task=ctc", "data.max_hours=0.5"} < set(words)
+    assert not any(word.startswith("encoder_from") for word in machine.command(only(options, kind="pretrain")))
+    assert machine.environment()["STREAMNEST_LOGS"] == str(out)
+    asked = machine.command(only(options, kind="evaluate", pretrained=True))
+    assert f"{out}/runs/{tuned.run}/checkpoints/last.ckpt" in asked
+    assert asked[asked.index("--manifest") + 1] == "dev.jsonl" and "--context" not in asked
+
+
+def test_a_dry_run_shows_what_is_done_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options(presets=("causal",))
+    fill(options, Records(tmp_path))
+    words = ["--out", str(tmp_path), "--presets", "causal", "bidirectional", "--dry_run"]
+    assert main("", ROOT, words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# 10 stages, 5 of them done")
+    assert lines[1] == "# [1/10] pretrain causal seed 0: done" and "encoder=causal" in lines[2]
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "plan.json").exists()
+
+
+def test_a_preset_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("", ROOT, ["--presets", "lookahead41"]) == 2
+    assert "lookahead41: choose from bidirectional, causal" in capsys.readouterr().err
+
+
+def test_the_overrides_of_training_compose(composed: Callable[..., DictConfig]) -> None:
+    options = Options(presets=("bidirectional", "dynamic"), hours=(0.5,), both=("size=small", "dynamic:optim.lr=2e-3"))
+    for stage in make_plan(options):
+        if stage.kind in ("pretrain", "finetune"):
+            cfg = composed(*stage.words, f"run_id={stage.run}")
+            assert cfg.task.name == {"pretrain": "pretrain", "finetune": "ctc"}[stage.kind]
+            assert (cfg.size.num_layers, cfg.optim.lr) == (16, 1e-3 if stage.preset == "bidirectional" else 2e-3)
+            assert cfg.data.max_hours == stage.hours
+            assert cfg.trainer.max_steps == 150
+            if stage.kind == "pretrain":
+                assert cfg.masking.kind == {"bidirectional": "random", "dynamic": "causal"}[stage.preset]

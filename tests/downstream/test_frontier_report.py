@@ -1,0 +1,142 @@
+"""Tables and pictures from results that were made up."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frontiers import evaluation, fill
+
+from streamnest.downstream.frontier import report
+from streamnest.downstream.frontier.command import main
+from streamnest.downstream.frontier.drawing import draw_frontier
+from streamnest.downstream.frontier.intervals import Draws, rate
+from streamnest.downstream.frontier.options import Options
+from streamnest.downstream.frontier.plan import make_plan
+from streamnest.downstream.frontier.records import Records
+from streamnest.downstream.frontier.results import counts_of, read_points
+from streamnest.downstream.scoring import bootstrap
+
+PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")
+OPTIONS = Options(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
+
+
+def counts(shares: list[float], seed: int = 0) -> np.ndarray:
+    results = [evaluation(share, "causal", seed + number) for number, share in enumerate(shares)]
+    return counts_of(results, "cer", [line[0] for line in results[0]["utterances"]])
+
+
+def test_with_one_seed_the_interval_is_that_of_scoring() -> None:
+    found = counts([0.4])
+    estimate = Draws(1, 200).rate(found)
+    assert (estimate.low, estimate.high) == pytest.approx(bootstrap(found[0]))
+    assert estimate.low < estimate.value < estimate.high
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    alike, apart = (Draws(2, 200).rate(counts(shares)) for shares in ([0.4, 0.4], [0.3, 0.5]))
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+    assert apart.value == pytest.approx(rate(counts([0.3, 0.5])))
+
+
+def test_a_paired_difference_is_surer_than_its_parts() -> None:
+    scratch = counts([0.5])
+    better = scratch * [[[0.9, 1.0]]]
+    draws = Draws(1, 200)
+    change = draws.change(better, scratch)
+    assert change.value == pytest.approx(-0.1) and change.low == pytest.approx(-0.1) == change.high
+    assert draws.change(scratch, better).value > 0
+    other = draws.change(counts([0.45], seed=5), scratch)
+    assert other.low < other.value < other.high < 0.1
+
+
+def test_points_pool_seeds_and_compare_what_was_trained_alike(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    points = {(p.name, p.hours): p for p in read_points(make_plan(OPTIONS), records)}
+    assert len(points) == 2 * 6
+    point = points["causal", None]
+    assert point.scratch is not None and point.pretrained is not None and point.change is not None
+    assert point.scratch.cer.value == pytest.approx(np.mean(list(point.scratch.cer_by_seed.values())))
+    assert point.change.value == pytest.approx(point.pretrained.cer.value / point.scratch.cer.value - 1)
+    assert point.change.low < point.change.value < point.change.high < 0
+    assert point.scratch.cer_reference is not None and point.scratch.cer_reference.low > 0
+    offline = points["bidirectional", None]
+    assert offline.compute is None and np.isinf(offline.latency()) and offline.scratch is not None
+    assert offline.scratch.cer_reference is None
+    assert points["dynamic: full", 0.5].train_hours == 0.5
+
+
+def test_speakers_are_scored_apart(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",))
+    plan = fill(options, records)
+    lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False]]
+    for stage in plan:
+        if stage.kind == "evaluate":
+            records.write(stage, 1.0, {**evaluation(0.4, "causal"), "utterances": lines})
+    system = read_points(plan, records)[0].scratch
+    assert system is not None
+    assert (system.cer.value, system.cer_seen, system.cer_unseen) == pytest.approx((0.45, 0.1, 0.8))
+    assert system.wer.value == pytest.approx(0.75)
+
+
+def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    records.keep_options(OPTIONS, "python scripts/frontier.py --presets ...")
+    assert main("", Path("root"), ["--out", str(tmp_path), "--report"]) == 0
+    for name in ("frontier.png", "labels.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "frontier.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    found = json.loads((tmp_path / "frontier.json").read_text())
+    assert len(lines) == len(found["points"]) == 24 and found["done"] == found["planned"] == 48
+    causal = next(p for p in found["points"] if (p["preset"], p["hours"], p["pretrained"]) == ("causal", None, True))
+    assert causal["latency_mean_ms"] == 22.5 and causal["compute_p50_ms"] == 4.0 and causal["seeds"] == 2
+    assert set(causal["cer_by_seed"]) == {"0", "1"}
+    text = (tmp_path / "frontier.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5 / 42.5 ms | 4.0 / 6.0 ms"))
+    assert f"| {100 * causal['cer']:.1f} ({100 * causal['cer_low']:.1f} to {100 * causal['cer_high']:.1f}) |" in row
+    assert f"{100 * causal['cer_change_by_pretraining']:+.1f} %" in row and "Partial" not in text
+    assert "python scripts/frontier.py --presets ..." in text and "| 40.0 % (layer 2) |" in text
+    assert "| `bidirectional` | whole utterance | – |" in text and "| `causal` | 30 min |" in text
+
+
+def test_what_is_missing_is_said_and_left_open(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal", "bidirectional"))
+    for stage in fill(options, records):
+        if stage.pretrained or stage.preset == "bidirectional":
+            records.path(stage).unlink()
+    found = report.gather(options, records)
+    report.write(found, tmp_path)
+    text = (tmp_path / "frontier.md").read_text()
+    assert "**Partial: 1 of 4 evaluations.**" in text and "PARTIAL" in report.note(found)
+    row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5"))
+    assert row.count("| – ") == 3 and "bidirectional" not in text
+
+
+def test_results_of_several_versions_of_the_code_are_pointed_out(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",))
+    path = records.path(fill(options, records)[0])
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "older"}))
+    report.write(report.gather(options, records), tmp_path)
+    assert "several versions of the code" in (tmp_path / "frontier.md").read_text()
+
+
+def test_a_folder_without_a_frontier_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("", Path("root"), ["--out", str(tmp_path), "--report"]) == 2
+    assert "holds no frontier" in capsys.readouterr().err
+
+
+def test_the_picture_names_presets_and_draws_both_beginnings(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    figure = draw_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
+    axes = figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == set(PRESETS) - {"dynamic"}
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[:2] == ["from scratch", "pretrained"] and labels[2].startswith("dynamic")
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["22.5", "62.5", "whole\nutterance"]
