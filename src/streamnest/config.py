@@ -13,6 +13,8 @@ from omegaconf import MISSING, OmegaConf
 
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.downstream.ctc import CTCConfig
+from streamnest.downstream.diarization import DiarizationConfig
+from streamnest.downstream.speaker import SpeakerConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
@@ -126,6 +128,8 @@ def register() -> None:
         for name, node in choices.items():
             store.store(group=group, name=f"base_{name}", node=node)
     store.store(group="task", name="base_ctc", node=CTCConfig)
+    store.store(group="task", name="base_diarization", node=DiarizationConfig)
+    store.store(group="task", name="base_speaker", node=SpeakerConfig)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
     OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
