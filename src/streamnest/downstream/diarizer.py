@@ -42,7 +42,8 @@ class StreamingDiarizer:
     def __init__(self, model: Diarizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
         self.model, self.session = model, StreamingSession(model, max_left_ms)
         self.frame_ms, self.latency_ms = self.session.frame_ms, model.decision.future * self.session.frame_ms
-        self._begin()
+        self._stream, self._live, self._waiting = self._fresh()
+        self._state: Tensor | None = None
 
     def push(self, samples: Tensor) -> Decided:
         """Hears the next samples `(n,)` at the model's rate; returns the frames that they decided, maybe none."""
@@ -53,7 +54,8 @@ class StreamingDiarizer:
         rest = self._hear(self.session.flush([self._stream])[self._stream])
         active = torch.cat([rest.active, self._live.flush()])
         found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
-        self._begin()
+        self._stream, self._live, self._waiting = self._fresh()
+        self._state = None
         return found
 
     @torch.no_grad()
@@ -64,9 +66,7 @@ class StreamingDiarizer:
         self._waiting = waiting[len(active) :]
         return Decided(active, waiting[: len(active)])
 
-    def _begin(self) -> None:
+    def _fresh(self) -> tuple[int, LiveDecision, Tensor]:
+        """A stream that has heard nothing, what decides, and probabilities that wait."""
         speakers = self.model.settings.max_speakers
-        self._stream: int = self.session.open()
-        self._state: Tensor | None = None
-        self._live = LiveDecision(self.model.decision, speakers)
-        self._waiting = torch.zeros(0, speakers)
+        return self.session.open(), LiveDecision(self.model.decision, speakers), torch.zeros(0, speakers)

@@ -24,13 +24,13 @@ class StreamingEmbedder:
 
     def __init__(self, model: SpeakerRecognizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
         self.model, self.session = model, StreamingSession(model, max_left_ms)
-        self._begin()
+        self._stream, self._moments = self._fresh()
 
     @property
     @torch.no_grad()
     def embedding(self) -> Tensor | None:
         """`(E,)` of length 1; None before the first frame."""
-        return self.model.embedding(self._moments)[0] if self._moments.count > 0 else None
+        return self.model.embedding(self._moments)[0] if self._moments.heard > 0 else None
 
     def push(self, samples: Tensor) -> Tensor | None:
         """Hears the next samples `(n,)` at the model's rate; returns the embedding so far."""
@@ -41,15 +41,15 @@ class StreamingEmbedder:
         """Ends the stream; returns the embedding of all of it. What is heard next is a new stream."""
         self._add(self.session.flush([self._stream])[self._stream])
         found = self.embedding
-        self._begin()
+        self._stream, self._moments = self._fresh()
         return found
 
     def _add(self, frames: Tensor) -> None:
         count = torch.tensor([len(frames)], device=frames.device)
         self._moments = self._moments + Moments.of(frames[None], count)
 
-    def _begin(self) -> None:
+    def _fresh(self) -> tuple[int, Moments]:
+        """A stream that has heard nothing."""
         weight = self.model.project.weight
         nothing = weight.new_zeros(1, self.model.encoder.d_model)
-        self._stream: int = self.session.open()
-        self._moments: Moments = Moments(weight.new_zeros(1), nothing, nothing)
+        return self.session.open(), Moments(weight.new_zeros(1), nothing, nothing)

@@ -12,9 +12,9 @@ _FLOOR = 1e-5
 
 
 class Moments(NamedTuple):
-    """Of the frames so far: their number `(B,)`, their mean `(B, d)` and the sum of squared deviations `(B, d)`."""
+    """Of the frames so far: how many were heard `(B,)`, their mean `(B, d)` and the sum of squared deviations `(B, d)`."""
 
-    count: Tensor
+    heard: Tensor
     mean: Tensor
     squares: Tensor
 
@@ -31,13 +31,13 @@ class Moments(NamedTuple):
         """Of both (Chan et al. 1979): as exact as of all at once, however long the stream."""
         if not isinstance(other, Moments):
             return NotImplemented
-        count = self.count + other.count
-        share = (other.count / count.clamp_min(1))[:, None]
+        count = self.heard + other.heard
+        share = (other.heard / count.clamp_min(1))[:, None]
         step = other.mean - self.mean
-        squares = self.squares + other.squares + step.square() * self.count[:, None] * share
+        squares = self.squares + other.squares + step.square() * self.heard[:, None] * share
         return Moments(count, self.mean + step * share, squares)
 
     def statistics(self) -> Tensor:
         """Mean and standard deviation, `(B, 2 d)`."""
-        variance = self.squares / self.count.clamp_min(1)[:, None]
+        variance = self.squares / self.heard.clamp_min(1)[:, None]
         return torch.cat([self.mean, (variance + _FLOOR).sqrt()], -1)
