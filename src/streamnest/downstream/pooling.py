@@ -12,7 +12,7 @@ _FLOOR = 1e-5
 
 
 class Moments(NamedTuple):
-    """Of the frames so far: how many were heard `(B,)`, their mean `(B, d)` and the sum of squared deviations `(B, d)`."""
+    """Of the frames so far: how many were heard `(B,)`, their mean and sum of squared deviations, `(B, d)` each."""
 
     heard: Tensor
     mean: Tensor
