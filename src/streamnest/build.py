@@ -14,11 +14,18 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.augment import SpecAugmentConfig
 from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.ctc import CTCRecognizer
+from streamnest.downstream.diarization import Diarizer
 from streamnest.downstream.rnnt import RNNTRecognizer
+from streamnest.downstream.speaker import SpeakerRecognizer
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
-DOWNSTREAM: dict[str, type[DownstreamTask]] = {"ctc": CTCRecognizer, "rnnt": RNNTRecognizer}
+DOWNSTREAM: dict[str, type[DownstreamTask]] = {
+    "ctc": CTCRecognizer,
+    "rnnt": RNNTRecognizer,
+    "diarization": Diarizer,
+    "speaker": SpeakerRecognizer,
+}
 
 
 def task_name(cfg: Any) -> str:
@@ -27,10 +34,10 @@ def task_name(cfg: Any) -> str:
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
-    """The data of a run, not read yet; tasks that learn from texts drop what has none."""
+    """The data of a run, not read yet, as its task needs it."""
     task = DOWNSTREAM.get(task_name(cfg))
-    needs = {"transcribed": True} if task and task.transcribed else {}
     with user_errors():
+        needs = task.data_options(cfg.task) if task else {}
         data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment), **needs)
         return data
 

@@ -13,7 +13,9 @@ from omegaconf import MISSING, OmegaConf
 
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.downstream.ctc import CTCConfig
+from streamnest.downstream.diarization import DiarizationConfig
 from streamnest.downstream.rnnt import RNNTConfig
+from streamnest.downstream.speaker import SpeakerConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
@@ -152,7 +154,7 @@ _GROUPS: dict[str, Any] = {
 }
 # Groups with a schema for each choice: a value that only another choice has is refused too.
 _CHOICES: dict[str, dict[str, Any]] = {
-    "task": {"ctc": CTCConfig, "rnnt": RNNTConfig},
+    "task": {"ctc": CTCConfig, "rnnt": RNNTConfig, "diarization": DiarizationConfig, "speaker": SpeakerConfig},
     "masking": {"blocks": BlocksConfig, "multiscale": MultiscaleConfig, "chunk": ChunkConfig},
     "objective": {
         "masked": MaskedConfig,

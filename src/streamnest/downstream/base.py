@@ -78,6 +78,11 @@ class DownstreamTask(EncoderTask):
             self.encoder.requires_grad_(False)
 
     @classmethod
+    def data_options(cls, settings: Any) -> dict[str, Any]:
+        """What this task asks of its data: arguments of the data module and, as `_target_`, which one."""
+        return {"transcribed": True} if cls.transcribed else {}
+
+    @classmethod
     def find_labels(cls, settings: Any, data: SpeechDataModule) -> Any:
         """What the outputs are to mean, from the training set, as plain containers."""
         return None

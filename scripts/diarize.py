@@ -1,0 +1,151 @@
+"""Says who speaks when: `python scripts/diarize.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=diarization.
+
+Prints the turns of each file, as a live stream would give them: start and end in seconds, and a speaker, numbered
+anew in each file. --rttm writes them. With --reference, an RTTM file of one or several recordings, or a folder of such
+files named as the audio is, the diarisation error rate is printed as well. --picture draws activity over time, the
+reference above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from streamnest.checkpoint import load_model
+from streamnest.data.conversations import Turn, clipped
+from streamnest.data.rttm import read_rttm, turns_of, write_rttm
+from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.diarization import Diarizer
+from streamnest.downstream.diarizer import StreamingDiarizer
+from streamnest.downstream.turns_drawing import draw_turns
+from streamnest.drawing import save, to_numpy
+from streamnest.errors import UserError
+from streamnest.streaming import simulation as sim
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a file: its seconds, turns, and `(T, S)` probabilities of activity."""
+
+    path: Path
+    seconds: float
+    turns: list[Turn]
+    probabilities: Tensor
+
+
+def load(args: argparse.Namespace) -> Diarizer:
+    """The model of a checkpoint."""
+    model = load_model(args.checkpoint, args.context)
+    if not isinstance(model, Diarizer):
+        raise UserError(
+            f"{args.checkpoint} tells no speakers apart: train one with task=diarization encoder_from={args.checkpoint}"
+        )
+    return model.to(args.device)
+
+
+def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Found:
+    """Streams a file in pieces of --chunk_size seconds."""
+    rate = stream.model.frontend.sample_rate
+    audio = sim.load_audio(path, rate)
+    pieces = audio.to(args.device).split(max(1, round(args.chunk_size * rate)))
+    decided = [*map(stream.push, pieces), stream.flush()]
+    active = torch.cat([part.active for part in decided])
+    turns = clipped(stream.model.turns(active), len(audio) / rate)
+    return Found(path, len(audio) / rate, list(turns), torch.cat([part.probabilities for part in decided]))
+
+
+def reference_of(args: argparse.Namespace, path: Path) -> Sequence[Turn] | None:
+    """The turns that --reference gives for a file; None without it."""
+    if args.reference is None:
+        return None
+    file = args.reference / f"{path.stem}.rttm" if args.reference.is_dir() else args.reference
+    return turns_of(read_rttm(file), path.stem)
+
+
+def show(found: Found) -> None:
+    """Prints the turns of a file."""
+    print(f"{found.path}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
+    for turn in found.turns:
+        print(f"  {turn.start:8.2f} {turn.end:8.2f}  {turn.speaker}", flush=True)
+
+
+def draw(
+    found: Found, reference: Sequence[Turn] | None, scorer: Scorer | None, score: Scored | None, out: Path
+) -> None:
+    """Draws activity, and the reference above."""
+    names = [f"speaker {number + 1}" for number in range(found.probabilities.shape[1])]
+    assignment = scorer.assignment(reference, found.turns) if scorer and reference is not None else None
+    der = f"   DER {score.errors / score.total:.1%}" if score and score.total else ""
+    frame_s = found.seconds / max(1, len(found.probabilities))
+    probabilities = to_numpy(found.probabilities)
+    save(draw_turns(f"{found.path.name}{der}", probabilities, found.turns, names, frame_s, reference, assignment), out)
+
+
+def picture_path(args: argparse.Namespace, found: Found, many: bool) -> Path:
+    """Where the picture of a file goes: --picture, or for several files that name with the file's in it."""
+    picture: Path = args.picture
+    return picture.with_name(f"{picture.stem}_{found.path.stem}{picture.suffix}") if many else picture
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="of task=diarization")
+    parser.add_argument("audio", nargs="+", help="files or folders")
+    parser.add_argument("--rttm", type=Path, help="write the turns of all files here")
+    parser.add_argument("--reference", type=Path, help="an RTTM file, or a folder of them")
+    parser.add_argument("--collar", type=float, default=None, help="seconds on each side of a boundary, not scored")
+    parser.add_argument("--skip_overlap", action="store_true", help="do not score where several speak at once")
+    parser.add_argument("--picture", type=Path, help="draw here, .png or .svg; one for each of several files")
+    parser.add_argument("--chunk_size", type=float, default=0.16, help="seconds in a piece of the stream")
+    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Diarises what was asked for."""
+    torch.set_num_threads(args.threads)
+    model = load(args)
+    stream, scores, turns = StreamingDiarizer(model), [], {}
+    collar = model.settings.collar if args.collar is None else args.collar
+    skip_overlap = args.skip_overlap or model.settings.skip_overlap
+    scorer = Scorer(collar, skip_overlap) if args.reference else None
+    files = sim.find_audio(args.audio)
+    for path in files:
+        found = diarize(stream, path, args)
+        show(found)
+        turns[path.stem], score, reference = found.turns, None, reference_of(args, path)
+        if scorer and reference is not None:
+            score = scorer(path.stem, clipped(reference, found.seconds), found.turns, found.seconds)
+            scores.append(score)
+        if args.picture:
+            draw(found, reference, scorer, score, picture_path(args, found, len(files) > 1))
+    if args.rttm:
+        write_rttm(args.rttm, turns)
+    figures = summarise(scores)
+    if figures:
+        parts = ", ".join(f"{figures[f'der_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS)
+        overlap = "left out" if skip_overlap else "scored"
+        print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
+    return 0
+
+
+def main() -> int:
+    """Turns a user's mistake into a message and status 2."""
+    try:
+        return run(parse())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

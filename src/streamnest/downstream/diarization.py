@@ -1,0 +1,207 @@
+"""Who speaks when: activity of up to a few speakers in each frame of a streaming encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from streamnest.data.batch import Batch
+from streamnest.data.conversations import ConversationConfig, ConversationSimulator, Turn
+from streamnest.data.labels import Label
+from streamnest.downstream.activity import Decision, frames_to_turns, turns_to_frames
+from streamnest.downstream.base import DownstreamConfig, Row
+from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.permutation import activity_loss
+from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
+from streamnest.errors import UserError
+
+
+@dataclass
+class DiarizationConfig(DownstreamConfig):
+    """Schema of `task=diarization`.
+
+    Attributes:
+        max_speakers: outputs.
+        head: "gru" or "linear".
+        head_size: of the recurrent layer.
+        order: see `activity_loss`.
+        threshold: of activity; `median_ms` and `median_lookahead_ms` see `Decision`.
+        median_ms: see above.
+        median_lookahead_ms: see above.
+        collar: see `Scorer`, `skip_overlap` alike.
+        skip_overlap: see above.
+        val_conversations: see `ConversationDataModule`, `test_manifest` alike.
+        test_manifest: see above.
+        conversations: what is simulated.
+    """
+
+    name: str = "diarization"
+    monitor: str = "val/der"
+    max_speakers: int = 4
+    head: str = "gru"
+    head_size: int = 128
+    order: str = "pit"
+    threshold: float = 0.5
+    median_ms: float = 400.0
+    median_lookahead_ms: float = 160.0
+    collar: float = 0.25
+    skip_overlap: bool = False
+    val_conversations: int = 40
+    test_manifest: str | None = None
+    conversations: ConversationConfig = field(default_factory=ConversationConfig)
+
+    def __post_init__(self) -> None:
+        """Configs in checkpoints are plain containers."""
+        if isinstance(self.conversations, Mapping):
+            self.conversations = ConversationConfig(**self.conversations)
+
+
+class ActivityHead(nn.Module):
+    """Encoder frames to a logit for each speaker, with a memory of who has spoken or without.
+
+    Args:
+        d_model: of the frames.
+        speakers: outputs.
+        kind: "gru": a recurrent layer that hears the past only; "linear": none.
+        size: of that layer.
+
+    Raises:
+        UserError: for another kind.
+    """
+
+    def __init__(self, d_model: int, speakers: int, kind: str = "gru", size: int = 128) -> None:
+        super().__init__()
+        if kind not in ("gru", "linear"):
+            raise UserError(f"task.head={kind!r}: choose gru or linear")
+        self.memory = nn.GRU(d_model, size, batch_first=True) if kind == "gru" else None
+        self.out = nn.Linear(size if kind == "gru" else d_model, speakers)
+
+    def forward(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`(B, T, d)` and the state of the frames before -> `(B, T, S)` logits and the next state."""
+        if self.memory is not None and encoded.shape[1]:
+            encoded, state = self.memory(encoded, state)
+        elif self.memory is not None:
+            encoded = encoded.new_zeros(len(encoded), 0, self.memory.hidden_size)
+        return self.out(encoded), state
+
+
+class Diarizer(SupervisedTask):
+    """Encoder and a head with a sigmoid for each speaker; see `DownstreamTask` for the arguments."""
+
+    Settings: ClassVar[type[DownstreamConfig]] = DiarizationConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings: DiarizationConfig = kwargs["settings"]
+        settings = self.settings
+        if settings.conversations.speakers[1] > settings.max_speakers:
+            raise UserError(
+                f"task.conversations.speakers={list(settings.conversations.speakers)}: more than "
+                f"task.max_speakers={settings.max_speakers}"
+            )
+        self.head = ActivityHead(self.encoder.d_model, settings.max_speakers, settings.head, settings.head_size)
+        self.frame_s = self.encoder.frame_ms / 1000
+        self.decision = Decision.of(
+            settings.threshold, settings.median_ms, settings.median_lookahead_ms, self.encoder.frame_ms
+        )
+        self._scored: list[Scored] = []
+        self._sums = torch.zeros(2)
+
+    @classmethod
+    def data_options(cls, settings: Any) -> dict[str, Any]:
+        """Conversations, simulated and real."""
+        return {
+            "_target_": "streamnest.data.conversation_module.ConversationDataModule",
+            "simulator": ConversationSimulator(**settings.conversations),
+            "val_conversations": settings.val_conversations,
+            "test_manifest": settings.test_manifest,
+        }
+
+    def probabilities(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Of activity `(B, T, S)` in encoder frames `(B, T, d)`, and the state for the frames that come next."""
+        logits, state = self.head(encoded, state)
+        return logits.float().sigmoid() if logits.dtype != torch.float64 else logits.sigmoid(), state
+
+    def diarize(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Activity `(T', S)` of each row of audio `(B, N)` of `lengths` `(B,)`."""
+        encoded, valid = self(audio, lengths)
+        return self._decided(encoded, valid)
+
+    def turns(self, active: Tensor) -> list[Turn]:
+        """Activity `(T', S)` as turns."""
+        return frames_to_turns(active, self.frame_s)
+
+    def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `SupervisedTask`; a decision is one speaker in one frame."""
+        nats, count = self._losses(encoded, valid, batch)
+        return nats.sum(), count.sum()
+
+    def on_validation_epoch_start(self) -> None:
+        """Empties the sums."""
+        super().on_validation_epoch_start()
+        self._scored, self._sums = [], torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the loss of simulated conversations, and what is decided in all."""
+        encoded, valid = self.encode(batch, 0)
+        simulated = torch.tensor([not getattr(label, "real", False) for label in batch.labels], device=self.device)
+        nats, count = self._losses(encoded, valid, batch)
+        self._sums += torch.stack([nats[simulated].sum(), count[simulated].sum()])
+        scorer = Scorer(self.settings.collar, self.settings.skip_overlap)
+        for row, active in enumerate(self._decided(encoded, valid)):
+            label, seconds = batch.labels[row], int(batch.lengths[row]) / self.frontend.sample_rate
+            real = bool(getattr(label, "real", False))
+            self._scored.append(scorer(batch.ids[row], turns_in(label), self.turns(active), seconds, real))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and error rates of all ranks, `_real` those of recorded conversations."""
+        nats, count = self._over_ranks(self._sums)
+        scored = sorted(of_all_ranks(self._scored), key=lambda one: one.id)
+        figures = {"loss": float(nats / count.clamp_min(1))}
+        figures |= summarise([one for one in scored if not one.real])
+        figures |= {f"{name}_real": value for name, value in summarise([one for one in scored if one.real]).items()}
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+
+    def describe(self) -> list[Row]:
+        """What the start panel says."""
+        made, wait = self.settings.conversations, self.decision.future * self.encoder.frame_ms
+        few, many = made.speakers
+        return [
+            *super().describe(),
+            ("conversations", f"{made.seconds:g} s of {few} to {many} speakers, outputs by {self.settings.order}"),
+            ("decided", f"{wait:g} ms after the encoder frame, by the median of {self.settings.median_ms:g} ms"),
+        ]
+
+    def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
+        """Error rates before and after, and what they consist of."""
+        rows = super().learned(first, last)
+        overlap = "left out" if self.settings.skip_overlap else "scored"
+        for suffix, name in (("", "simulated"), ("_real", "recorded")):
+            if f"val/der{suffix}" in last:
+                now = {key: last[f"val/der{key}{suffix}"] for key in ("", "_low", "_high", *(f"_{p}" for p in PARTS))}
+                parts = [f"{now[f'_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS]
+                text = f"{first[f'val/der{suffix}']:.1%} -> {now['']:.1%} ({now['_low']:.1%} to {now['_high']:.1%})"
+                rows.append((f"DER, {name}", ", ".join([text, *parts])))
+        return [*rows, ("scored with", f"a collar of {self.settings.collar:g} s on each side, overlap {overlap}")]
+
+    def _losses(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Nats and decisions of each row `(B,)`."""
+        logits, _ = self.head(encoded)
+        speakers = self.settings.max_speakers
+        rows = [turns_to_frames(turns_in(label), logits.shape[1], self.frame_s, speakers) for label in batch.labels]
+        nats, _ = activity_loss(logits, torch.stack(rows).to(logits.device), valid, self.settings.order)
+        return nats, (valid * speakers).to(nats)
+
+    def _decided(self, encoded: Tensor, valid: Tensor) -> list[Tensor]:
+        probabilities, _ = self.probabilities(encoded)
+        return [self.decision(row[:count]) for row, count in zip(probabilities, valid.tolist())]
+
+
+def turns_in(label: Label) -> tuple[Turn, ...]:
+    """The turns of a conversation; none of anything else."""
+    found: tuple[Turn, ...] = getattr(label, "turns", ())
+    return found

@@ -1,0 +1,54 @@
+"""Losses of speaker activity, where no output belongs to a speaker beforehand."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamnest.errors import UserError
+
+
+class ActivityLoss(NamedTuple):
+    """Of each row: nats summed over frames and speakers `(B,)`, and which speaker each output stands for `(B, S)`."""
+
+    nats: Tensor
+    order: Tensor
+
+
+def activity_loss(logits: Tensor, active: Tensor, valid: Tensor, order: str = "pit") -> ActivityLoss:
+    """Binary cross entropy of speaker activity.
+
+    Args:
+        logits: `(B, T, S)`.
+        active: `(B, T, S)` boolean, speakers in the order of their arrival, those who never speak last.
+        valid: `(B,)` frames that count.
+        order: "pit": the assignment of speakers to outputs that costs least, one for the whole row (Fujita et al.
+            2019). "arrival": the first output is whoever speaks first, and so on (Park et al. 2024, Sortformer).
+
+    Raises:
+        UserError: for another order.
+    """
+    if order not in ("pit", "arrival"):
+        raise UserError(f"task.order={order!r}: choose pit or arrival")
+    costs = pairwise_costs(logits, active, valid)
+    speakers = logits.shape[-1]
+    orders = list(permutations(range(speakers))) if order == "pit" else [tuple(range(speakers))]
+    candidates = torch.tensor(orders, device=logits.device)
+    # (B, P): what each assignment costs.
+    totals = costs[:, torch.arange(speakers, device=logits.device), candidates].sum(-1)
+    nats, best = totals.min(-1)
+    return ActivityLoss(nats, candidates[best])
+
+
+def pairwise_costs(logits: Tensor, active: Tensor, valid: Tensor) -> Tensor:
+    """What output i costs as speaker j, in nats summed over valid frames: `(B, S, S)` float32 or wider."""
+    counted = torch.arange(logits.shape[1], device=logits.device) < valid[:, None]
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = logits * counted[..., None]
+    silent = (F.softplus(logits) * counted[..., None]).sum(1)
+    # BCE with logits x and target y is softplus(x) - x y: one product for all pairs.
+    return silent[..., None] - logits.transpose(1, 2) @ active.to(logits.dtype)

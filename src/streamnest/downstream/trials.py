@@ -1,0 +1,59 @@
+"""Speaker verification: which pairs are compared, and the rate at which both kinds of error are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamnest.randomness import hash_id, numpy_generator
+
+# Utterances that pairs are drawn from: all pairs of more would fill memory.
+_MOST = 2000
+
+
+def draw_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
+    """Pairs of utterances, up to half of `most` by one speaker and as many by two.
+
+    They depend on ids and speakers alone, not on the order in which these are given.
+
+    Returns:
+        `(P, 2)` places in `ids`; first those by one speaker.
+    """
+    order = sorted(range(len(ids)), key=lambda at: (hash_id(ids[at]), ids[at]))[:_MOST]
+    number = {speaker: n for n, speaker in enumerate(sorted(set(speakers)))}
+    names = np.array([number[speakers[at]] for at in order], np.int64)
+    one, other = np.triu_indices(len(order), 1)
+    same = names[one] == names[other]
+    rng = numpy_generator(0, 0, "trials")
+    chosen = []
+    for kind in (same, ~same):
+        pairs = np.flatnonzero(kind)
+        chosen.append(rng.permutation(pairs)[: most // 2])
+    picked = np.concatenate(chosen)
+    places = np.array(order, np.int64)
+    return np.stack([places[one[picked]], places[other[picked]]], 1) if len(picked) else np.zeros((0, 2), np.int64)
+
+
+def equal_error_rate(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """The rate at which as many pairs of one speaker are refused as pairs of two are accepted.
+
+    Between two thresholds the rates are joined by a line, so that scores which say nothing give 0.5.
+
+    Args:
+        scores: `(P,)`, higher for the same speaker.
+        same: `(P,)`; not a number where one kind is missing.
+    """
+    if same.all() or not same.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    accepted = np.cumsum(same[order])[ends], np.cumsum(~same[order])[ends]
+    missed = np.concatenate([[1.0], 1 - accepted[0] / same.sum()])
+    false = np.concatenate([[0.0], accepted[1] / (~same).sum()])
+    at = int(np.argmax(false >= missed))
+    gap = (missed - false)[[at - 1, at]]
+    # The lines cross where the gap is zero.
+    weight = gap[0] / (gap[0] - gap[1])
+    return float(false[at - 1] + weight * (false[at] - false[at - 1]))
