@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.errors import UserError
+
+log = logging.getLogger(__name__)
 
 CODES = ("random", "pca", "kmeans")
 _KMEANS_ROUNDS = 20
@@ -113,14 +116,20 @@ class RandomProjectionQuantizer(nn.Module):
         Codes that came with a checkpoint stay: heads may have learned what they mean.
 
         Raises:
-            UserError: for fewer blocks than codes.
+            UserError: for fewer blocks than a code is wide.
         """
         if not self.to_be_fitted:
             return
-        if len(blocks) < max(self.num_classes, self.code_dim):
+        if len(blocks) < self.code_dim:
             raise UserError(
-                f"quantizer.codes={self.codes}: {len(blocks)} blocks of speech are too few to fit {self.num_classes} "
-                "codes: raise statistics.hours, or take fewer codes"
+                f"quantizer.codes={self.codes}: {len(blocks)} blocks of speech are too few to fit anything to: raise "
+                "statistics.hours, or take quantizer=random"
+            )
+        if len(blocks) < 10 * self.num_classes:
+            log.warning(
+                "%d codes are fitted to %d blocks of speech only: raise statistics.hours, or take fewer codes",
+                self.num_classes,
+                len(blocks),
             )
         directions, spread = principal_directions(blocks, self.code_dim)
         if self.codes == "pca":
@@ -158,7 +167,11 @@ def spherical_kmeans(x: Tensor, clusters: int, seed: int) -> Tensor:
     """Unit-norm centres `(clusters, D)` of the directions of `(N, D)` (Dhillon and Modha 2001), from random points."""
     points = F.normalize(x, dim=-1)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    centres = points[order[:clusters].to(x.device)]
+    # Where there are fewer points than centres, the rest stay random directions that nothing is near to.
+    centres = F.normalize(torch.randn(clusters, x.shape[1], generator=torch.Generator().manual_seed(seed)), dim=-1).to(
+        x
+    )
+    centres[: len(points)] = points[order[:clusters].to(x.device)]
     for _ in range(_KMEANS_ROUNDS):
         nearest = torch.cat([(piece @ centres.t()).argmax(-1) for piece in points.split(_MAX_SCORES // clusters)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
