@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from itertools import pairwise, permutations, zip_longest
 from pathlib import Path
 
@@ -170,12 +171,12 @@ def test_errors_are_counted_by_kind_and_the_collar_is_on_each_side():
     found = [Turn("x", 0.0, 4.2), Turn("y", 4.2, 7.0), Turn("z", 9.0, 11.0)]
     strict = Scorer(collar=0.0)("x", MEETING, found, 12.0)
     assert strict.missed == pytest.approx(1.0 + 1.5)
-    assert strict.confusion == pytest.approx(2.0 + 0.2)
+    assert strict.confusion == pytest.approx(1.5 + 0.2)
     lenient = Scorer(collar=0.25)("x", [Turn("a", 1.0, 4.0)], [Turn("x", 0.76, 4.24)], 12.0)
     assert lenient.errors == 0.0 and lenient.total == pytest.approx(2.5)
     single = Scorer(collar=0.0, skip_overlap=True)("x", MEETING, MEETING, 12.0)
     assert single.total == pytest.approx(11.5 - 2 * 1.5)
-    assert summarise([strict])["der"] == pytest.approx(4.7 / 11.5)
+    assert summarise([strict])["der"] == pytest.approx(4.2 / 11.5)
 
 
 @pytest.mark.parametrize(("past", "future"), [(0, 0), (4, 0), (3, 2), (2, 2), (0, 3)])
@@ -258,7 +259,7 @@ def test_recordings_with_rttm_are_scored_beside_the_simulated(train, corpus, tmp
     assert {"val/loss", "val/der", "val/der_real", "val/der_confusion_real"} <= set(figures)
     assert "1 to 4 speakers" in dict(model.describe())["conversations"]
     real = [one for one in model._scored if one.real]
-    assert [one.id for one in real] == ["talk"] and real[0].total == pytest.approx(1.0 + 2.75, abs=0.3)
+    assert [one.id for one in real] == ["talk"] and real[0].total == pytest.approx(0.5 + 2.5, abs=0.01)
     rows = dict(model.learned(figures, figures))
     assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["scored with"]
 
@@ -282,6 +283,7 @@ def save_checkpoint(model, path):
 def script():
     spec = importlib.util.spec_from_file_location("diarize", ROOT / "scripts/diarize.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules["diarize"] = module
     spec.loader.exec_module(module)
     return module
 

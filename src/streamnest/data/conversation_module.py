@@ -24,7 +24,7 @@ from streamnest.data.conversations import (
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import label_of
 from streamnest.data.rttm import load_excerpts
-from streamnest.data.sampling import BatchIndex
+from streamnest.data.sampling import BatchIndex, BucketBatchSampler
 from streamnest.data.sources import Corpus, durations
 from streamnest.data.speakers import SpeakerDataModule
 from streamnest.errors import UserError
@@ -183,3 +183,10 @@ class ConversationDataModule(SpeakerDataModule):
             cache_mb=cache_mb,
             warned=self._warned,
         )
+
+    def _sampler(self, dataset: SpeechDataset, *args: Any, **options: Any) -> BucketBatchSampler:
+        """Conversations are equally long whatever the speed of their voices."""
+        speed, dataset.speed = dataset.speed, None
+        sampler = super()._sampler(dataset, *args, **options)
+        dataset.speed = speed
+        return sampler

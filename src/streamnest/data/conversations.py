@@ -118,9 +118,10 @@ class ConversationSimulator:
         for name, share in (("overlap_prob", overlap_prob), ("stay_prob", stay_prob)):
             if not 0 <= share <= 1:
                 raise UserError(f"task.conversations.{name}={share}: need a share between 0 and 1")
-        self.seconds, self.speakers, self.turn, self.pause = seconds, speakers, turn, pause
-        self.overlap_prob, self.overlap, self.stay_prob = overlap_prob, overlap, stay_prob
-        self.level_db = level_db
+        self.seconds, self.overlap_prob, self.stay_prob = seconds, overlap_prob, stay_prob
+        # Lists of a config are slow to look into.
+        self.speakers, self.turn, self.pause = tuple(speakers), tuple(turn), tuple(pause)
+        self.overlap, self.level_db = tuple(overlap), tuple(level_db)
 
     def __call__(self, seed: int, step: int, name: str, first: str, others: Sequence[str], say: Say) -> Conversation:
         """A conversation; all that is drawn depends on (seed, step, name) alone.
