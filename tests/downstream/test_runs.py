@@ -68,8 +68,11 @@ def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["ctc", "rnnt"])
-def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_path: Path, task: str) -> None:
+# The transducer's loss sums over alignments: it is small long before the best token each time is the right one.
+@pytest.mark.parametrize(("task", "steps"), [("ctc", 150), ("rnnt", 400)])
+def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(
+    tmp_path: Path, task: str, steps: int
+) -> None:
     lines = (ROOT / "data/sample16k/cuts_train.jsonl").read_text().splitlines()
     cuts = [json.loads(line) for line in lines]
     chosen = [cut for cut in cuts if 1.0 < cut["duration"] < 1.8 and cut["supervisions"][0].get("text")][:4]
@@ -82,8 +85,8 @@ def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(tmp_
         tmp_path,
         *(f"task={task}", "encoder=lookahead80", "augment=none", "run_id=four", "size.d_model=64"),
         *(
-            "trainer.max_steps=150",
-            "trainer.val_check_interval=150",
+            f"trainer.max_steps={steps}",
+            f"trainer.val_check_interval={steps}",
             "optim.lr=3e-3",
             "task.spec_augment.time_prob=0",
             "task.spec_augment.bands=0",
