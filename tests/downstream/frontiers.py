@@ -58,5 +58,5 @@ def fill(options: Options, records: Records) -> list[Stage]:
         elif stage.kind == "evaluate":
             hours = 3.3 if stage.hours is None else stage.hours
             result = evaluation(share(stage), stage.context or stage.preset, stage.seed, hours=hours)
-        records.write(stage, 1.0, result)
+        records.write(stage, 1.0, result, "0123abc")
     return plan

@@ -76,7 +76,7 @@ def test_speakers_are_scored_apart(tmp_path: Path) -> None:
     lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False]]
     for stage in plan:
         if stage.kind == "evaluate":
-            records.write(stage, 1.0, {**evaluation(0.4, "causal"), "utterances": lines})
+            records.write(stage, 1.0, {**evaluation(0.4, "causal"), "utterances": lines}, "0123abc")
     system = read_points(plan, records)[0].scratch
     assert system is not None
     assert (system.cer.value, system.cer_seen, system.cer_unseen) == pytest.approx((0.45, 0.1, 0.8))

@@ -50,7 +50,7 @@ class Pretended:
 class Computer:
     """Starts pretended processes and remembers their commands."""
 
-    def __init__(self, records: Records, fails: str = "-", steps: int | None = None) -> None:
+    def __init__(self, records: Records, fails: str = "nothing", steps: int | None = None) -> None:
         self.records, self.fails, self.steps = records, fails, steps
         self.commands: list[list[str]] = []
         self.processes: list[Pretended] = []
@@ -81,7 +81,7 @@ def runner(tmp_path: Path) -> Callable[..., tuple[Runner, Computer, io.StringIO]
         records, said = Records(tmp_path), io.StringIO()
         computer = Computer(records, **kwargs)  # type: ignore[arg-type]
         watcher = Watcher(records, jobs, Console(file=said, width=200))
-        return Runner(Machine(Path("root"), records), watcher, jobs, computer, interval=0.0), computer, said
+        return Runner(Machine(Path("root"), records), watcher, jobs, computer, 0.0, lambda: "0123abc"), computer, said
 
     return make
 
@@ -95,7 +95,7 @@ def test_all_stages_run_after_what_they_need_and_are_recorded(runner) -> None:
     assert all(record["key"] == stage.key for record, stage in zip(records, plan, strict=True))
     assert [r["result"]["steps"] for r in records if r["kind"] == "pretrain"] == [5, 5]
     assert all(len(r["result"]["utterances"]) == 200 for r in records if r["kind"] == "evaluate")
-    assert "[10/10] evaluate limited3200 from scratch seed 0: done in 0 s" in said.getvalue()
+    assert "[10/10] evaluate limited3200 from scratch seed 0: done in " in said.getvalue()
 
 
 def test_what_is_done_is_not_run_again_and_a_changed_option_runs_what_depends_on_it(runner) -> None:
@@ -161,7 +161,7 @@ def test_a_stage_that_another_process_runs_is_waited_for(runner) -> None:
         def look(running: object) -> None:
             looks.append(len(computer.commands))
             if len(looks) == 20:
-                machine.records.write(plan[0], 1.0, {"steps": 5})
+                machine.records.write(plan[0], 1.0, {"steps": 5}, None)
                 fcntl.flock(other, fcntl.LOCK_UN)
 
         machine.watcher.look = look

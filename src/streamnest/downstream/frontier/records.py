@@ -51,10 +51,10 @@ class Records:
             return None
         return record
 
-    def write(self, stage: Stage, seconds: float, result: Any = None) -> None:
-        """Records that a stage is done, how long its last start took and what came out."""
+    def write(self, stage: Stage, seconds: float, result: Any, version: str | None) -> None:
+        """Records that a stage is done: how long its last start took, what came out, and with which code."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record = {**stage.identity, "seconds": round(seconds, 2), "finished": now, "commit": commit(), "result": result}
+        record = {**stage.identity, "seconds": round(seconds, 2), "finished": now, "commit": version, "result": result}
         write_whole(self.path(stage), json.dumps(record, ensure_ascii=False) + "\n")
 
     def keep_options(self, options: Options, command: str) -> None:
@@ -83,7 +83,7 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def commit() -> str | None:
+def code_version() -> str | None:
     """The version of the code, with a plus where files differ from it; None where there is no git."""
     command = [
         "git",

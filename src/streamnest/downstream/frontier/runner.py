@@ -15,6 +15,7 @@ from typing import IO, Protocol
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.downstream.frontier.processes import Machine, StageError
 from streamnest.downstream.frontier.progress import Watcher
+from streamnest.downstream.frontier.records import code_version
 
 # Seconds between looks at the processes, and how long they have to save when they are told to stop.
 _INTERVAL, _GRACE = 0.5, 120.0
@@ -51,6 +52,7 @@ class Running:
     stage: Stage
     process: Process
     lock: int
+    version: str | None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -66,13 +68,20 @@ class Runner:
         jobs: stages at a time.
         start: starts a process.
         interval: seconds between looks at the processes.
+        version: of the code that a stage is started with.
     """
 
     def __init__(
-        self, machine: Machine, watcher: Watcher, jobs: int = 1, start: Start = start, interval: float = _INTERVAL
+        self,
+        machine: Machine,
+        watcher: Watcher,
+        jobs: int = 1,
+        start: Start = start,
+        interval: float = _INTERVAL,
+        version: Callable[[], str | None] = code_version,
     ) -> None:
         self.machine, self.records, self.watcher = machine, machine.records, watcher
-        self.jobs, self.start, self.interval = jobs, start, interval
+        self.jobs, self.start, self.interval, self.version = jobs, start, interval, version
         self.failed: dict[str, str] = {}
         self._running: dict[str, Running] = {}
         self._done: set[str] = set()
@@ -114,9 +123,10 @@ class Runner:
         path = self.records.log(stage)
         for folder in (path.parent, self.records.folder(stage)):
             folder.mkdir(parents=True, exist_ok=True)
+        version = self.version()
         with path.open("ab") as log:
             process = self.start(self.machine.command(stage), self.machine.environment(), log, lock)
-        self._running[stage.key] = Running(stage, process, lock)
+        self._running[stage.key] = Running(stage, process, lock, version)
         self.watcher.started(stage)
 
     def _look_at(self, running: Running) -> None:
@@ -127,7 +137,7 @@ class Runner:
         try:
             if status:
                 raise StageError(f"status {status}")
-            self.records.write(stage, seconds, self.machine.outcome(stage))
+            self.records.write(stage, seconds, self.machine.outcome(stage), running.version)
         except StageError as error:
             self._fail(stage, str(error))
         else:
