@@ -6,6 +6,7 @@ Each line on standard input is a number of steps; each answer is a line of JSON,
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -65,9 +66,12 @@ class Stream:
 
 @torch.inference_mode()
 def main() -> None:
-    """Serves one factor, the only argument."""
+    """Serves one factor."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("factor", type=int, choices=(4, 8), help="subsampling")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    stream = Stream(build(int(sys.argv[1])))
+    stream = Stream(build(args.factor))
     for _ in range(80):  # until the past is full
         stream.step()
     for line in sys.stdin:

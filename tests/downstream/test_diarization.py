@@ -149,7 +149,8 @@ def test_conversations_are_the_same_whoever_loads_them(corpus, run_config):
     for one, other in zip_longest(*batches):
         assert torch.equal(one.noisy, other.noisy) and one.labels == other.labels and one.ids == other.ids
         assert one.clean.shape[1] == 6 * 16000
-    assert len({label.turns for batch in batches[0] for label in batch.labels}) == 6
+    turns = [label.turns for batch in batches[0] for label in batch.labels]
+    assert len(set(turns)) == len(turns) > len(batches[0])
 
 
 def test_validation_is_the_same_for_every_seed(corpus):
