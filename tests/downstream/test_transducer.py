@@ -35,7 +35,7 @@ def frames_of(made: Transducer, *shape: int, seed: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...], most: int = 10**6) -> float:
-    """Of a text after frames `(T, J)`: the sum over all alignments with at most so many tokens a frame."""
+    """Of a text after frames `(T, J)`: the sum over all alignments, where a frame ends for sure after `most` tokens."""
     states = [made.start(1)]
     for token in text:
         states.append(made.advance(torch.tensor([token]), states[-1].predictor))
@@ -45,8 +45,10 @@ def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...
     def sum_from(t: int, u: int, here: int) -> float:
         if t == len(frames):
             return float(u == len(text))
+        if here == most:
+            return sum_from(t + 1, u, 0)
         total = float(scores(t, u)[BLANK]) * sum_from(t + 1, u, 0)
-        if u < len(text) and here < most:
+        if u < len(text):
             total += float(scores(t, u)[text[u]]) * sum_from(t, u + 1, here + 1)
         return total
 
@@ -132,6 +134,7 @@ def test_a_wide_beam_gives_every_text_the_sum_over_its_alignments(predictor):
     frames = frames_of(made, 3)
     found = TransducerBeamSearch(made, 10**6, NO_LANGUAGE, max_symbols=2, least=-math.inf)(frames)
     assert len({h.tokens for h in found}) == len(found) == sum(2**n for n in range(7))
+    assert sum(math.exp(h.score) for h in found) == pytest.approx(1.0)
     for hypothesis in found[:40]:
         expected = log_probability(made, frames, hypothesis.tokens, 2)
         assert hypothesis.score == pytest.approx(expected, abs=1e-5)

@@ -21,7 +21,8 @@ Beams = dict[tuple[int, ...], float]
 class TransducerBeamSearch:
     """Time-synchronous search (Saon et al. 2020) over one utterance; ways to the same prefix are added up.
 
-    At each frame prefixes grow by up to `max_symbols` tokens, and each of them may end the frame with a blank.
+    At each frame prefixes grow by up to `max_symbols` tokens, and each of them may end the frame with a blank; after
+    the last of these tokens it ends for sure.
 
     Args:
         head: predictor and joiner.
@@ -56,7 +57,8 @@ class TransducerBeamSearch:
             self._know(growing)
             scores = self._log_probs(frame, growing)
             for (prefix, before), row in zip(growing.items(), scores, strict=True):
-                _merge(ended, prefix, before + row[BLANK])
+                # As in greedy decoding, what a frame may not continue ends without a choice, at no cost.
+                _merge(ended, prefix, before + (row[BLANK] if symbols < self.max_symbols else 0.0))
             if symbols < self.max_symbols:
                 growing = self._grown(growing, scores)
             if not growing or self._hopeless(growing, ended):
