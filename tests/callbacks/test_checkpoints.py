@@ -1,23 +1,39 @@
-"""Which checkpoints a run keeps."""
+"""The last checkpoint is of the last step."""
 
 from __future__ import annotations
 
-from hydra.utils import instantiate
+import signal
+
+import pytest
+import torch
+from test_interrupt import Send
+
+from streamnest.callbacks import BestAndLast, StopOnSignal
 
 
-def test_a_run_keeps_the_newest_by_time_the_best_the_last_and_every_so_many_steps(fit, composed, tmp_path):
-    words = ("name=t", "preset=t", f"paths.output_dir={tmp_path}")
-    kept = ("callbacks.regular.train_time_interval.minutes=0", "callbacks.milestones.every_n_train_steps=8")
-    nodes = composed(*words, *kept).callbacks
-    callbacks = [instantiate(nodes[name]) for name in ("regular", "milestones", "checkpoint")]
-    fit(*callbacks, enable_checkpointing=True, limit_val_batches=1.0, val_check_interval=5)
-    found = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    best = [name for name in found if name.startswith("step_")]
-    assert len(best) == 1
-    assert found == ["last.ckpt", "milestone_0000008.ckpt", "milestone_0000016.ckpt", "newest.ckpt", *best]
+def keep(folder):
+    return BestAndLast(folder, save_last=True, save_on_train_epoch_end=False, enable_version_counter=False)
 
 
-def test_milestones_can_be_switched_off(fit, composed, tmp_path):
-    words = ("name=t", "preset=t", f"paths.output_dir={tmp_path}", "callbacks.milestones.every_n_train_steps=0")
-    fit(instantiate(composed(*words).callbacks.milestones), enable_checkpointing=True, max_steps=10)
-    assert not (tmp_path / "checkpoints").exists()
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize("steps", [6, 7, 8])
+def test_the_step_that_ends_a_run_is_saved_wherever_validations_fall(fit, tmp_path, steps):
+    fit(keep(tmp_path), max_steps=steps, val_check_interval=4, limit_val_batches=1, enable_checkpointing=True)
+    assert step_of(tmp_path / "last.ckpt") == steps
+
+
+def test_with_accumulation_the_last_whole_step_is_saved(fit, tmp_path):
+    settings = {"accumulate_grad_batches": 3, "val_check_interval": 4, "limit_val_batches": 1}
+    fit(keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
+    assert step_of(tmp_path / "last.ckpt") == 5
+
+
+def test_what_a_signal_has_saved_is_not_saved_again(fit, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda self, path, *_, **__: saved.append(path))
+    stop = StopOnSignal(tmp_path)
+    fit(stop, Send(signal.SIGTERM), keep(tmp_path), val_check_interval=10, enable_checkpointing=True)
+    assert saved.count(tmp_path / "last.ckpt") == 1

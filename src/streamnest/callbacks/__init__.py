@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamnest.callbacks.checkpoints import BestAndLast
 from streamnest.callbacks.collapse import CollapseAlarm
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
@@ -12,6 +13,7 @@ from streamnest.callbacks.throughput import Throughput
 from streamnest.callbacks.watchdog import Watchdog
 
 __all__ = [
+    "BestAndLast",
     "CollapseAlarm",
     "GradientGuard",
     "Pictures",
