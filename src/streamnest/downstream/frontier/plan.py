@@ -13,8 +13,8 @@ from streamnest.downstream.frontier.options import Options, merge, setting_of
 
 Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
 # Settings that change how a run is watched and loaded, not what comes out of it.
-_ASIDE = ("logger", "name", "tags", "paths", "data.num_workers", "data.cache_mb")
-_ASIDE += ("trainer.log_every_n_steps", "trainer.val_check_interval")
+_WATCHED = ("logger", "name", "tags", "paths", "trainer.log_every_n_steps", "trainer.val_check_interval")
+_ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
 # Steps between validations, at least.
 _INTERVAL = 350
 # Masks at a live edge are for encoders that have one.
