@@ -11,15 +11,16 @@ from streamnest.errors import UserError
 # A setting of train.py and the option of this command that decides it.
 _OWN = {
     "task": "this command chooses the tasks",
-    "encoder": "--presets",
+    "encoder": "see --presets",
     "encoder_from": "this command fills it in",
     "init_from": "this command begins every run anew",
     "ckpt_path": "runs continue by themselves",
     "run_id": "this command names the runs",
-    "seed": "--seeds",
-    "threads": "--threads",
-    "trainer.max_steps": "--pretrain_steps and --finetune_steps",
-    "data.max_hours": "--hours",
+    "seed": "see --seeds",
+    "threads": "see --threads",
+    "trainer.max_steps": "see --pretrain_steps and --finetune_steps",
+    "trainer.val_check_interval": "it follows from the steps, so that the last one is validated and saved",
+    "data.max_hours": "see --hours",
 }
 
 
@@ -81,7 +82,7 @@ class Options:
         if "=" not in setting and not setting.startswith("~"):
             raise UserError(f"--{name} {word}: give overrides of train.py, as in --{name} size=small")
         if setting_of(setting) in _OWN:
-            raise UserError(f"--{name} {word}: not here, see {_OWN[setting_of(setting)]}")
+            raise UserError(f"--{name} {word}: not here: {_OWN[setting_of(setting)]}")
 
     def split(self, word: str) -> tuple[str | None, str]:
         """The preset that an override is for, None where it is for all, and the override: `causal:size=small`."""
