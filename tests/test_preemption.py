@@ -48,7 +48,7 @@ def send(process: subprocess.Popen[str], number: signal.Signals, receiver: str) 
         os.kill(process.pid if receiver == "rank 0" else rank_1(process), number)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "receiver"),
     [

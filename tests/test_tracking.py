@@ -104,7 +104,7 @@ def test_where_not_even_files_can_be_written_nothing_is_logged(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["refuses", "deaf"])
+@pytest.mark.parametrize("mode", ["refuses", pytest.param("deaf", marks=pytest.mark.long)])
 def test_training_completes_and_the_summary_says_what_happened(tmp_path, mode):
     with fake_wandb(mode) as (url, _):
         url = f"http://127.0.0.1:{free_port()}" if mode == "refuses" else url

@@ -93,6 +93,7 @@ def test_the_printed_command_continues_the_run(first: tuple[str, Path]) -> None:
     assert more.rpartition("validation loss")[2].split()[0] == start
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: Path) -> None:
     run(
         *("train.py", "-m", "encoder=causal,limited3200", *SMALL, "trainer.max_steps=2", "logger=offline"),

@@ -305,7 +305,7 @@ def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, s
     assert "DER 0.0%" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_conversation_is_learned_by_heart(run_config, corpus):
     torch.manual_seed(0)
     words = ("task=diarization", "encoder=causal", "size.dropout=0", "task.spec_augment.bands=0")

@@ -67,7 +67,7 @@ def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_i
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 # The loss of a transducer sums over alignments, as its beam does: it is small long before one alignment dominates.
 @pytest.mark.parametrize(("task", "steps", "how"), [("ctc", 150, "--stream"), ("rnnt", 200, "--beam=8")])
 def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, task: str, steps: int, how: str) -> None:

@@ -209,6 +209,7 @@ def test_export_reports_and_stream_runs_what_it_wrote(
     assert capsys.readouterr().out.splitlines()[-1].split()[3:] == ["26", "frames", "end"]
 
 
+@pytest.mark.slow
 def test_the_export_command_fails_when_the_graph_differs_and_tells_mistakes(checkpoint: Path, tmp_path: Path) -> None:
     words = [sys.executable, "scripts/export.py", str(checkpoint), str(tmp_path / "step.onnx")]
     strict = subprocess.run(
