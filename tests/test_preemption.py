@@ -53,9 +53,9 @@ def send(process: subprocess.Popen[str], number: signal.Signals, receiver: str) 
     ("number", "receiver"),
     [
         (signal.SIGTERM, "all"),
-        pytest.param(signal.SIGUSR1, "all", marks=pytest.mark.long),
-        pytest.param(signal.SIGUSR1, "rank 1", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, "rank 0", marks=pytest.mark.long),
+        (signal.SIGUSR1, "all"),
+        (signal.SIGUSR1, "rank 1"),
+        (signal.SIGTERM, "rank 0"),
     ],
     ids=["sigterm to all", "sigusr1 to all", "sigusr1 to rank 1", "sigterm to rank 0"],
 )
