@@ -49,7 +49,7 @@ def checkpoint(folder: Path, name: str) -> Path:
     return folder / "runs" / name / "checkpoints/last.ckpt"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_is_gone(tmp_path: Path) -> None:
     steps = ("trainer.max_steps=6", "trainer.val_check_interval=3", "size.dropout=0.1")
     saving = ("callbacks.regular.every_n_train_steps=1", "callbacks.regular.train_time_interval=null")
@@ -102,6 +102,7 @@ def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, ta
         assert recognizer.recognize(audio[None], torch.tensor([len(audio)])) == [record["text"]]
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_refused_without_a_trace(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/transcribe.py", "README.md", "x.wav"],

@@ -35,12 +35,12 @@ Audio = Callable[..., torch.Tensor]
 CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
     ("lookahead80 encoder.style=regular", 8, "aligned", 2, "global"),
-    ("causal", 4, "aligned", 1, "global"),
+    pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.slow),
     ("causal", 8, "shifted", 3, "running"),
-    ("lookahead80", 4, "shifted", 1, "none"),
+    pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.slow),
     ("lookahead80", 8, "aligned", None, "running"),
-    ("limited3200", 4, "shifted", None, "global"),
-    ("limited3200", 8, "aligned", 2, "global"),
+    pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.slow),
+    pytest.param("limited3200", 8, "aligned", 2, "global", marks=pytest.mark.slow),
 ]
 
 

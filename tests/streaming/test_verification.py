@@ -240,8 +240,8 @@ def test_verifying_leaves_the_model_as_it_was(run_config: Compose) -> None:
     [
         (["encoder=causal"], 0, "certified"),
         (["encoder=causal", "encoder.normalize=utterance"], 1, "the normalisation does"),
-        (["encoder=sideways"], 2, "sideways"),
-        (["nowhere.ckpt"], 2, "no checkpoint at nowhere.ckpt"),
+        pytest.param(["encoder=sideways"], 2, "sideways", marks=pytest.mark.long),
+        pytest.param(["nowhere.ckpt"], 2, "no checkpoint at nowhere.ckpt", marks=pytest.mark.long),
     ],
     ids=["causal", "leaking", "unknown", "missing"],
 )
