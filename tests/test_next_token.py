@@ -17,6 +17,9 @@ from streamnest.objectives import Hearing, MaskedAndNextToken, NextTokenPredicti
 from streamnest.objectives import base as objectives_base
 from streamnest.pretraining import Pretraining
 
+# CI has twenty minutes; `make test-all` runs these.
+pytestmark = pytest.mark.long
+
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., Tensor]
 HEARS = {

@@ -56,7 +56,7 @@ def test_presets_that_cannot_be_say_why_in_the_table() -> None:
     assert "nearest legal values are 0 and 80 ms" in script("scripts/presets.py", "encoder.subsampling_factor=8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_prints_stages_speed_and_memory() -> None:
     text = script("scripts/benchmark.py", "--batch", "1", "--seconds", "1", "--runs", "1", "--factors", "8")
     for words in ("features", "backward", "optimizer", "share of matrix peak", "audio s per s", "8x causal fp32"):
@@ -78,7 +78,7 @@ def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_soaked_stream_prints_its_parts() -> None:
     text = script("scripts/soak.py", "encoder=limited3200", "--minutes", "0.4", "--part", "0.2", "--piece", "0.5")
     assert "last part over first" in text

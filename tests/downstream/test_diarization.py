@@ -23,6 +23,9 @@ from streamnest.downstream.diarizer import StreamingDiarizer
 from streamnest.downstream.permutation import activity_loss
 from streamnest.errors import UserError
 
+# CI has twenty minutes; `make test-all` runs these.
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 MEETING = [Turn("a", 0.0, 4.0), Turn("b", 3.0, 7.0), Turn("c", 8.0, 9.5), Turn("a", 9.0, 11.0)]
 

@@ -17,6 +17,9 @@ from streamnest.downstream.recognizer import StreamingRecognizer
 from streamnest.errors import UserError
 from streamnest.randomness import random_keys
 
+# CI has twenty minutes; `make test-all` runs these.
+pytestmark = pytest.mark.long
+
 SMALL = ("task=rnnt", "task.predictor_dim=16", "task.joiner_dim=16")
 
 

@@ -13,6 +13,9 @@ from streamnest.downstream.speaker import SpeakerClassifier
 from streamnest.downstream.trials import draw_trials, equal_error_rate
 from streamnest.errors import UserError
 
+# CI has twenty minutes; `make test-all` runs these.
+pytestmark = pytest.mark.long
+
 LABELS = {"speakers": ["ann", "bob", "cleo"]}
 
 

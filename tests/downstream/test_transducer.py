@@ -16,6 +16,9 @@ from streamnest.downstream.transducer import Transducer, split_rows
 from streamnest.downstream.transducer_search import TransducerBeamSearch
 from streamnest.errors import UserError
 
+# CI has twenty minutes; `make test-all` runs these.
+pytestmark = pytest.mark.long
+
 PREDICTORS = ["stateless", "lstm"]
 NO_LANGUAGE = Language(CharTokenizer("ab"), None, 0.0, 0.0)
 
