@@ -267,7 +267,7 @@ def test_the_offline_preset_is_ordinary_nest_as_before(build: Build) -> None:
     assert type(module.norm) is torch.nn.BatchNorm1d and not isinstance(module.norm, FrozenBatchNorm)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(build: Build, tmp_path: Path) -> None:
     path = tmp_path / "offline.ckpt"
     sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.stem_channels=16")

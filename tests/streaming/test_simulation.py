@@ -129,7 +129,7 @@ def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(checkpoi
     assert strict.returncode == 1 and b"differ by more than" in strict.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_raw_samples_stream_from_standard_input_and_mistakes_are_told(checkpoint: Path) -> None:
     samples = (3000 * np.sin(np.arange(16000) * 0.05)).astype("<i2").tobytes()
     done = command("--model_path", checkpoint, "--audio_path", "-", input=samples + b"x")
