@@ -22,9 +22,6 @@ from streamnest.downstream.frontier.progress import Watcher, duration, steps
 from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.runner import Runner
 
-# CI has twenty minutes; `make test-all` runs these.
-pytestmark = pytest.mark.long
-
 OPTIONS = Options(presets=("causal", "limited3200"), pretrain_steps=5, finetune_steps=7)
 
 
