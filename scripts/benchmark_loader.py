@@ -44,6 +44,7 @@ MODEL = (
     "size.num_heads=4",
     "size.stem_channels=256",
     "quantizer=nest",
+    "objective.heard_weight=0",
 )
 FIXED = ("name=benchmark", "preset=causal", "logger=none", "callbacks=none", "paths.output_dir=.", "trainer=cpu")
 

@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from streamnest.errors import UserError
+from streamnest.commands import without_trace
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
 from streamnest.streaming.quantization import quantize_step
@@ -130,6 +129,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@without_trace
 def main() -> int:
     """Prints the table."""
     args = parse()
@@ -153,12 +153,8 @@ def main() -> int:
         for size in args.sizes
         for f in (4, 8)
     ]
-    try:
-        for label, overrides in cases:
-            table.add_row(*row(label, overrides, args))
-    except (UserError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
+    for label, overrides in cases:
+        table.add_row(*row(label, overrides, args))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     console.print("Beside the toolkit that has the reference size: scripts/benchmark_reference.py.")

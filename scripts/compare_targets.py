@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from streamnest.commands import without_trace
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.downstream.layerwise import SILENCE, choose
 from streamnest.downstream.probing import shared_information
@@ -47,6 +47,7 @@ def blocks_and_phones(model: Pretraining, utterances: list[Utterance]) -> tuple[
     return torch.cat(kept), torch.cat(labels)
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,24 +61,18 @@ def main() -> int:
     table = Table(title="what a code tells of the phone")
     for name in ("codes", "width", "number", "phone information", "perplexity"):
         table.add_column(name, justify="right")
-    try:
-        model = resolve_model(["encoder=lookahead40", *args.overrides], ROOT / "configs")
-        if not isinstance(model, Pretraining):
-            raise UserError("only task=pretrain has targets")
-        aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
-        blocks, phones = blocks_and_phones(model, choose(aligned, args.most, seed=0))
-        for kind, width, number in itertools.product(CODES, args.dims, args.classes):
-            quantizer = RandomProjectionQuantizer(
-                model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind
-            )
-            quantizer.fit(blocks)
-            codes = quantizer(blocks.reshape(-1, quantizer.feat_in).t()[None])[0]
-            told = shared_information(codes[:, 0], phones)
-            perplexity = code_statistics(count_codes(codes, number)).perplexity
-            table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
-    except (UserError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
+    model = resolve_model(["encoder=lookahead40", *args.overrides], ROOT / "configs")
+    if not isinstance(model, Pretraining):
+        raise UserError("only task=pretrain has targets")
+    aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
+    blocks, phones = blocks_and_phones(model, choose(aligned, args.most, seed=0))
+    for kind, width, number in itertools.product(CODES, args.dims, args.classes):
+        quantizer = RandomProjectionQuantizer(model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind)
+        quantizer.fit(blocks)
+        codes = quantizer(blocks.reshape(-1, quantizer.feat_in).t()[None])[0]
+        told = shared_information(codes[:, 0], phones)
+        perplexity = code_statistics(count_codes(codes, number)).perplexity
+        table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")
     return 0

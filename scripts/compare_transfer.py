@@ -25,8 +25,8 @@ from omegaconf import DictConfig
 
 from streamnest import config
 from streamnest.build import build_model
+from streamnest.commands import without_trace
 from streamnest.conversion import BATCH_NORMS, FUTURE_TAPS, Conversion
-from streamnest.errors import UserError
 from streamnest.statistics import fit_statistics
 from streamnest.transfer import transfer
 
@@ -48,6 +48,7 @@ def run(cfg: DictConfig, checkpoint: str | None, how: Conversion | None = None) 
     return losses
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,18 +68,12 @@ def main() -> int:
     rows += [("layer_norm", b, Conversion(taps, b)) for b, taps in itertools.product(BATCH_NORMS, FUTURE_TAPS)]
     print(f"| conv_norm | batch norm | future taps | loss at step 0 | at step {args.steps} |")
     print("| --- | --- | --- | --- | --- |", flush=True)
-    try:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            for norm, name, how in rows:
-                cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
-                losses = run(cfg, args.checkpoint if how else None, how)
-                taps = how.future_taps if how else ""
-                print(
-                    f"| {norm} | {name} | {taps} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |", flush=True
-                )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        for norm, name, how in rows:
+            cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
+            losses = run(cfg, args.checkpoint if how else None, how)
+            taps = how.future_taps if how else ""
+            print(f"| {norm} | {name} | {taps} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |", flush=True)
     return 0
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint import load_model
+from streamnest.commands import without_trace
 from streamnest.data.conversations import Turn, clipped
 from streamnest.data.rttm import read_rttm, turns_of, write_rttm
 from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
@@ -138,13 +139,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@without_trace
 def main() -> int:
     """Turns a user's mistake into a message and status 2."""
-    try:
-        return run(parse())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run(parse())
 
 
 if __name__ == "__main__":

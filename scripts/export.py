@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint import load_model
+from streamnest.commands import without_trace
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -155,13 +156,10 @@ def run(args: argparse.Namespace) -> int:
     return 0 if worst <= args.tolerance else 1
 
 
+@without_trace
 def main() -> int:
     """Turns a user's mistake into a message and status 2."""
-    try:
-        return run(parse())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run(parse())
 
 
 if __name__ == "__main__":

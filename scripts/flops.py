@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from streamnest import config
+from streamnest.commands import without_trace
 from streamnest.encoder import EncoderConfig
-from streamnest.errors import UserError
 from streamnest.flops import predicted_share, training_cost
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -62,7 +62,9 @@ def table(args: argparse.Namespace) -> str:
     return "\n".join([*lines, "", note])
 
 
-if __name__ == "__main__":
+@without_trace
+def main() -> int:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py, such as experiment=nest_large")
     parser.add_argument("--sizes", nargs="+", default=["small", "medium", "large", "xlarge"])
@@ -70,9 +72,10 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=16.0, help="length of an utterance")
     parser.add_argument("--peak_tflops", type=float, default=PEAK_TFLOPS, help="of one accelerator, without sparsity")
     parser.add_argument("--mfu", type=float, default=0.35, help="share of the peak that is assumed to be reached")
-    try:
-        text = table(parser.parse_intermixed_args())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    text = table(parser.parse_intermixed_args())
     Console().print(Markdown(text)) if sys.stdout.isatty() else print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

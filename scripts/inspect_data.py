@@ -16,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from streamnest.commands import without_trace
 from streamnest.data.inspection import QUANTILES, Inspection, draw_inspection, inspect
 from streamnest.drawing import save
-from streamnest.errors import UserError
 
 _BARS = 12
 _WIDTH = 40
@@ -81,15 +81,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     args = parse()
     choices = {key: value for key, value in vars(args).items() if key not in ("manifests", "picture")}
-    try:
-        found = inspect(args.manifests, **choices)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = inspect(args.manifests, **choices)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(*tables(found, args))
     for name, cause in found.broken[:_SHOWN]:

@@ -15,15 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
+from streamnest.commands import without_trace
 from streamnest.downstream.drawing import draw_layers
 from streamnest.downstream.labels import read_utterances
 from streamnest.downstream.layerwise import LayerFigures, choose, probe
 from streamnest.drawing import save
-from streamnest.errors import UserError
 from streamnest.resolve import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +40,7 @@ def table(figures: list[LayerFigures]) -> Table:
     return shown
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,14 +57,10 @@ def main() -> int:
     parser.add_argument("--picture", help="draw them here, .png or .svg")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    try:
-        model = resolve_model(args.model, ROOT / "configs")
-        phones = args.phones or (SAMPLE / "phones.jsonl" if args.manifest == parser.get_default("manifest") else None)
-        utterances = read_utterances(args.manifest, phones)
-        figures, notes = probe(model, choose(utterances, args.most, args.seed), args.clusters)
-    except (UserError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
+    model = resolve_model(args.model, ROOT / "configs")
+    phones = args.phones or (SAMPLE / "phones.jsonl" if args.manifest == parser.get_default("manifest") else None)
+    utterances = read_utterances(args.manifest, phones)
+    figures, notes = probe(model, choose(utterances, args.most, args.seed), args.clusters)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(figures), *notes, sep="\n")
     if args.json:

@@ -16,12 +16,12 @@ from lhotse.cut import Cut
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
+from streamnest.commands import without_trace
 from streamnest.data.manifest import LoadReport, load_cuts
 from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import FORMATS, ShardIndex
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
-from streamnest.errors import UserError
 
 
 def load(args: argparse.Namespace) -> tuple[list[Cut], LoadReport]:
@@ -50,6 +50,7 @@ def shard(args: argparse.Namespace) -> tuple[ShardIndex, Counter[str]]:
         return write_shards(cuts, args.out, plan, args.jobs, advance)
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,9 +71,6 @@ def main() -> int:
         parser.error("give manifests and --out, or --index alone")
     try:
         index, dropped = shard(args)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from streamnest.errors import UserError
+from streamnest.commands import without_trace
 from streamnest.resolve import resolve_model
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
@@ -64,6 +63,7 @@ def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
     return parts
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,11 +75,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    try:
-        parts = soak(args)
-    except (UserError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
+    parts = soak(args)
     table = Table(title="one stream, never reset", title_justify="left")
     for name in ("minutes heard", "ms a second of audio", "ms a piece, p99", "memory, GB"):
         table.add_column(name, justify="right")

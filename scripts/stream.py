@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from streamnest.checkpoint import load_model
+from streamnest.commands import without_trace
 from streamnest.drawing import draw_difference, draw_prediction, save
 from streamnest.errors import UserError
 from streamnest.streaming import StreamingSession
@@ -189,13 +190,10 @@ def run(args: argparse.Namespace) -> int:
     return 0 if equal else 1
 
 
+@without_trace
 def main() -> int:
     """Turns a user's mistake into a message and status 2."""
-    try:
-        return run(parse())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run(parse())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model
+from streamnest.commands import without_trace
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
@@ -162,13 +163,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@without_trace
 def main() -> int:
     """Turns a user's mistake into a message and status 2."""
-    try:
-        return run(parse())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run(parse())
 
 
 if __name__ == "__main__":

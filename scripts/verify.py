@@ -12,12 +12,11 @@ import json
 import sys
 from pathlib import Path
 
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
+from streamnest.commands import without_trace
 from streamnest.drawing import draw_staircase, save, to_numpy
-from streamnest.errors import UserError
 from streamnest.report import milliseconds
 from streamnest.resolve import resolve_model
 from streamnest.streaming.probing import Prober
@@ -62,6 +61,7 @@ def picture(model: EncoderTask, path: Path) -> Path:
     return save(draw_staircase(to_numpy(influence), first, stride, hop, title), path)
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,12 +71,8 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
     args = parser.parse_args()
-    try:
-        model = resolve_model(args.model, CONFIGS)
-        certificates = certify(model, args.context, args.seed)
-    except (UserError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
+    model = resolve_model(args.model, CONFIGS)
+    certificates = certify(model, args.context, args.seed)
     if args.json:
         records = [certificate.as_dict() for certificate in certificates]
         args.json.write_text(json.dumps(records if len(records) > 1 else records[0], indent=2) + "\n")

@@ -62,3 +62,7 @@ def test_the_share_of_predicted_frames_is_that_of_whole_masked_blocks() -> None:
     assert predicted_share(none, objective, 8, 16.0) == 0.0
     # A feature frame is masked with 1 - 0.99^40 = 0.33; blocks at the edges of masks are not predicted.
     assert 0.2 < predicted_share(some, objective, 8, 16.0) < 0.33
+    # Heard blocks are all others but those at the edges.
+    heard = MaskedPrediction(8, 16, heard_weight=1.0)
+    assert predicted_share(none, heard, 8, 16.0) == 1.0
+    assert 0.8 < predicted_share(some, heard, 8, 16.0) < 1.0

@@ -1,14 +1,37 @@
-"""Commands to hand to the user, ready to be copied."""
+"""What command lines have in common, and commands to hand to the user, ready to be copied."""
 
 from __future__ import annotations
 
+import functools
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+
+from streamnest.errors import UserError
+
+P = ParamSpec("P")
 
 # A continued run began from `init_from` once; its own checkpoint takes the place of that.
 _REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
+
+
+def without_trace(main: Callable[P, int]) -> Callable[P, int]:
+    """A command line that tells a user's mistake on the standard error and returns 2, as `train.py` does."""
+
+    @functools.wraps(main)
+    def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (UserError, HydraException) as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return told
 
 
 def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:

@@ -83,7 +83,7 @@ def _convolution_backward(
 def predicted_share(
     masking: Masking, objective: MaskedPrediction, stack: int, seconds: float, draws: int = 256
 ) -> float:
-    """Share of encoder frames that are masked enough to be predicted, over utterances of one length.
+    """Share of encoder frames whose codes are predicted, masked or heard, over utterances of one length.
 
     Args:
         masking: what is hidden.
@@ -95,4 +95,7 @@ def predicted_share(
     frames = round(seconds * _FRAMES_PER_SECOND)
     lengths = torch.full((draws,), frames)
     mask: Tensor = masking.sample(lengths, frames, keys=torch.arange(draws))
-    return float(objective.select(mask, lengths, stack).float().mean())
+    predicted = objective.select(mask, lengths, stack)
+    if "heard" in objective.weights:
+        predicted |= objective.select_heard(mask, lengths, stack)
+    return float(predicted.float().mean())

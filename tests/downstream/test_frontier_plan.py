@@ -51,14 +51,6 @@ def test_more_steps_of_pretraining_leave_fine_tuning_from_scratch_as_it_is() -> 
         assert (one == other) is not pretrained
 
 
-@pytest.mark.parametrize("steps", [1, 150, 400, 700, 701, 20000])
-def test_the_last_step_is_validated_and_so_saved(steps: int) -> None:
-    for stage in make_plan(Options(presets=("causal",), pretrain_steps=steps, finetune_steps=steps)):
-        intervals = [int(w.split("=")[1]) for w in stage.words if w.startswith("trainer.val_check_interval=")]
-        assert all(steps % interval == 0 and interval >= min(steps, 350) for interval in intervals)
-        assert len(intervals) == (stage.kind != "evaluate")
-
-
 def test_what_is_only_watched_and_the_order_of_overrides_change_no_hash() -> None:
     one = Options(both=("size=small", "optim.lr=1e-3"))
     other = Options(both=("optim.lr=1e-3", "size=small", "logger=wandb", "data.num_workers=4"))

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.base import DownstreamConfig, DownstreamTask, Row
+from streamnest.downstream.base import DownstreamConfig, Row
 from streamnest.downstream.decoding import Hypothesis
 from streamnest.downstream.ngram import NGram
-from streamnest.downstream.scoring import Utterance, of_all_ranks, rows_of_rates, summarise
+from streamnest.downstream.scoring import Utterance, rows_of_rates, summarise
+from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.downstream.text import join, load_tokenizer, make_tokenizer, normalize_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class TextConfig(DownstreamConfig):
     vocab_size: int = 256
 
 
-class TextTask(DownstreamTask):
+class TextTask(SupervisedTask):
     """A recogniser of text; see `DownstreamTask` for the arguments.
 
     It defines `outputs`, `loss`, `unfit`, the incremental `start` and `decode`, and `search`. Utterances without text,
@@ -111,18 +112,9 @@ class TextTask(DownstreamTask):
         encoded, valid = self(audio, lengths)
         return self._texts(self.outputs(encoded), valid)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Nats per token of the text over all ranks; a batch without usable text gives 0."""
-        encoded, valid = self.encode(batch, batch.step)
-        loss, tokens = self._loss(self.outputs(encoded), valid, batch, self.unusable)
-        sums = self._over_ranks(torch.stack([loss.detach(), tokens, torch.full_like(loss, batch.seconds)]))
-        self.seconds_heard += sums[2]
-        if sums[1] > 0:
-            self.log("train/loss", sums[0] / sums[1], batch_size=len(batch.ids))
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
-        self.log("train/hours", (self.seconds_heard / 3600).float(), batch_size=len(batch.ids))
-        # DDP averages gradients over ranks: times their number, so that each token weighs the same.
-        return loss * self.trainer.world_size / sums[1].clamp_min(1)
+    def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Nats and tokens of the usable texts; see `SupervisedTask.loss_of`."""
+        return self._loss(self.outputs(encoded), valid, batch, self.unusable)
 
     def on_validation_epoch_start(self) -> None:
         """Empties the sums."""
@@ -143,7 +135,9 @@ class TextTask(DownstreamTask):
     def on_validation_epoch_end(self) -> None:
         """Logs loss and error rates of all ranks."""
         loss, tokens = self._over_ranks(self._sums)
-        figures = {"loss": float(loss / tokens.clamp_min(1)), **summarise(of_all_ranks(self._utterances))}
+        # In an order that does not depend on which rank has which, as the bootstrap draws by place.
+        utterances = sorted(of_all_ranks(self._utterances), key=lambda utterance: utterance.id)
+        figures = {"loss": float(loss / tokens.clamp_min(1)), **summarise(utterances)}
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:

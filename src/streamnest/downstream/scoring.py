@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torchaudio.functional import edit_distance
 
@@ -82,15 +80,6 @@ def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
         figures |= {unit: rate(counts), f"{unit}_low": low, f"{unit}_high": high}
         figures |= {f"{unit}_seen": rate(counts[seen]), f"{unit}_unseen": rate(counts[~seen])}
     return {name: value for name, value in figures.items() if not np.isnan(value)}
-
-
-def of_all_ranks(utterances: list[Utterance]) -> list[Utterance]:
-    """Those that every process has, in an order that does not depend on who has which."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, utterances)
-        utterances = [utterance for part in parts for utterance in part]
-    return sorted(utterances, key=lambda utterance: utterance.id)
 
 
 def rows_of_rates(first: Mapping[str, float], last: Mapping[str, float]) -> list[tuple[str, str]]:

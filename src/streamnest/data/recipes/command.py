@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from streamnest.commands import without_trace
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.preparation import prepare
 from streamnest.data.recipes.registry import RECIPES
@@ -78,6 +79,7 @@ def _refuse_unused(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} means nothing to {args.corpus}")
 
 
+@without_trace
 def main(description: str | None = None) -> int:
     """The command line; returns the exit status."""
     args = parse(description)
@@ -87,9 +89,6 @@ def main(description: str | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         report = run(args, Console(stderr=True))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped; the same command continues with the files that are not checked yet", file=sys.stderr)
         return 130

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from streamnest.commands import without_trace
 from streamnest.downstream.frontier import report
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
@@ -27,6 +28,7 @@ PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320"
 _STOPPED = 75
 
 
+@without_trace
 def main(description: str, root: Path, argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake is a message and status 2, a failed stage status 1.
 
@@ -35,11 +37,7 @@ def main(description: str, root: Path, argv: list[str] | None = None) -> int:
         root: of the repository.
         argv: words of the command line; None are those of the process.
     """
-    try:
-        return _run(_parser(description).parse_args(argv), root, sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return _run(_parser(description).parse_args(argv), root, sys.argv[1:] if argv is None else argv)
 
 
 def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from streamnest.build import build_data
 from streamnest.checkpoint import load_model
+from streamnest.commands import without_trace
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.ctc import CTCRecognizer
@@ -101,6 +102,7 @@ def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:
     }
 
 
+@without_trace
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,11 +115,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        found = evaluate(args.checkpoint, args.context, args.manifest, args.device)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = evaluate(args.checkpoint, args.context, args.manifest, args.device)
     write_whole(args.out, json.dumps(found, ensure_ascii=False) + "\n")
     return 0
 

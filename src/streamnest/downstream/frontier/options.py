@@ -19,7 +19,6 @@ _OWN = {
     "seed": "see --seeds",
     "threads": "see --threads",
     "trainer.max_steps": "see --pretrain_steps and --finetune_steps",
-    "trainer.val_check_interval": "it follows from the steps, so that the last one is validated and saved",
     "data.max_hours": "see --hours",
 }
 

@@ -15,8 +15,6 @@ Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
 # Settings that change how a run is watched and loaded, not what comes out of it.
 _WATCHED = ("logger", "name", "tags", "paths", "trainer.log_every_n_steps", "trainer.val_check_interval")
 _ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
-# Steps between validations, at least.
-_INTERVAL = 350
 # Masks at a live edge are for encoders that have one.
 _OF_PRESET = {"bidirectional": ("masking=random",)}
 
@@ -85,7 +83,8 @@ def make_plan(options: Options) -> list[Stage]:
 
 def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
     begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
-    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), *_budget(options.pretrain_steps))
+    steps = f"trainer.max_steps={options.pretrain_steps}"
+    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
     pretrain = Stage("pretrain", preset, seed, _with(options, preset, words, "both", "pretrain"))
     yield pretrain
     if options.probes:
@@ -101,7 +100,7 @@ def _recognition(
 ) -> Iterator[Stage]:
     """A fine-tune and its evaluations."""
     begin = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
-    budget = (*_budget(options.finetune_steps), *(() if hours is None else (f"data.max_hours={hours:g}",)))
+    budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
     own = "pretrained" if encoder else "scratch"
     words = _with(options, preset, (*begin, *budget), "both", "finetune", own)
     pretrained = encoder is not None
@@ -110,12 +109,6 @@ def _recognition(
     for context in (options.contexts or (None,)) if preset == "dynamic" else (None,):
         asked = (f"context={context}", f"manifest={options.eval_manifest}")
         yield Stage("evaluate", preset, seed, asked, tuned, pretrained, hours, context)
-
-
-def _budget(steps: int) -> tuple[str, str]:
-    """Steps, and a validation after the last of them: `last.ckpt` is that of the last validation."""
-    interval = next((n for n in range(_INTERVAL, steps) if steps % n == 0), steps)
-    return f"trainer.max_steps={steps}", f"trainer.val_check_interval={interval}"
 
 
 def _with(options: Options, preset: str, words: tuple[str, ...], *names: str) -> tuple[str, ...]:
