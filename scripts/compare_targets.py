@@ -26,7 +26,7 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
 from streamnest.resolve import resolve_model
-from streamnest.streaming.simulation import load_audio
+from streamnest.streaming.sources import load_audio
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/sample16k"

@@ -27,7 +27,7 @@ from streamnest.downstream.diarizer import StreamingDiarizer
 from streamnest.downstream.turns_drawing import draw_turns
 from streamnest.drawing import save, to_numpy
 from streamnest.errors import UserError
-from streamnest.streaming import simulation as sim
+from streamnest.streaming.sources import find_audio, load_audio
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def load(args: argparse.Namespace) -> Diarizer:
 def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Found:
     """Streams a file in pieces of --chunk_size seconds."""
     rate = stream.model.frontend.sample_rate
-    audio = sim.load_audio(path, rate)
+    audio = load_audio(path, rate)
     pieces = audio.to(args.device).split(max(1, round(args.chunk_size * rate)))
     decided = [*map(stream.push, pieces), stream.flush()]
     active = torch.cat([part.active for part in decided])
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     collar = model.settings.collar if args.collar is None else args.collar
     skip_overlap = args.skip_overlap or model.settings.skip_overlap
     scorer = Scorer(collar, skip_overlap) if args.reference else None
-    files = sim.find_audio(args.audio)
+    files = find_audio(args.audio)
     for path in files:
         found = diarize(stream, path, args)
         show(found)

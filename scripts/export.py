@@ -31,6 +31,7 @@ from streamnest.streaming import simulation as sim
 from streamnest.streaming.export import export_step
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
+from streamnest.streaming.sources import load_audio
 from streamnest.task import EncoderTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output}: the name of an exported model ends in .onnx")
     torch.set_num_threads(args.threads)
     model = load_model(args.checkpoint, args.context)
-    audio = sim.load_audio(args.audio_path, model.frontend.sample_rate)
+    audio = load_audio(args.audio_path, model.frontend.sample_rate)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     metadata = export_step(model, args.output, None if args.dynamic_batch else args.batch, args.max_left_ms)
     files = [args.output]

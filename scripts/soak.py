@@ -22,7 +22,7 @@ from torch import Tensor
 from streamnest.commands import without_trace
 from streamnest.resolve import resolve_model
 from streamnest.streaming import StreamingSession
-from streamnest.streaming import simulation as sim
+from streamnest.streaming.sources import find_audio, load_audio
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:
     rest = torch.zeros(0)
     while True:
         for path in files:
-            rest = torch.cat([rest, sim.load_audio(path, rate)])
+            rest = torch.cat([rest, load_audio(path, rate)])
             while len(rest) >= samples:
                 yield rest[:samples]
                 rest = rest[samples:]
@@ -48,7 +48,7 @@ def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
     """Minutes heard, milliseconds a second of audio, p99 of a piece and memory, at the end of each part."""
     model = resolve_model(args.model, ROOT / "configs").eval()
     session, rate = StreamingSession(model), model.frontend.sample_rate
-    pieces = endless(sim.find_audio([str(args.audio)]), rate, round(args.piece * rate))
+    pieces = endless(find_audio([str(args.audio)]), rate, round(args.piece * rate))
     number, parts, spent = session.open(), [], list[float]()
     total, per_part = round(60 * args.minutes / args.piece), round(60 * args.part / args.piece)
     for count in track(range(1, total + 1), "streaming", console=Console(stderr=True)):

@@ -30,6 +30,7 @@ from streamnest.errors import UserError
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
 from streamnest.streaming.runtime import OnnxSession
+from streamnest.streaming.sources import find_audio, load_audio, standard_input
 from streamnest.task import EncoderTask
 
 
@@ -56,10 +57,10 @@ def stream_files(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Streams each file; returns a record of each and whether all compared equal."""
     records, equal, failed = [], True, 0
-    files = sim.find_audio(args.audio_path)
+    files = find_audio(args.audio_path)
     for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
         try:
-            audio = sim.load_audio(path, session.sample_rate)
+            audio = load_audio(path, session.sample_rate)
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -178,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     session, model, latency = load(args)
     if args.audio_path in (["-"], ["mic"]):
-        source = sim.standard_input if args.audio_path == ["-"] else microphone
+        source = standard_input if args.audio_path == ["-"] else microphone
         stream_live(session, source(args.chunk_size, session.sample_rate))
         return 0
     records, equal = stream_files(session, model, args)

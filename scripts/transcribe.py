@@ -30,7 +30,7 @@ from streamnest.downstream.recognizer import StreamingRecognizer
 from streamnest.downstream.scoring import Utterance, summarise
 from streamnest.downstream.text import join, normalize_text
 from streamnest.errors import UserError
-from streamnest.streaming import simulation as sim
+from streamnest.streaming.sources import find_audio, load_audio, standard_input
 
 
 def load(args: argparse.Namespace) -> TextTask:
@@ -68,9 +68,9 @@ class Transcriber:
 def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints and returns the text of each file; those that cannot be read are skipped."""
     records = []
-    for path in sim.find_audio(args.audio):
+    for path in find_audio(args.audio):
         try:
-            audio = sim.load_audio(path, transcribe.model.frontend.sample_rate)
+            audio = load_audio(path, transcribe.model.frontend.sample_rate)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
@@ -110,7 +110,7 @@ def live(model: TextTask, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decided."""
     recognizer = StreamingRecognizer(model)
     try:
-        for piece in sim.standard_input(args.chunk_size, model.frontend.sample_rate):
+        for piece in standard_input(args.chunk_size, model.frontend.sample_rate):
             print(recognizer.push(piece.to(args.device)), end="", flush=True)
     except KeyboardInterrupt:
         pass

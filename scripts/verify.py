@@ -17,11 +17,11 @@ from rich.table import Table
 
 from streamnest.commands import without_trace
 from streamnest.drawing import draw_staircase, save, to_numpy
-from streamnest.report import milliseconds
 from streamnest.resolve import resolve_model
 from streamnest.streaming.probing import Prober
 from streamnest.streaming.verification import Certificate, verify
 from streamnest.task import EncoderTask
+from streamnest.wording import milliseconds
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

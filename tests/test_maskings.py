@@ -15,7 +15,7 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 from streamnest.masking import ChunkMasking, LiveEdgeMasking, MultiscaleMasking, RandomBlockMasking
-from streamnest.report import masking_in_words
+from streamnest.wording import masking_in_words
 
 Compose = Callable[..., DictConfig]
 SIZES = (8, 16, 32, 64)

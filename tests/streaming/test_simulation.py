@@ -21,6 +21,7 @@ from streamnest.data.audio import load_mono
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import simulation as sim
+from streamnest.streaming.sources import find_audio, load_audio
 
 ROOT = Path(__file__).parents[2]
 SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[:2]
@@ -41,7 +42,7 @@ def checkpoint(model: Pretraining, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("chunk_size", [0.01, 0.32, 0.4567, 100.0])
 def test_streaming_a_file_costs_figures_and_equals_offline(model: Pretraining, chunk_size: float) -> None:
-    audio = sim.load_audio(SPEECH[0], 16000)
+    audio = load_audio(SPEECH[0], 16000)
     frames, result = sim.simulate_streaming_inference(model, audio, chunk_size)
     assert len(frames) == result.num_frames == -(-(len(audio) // 160) // 4)
     assert 0 < result.compute_p50_ms <= result.compute_p95_ms <= result.compute_p99_ms
@@ -51,7 +52,7 @@ def test_streaming_a_file_costs_figures_and_equals_offline(model: Pretraining, c
 
 
 def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(model: Pretraining) -> None:
-    audio = sim.load_audio(SPEECH[0], 16000)[:16000]
+    audio = load_audio(SPEECH[0], 16000)[:16000]
     _, result = sim.simulate_streaming_inference(model, audio, 0.04, realtime=True)
     assert result.listener_mean_ms is not None and result.listener_worst_ms is not None
     assert result.listener_worst_ms >= model.latency.latency_worst_ms
@@ -61,7 +62,7 @@ def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(model: Pr
 def test_a_difference_is_found_with_the_frame_where_it_begins(
     model: Pretraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audio = sim.load_audio(SPEECH[0], 16000)
+    audio = load_audio(SPEECH[0], 16000)
     simulate = sim.simulate_streaming_inference
 
     def spoiled(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +77,7 @@ def test_a_difference_is_found_with_the_frame_where_it_begins(
 
 
 def test_predictions_on_hidden_stretches_are_analysed(model: Pretraining) -> None:
-    audio = sim.load_audio(SPEECH[1], 16000)
+    audio = load_audio(SPEECH[1], 16000)
     found, shown = sim.analyze_predictions(model, audio, "a")
     assert found["hidden_frames"] == int(shown.selected.sum()) > 0
     assert 0 <= found["accuracy"] <= 1 and found["predicted_entropy"] >= 0
@@ -87,15 +88,15 @@ def test_predictions_on_hidden_stretches_are_analysed(model: Pretraining) -> Non
 def test_other_rates_and_channels_are_read_and_what_is_no_audio_is_refused(tmp_path: Path) -> None:
     tone = np.sin(np.arange(44100) * 0.05).astype(np.float32)
     soundfile.write(tmp_path / "stereo.wav", np.stack([tone, tone], 1), 44100)
-    assert sim.load_audio(tmp_path / "stereo.wav", 16000).shape == (16000,)
+    assert load_audio(tmp_path / "stereo.wav", 16000).shape == (16000,)
     (tmp_path / "text.wav").write_text("hello")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
     for name, message in (("text", "cannot be read"), ("empty", "holds no audio"), ("nowhere", "no audio file at")):
         with pytest.raises(UserError, match=message):
-            sim.load_audio(tmp_path / f"{name}.wav", 16000)
+            load_audio(tmp_path / f"{name}.wav", 16000)
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="holds no audio file"):
-        sim.find_audio([str(tmp_path / "folder")])
+        find_audio([str(tmp_path / "folder")])
 
 
 def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
@@ -105,7 +106,7 @@ def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
 
 
 def test_a_file_is_read_as_training_reads_it() -> None:
-    read = sim.load_audio(SPEECH[0], 16000)
+    read = load_audio(SPEECH[0], 16000)
     assert torch.equal(read, torch.from_numpy(load_mono(Recording.from_file(SPEECH[0]).to_cut())))
 
 

@@ -17,7 +17,7 @@ from streamnest.downstream.labels import Utterance, frame_phones, phone_classes
 from streamnest.downstream.layers import layer_frames
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
-from streamnest.streaming.simulation import load_audio
+from streamnest.streaming.sources import load_audio
 from streamnest.task import EncoderTask
 
 # Pauses, as aligners write them.

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
 
 from streamnest.callbacks.pictures import predict
 from streamnest.callbacks.throughput import peak_memory_gb
@@ -51,9 +47,6 @@ class Session(Protocol):
 
     def windowed(self, number: int) -> bool:
         """Whether a stream outgrew the cap of an unlimited left context."""
-
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
 @dataclass(frozen=True)
@@ -111,49 +104,6 @@ class Comparison:
     def equal(self) -> bool:
         """Whether all frames are within the tolerance."""
         return self.first_differing_frame is None and math.isfinite(self.max_difference)
-
-
-def load_audio(path: str | Path, rate: int) -> Tensor:
-    """Audio of any file that soundfile reads, `(N,)` float32 at `rate`; channels are averaged.
-
-    Raises:
-        UserError: for files that are missing, no audio, empty, or not finite.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"no audio file at {path}")
-    try:
-        # Not `soundfile.read`: it seeks to 0 first, after which libsndfile drops 6.5 ms more of an Opus file than the
-        # readers of training do.
-        with soundfile.SoundFile(path) as file:
-            audio, found = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read as audio: {error}") from None
-    if not len(audio) or not np.isfinite(audio).all():
-        raise UserError(f"{path} holds no audio" if not len(audio) else f"{path} holds samples that are not finite")
-    mono = torch.from_numpy(audio.mean(1))
-    return mono if found == rate else resample(mono, found, rate)
-
-
-def find_audio(paths: list[str]) -> list[Path]:
-    """Files, and the audio files below folders, sorted.
-
-    Raises:
-        UserError: for a folder without audio.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES) if path.is_dir() else [path]
-        if not below:
-            raise UserError(f"{path} holds no audio file ({', '.join(AUDIO_SUFFIXES)})")
-        files += below
-    return files
-
-
-def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:
-    """16-bit samples at `rate` as they arrive, pieces of so many seconds `(n,)`; a last odd byte is dropped."""
-    while data := sys.stdin.buffer.read(2 * max(1, round(seconds * rate))):
-        samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
-        yield torch.from_numpy(samples.astype(np.float32) / 32768)
 
 
 def simulate_streaming_inference(

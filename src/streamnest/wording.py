@@ -1,0 +1,56 @@
+"""Figures and settings in words, as panels and tables say them."""
+
+from __future__ import annotations
+
+import math
+
+from streamnest.encoder import FastConformer
+from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.latency import LatencyReport, find_leaks
+from streamnest.masking import ChunkMasking, LiveEdgeMasking, Masking, MultiscaleMasking, RandomBlockMasking
+
+
+def milliseconds(value: float) -> str:
+    """42.4 ms; infinity is the whole utterance."""
+    return f"{value:.1f} ms" if math.isfinite(value) else "whole utterance"
+
+
+def causality(encoder: FastConformer, report: LatencyReport) -> str:
+    """Whether an encoder is causal, and why, in a sentence."""
+    leaks = find_leaks(encoder, report)
+    if leaks:
+        return "no, it hears more of the future than its preset says: " + "; ".join(leaks)
+    if not report.streams:
+        ways = ["attention to the end of the utterance"] if encoder.context.right is None else []
+        ways += ["symmetric convolutions"] if _symmetric(encoder) else []
+        ways += ["normalisation over the utterance"] if encoder.normalize == "utterance" else []
+        return "no: " + ", ".join(ways)
+    if encoder.context.delay:
+        return "yes, read late: layers hear the past only, and outputs are read when the look-ahead has passed"
+    if report.context_ms > 0:
+        return f"up to the end of its chunk of {milliseconds(report.chunk_ms)}, which no layer hears past"
+    return "yes: attention, convolutions and norms hear the past only; the rest is the analysis window"
+
+
+def masking_in_words(masking: Masking, hop_ms: float) -> str:
+    """Kind, blocks and share of a masking."""
+    if isinstance(masking, LiveEdgeMasking):
+        edges = f"; {masking.live_edge_prob:.0%} of utterances at the live edge" if masking.live_edge_prob else ""
+        return masking_in_words(masking.masking, hop_ms) + edges
+    if isinstance(masking, MultiscaleMasking):
+        low, high = min(masking.block_sizes) * hop_ms, max(masking.block_sizes) * hop_ms
+        return f"blocks of {low:.0f} to {high:.0f} ms over about {masking.mask_share:.0%} of frames"
+    if isinstance(masking, ChunkMasking):
+        return f"the ends of {masking.mask_prob:.0%} of chunks, of each of which {masking.min_heard:.0%} is heard"
+    if not isinstance(masking, RandomBlockMasking):
+        return "nothing is hidden"
+    share = masking.mask_prob
+    if masking.allow_overlap:
+        share = 1 - (1 - masking.mask_prob) ** masking.block_size
+    window = f", in the last {masking.left_context_size * hop_ms:.0f} ms" if masking.left_context_size > 0 else ""
+    kind = "causal" if masking.causal else "random"
+    return f"{kind} blocks of {masking.block_size * hop_ms:.0f} ms over about {share:.0%} of frames{window}"
+
+
+def _symmetric(encoder: FastConformer) -> bool:
+    return any(isinstance(part, ConvolutionModule) and part.lookahead for part in encoder.modules())
