@@ -70,6 +70,16 @@ def test_another_dropout_or_data_set_is_no_other_architecture(
     check_architecture(path, build_model(run_config("size.dropout=0.3", "data.batch_duration=9", "seed=4")).config)
 
 
+def test_a_checkpoint_from_before_there_were_other_codes_has_random_ones(
+    model: Pretraining, run_config: Compose, tmp_path: Path
+) -> None:
+    del model.config["quantizer"]["codes"]
+    path = save(model, tmp_path / "a.ckpt")
+    check_architecture(path, build_model(run_config()).config)
+    with pytest.raises(UserError, match=r"quantizer\.codes: 'random' in the checkpoint, 'kmeans' in this run"):
+        check_architecture(path, build_model(run_config("quantizer.codes=kmeans")).config)
+
+
 def test_what_is_no_checkpoint_is_refused_with_the_reason(model: Pretraining, tmp_path: Path) -> None:
     whole = save(model, tmp_path / "a.ckpt").read_bytes()
     (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])

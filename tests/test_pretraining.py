@@ -215,6 +215,22 @@ def test_corpus_statistics_are_those_of_the_features_and_travel_in_the_state(
     assert {"input_norm.mean", "train_counts", "quantizer.codebooks"} <= set(model.state_dict())
 
 
+def test_codes_are_fitted_to_normalised_speech_once_before_they_are_counted(
+    run_config: Compose, speech_like: Audio
+) -> None:
+    model = build_model(run_config("quantizer=kmeans", "quantizer.num_classes=8"))
+    random = model.quantizer.codebooks.clone()
+    batches = [batch(speech_like(2, 16000, seed), [16000, 9000]) for seed in range(3)]
+    fit_statistics(model, batches, hours=1.0)
+    fitted = model.quantizer.codebooks.clone()
+    assert not model.quantizer.to_be_fitted and not torch.equal(fitted, random)
+    assert int(model.train_counts.sum()) == 3 * (25 + 14)
+    # Fitted to what is to be coded: no code is left out, while random ones see a part of their sphere only.
+    assert (model.train_counts > 0).all()
+    fit_statistics(model, batches[:1], hours=1.0)
+    assert torch.equal(model.quantizer.codebooks, fitted)
+
+
 def test_a_model_built_for_use_refuses_to_be_trained(run_config: Compose) -> None:
     with pytest.raises(UserError, match="not for training"):
         build_model(run_config(), training=False).configure_optimizers()
