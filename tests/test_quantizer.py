@@ -16,6 +16,7 @@ from streamnest.quantizer import (
     code_statistics,
     count_codes,
     principal_directions,
+    spherical_kmeans,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -151,6 +152,7 @@ def test_main_directions_are_unit_and_ordered_and_found_again() -> None:
     directions, spread = principal_directions(speech_blocks(), 3)
     torch.testing.assert_close(directions @ directions.t(), torch.eye(3), rtol=0, atol=1e-5)
     assert spread.tolist() == sorted(spread.tolist(), reverse=True)
+    assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
     projected = speech_blocks() @ directions.t()
     torch.testing.assert_close(projected.std(0), spread, rtol=1e-3, atol=1e-3)
 
@@ -158,6 +160,15 @@ def test_main_directions_are_unit_and_ordered_and_found_again() -> None:
 def test_pca_codes_spread_the_same_along_each_direction() -> None:
     quantizer = fitted("pca")
     torch.testing.assert_close((speech_blocks() @ quantizer.projection.t()).std(0), torch.ones(3), rtol=1e-3, atol=1e-3)
+
+
+def test_each_centre_is_the_direction_of_what_is_nearest_to_it() -> None:
+    points = torch.nn.functional.normalize(speech_blocks(), dim=-1)
+    centres = spherical_kmeans(points, clusters=4, seed=0)
+    nearest = (points @ centres.t()).argmax(-1)
+    for number, centre in enumerate(centres):
+        mean = torch.nn.functional.normalize(points[nearest == number].sum(0), dim=0)
+        torch.testing.assert_close(centre, mean, rtol=0, atol=1e-4)
 
 
 def test_fitting_twice_gives_the_same_codes_and_books_differ() -> None:

@@ -58,6 +58,12 @@ def test_clusters_tell_all_of_what_they_equal_and_nothing_of_what_is_independent
     assert probing.shared_information(torch.arange(400) // 4 % 5, labels) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_clusters_that_split_labels_tell_all_of_them_and_those_that_join_them_a_part() -> None:
+    fine, coarse = torch.arange(400) % 8, torch.arange(400) % 2
+    assert probing.shared_information(fine, coarse) == pytest.approx(1.0)
+    assert probing.shared_information(coarse, fine) == pytest.approx(1 / 3)
+
+
 def test_clusters_of_separate_groups_have_a_high_silhouette() -> None:
     tight, wide = separable(300, 0.1, 0), separable(300, 5.0, 0)
     found = [probing.cluster(e.x[1], e.y, 3) for e in (tight, wide)]
@@ -92,6 +98,15 @@ def test_the_shifted_stem_is_read_where_it_has_heard_the_block(run_config: Calla
     with torch.no_grad():
         expected = model(audio[None], torch.tensor([16000]))[0][0]
     torch.testing.assert_close(layer_frames(model, audio)[-1], expected[1:26], rtol=0, atol=1e-5)
+
+
+def test_a_delayed_encoder_is_read_where_it_has_heard_the_block(run_config: Callable[..., DictConfig]) -> None:
+    model = ready(run_config("encoder=lookahead80", "encoder.style=delayed"))
+    audio = 0.1 * torch.randn(16000)
+    assert model.encoder.context.delay > 0
+    with torch.no_grad():
+        expected = model(audio[None], torch.tensor([16000]))[0][0]
+    torch.testing.assert_close(layer_frames(model, audio)[-1], expected[:25], rtol=0, atol=1e-5)
 
 
 def test_utterances_with_phones_are_chosen_beside_those_without() -> None:

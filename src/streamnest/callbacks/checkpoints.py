@@ -23,5 +23,5 @@ class BestAndLast(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         saved = any(getattr(callback, "stopped", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        if ends and not saved and not (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if ends and not saved:
             trainer.save_checkpoint(Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
