@@ -2,7 +2,8 @@
 
 PYTHON is the interpreter of an environment where nemo_toolkit[asr] is installed; nothing else here needs it. Both run
 steps of 80 ms, one stream, one thread, d 256, 8 layers, 70 encoder frames of past, random weights. The reference hears
-features; ours hears audio and computes the features as well, but for the row that says so. Exported steps run with onnxruntime.
+features; ours hears audio and computes the features as well, but for the row that says so. Exported steps run with
+onnxruntime.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ Compose = Callable[..., DictConfig]
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_every_value_resolves(composed: Compose, group: str, choice: str) -> None:
+    if choice == "optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -e '.[sweeps]'")
     needed = ["data.train_manifest=a.jsonl", "data.val_manifest=b.jsonl"] if choice in ("manifest", "shar") else []
     cfg = composed(f"{group}={choice}", "name=t", "preset=t", "paths.output_dir=out", *needed)
     plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True)

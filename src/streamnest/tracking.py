@@ -82,6 +82,10 @@ class UnfailingWandbLogger(WandbLogger):
         """Logs pictures, histograms and the like, which belong to no step of their own."""
         self._attempt("logging pictures", lambda: self.experiment.log(values))
 
+    def summarise(self, values: dict[str, Any]) -> None:
+        """Sets what the table of runs shows of this one."""
+        self._attempt("logging the summary", lambda: self.experiment.summary.update(values))
+
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """See `WandbLogger`."""
         self._attempt("logging a checkpoint", super().after_save_checkpoint, checkpoint_callback)

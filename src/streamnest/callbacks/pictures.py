@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import wandb
 from lightning import Callback
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from streamnest.data.batch import Batch
 from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
@@ -23,7 +24,8 @@ from streamnest.tracking import UnfailingWandbLogger
 class Pictures(Callback):
     """Draws one validation utterance, the same each time, and the code frequencies; first rank only.
 
-    Pictures go to `dirpath/step_*.png` and to W&B where a run is logged there, the code counts as a histogram as well.
+    Pictures go to `dirpath/step_*.png` and to W&B where a run is logged there, with the code counts as a histogram and,
+    once, the audio.
 
     Args:
         dirpath: folder of the pictures.
@@ -33,7 +35,7 @@ class Pictures(Callback):
     def __init__(self, dirpath: str | Path, seconds: float = 5.0) -> None:
         self.dirpath, self.seconds = Path(dirpath), seconds
         self._utterance: Batch | None = None
-        self._chosen = False
+        self._chosen = self._heard = False
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -62,15 +64,26 @@ class Pictures(Callback):
         figures = {"prediction": draw_prediction(picture)}
         if counts["training"].any():
             figures["codes"] = draw_code_histogram(counts)
-        self._publish(trainer, figures, model.train_counts[0])
+        self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
 
-    def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: torch.Tensor) -> None:
-        step = trainer.global_step
+    def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: torch.Tensor, rate: int) -> None:
+        step, sounds = trainer.global_step, {} if self._heard else self._audio()
         names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png"}
         paths = {name: save(figure, self.dirpath / names[name]) for name, figure in figures.items()}
         for logger in trainer.loggers:
             if isinstance(logger, UnfailingWandbLogger):
                 _to_wandb(logger, paths, counts, step)
+                if sounds:
+                    logger.log_media({name: wandb.Audio(sound, rate) for name, sound in sounds.items()})
+        self._heard = True
+
+    def _audio(self) -> dict[str, NDArray[np.float32]]:
+        """The utterance of the pictures as it is, and as the encoder hears it where something is mixed in."""
+        assert self._utterance is not None
+        sounds = {"audio/clean": to_numpy(self._utterance.clean[0])}
+        if self._utterance.noisy is not self._utterance.clean:
+            sounds["audio/heard"] = to_numpy(self._utterance.noisy[0])
+        return sounds
 
 
 @torch.no_grad()
