@@ -56,7 +56,7 @@ def test_a_sweep_of_presets_becomes_a_page_that_compares_them(tmp_path: Path) ->
 def test_a_search_tries_values_and_names_its_runs_apart(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -e '.[sweeps]'")
     run(tmp_path, "train.py", "-m", "sweep=optuna", "hydra.sweeper.n_trials=2", "run_id=s", *FAST)
-    folders = sorted((tmp_path / "multiruns/s").glob("*_*"))
+    folders = sorted((tmp_path / "multiruns/s").glob("[0-9]_*"))
     assert [folder.name for folder in folders] == ["0_lookahead40-causal-tiny-0", "1_lookahead40-causal-tiny-1"]
     rates = {OmegaConf.load(folder / ".hydra/config.yaml").optim.lr for folder in folders}
     assert len(rates) == 2
