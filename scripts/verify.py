@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
-from streamnest.drawing import draw_staircase, save, to_numpy
+from streamnest.drawing import save
 from streamnest.resolve import resolve_model
+from streamnest.streaming.drawing import draw_staircase
 from streamnest.streaming.probing import Prober
 from streamnest.streaming.verification import Certificate, verify
 from streamnest.task import EncoderTask
@@ -53,12 +54,8 @@ def show(certificate: Certificate, console: Console) -> None:
 
 def picture(model: EncoderTask, path: Path) -> Path:
     """Draws the influence of input time on output time."""
-    stride, hop = model.encoder.frame_ms / 1000, model.frontend.hop_ms / 1000
-    first, count = 8, max(24, 3 * (model.encoder.context.chunk or 1))
-    samples = round((first + count + 8) * stride * model.frontend.sample_rate)
-    influence = Prober(model).influence(list(range(first, first + count)), samples)
     title = f"what each output hears: look-ahead {milliseconds(model.latency.lookahead_ms)}"
-    return save(draw_staircase(to_numpy(influence), first, stride, hop, title), path)
+    return save(draw_staircase(Prober(model).staircase(), title), path)
 
 
 @without_trace

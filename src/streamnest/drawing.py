@@ -112,34 +112,6 @@ def draw_difference(per_frame: list[float], stride: float, tolerance: float) -> 
     return figure
 
 
-def draw_staircase(influence: NDArray[np.float64], first: int, stride: float, hop: float, title: str) -> Figure:
-    """Which input each output hears: a causal model shows a staircase, with nothing to the right of its steps.
-
-    Args:
-        influence: `(outputs, inputs)`, size of the gradient.
-        first: number of the first output shown.
-        stride: seconds between outputs.
-        hop: seconds between inputs.
-        title: of the figure.
-    """
-    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    shown = np.log10(np.where(influence > 0, influence / influence.max(), np.nan))
-    bottom, top = first * stride, (first + len(influence)) * stride
-    extent = (0.0, influence.shape[1] * hop, bottom, top)
-    image = axes.imshow(shown, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-6, vmax=0)
-    ends = (np.arange(len(influence)) + first + 1) * stride
-    axes.step(ends, ends - stride, where="pre", color=RIGHT, lw=1.6, label="end of the output's own block")
-    axes.set_xlim(0, influence.shape[1] * hop)
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("input time (s)")
-    axes.set_ylabel("output time (s)")
-    axes.legend(loc="lower right", fontsize=9)
-    figure.colorbar(image, ax=axes, label="influence, powers of ten; white: none at all", shrink=0.8)
-    plain_axes(axes)
-    return figure
-
-
 def code_colours(codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """A colour `(N, 3)` for each code: the same code has the same colour, near numbers have distant ones."""
     hues = (codes * _GOLDEN_RATIO) % 1.0

@@ -104,14 +104,13 @@ def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bo
     unit = encoder.frame_ms
     chunk = encoder.context.chunk
     left = encoder.context.left
-    phases = [(t, last_heard(encoder, t) if causal_features else None) for t in range(chunk or 1)]
-    ahead = [None if last is None else last - t for t, last in phases]
+    ahead = _heard_ahead(encoder, causal_features)
     limited = [a for a in ahead if a is not None]
     context_ms = max(limited) * unit if len(limited) == len(ahead) else math.inf
     stem_ms = encoder.stem.lookahead * frontend.hop_ms
     front_ms = 1000.0 * frontend.lookahead_samples / frontend.sample_rate
     total = context_ms + stem_ms + front_ms
-    waits = [_emission_delay(encoder, frontend, stem_ms, a) for a in ahead]
+    waits = emission_delays(encoder, frontend, causal_features)
     return LatencyReport(
         frame_ms=unit,
         chunk_ms=math.inf if chunk is None else chunk * unit,
@@ -126,12 +125,20 @@ def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bo
     )
 
 
-def _emission_delay(encoder: FastConformer, frontend: LogMel, stem_ms: float, ahead: int | None) -> float:
-    """From the first sample of a block to the emission of the frame that has heard it: the block, then the wait."""
-    if ahead is None:
-        return math.inf
-    blocks = 1 + ahead + encoder.target_shift
-    return blocks * encoder.frame_ms + stem_ms + frontend.window_overhang_ms
+def emission_delays(encoder: FastConformer, frontend: LogMel, causal_features: bool = True) -> list[float]:
+    """Milliseconds from the first sample of a block to the emission of its frame, for each frame of a chunk.
+
+    A later sample of the block waits less, by as much as it comes later. See `latency_report`.
+    """
+    overhang = encoder.stem.lookahead * frontend.hop_ms + frontend.window_overhang_ms
+    ahead = _heard_ahead(encoder, causal_features)
+    return [math.inf if a is None else (1 + a + encoder.target_shift) * encoder.frame_ms + overhang for a in ahead]
+
+
+def _heard_ahead(encoder: FastConformer, causal_features: bool) -> list[int | None]:
+    """Encoder frames past itself that each frame of a chunk hears; None is the rest of the utterance."""
+    phases = [(t, last_heard(encoder, t) if causal_features else None) for t in range(encoder.context.chunk or 1)]
+    return [None if last is None else last - t for t, last in phases]
 
 
 def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:

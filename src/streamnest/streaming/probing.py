@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,35 @@ from streamnest.errors import UserError
 from streamnest.task import EncoderTask
 
 _CHANGE = 0.37
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """What each output hears.
+
+    Attributes:
+        influence: `(outputs, T)`, size of the gradient of an output for each feature frame; 0 is not heard.
+        first: number of the first output.
+        stride: seconds between outputs.
+        hop: seconds between feature frames.
+    """
+
+    influence: Tensor
+    first: int
+    stride: float
+    hop: float
+
+    def by_age(self) -> tuple[Tensor, Tensor]:
+        """Influence on an output, on average, by how long before the end of its own block a feature frame ended.
+
+        Returns:
+            Ages in seconds `(A,)`, negative for look-ahead, and influence `(A,)`; of ages that all outputs have.
+        """
+        outputs, features = self.influence.shape
+        ends = (torch.arange(outputs) + self.first + 1) * round(self.stride / self.hop)
+        ages = torch.arange(int(ends[-1]) - features, int(ends[0]))
+        heard = self.influence.cpu().gather(1, ends[:, None] - 1 - ages)
+        return ages * self.hop, heard.mean(0)
 
 
 class Prober:
@@ -87,6 +117,19 @@ class Prober:
     def last_feature(self, frame: int, samples: int) -> int:
         """The last feature frame with a gradient from an output frame."""
         return int(self.influence([frame], samples)[0].nonzero().max())
+
+    def staircase(self, first: int = 8, count: int | None = None) -> Staircase:
+        """The influence of feature frames on outputs in a row.
+
+        Args:
+            first: output; what lies before it is heard as well.
+            count: outputs; None is three chunks, and at least 24.
+        """
+        encoder, frontend = self.model.encoder, self.model.frontend
+        count = count or max(24, 3 * (encoder.context.chunk or 1))
+        samples = (first + count + 8) * encoder.stem.factor * frontend.hop
+        influence = self.influence(list(range(first, first + count)), samples)
+        return Staircase(influence, first, encoder.frame_ms / 1000, frontend.hop_ms / 1000)
 
     @contextmanager
     def stages(self) -> Iterator[list[tuple[str, Tensor]]]:
