@@ -6,20 +6,16 @@ import math
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.markdown import Markdown
 
-from streamnest import config
-from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import latency_report
+from streamnest.presets import preset_names, small_encoder
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HEADER = "| preset | stride | chunk | left | look-ahead | latency mean / worst |\n| --- | --- | --- | --- | --- | --- |"
-# Weights do not matter here, the number of layers does.
-_SMALL = {"d_model": 16, "num_heads": 2, "stem_channels": 4}
 
 
 def milliseconds(value: float) -> str:
@@ -29,10 +25,8 @@ def milliseconds(value: float) -> str:
 
 def row(preset: str, overrides: list[str]) -> str:
     """One line of the table; a preset that cannot be built with the overrides says why."""
-    cfg = compose("train", [f"encoder={preset}", *overrides])
-    settings = {k: v for k, v in cfg.encoder.items() if k != "_target_"}
     try:
-        encoder = FastConformer(EncoderConfig(**{**settings, **_SMALL}))
+        encoder = small_encoder(CONFIGS, preset, overrides)
     except UserError as error:
         return f"| `{preset}` | – | – | – | {error} | – |"
     if encoder.choices.by_name:
@@ -49,10 +43,7 @@ def row(preset: str, overrides: list[str]) -> str:
 
 def table(overrides: list[str]) -> str:
     """The Markdown table of all presets, nearest first."""
-    config.register()
-    names = [path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base")]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        rows = sorted((row(name, overrides) for name in names), key=_latency)
+    rows = sorted((row(name, overrides) for name in preset_names(CONFIGS)), key=_latency)
     return "\n".join([HEADER, *rows])
 
 
