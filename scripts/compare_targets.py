@@ -13,38 +13,21 @@ import itertools
 import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from streamnest.commands import without_trace
-from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
-from streamnest.downstream.layerwise import SILENCE, choose
+from streamnest.downstream.codes import codes_of, label_blocks
+from streamnest.downstream.labels import read_utterances
+from streamnest.downstream.layerwise import choose
 from streamnest.downstream.probing import shared_information
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
 from streamnest.resolve import resolve_model
-from streamnest.streaming.sources import load_audio
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/sample16k"
-
-
-@torch.no_grad()
-def blocks_and_phones(model: Pretraining, utterances: list[Utterance]) -> tuple[Tensor, Tensor]:
-    """Normalised blocks `(N, stack * D)` of the frames that have a phone, and their phones `(N,)`."""
-    classes = phone_classes(utterances, SILENCE)
-    kept, labels = [], []
-    for utterance in utterances:
-        audio = load_audio(utterance.path, model.frontend.sample_rate)
-        features, frames = model.frontend(audio[None], torch.tensor([len(audio)]))
-        blocks = model.quantizer.blocks(model.target_norm(features, frames))[0]
-        phones = frame_phones(utterance, len(blocks), model.encoder.frame_ms, classes)
-        kept.append(blocks[phones >= 0])
-        labels.append(phones[phones >= 0])
-    return torch.cat(kept), torch.cat(labels)
 
 
 @without_trace
@@ -65,13 +48,14 @@ def main() -> int:
     if not isinstance(model, Pretraining):
         raise UserError("only task=pretrain has targets")
     aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
-    blocks, phones = blocks_and_phones(model, choose(aligned, args.most, seed=0))
+    found = label_blocks(model, choose(aligned, args.most, seed=0))
+    blocks, phones = found.blocks[found.phones >= 0], found.phones[found.phones >= 0]
     for kind, width, number in itertools.product(CODES, args.dims, args.classes):
         quantizer = RandomProjectionQuantizer(model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind)
         quantizer.fit(blocks)
-        codes = quantizer(blocks.reshape(-1, quantizer.feat_in).t()[None])[0]
-        told = shared_information(codes[:, 0], phones)
-        perplexity = code_statistics(count_codes(codes, number)).perplexity
+        codes = codes_of(quantizer, blocks)
+        told = shared_information(codes, phones)
+        perplexity = code_statistics(count_codes(codes[:, None], number)).perplexity
         table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")
