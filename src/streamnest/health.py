@@ -36,6 +36,11 @@ def unigram_cross_entropy(train: Tensor, heard: Tensor) -> float:
 
 def effective_rank(frames: Tensor) -> float:
     """Effective rank of `(N, d)` frames: exp of the entropy of singular values (RankMe, Garrido et al. 2023)."""
-    values = torch.linalg.svdvals(frames.float() - frames.float().mean(0))
-    share = values / values.sum().clamp_min(1e-12)
+    share = spectrum(frames)
     return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
+
+
+def spectrum(frames: Tensor) -> Tensor:
+    """Singular values of `(N, d)` frames around their mean, as shares of their sum, the largest first."""
+    values = torch.linalg.svdvals(frames.float() - frames.float().mean(0))
+    return values / values.sum().clamp_min(1e-12)

@@ -12,9 +12,10 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.downstream import probing
+from streamnest.downstream.drawing import draw_probes
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.downstream.layers import layer_frames
-from streamnest.downstream.layerwise import choose
+from streamnest.downstream.layerwise import LayerFigures, choose
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
 
@@ -69,6 +70,26 @@ def test_clusters_of_separate_groups_have_a_high_silhouette() -> None:
     found = [probing.cluster(e.x[1], e.y, 3) for e in (tight, wide)]
     assert found[0].silhouette > 0.8 > found[1].silhouette
     assert (found[0].phone_information or 0) > 0.99
+
+
+def test_a_rotated_layer_is_alike_and_an_independent_one_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 2000, 8, generator=generator)
+    turned = 3 * x @ torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q + 1
+    found = probing.similarity([x, turned, noise[:, :5]])
+    assert float(found[0, 1]) == pytest.approx(1.0, abs=1e-4) and found.diagonal().tolist() == pytest.approx([1.0] * 3)
+    assert float(found[0, 2]) < 0.05
+
+
+def test_the_picture_of_probes_has_a_panel_for_each_figure_that_is_known() -> None:
+    models = {
+        name: [LayerFigures(layer, phones=share, rank=9.0) for layer in ("log-mel", "stem", "1")]
+        + [LayerFigures("weighted sum", phones=0.9)]
+        for name, share in (("trained", 0.5), ("random weights", 0.4))
+    }
+    panels = draw_probes(models, "title").axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["phone of a frame", "effective rank"]
+    assert [line.get_ydata().tolist() for line in panels[0].lines] == [[0.5] * 3, [0.4] * 3]
 
 
 def test_each_frame_is_labelled_with_the_phone_at_its_middle() -> None:

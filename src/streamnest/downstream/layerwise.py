@@ -77,13 +77,21 @@ def probe(model: EncoderTask, utterances: list[Utterance], clusters: int) -> tup
         UserError: where no utterance can be read.
     """
     classes = phone_classes(utterances, SILENCE)
-    heard = hear(model, utterances, classes)
-    names = ["log-mel", "stem", *(str(n) for n in range(1, len(model.encoder.blocks) + 1))]
-    figures = [LayerFigures(name) for name in names]
-    notes = _probe_phones(figures, heard, len(classes)) + _probe_speakers(figures, heard)
-    for number, line in enumerate(figures[: len(names)]):
+    return probe_heard(hear(model, utterances, classes), len(classes), clusters)
+
+
+def probe_heard(heard: list[Heard], classes: int, clusters: int) -> tuple[list[LayerFigures], list[str]]:
+    """The same of utterances after the encoder; `classes` is the number of phones."""
+    figures = [LayerFigures(name) for name in layer_names(heard)]
+    notes = _probe_phones(figures, heard, classes) + _probe_speakers(figures, heard)
+    for number, line in enumerate(figures[: len(heard[0].layers)]):
         _describe(line, [h.layers[number] for h in heard], [h.phones for h in heard], clusters)
     return figures, notes
+
+
+def layer_names(heard: list[Heard]) -> list[str]:
+    """Of `Heard.layers`."""
+    return ["log-mel", "stem", *(str(n) for n in range(1, len(heard[0].layers) - 1))]
 
 
 def hear(model: EncoderTask, utterances: Sequence[Utterance], classes: dict[str, int]) -> list[Heard]:

@@ -118,9 +118,25 @@ def cluster(x: Tensor, y: Tensor | None, clusters: int, seed: int = 0, frames: i
     return Clustering(float(silhouette), shared)
 
 
-def rank(x: Tensor, frames: int = 4096) -> float:
+def rank(x: Tensor) -> float:
     """Effective rank of evenly spaced frames of a layer `(N, d)`."""
-    return effective_rank(x[:: -(-len(x) // frames)])
+    return effective_rank(spaced(x))
+
+
+def spaced(x: Tensor, frames: int = 4096) -> Tensor:
+    """At most so many evenly spaced frames of a layer `(N, d)`."""
+    return x[:: -(-len(x) // frames)]
+
+
+def similarity(layers: list[Tensor]) -> Tensor:
+    """Linear CKA of each pair of layers `(N, d)`, 0 to 1 (Kornblith et al. 2019): `(layers, layers)`.
+
+    1 are the same frames but for rotation and one scale; 0 have nothing in common that a straight line finds.
+    """
+    centred = [(x - x.mean(0)).double() for x in layers]
+    shared = torch.stack([torch.stack([(x.t() @ y).square().sum() for y in centred]) for x in centred])
+    norms = shared.diagonal().sqrt()
+    return shared / (norms[:, None] * norms).clamp_min(1e-12)
 
 
 def shared_information(codes: Tensor, labels: Tensor) -> float:
