@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from streamnest.encoder import FastConformer
 from streamnest.encoder.convolution import ConvolutionModule
@@ -13,6 +14,11 @@ from streamnest.masking import ChunkMasking, LiveEdgeMasking, Masking, Multiscal
 def milliseconds(value: float) -> str:
     """42.4 ms; infinity is the whole utterance."""
     return f"{value:.1f} ms" if math.isfinite(value) else "whole utterance"
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
 def causality(encoder: FastConformer, report: LatencyReport) -> str:

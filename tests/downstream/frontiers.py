@@ -1,12 +1,22 @@
-"""Frontiers of which nothing was trained: records with numbers that were made up."""
+"""Frontiers of which nothing was trained: records with numbers that were made up.
+
+`python tests/downstream/frontiers.py` writes the example that `notebooks/frontier.py` falls back to.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
-from streamnest.downstream.frontier.records import Records
+from streamnest.downstream.frontier.records import Records, write_whole
+from streamnest.downstream.frontier.report import gather
+from streamnest.downstream.frontier.tables import as_json
+
+EXAMPLE = Path(__file__).parents[1] / "fixtures/frontier.json"
 
 LATENCY = {
     "causal": (22.5, 42.5, None),
@@ -60,3 +70,18 @@ def fill(options: Options, records: Records) -> list[Stage]:
             result = evaluation(share(stage), stage.context or stage.preset, stage.seed, hours=hours)
         records.write(stage, 1.0, result, "0123abc")
     return plan
+
+
+def write_example() -> None:
+    """All presets, three label budgets and two seeds."""
+    presets = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
+    contexts = ("causal", "lookahead80", "lookahead320", "full")
+    options = Options(presets=presets, contexts=contexts, seeds=(0, 1), hours=(0.1667, 1.0, None))
+    with TemporaryDirectory() as folder:
+        records = Records(Path(folder))
+        fill(options, records)
+        write_whole(EXAMPLE, as_json(gather(options, records, "python tests/downstream/frontiers.py: made up")))
+
+
+if __name__ == "__main__":
+    write_example()

@@ -8,20 +8,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frontiers import evaluation, fill
+from frontiers import EXAMPLE, evaluation, fill
 
 from streamnest.downstream.frontier import report
 from streamnest.downstream.frontier.command import main
 from streamnest.downstream.frontier.drawing import draw_frontier
+from streamnest.downstream.frontier.effects import draw_delays, draw_effects
 from streamnest.downstream.frontier.intervals import Draws, rate
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import make_plan
+from streamnest.downstream.frontier.reading import read_report
 from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.results import counts_of, read_points
+from streamnest.downstream.frontier.tables import as_json, as_markdown
 from streamnest.downstream.scoring import bootstrap
+from streamnest.errors import UserError
 
 PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")
 OPTIONS = Options(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """A report of little, which takes less time."""
+    options = Options(presets=("causal", "limited3200", "dynamic", "bidirectional"), contexts=("full",))
+    records = Records(tmp_path_factory.mktemp("small"))
+    fill(options, records)
+    return report.gather(options, records, "the command")
 
 
 def counts(shares: list[float], seed: int = 0) -> np.ndarray:
@@ -140,3 +153,34 @@ def test_the_picture_names_presets_and_draws_both_beginnings(tmp_path: Path) -> 
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[:2] == ["from scratch", "pretrained"] and labels[2].startswith("dynamic")
     assert [t.get_text() for t in axes.get_xticklabels()] == ["22.5", "62.5", "whole\nutterance"]
+
+
+def test_a_report_is_read_back_as_it_was_written(tmp_path: Path, small: report.Report) -> None:
+    (tmp_path / "frontier.json").write_text(as_json(small))
+    found = read_report(tmp_path / "frontier.json")
+    assert as_json(found) == as_json(small) and as_markdown(found) == as_markdown(small)
+    assert [p.latency("left_ms") for p in found.points] == [p.latency("left_ms") for p in small.points]
+
+
+def test_the_stored_example_has_what_a_report_has_now(small: report.Report) -> None:
+    now, stored = json.loads(as_json(small)), json.loads(EXAMPLE.read_text())
+    assert stored.keys() == now.keys() and stored["points"][0].keys() == now["points"][0].keys()
+    assert "made up" in stored["command"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json"])
+def test_what_is_no_report_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "frontier.json").write_text(text)
+    with pytest.raises(UserError, match=r"no frontier\.json of"):
+        read_report(tmp_path / "frontier.json")
+
+
+def test_differences_are_drawn_with_their_intervals_and_waits_with_what_they_consist_of(small: report.Report) -> None:
+    points = small.largest
+    gain, cost = draw_effects(points, "title").axes
+    changes = {p.name: p.change.value for p in points if p.change}
+    drawn = [float(bar.lines[0].get_xdata()[0]) for bar in gain.containers]
+    assert drawn == pytest.approx([100 * value for value in reversed(changes.values())])
+    assert len(cost.containers) == 2 * (len(points) - 1)
+    waits, computing = draw_delays(points, "title").axes[0].containers[:2]
+    assert (waits[0].get_width(), computing[0].get_x(), computing[0].get_width()) == (22.5, 22.5, 4.0)

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from streamnest.downstream.frontier.intervals import Estimate
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.results import REFERENCE, Point, System
+from streamnest.wording import markdown_table
 
 Row = dict[str, Any]
 
@@ -83,6 +84,7 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
         "seeds": len(system.records),
         "utterances": len(next(iter(system.records.values()))["utterances"]),
         **{f"latency_{kind}_ms": _finite(point.latency(f"latency_{kind}_ms")) for kind in ("mean", "worst")},
+        "left_ms": _finite(point.latency("left_ms")),
         **{f"compute_{name}": compute.get(name) for name in ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")},
         **_spread("cer", system.cer),
         **_spread("wer", system.wer),
@@ -99,7 +101,7 @@ def as_markdown(report: Report) -> str:
     """For people."""
     parts = ["# Quality against latency", _state(report)]
     if report.points:
-        parts += ["![Character error rate against latency](frontier.png)", _main(report), _explained(report)]
+        parts += ["![Character error rate against latency](frontier.png)", main_table(report), _explained(report)]
         parts += ["## By speakers", _by_speakers(report)]
     if any(system.cer_reference for point in report.points for _, system in point.systems):
         parts += [f"## Against `{REFERENCE}`", _reference(report)]
@@ -119,10 +121,11 @@ def _state(report: Report) -> str:
     return f"{text}\n\n    {report.command}" if report.command else text
 
 
-def _main(report: Report) -> str:
+def main_table(report: Report) -> str:
+    """Latency, compute and errors of the largest label budget, as Markdown."""
     head = ["preset", "latency mean / worst", "compute p50 / p99", "CER from scratch", "CER pretrained"]
     head += ["CER by pretraining", "WER from scratch", "WER pretrained"]
-    return _table(head, [_main_cells(point) for point in report.largest])
+    return markdown_table(head, [_main_cells(point) for point in report.largest])
 
 
 def _main_cells(point: Point) -> list[str]:
@@ -150,7 +153,9 @@ def _by_speakers(report: Report) -> str:
     for point in report.largest:
         values = [getattr(s, name) if s else None for s in (point.scratch, point.pretrained) for name in _SPEAKERS]
         lines.append([f"`{point.name}`", *("–" if v is None else f"{100 * v:.1f}" for v in values)])
-    return _table(head, lines) + "\n\nCharacter error rates in %, by speakers that training has heard and has not."
+    return (
+        markdown_table(head, lines) + "\n\nCharacter error rates in %, by speakers that training has heard and has not."
+    )
 
 
 _SPEAKERS = ("cer_seen", "cer_unseen")
@@ -165,7 +170,7 @@ def _reference(report: Report) -> str:
                 [f"`{point.name}`", _latency(point), *(_relative(s.cer_reference if s else None) for s in systems)]
             )
     text = f"Change of character errors relative to `{REFERENCE}` trained alike; above 0 is what streaming costs."
-    return _table(["preset", "latency mean / worst", "from scratch", "pretrained"], lines) + "\n\n" + text
+    return markdown_table(["preset", "latency mean / worst", "from scratch", "pretrained"], lines) + "\n\n" + text
 
 
 def _labels(report: Report) -> str:
@@ -178,7 +183,7 @@ def _labels(report: Report) -> str:
     ]
     order = {name: number for number, name in enumerate(dict.fromkeys(p.name for p in report.points))}
     points = sorted(report.points, key=lambda p: (order[p.name], p.train_hours))
-    return _table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
+    return markdown_table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
 
 
 def _probes(report: Report) -> str:
@@ -186,7 +191,7 @@ def _probes(report: Report) -> str:
         [f"`{row['preset']}`", str(row["seed"]), *(_probe(row, name) for name in ("phones", "speakers"))]
         for row in report.probes
     ]
-    return _table(["preset", "seed", "phones", "speakers"], lines)
+    return markdown_table(["preset", "seed", "phones", "speakers"], lines)
 
 
 def _probe(row: Row, name: str) -> str:
@@ -218,7 +223,3 @@ def _spread(name: str, e: Estimate | None) -> dict[str, float | None]:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
