@@ -47,9 +47,8 @@ class Pictures(Callback):
         if not isinstance(pl_module, Pretraining):  # other tasks have nothing hidden to show
             return
         samples = self.seconds * pl_module.frontend.sample_rate
-        row = int((batch.lengths - samples).abs().argmin())
-        candidate = _row(batch, row)
-        if self._utterance is None or _distance(candidate, samples) < _distance(self._utterance, samples):
+        candidate = nearest_row(batch, samples)
+        if self._utterance is None or distance(candidate, samples) < distance(self._utterance, samples):
             self._utterance = candidate
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -134,8 +133,9 @@ def _to_wandb(logger: UnfailingWandbLogger, paths: dict[str, Path], counts: torc
     logger.log_media({**shown, "trainer/global_step": step})
 
 
-def _row(batch: Batch, row: int) -> Batch:
-    """A batch of one row without its padding, on the processor."""
+def nearest_row(batch: Batch, samples: float) -> Batch:
+    """A batch of one, on the processor and without padding: the row with the number of samples nearest to this."""
+    row = int((batch.lengths - samples).abs().argmin())
     length = int(batch.lengths[row])
     clean = batch.clean[row : row + 1, :length].cpu()
     noisy = clean if batch.noisy is batch.clean else batch.noisy[row : row + 1, :length].cpu()
@@ -149,5 +149,6 @@ def _row(batch: Batch, row: int) -> Batch:
     )
 
 
-def _distance(batch: Batch, samples: float) -> float:
+def distance(batch: Batch, samples: float) -> float:
+    """By how many samples a batch of one is longer or shorter."""
     return abs(int(batch.lengths[0]) - samples)
