@@ -1,0 +1,80 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What each layer knows
+#
+# A straight line is asked to read phones and speakers off each layer of the frozen encoder. Beside it stands the same
+# encoder with random weights: what it can do comes from the input and the architecture, not from training.
+#
+# The checkpoint is the newest below `logs/`, or `STREAMNEST_CKPT`; without any, both encoders are untrained. Speech
+# is the built-in sample; for other speech set `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES` (the format of
+# `scripts/probe.py`).
+
+# %%
+# %matplotlib inline
+import torch
+from IPython.display import Markdown, display
+
+from streamnest.downstream.drawing import draw_probes, draw_similarity, draw_spectra
+from streamnest.downstream.labels import phone_classes
+from streamnest.downstream.layerwise import SILENCE, choose, hear, layer_names, probe_heard
+from streamnest.downstream.probing import similarity, spaced
+from streamnest.health import spectrum
+from streamnest.notebook import labelled_speech, open_subject, repository, twin
+from streamnest.wording import markdown_table
+
+UTTERANCES = 100  # with phones, and as many without
+CLUSTERS = 50  # of k-means
+
+root = repository()
+subject = open_subject(root)
+models = {subject.name: subject.model, "random weights": twin(subject.model, trained=False)}
+utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
+classes = phone_classes(utterances, SILENCE)
+heard = {name: hear(model, utterances, classes) for name, model in models.items()}
+layers = layer_names(heard[subject.name])
+
+# %% [markdown]
+# ## Probes
+# From left to right, a curve goes from the input to the last layer. A phone curve that rises means that training made
+# sounds easier to tell apart. One that falls means that they were thrown away, or put where no straight line finds
+# them. The rank counts the directions that frames really use.
+
+# %%
+found = {name: probe_heard(heard[name], len(classes), CLUSTERS) for name in heard}
+display(draw_probes({name: figures for name, (figures, _) in found.items()}, "What each layer says"))
+print(*found[subject.name][1], sep="\n")
+
+# %%
+figures = found[subject.name][0]
+cells = [(f.phones, f.speakers, f.rank, f.silhouette, f.phone_information) for f in figures]
+lines = [[f.layer, *("–" if v is None else f"{v:.3g}" for v in row)] for f, row in zip(figures, cells, strict=True)]
+display(Markdown(markdown_table(["layer", "phones", "speakers", "rank", "silhouette", "phones in clusters"], lines)))
+
+# %% [markdown]
+# ## Directions
+# The same rank in more detail: how strong each direction of a layer is, the strongest first. A line that falls
+# steeply has collapsed into a few of them.
+
+# %%
+frames = {name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in heard[name]), strict=True)] for name in heard}
+spectra = {name: {layer: spectrum(x) for layer, x in zip(layers, frames[name], strict=True)} for name in frames}
+display(draw_spectra(spectra, "How many directions each layer uses"))
+
+# %% [markdown]
+# ## Which layers are alike
+# 1 is the same but for rotation and scale. With random weights all layers repeat the input; training shows in layers
+# that turn away from it.
+
+# %%
+alike = {name: similarity(x) for name, x in frames.items()}
+display(draw_similarity(alike, layers, "How alike layers are"))

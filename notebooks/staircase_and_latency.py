@@ -1,0 +1,95 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How far a checkpoint looks ahead, and how long one waits for it
+#
+# A streaming encoder may not hear the future, and this can be seen: which output depends on which input is a
+# staircase. This notebook draws it, holds what is measured against what is declared, and shows what a sample of audio
+# waits for.
+#
+# It takes the newest checkpoint of pretraining below `logs/`, or the one named in `STREAMNEST_CKPT`; without any, an
+# untrained model. The look-ahead does not depend on training.
+
+# %%
+# %matplotlib inline
+from IPython.display import Markdown, display
+
+from streamnest.latency import emission_delays
+from streamnest.notebook import open_subject, repository, twin
+from streamnest.presets import preset_latencies
+from streamnest.streaming.drawing import draw_latencies, draw_memory, draw_staircase, draw_waits
+from streamnest.streaming.probing import Prober
+from streamnest.streaming.verification import verify
+from streamnest.wording import markdown_table, milliseconds
+
+root = repository()
+subject = open_subject(root)
+model, latency = subject.model, subject.model.latency
+print(f"{subject.name}: look-ahead {milliseconds(latency.lookahead_ms)}, chunk {milliseconds(latency.chunk_ms)}")
+
+# %% [markdown]
+# ## The staircase
+# A row is an output, a column an input. Colour is how much the output changes with the input, white is not at all.
+# Nothing may stand to the right of the green line but the look-ahead that the preset declares.
+
+# %%
+title = f"What each output hears: look-ahead {milliseconds(latency.lookahead_ms)}"
+display(draw_staircase(Prober(model).staircase(), title))
+
+# %% [markdown]
+# ## The same with a leak
+# The same weights, but convolutions are padded on both sides, as is usual for offline encoders. Each layer hears a
+# little of the future, and layers add up: the staircase is gone. streamnest refuses to train this unless it is told
+# to.
+
+# %%
+leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
+title = f"With symmetric convolutions: look-ahead {milliseconds(leaky.latency.lookahead_ms)}"
+display(draw_staircase(Prober(leaky).staircase(), title))
+
+# %% [markdown]
+# ## The certificate
+# What `scripts/verify.py` prints: look-ahead found by changing the audio sample by sample, streamed against offline
+# output, padding and neighbours in the batch.
+
+# %%
+certificate = verify(model)
+lines = [(c.name, c.declared, c.measured, "pass" if c.passed else "**FAIL**") for c in certificate.checks]
+display(Markdown(markdown_table(["check", "declared", "measured", ""], lines)))
+
+# %% [markdown]
+# ## How far back it listens
+# How much an output depends on what was said how long ago. Right is the present; left of it lies the past. A steep
+# fall means that little of the past is used; a preset with a limited left context ends in white.
+
+# %%
+display(draw_memory(Prober(model).staircase(first=120, count=24), "How much of the past an output uses"))
+
+# %% [markdown]
+# ## What a sample waits for
+# The first sample of a chunk waits until the chunk is full and for the end of the analysis window, the last one only
+# for the window. The mean is what captions lag behind; the worst is what a quick answer must wait for. Computing
+# comes on top.
+
+# %%
+delays = emission_delays(model.encoder, model.frontend, model.input_norm.causal)
+if latency.streams:
+    title = f"{subject.name}: latency of each sample"
+    display(draw_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
+
+# %% [markdown]
+# ## All presets
+# Mean and worst latency, the checkpoint in green.
+
+# %%
+presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.stem.factor}"])
+display(draw_latencies({**presets, subject.name: latency}, own=subject.name))

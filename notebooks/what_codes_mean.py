@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What codes mean
+#
+# Pretraining predicts codes that nobody chose: random directions, or groups that speech forms by itself. This
+# notebook asks what such a code stands for: the phone that is spoken, the person who speaks, or neither. No encoder
+# is involved.
+#
+# Codes are those of the newest checkpoint below `logs/`, or of `STREAMNEST_CKPT`; without any, of the default config.
+# Speech is the built-in sample, of which one reader has phones. For other speech set `STREAMNEST_MANIFEST` and
+# `STREAMNEST_PHONES` (the format of `scripts/probe.py`).
+
+# %%
+# %matplotlib inline
+from IPython.display import display
+
+from streamnest.downstream.code_drawing import (
+    draw_code_distances,
+    draw_phones_of_codes,
+    draw_spoken_codes,
+    draw_told,
+)
+from streamnest.downstream.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
+from streamnest.downstream.layerwise import choose
+from streamnest.drawing import draw_code_histogram
+from streamnest.notebook import labelled_speech, open_subject, repository
+from streamnest.quantizer import count_codes
+
+UTTERANCES = 700  # with phones, and as many without
+FEW = 100  # codes of the kinds that are compared
+
+root = repository()
+subject = open_subject(root)
+quantizer = subject.model.quantizer
+utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
+speech = label_blocks(subject.model, utterances)
+own = f"{quantizer.codes}, {quantizer.num_classes} codes\n(this model)"
+codes = {own: codes_of(quantizer, speech.blocks)}
+sizes = {own: quantizer.num_classes}
+for kind in ("random", "pca", "kmeans"):
+    name = f"{kind}, {FEW} codes"
+    codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.blocks), FEW
+print(f"targets of {subject.name}; {len(speech.blocks)} blocks of {subject.model.encoder.frame_ms:g} ms")
+
+# %% [markdown]
+# ## A sentence in codes
+# Above: three seconds of log-mel and, between white lines, the phones. Below: the code of each block, one strip for
+# each kind; the same colour is the same code. Fitted codes (`pca`, `kmeans`) stay the same while a sound lasts.
+# Random ones flicker: a small change of the sound lands in another direction.
+
+# %%
+place = next((n for n, u in enumerate(utterances) if u.phones), 0)
+start, end = speech.spans[place]
+mel = speech.blocks[start:end].reshape(-1, quantizer.feat_in).t().numpy()
+stride, hop = subject.model.encoder.frame_ms / 1000, subject.model.frontend.hop_ms / 1000
+strips = {name: found[start:end] for name, found in codes.items()}
+display(draw_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
+
+# %% [markdown]
+# ## How many codes are used
+# A line that stays near the dotted one (of its number of codes) uses them all alike. One that falls early leaves most
+# of them idle, so that the model is asked the same few questions again and again.
+
+# %%
+counts = {name.replace("\n", " "): count_codes(codes[name][:, None], sizes[name])[0].double().numpy() for name in codes}
+display(draw_code_histogram(counts))
+
+# %% [markdown]
+# ## Codes against phones
+# A column is a code, a row a phone, and a cell the share of the code's frames in which this phone is spoken. A code
+# that stands for one phone has one bright cell, and codes for all phones make a diagonal. Wide grey columns are codes
+# that mean many sounds.
+
+# %%
+if speech.phone_names:
+    tables = {n: label_shares(codes[n], speech.phones, sizes[n], len(speech.phone_names)) for n in list(codes)[1::2]}
+    display(draw_phones_of_codes(tables, speech.phone_names))
+
+# %% [markdown]
+# ## What a code tells
+# The share of what there is to know about a phone, or a speaker, that the code of a frame gives away. Many codes on
+# little speech seem to tell much by chance: the hatched part is what they tell of labels in a random order. Only what
+# stands above it is knowledge. Good targets have tall green bars and short orange ones.
+
+# %%
+found = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
+display(draw_told(found))
+
+# %% [markdown]
+# ## Codes against speakers
+# How differently two speakers use the codes of this model: 0 is alike, 1 is no code in common. The diagonal is each
+# speaker against other speech of the same speaker. Where the rest of a row is far darker, the codes know who speaks.
+
+# %%
+distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))
+display(draw_code_distances(distances, speech.speaker_names, "How differently speakers use codes"))
