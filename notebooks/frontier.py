@@ -29,9 +29,9 @@ from streamnest.notebook import find_frontier, repository
 
 path, made_up = find_frontier(repository())
 report = read_report(path)
-warning = "MADE-UP NUMBERS, nothing was trained. " if made_up else ""
+warning = "MADE-UP NUMBERS: " if made_up else ""
 hours = max(p.train_hours for p in report.largest)
-print(warning or path)
+print(warning, path)
 
 # %% [markdown]
 # ## The frontier
@@ -47,7 +47,7 @@ display(draw_frontier(report.largest, f"{warning}Quality against latency", note(
 # Rates in %, with intervals. Compute is what a chunk of one stream took on the machine of the evaluation.
 
 # %%
-display(Markdown((f"**{warning}**\n\n" if made_up else "") + main_table(report)))
+display(Markdown(f"{warning}\n\n{main_table(report)}"))
 
 # %% [markdown]
 # ## What pretraining and streaming change
@@ -63,7 +63,7 @@ display(draw_effects(report.largest, f"{warning}Differences", note(report, hours
 # Waiting for audio, which no machine shortens, and computing, which a faster one does.
 
 # %%
-display(draw_delays(report.largest, f"{warning}Latency of a sample on average", note(report, hours)))
+display(draw_delays(report.largest, f"{warning}What a listener waits for, on average"))
 
 # %% [markdown]
 # ## With fewer labels

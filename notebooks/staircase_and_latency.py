@@ -48,8 +48,8 @@ display(draw_staircase(Prober(model).staircase(), title))
 # %% [markdown]
 # ## The same with a leak
 # The same weights, but convolutions are padded on both sides, as is usual for offline encoders. Each layer hears a
-# little of the future, and layers add up: the staircase is gone. streamnest refuses to train this unless it is told
-# to.
+# little of the future, and layers add up: colour spills far over the green line. streamnest refuses to train this
+# unless it is told to.
 
 # %%
 leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
@@ -68,8 +68,9 @@ display(Markdown(markdown_table(["check", "declared", "measured", ""], lines)))
 
 # %% [markdown]
 # ## How far back it listens
-# How much an output depends on what was said how long ago. Right is the present; left of it lies the past. A steep
-# fall means that little of the past is used; a preset with a limited left context ends in white.
+# How much an output depends on what was heard how long ago, for a few seconds of noise. The present is on the right,
+# the past on the left, look-ahead beyond 0. A steep fall means that little of the past is used; with a limited left
+# context the line ends.
 
 # %%
 display(draw_memory(Prober(model).staircase(first=120, count=24), "How much of the past an output uses"))

@@ -55,8 +55,8 @@ print(f"targets of {subject.name}; {len(speech.blocks)} blocks of {subject.model
 # %% [markdown]
 # ## A sentence in codes
 # Above: three seconds of log-mel and, between white lines, the phones. Below: the code of each block, one strip for
-# each kind; the same colour is the same code. Fitted codes (`pca`, `kmeans`) stay the same while a sound lasts.
-# Random ones flicker: a small change of the sound lands in another direction.
+# each kind of codes; the same colour in a strip is the same code. Look for colours that last as long as a phone, and
+# for phones that come back with the same colour.
 
 # %%
 place = next((n for n, u in enumerate(utterances) if u.phones), 0)
@@ -78,8 +78,8 @@ display(draw_code_histogram(counts))
 # %% [markdown]
 # ## Codes against phones
 # A column is a code, a row a phone, and a cell the share of the code's frames in which this phone is spoken. A code
-# that stands for one phone has one bright cell, and codes for all phones make a diagonal. Wide grey columns are codes
-# that mean many sounds.
+# that stands for one phone has one bright cell, and codes for all phones make a diagonal. A column with many dim
+# cells is a code that means many sounds. Rare phones are not shown.
 
 # %%
 if speech.phone_names:
@@ -90,7 +90,8 @@ if speech.phone_names:
 # ## What a code tells
 # The share of what there is to know about a phone, or a speaker, that the code of a frame gives away. Many codes on
 # little speech seem to tell much by chance: the hatched part is what they tell of labels in a random order. Only what
-# stands above it is knowledge. Good targets have tall green bars and short orange ones.
+# stands above it is knowledge; the number on a bar says how much. Good targets have much green and little orange
+# above the hatching.
 
 # %%
 found = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
@@ -98,8 +99,10 @@ display(draw_told(found))
 
 # %% [markdown]
 # ## Codes against speakers
-# How differently two speakers use the codes of this model: 0 is alike, 1 is no code in common. The diagonal is each
-# speaker against other speech of the same speaker. Where the rest of a row is far darker, the codes know who speaks.
+# How differently two speakers use the codes of this model: 0 is alike, 1 is no code in common. The diagonal is a
+# speaker against other speech of the same speaker, which is what chance and content alone make. Where the rest of a
+# row is far darker, the codes know who speaks, or on which line: in the built-in sample `fotaq` was recorded at 11
+# kHz, the others at 16 kHz or more.
 
 # %%
 distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))

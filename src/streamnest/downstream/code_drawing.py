@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,12 +76,10 @@ def draw_phones_of_codes(
     figure = Figure(figsize=(12, 6), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False).ravel()
     frequent = torch.stack([counts.sum(1) for counts in tables.values()]).sum(0).argsort(descending=True)[:most]
-    for axes, (name, counts) in zip(panels, tables.items(), strict=True):
-        share = counts[:, counts.sum(0) >= seldom]
-        share = (share / share.sum(0))[frequent]
-        peak, best = share.max(0)
-        share = share[:, np.lexsort((-to_numpy(peak), to_numpy(best)))]
-        image = axes.imshow(to_numpy(share), aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="none")
+    shares = [_sorted_by_phone(counts[:, counts.sum(0) >= seldom], frequent) for counts in tables.values()]
+    brightest = max((float(share.max()) for share in shares if share.size), default=1.0)
+    for axes, name, share in zip(panels, tables, shares, strict=True):
+        image = axes.imshow(share, aspect="auto", cmap="magma", vmin=0, vmax=brightest, interpolation="none")
         axes.set_title(name, fontsize=11, color=INK, loc="left")
         axes.set_xlabel("code, sorted by its most frequent phone")
         plain_axes(axes)
@@ -90,24 +90,26 @@ def draw_phones_of_codes(
 
 
 def draw_told(found: Mapping[str, Mapping[str, Told]]) -> Figure:
-    """What each kind of codes tells of phones and speakers: all of the bar, of which the grey part is chance."""
+    """What each kind of codes tells of phones and speakers: all of the bar, of which the hatched part is chance."""
     figure = Figure(figsize=(9, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots()
+    chance: dict[str, Any] = {"facecolor": "#dfe3e8", "edgecolor": MUTED, "lw": 0.6, "hatch": "////"}
+    legend = []
     for side, label in zip((-1, 1), _LABELS, strict=True):
         known = [(n, by[label]) for n, by in enumerate(found.values()) if by[label].frames]
         for n, told in known:
             where = n + 0.19 * side
             axes.bar(where, told.share, 0.34, color=_COLOURS[label])
-            axes.bar(where, told.chance, 0.34, color="#dfe3e8", edgecolor=MUTED, lw=0.6, hatch="////")
-            axes.text(where, told.share + 0.012, f"{told.share:.2f}", ha="center", fontsize=9, color=INK)
-        if known:
-            count = known[0][1].labels
-            axes.bar(0, 0, color=_COLOURS[label], label=f"{count} {label}")
-    axes.bar(0, 0, color="#dfe3e8", edgecolor=MUTED, hatch="////", label="with labels in a random order")
+            axes.bar(where, told.chance, 0.34, **chance)
+            above = f"{told.share - told.chance:+.2f}"
+            axes.text(where, told.share + 0.008, above, ha="center", va="bottom", fontsize=9, color=INK)
+        legend += [Patch(color=_COLOURS[label], label=f"{known[0][1].labels} {label}")] if known else []
+    axes.legend(
+        handles=[*legend, Patch(label="chance", **chance)], loc="upper left", ncols=3, fontsize=9, frameon=False
+    )
     axes.set_xticks(range(len(found)), list(found))
-    axes.set_ylim(0, 1.25 * max(t.share for by in found.values() for t in by.values() if t.frames))
+    axes.set_ylim(0, 1.25 * max((t.share for by in found.values() for t in by.values() if t.frames), default=1.0))
     axes.set_ylabel("share of the labels' entropy")
-    axes.legend(loc="upper left", ncols=3, fontsize=9, frameon=False)
     plain_axes(axes)
     axes.tick_params(axis="x", labelsize=9, labelcolor=INK)
     return figure
@@ -120,8 +122,8 @@ def draw_code_distances(distances: Tensor, names: Sequence[str], title: str) -> 
     names = [name for name, flag in zip(names, known.tolist(), strict=True) if flag]
     figure = Figure(figsize=(8.6, 6.6), dpi=110, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shown, cmap="magma_r", vmin=0, vmax=max(0.5, float(shown.max(initial=0))))
-    _write_values(axes, shown, 0.6 * image.get_clim()[1])
+    image = axes.imshow(shown, cmap="magma_r")
+    _write_values(axes, shown, float(np.mean(image.get_clim())) if shown.size else 0.0)
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
@@ -129,6 +131,13 @@ def draw_code_distances(distances: Tensor, names: Sequence[str], title: str) -> 
     plain_axes(axes)
     axes.tick_params(labelcolor=INK)
     return figure
+
+
+def _sorted_by_phone(counts: Tensor, rows: Tensor) -> NDArray[np.float64]:
+    """Shares of each code `(rows, codes)`; codes are sorted by their largest row, and within it by how large it is."""
+    share = (counts / counts.sum(0))[rows]
+    peak, best = share.max(0)
+    return to_numpy(share)[:, np.lexsort((-to_numpy(peak), to_numpy(best)))]
 
 
 def _write_values(axes: Axes, values: NDArray[np.float64], dark: float) -> None:

@@ -78,7 +78,7 @@ def draw_waits(delays: Sequence[float], frame_ms: float, title: str, chunks: int
     axes.set_xlim(0, chunks * span)
     axes.set_ylim(0, 1.3 * worst)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("when the sample arrives (ms); shaded: the first chunk")
+    axes.set_xlabel("when the sample arrives (ms); shaded: every other chunk")
     axes.set_ylabel("wait for its frame (ms)")
     axes.legend(loc="upper right", ncols=2, fontsize=9, frameon=False)
     plain_axes(axes)
@@ -106,7 +106,7 @@ def draw_latencies(reports: Mapping[str, LatencyReport], own: str | None = None)
     axes.grid(axis="x", alpha=0.25)
     plain_axes(axes)
     axes.tick_params(axis="y", labelsize=10, labelcolor=INK)
-    axes.legend(loc="lower right", fontsize=9, frameon=False)
+    axes.legend(loc="upper right", fontsize=9, frameon=False)
     return figure
 
 

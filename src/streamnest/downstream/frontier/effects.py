@@ -41,13 +41,12 @@ def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
     return figure
 
 
-def draw_delays(points: Sequence[Point], title: str, note: str = "") -> Figure:
+def draw_delays(points: Sequence[Point], title: str) -> Figure:
     """What a listener waits for: the mean algorithmic latency, and on top of it the computing of a chunk.
 
     Args:
         points: of one label budget; those that do not stream are left out.
         title: of the figure.
-        note: below the title.
     """
     timed = [(point, point.compute) for point in reversed(points)]
     known = [(point, compute) for point, compute in timed if compute]
@@ -56,16 +55,17 @@ def draw_delays(points: Sequence[Point], title: str, note: str = "") -> Figure:
     for row, (point, compute) in enumerate(known):
         wait, usual, seldom = point.latency(), compute["p50_ms"], compute["p99_ms"]
         axes.barh(row, wait, 0.6, color=_BLUE, label=None if row else "algorithmic latency, mean")
-        axes.barh(row, usual, 0.6, left=wait, color=HIDDEN, label=None if row else "computing, p50")
+        axes.barh(row, usual, 0.6, left=wait, color=HIDDEN, label=None if row else "computing a chunk, p50")
         axes.plot([wait + usual, wait + seldom], [row, row], color=INK, lw=1.4, label=None if row else "to p99")
         place = (wait + max(usual, seldom), row)
-        axes.annotate(f"{wait + usual:.0f} ms", place, (7, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(f"{wait + usual:.3g} ms", place, (7, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(known)), [point.name for point, _ in known])
     axes.margins(x=0.12)
-    axes.set_xlabel("milliseconds")
-    axes.legend(loc="lower right", fontsize=9, frameon=False)
+    axes.set_xlabel("from the arrival of a sample to its frame (ms)")
     axes.grid(axis="x", alpha=0.25)
-    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
+    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     plain_axes(axes)
     axes.tick_params(axis="y", labelsize=9, labelcolor=INK)
     return figure
