@@ -29,6 +29,9 @@ _PANELS = (
 # The first model is what is looked at, the others are what it is held against.
 _STYLES = ({"color": "#264653", "lw": 2.2, "ls": "-"}, {"color": "#e76f51", "lw": 1.6, "ls": "--"})
 
+# The direction that a norm takes away is 0 but for rounding.
+_NOTHING = 1e-6
+
 
 def draw_layers(figures: Sequence[LayerFigures], title: str = "what each layer says") -> Figure:
     """Probes, rank and clusters over the depth of the encoder; the input is the leftmost point."""
@@ -88,11 +91,11 @@ def draw_spectra(models: Mapping[str, Mapping[str, Tensor]], title: str) -> Figu
     for axes, (model, layers) in zip(panels, models.items(), strict=True):
         colours = colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
         for (layer, shares), colour in zip(layers.items(), colours, strict=True):
-            found = to_numpy(shares)
+            found = to_numpy(shares[shares > _NOTHING])
             axes.loglog(np.arange(1, len(found) + 1), found, color=colour, lw=1.8, label=layer)
         axes.set_title(model, fontsize=11, color=INK, loc="left")
         axes.set_xlabel("number of the direction, the strongest first")
-        axes.set_ylim(1e-4, 1)
+        axes.set_ylim(top=1)
         axes.grid(alpha=0.25)
         plain_axes(axes)
     panels[0].set_ylabel("singular value, share of all")
