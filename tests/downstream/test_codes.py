@@ -85,4 +85,4 @@ def test_bars_show_what_is_told_and_what_of_it_is_chance() -> None:
     axes = draw_told(found).axes[0]
     heights = [bar.get_height() for bar in axes.patches if bar.get_height()]
     assert heights == [pytest.approx(1.0), found["good"]["phones"].chance]
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["5 phones", "with labels in a random order"]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["5 phones", "chance"]
