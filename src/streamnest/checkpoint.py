@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from streamnest.build import DOWNSTREAM, build_model, task_name
 from streamnest.errors import UserError
+from streamnest.folder import read_folder
 from streamnest.pretraining import Pretraining
 from streamnest.task import EncoderTask
 
@@ -30,6 +31,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, which a run cannot continue from: init_from begins a new one with it")
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: check the path")
     try:
@@ -43,21 +46,35 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_own(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint whose config builds classes of streamnest only.
+    """Reads a checkpoint, or a folder of `save_pretrained`, whose config builds classes of streamnest only.
 
     Raises:
-        UserError: as `read_checkpoint`; or when the config names classes from outside streamnest.
+        UserError: as `read_checkpoint` or `read_folder`; or when the config names classes from outside streamnest.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_folder(path) if Path(path).is_dir() else read_checkpoint(path)
     _refuse_foreign_targets(checkpoint["streamnest"]["config"], path)
     return checkpoint
+
+
+def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
+    """Writes a model, without the state of a training, whole or not at all; `load_model` gives it back."""
+    path = Path(path)
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        torch.save(checkpoint, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     """A model of any task in evaluation mode, built from the config in the checkpoint.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint, or of a folder of `save_pretrained`.
         context: the name of one of the contexts of a dynamic encoder; None is its default.
 
     Raises:
@@ -66,7 +83,10 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     checkpoint = read_own(path)
     own = checkpoint["streamnest"]
     model: EncoderTask = build_model(OmegaConf.create(own["config"]), labels=own.get("labels"), training=False)
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: weights and config do not belong together ({str(error)[:300]})") from None
     model.encoder.use_context(context)
     return model.eval()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from streamnest import config
 from streamnest.build import build_model
@@ -26,13 +27,27 @@ def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
     """
     if len(words) == 1 and "=" not in words[0]:
         return load_model(words[0])
-    config.register()
-    fixed = ["name=untrained", "preset=untrained", "logger=none", "callbacks=none", "paths.output_dir=."]
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        cfg = compose("train", [*fixed, *words])
+    cfg = compose_config(words, config_dir, "untrained")
     torch.manual_seed(cfg.seed)
     model = build_model(cfg, training=False).eval()
     for norm in model.normalizers:
         if norm.needs_statistics:  # any will do where nothing was trained
             norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
     return model
+
+
+def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
+    """The config of `train.yaml` with overrides, for a model that no run has trained.
+
+    Args:
+        words: overrides.
+        config_dir: holds `train.yaml` and the groups.
+        name: what the config calls itself and its preset.
+
+    Raises:
+        HydraException: for overrides that name nothing.
+    """
+    config.register()
+    fixed = [f"name={name}", f"preset={name}", "logger=none", "callbacks=none", "paths.output_dir=."]
+    with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
+        return compose("train", [*fixed, *words])

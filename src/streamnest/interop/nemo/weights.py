@@ -1,4 +1,4 @@
-"""Names and layouts of NeMo's FastConformer, translated to ours."""
+"""Names and layouts of NeMo's FastConformer, translated to ours and back."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _BLOCK_NAMES = {
     "conv.depthwise_conv": "convolution.depthwise",
     "conv.batch_norm": "convolution.norm",
 }
+_OUR_BLOCK_NAMES = {ours: theirs for theirs, ours in _BLOCK_NAMES.items()}
 _PROJECTION = re.compile(r"layers\.(\d+)\.self_attn\.linear_q\.(weight|bias)")
 
 
@@ -79,3 +80,57 @@ def _block(name: str, value: Tensor) -> tuple[str, Tensor]:
     if "pointwise_conv" in theirs and value.ndim == 3:
         value = value.squeeze(-1)
     return f"blocks.{layer}.{_BLOCK_NAMES[theirs]}{rest[len(theirs) :]}", value
+
+
+def encoder_state_to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translates the state of `FastConformer` to that of NeMo's `ConformerEncoder`, as `encoder_state_from_nemo` back.
+
+    A batch norm with fixed statistics becomes an ordinary one, which has counted no batch.
+    """
+    theirs: dict[str, Tensor] = {}
+    channels = len(state["stem.first.weight"])
+    for name, value in state.items():
+        if name.startswith("stem."):
+            theirs.update([_our_stem(name, value, channels)])
+        elif ".attention.qkv." in name:
+            _, block, _, _, parameter = name.split(".")
+            for part, piece in zip("qkv", value.chunk(3), strict=True):
+                theirs[f"layers.{block}.self_attn.linear_{part}.{parameter}"] = piece
+        else:
+            theirs.update([_our_block(name, value)])
+        if name.endswith("norm.running_var") and name.replace("running_var", "num_batches_tracked") not in state:
+            key, _ = _our_block(name, value)
+            theirs[key.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
+    return {name: value.contiguous() for name, value in theirs.items()}
+
+
+def heads_state_to_nemo(weight: Tensor, bias: Tensor, num_books: int) -> dict[str, Tensor]:
+    """Translates our heads, `(books * classes, d)` book by book, to NeMo's `MultiSoftmaxDecoder`."""
+    by_class = weight.unflatten(0, (num_books, -1)).transpose(0, 1).flatten(0, 1)
+    return {
+        "decoder_layers.0.weight": by_class.unsqueeze(-1).contiguous(),
+        "decoder_layers.0.bias": bias.unflatten(0, (num_books, -1)).t().flatten().contiguous(),
+    }
+
+
+def _our_stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
+    _, module, rest = name.split(".", 2)
+    if module == "out":
+        if rest == "weight":
+            value = value.view(len(value), -1, channels).transpose(1, 2).flatten(1)
+        return f"pre_encode.out.{rest}", value
+    if module == "first":
+        return f"pre_encode.conv.0.{rest}", value
+    stage, parameter = rest.split(".")
+    pointwise = module == "pointwise"
+    if pointwise and parameter == "weight":
+        value = value[..., None, None]
+    return f"pre_encode.conv.{2 + 3 * int(stage) + pointwise}.{parameter}", value
+
+
+def _our_block(name: str, value: Tensor) -> tuple[str, Tensor]:
+    _, block, rest = name.split(".", 2)
+    ours = rest if rest in _OUR_BLOCK_NAMES else rest.rpartition(".")[0]
+    if "convolution.pointwise" in ours and value.ndim == 2:
+        value = value.unsqueeze(-1)
+    return f"layers.{block}.{_OUR_BLOCK_NAMES[ours]}{rest[len(ours) :]}", value

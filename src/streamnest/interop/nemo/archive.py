@@ -1,0 +1,165 @@
+"""Archives of NeMo: a tar of a config and weights, read without running or unpacking anything of it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from streamnest.errors import UserError
+
+CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+MAX_MEMBERS = 10_000
+# Far above what any archive of a speech encoder holds; a vocabulary may make a config long.
+MAX_BYTES = {CONFIG: 16 << 20, WEIGHTS: 32 << 30}
+MAX_TOTAL_BYTES = 64 << 30
+
+
+@dataclass
+class Archive:
+    """What an archive holds.
+
+    Attributes:
+        path: of the archive.
+        config: plain containers, from YAML.
+        weights: by name.
+        others: members that were not read, such as a tokenizer.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    others: list[str] = field(default_factory=list)
+
+
+def read_archive(path: str | Path) -> Archive:
+    """Reads a .nemo archive of someone else's.
+
+    Only plain files are accepted, each name once and none outside the archive, up to fixed sizes; two of them are read:
+    the config with a YAML loader that builds plain containers, the weights with `torch.load(weights_only=True)`.
+
+    Raises:
+        UserError: when it is no such archive, or holds what none of them needs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no archive at {path}: check the path")
+    try:
+        with tarfile.open(path, "r:*") as tar:
+            members = _checked(tar, path)
+            for name in (CONFIG, WEIGHTS):
+                if name not in members:
+                    raise UserError(f"{path} is no .nemo archive: it has no {name}")
+            config = _config(_content(tar, members[CONFIG]).read(), path)
+            weights = _weights(_content(tar, members[WEIGHTS]), path)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{path} is no .nemo archive, or a truncated one ({error})") from None
+    return Archive(path, config, weights, sorted(set(members) - {CONFIG, WEIGHTS}))
+
+
+def write_archive(path: str | Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Writes an archive as NeMo does: an uncompressed tar of both files; whole, or not at all.
+
+    Args:
+        path: of the archive.
+        config: plain containers.
+        weights: by name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with tarfile.open(part, "w:") as tar, tempfile.TemporaryFile(dir=path.parent) as file:
+            _add(tar, CONFIG, io.BytesIO(OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()))
+            torch.save(dict(weights), file)
+            _add(tar, WEIGHTS, file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
+    member = tarfile.TarInfo(f"./{name}")
+    member.size = content.seek(0, io.SEEK_END)
+    content.seek(0)
+    tar.addfile(member, content)
+
+
+def _checked(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
+    """The files of an archive by name; each is checked before the next header is looked for."""
+    files: dict[str, tarfile.TarInfo] = {}
+    total = 0
+    for number, member in enumerate(tar):
+        name = str(PurePosixPath(member.name))
+        total += member.size
+        if number >= MAX_MEMBERS or total > MAX_TOTAL_BYTES:
+            raise UserError(f"{path} holds more than {MAX_MEMBERS} members or {MAX_TOTAL_BYTES >> 30} GiB: refused")
+        if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise UserError(f"{path} holds {member.name!r}, which leads outside the archive: refused")
+        if member.isdir():
+            continue
+        if not member.isreg():
+            raise UserError(f"{path} holds {member.name!r}, which is no plain file but a link or a device: refused")
+        if name in files:
+            raise UserError(f"{path} holds {name!r} twice: refused")
+        if member.size > MAX_BYTES.get(name, MAX_TOTAL_BYTES):
+            raise UserError(f"{path} holds {name!r} of {member.size} bytes, above the {MAX_BYTES[name]} read: refused")
+        files[name] = member
+    return files
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member)
+    if content is None:  # what is no plain file was refused before
+        raise tarfile.TarError(f"{member.name} has no content")
+    return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Builds plain containers; without aliases, of which a few lines can make any amount of data."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases")
+        return super().compose_node(parent, index)
+
+
+def _config(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {CONFIG} is no plain YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: {CONFIG} is no mapping")
+    # The config of a whole run holds that of its model.
+    model = config["model"] if isinstance(config.get("model"), dict) else config
+    return {str(key): value for key, value in model.items()}
+
+
+def _weights(content: IO[bytes], path: Path) -> dict[str, Tensor]:
+    # torch seeks back and forth, which a compressed tar does by reading it all again.
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(content, file)
+        file.seek(0)
+        try:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{path}: {WEIGHTS} is damaged or unsafe ({reason[:160]})") from None
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in weights.items()
+    ):
+        raise UserError(f"{path}: {WEIGHTS} holds something else than named tensors")
+    return dict(weights)

@@ -1,0 +1,86 @@
+"""Attention contexts: encoder frames with -1 for unlimited in NeMo, named and in milliseconds here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamnest.context import Context, ContextChoices
+from streamnest.interop.ledger import Ledger
+from streamnest.interop.nemo.section import Section
+
+_STYLES = {"regular": "regular", "chunked_limited": "chunked"}
+
+
+def contexts(section: Section, frame_ms: float, ledger: Ledger) -> dict[str, Any]:
+    """Context, style and choices of an encoder, by their names in our config.
+
+    Args:
+        section: the encoder.
+        frame_ms: of an encoder frame.
+        ledger: is told how they were read.
+
+    Raises:
+        UserError: for what is no context.
+    """
+    style = _STYLES[section.require("att_context_style", "regular", *_STYLES)]
+    sizes = section.get("att_context_size") or [-1, -1]
+    pairs = sizes if isinstance(sizes[0], list) else [sizes]
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair) for pair in pairs):
+        raise section.unsupported("att_context_size", sizes, "a pair of whole numbers, or a list of such pairs")
+    limits = [tuple(None if frames < 0 else frames * frame_ms for frames in pair) for pair in pairs]
+    (left, right), several = limits[0], {}
+    if len(pairs) > 1:
+        weights = section.get("att_context_probs") or [1.0] * len(pairs)
+        if len(weights) != len(pairs):
+            raise section.unsupported("att_context_probs", weights, f"{len(pairs)} numbers")
+        for (past, future), weight in zip(limits, weights, strict=True):
+            choice = several.setdefault(
+                _name(past, future), {"left_context_ms": past, "right_context_ms": future, "weight": 0.0}
+            )
+            choice["weight"] += float(weight)
+        reason = f"{len(pairs)} contexts are encoder.contexts: {', '.join(several)}; the first is the default"
+        ledger.add("translated", "encoder.att_context_size", reason)
+    else:
+        reason = f"{pairs[0]} frames of {frame_ms:g} ms, {style}"
+        ledger.add("translated", "encoder.att_context_size", reason)
+    return {
+        "encoder.left_context_ms": left,
+        "encoder.right_context_ms": right,
+        "encoder.style": style,
+        "encoder.contexts": several,
+    }
+
+
+def nemo_contexts(default: Context, choices: ContextChoices) -> dict[str, Any]:
+    """The same back: `att_context_size`, `att_context_probs` and `att_context_style`; the default comes first."""
+    weights = {_pair(default): 0.0}
+    for context, weight in zip(choices.by_name.values(), choices.weights, strict=True):
+        weights[_pair(context)] = weights.get(_pair(context), 0.0) + weight
+    first, *others = weights
+    pairs = [first, *sorted(others, key=weights.__getitem__)]
+    several = len(pairs) > 1
+    # NeMo takes an unlimited right context for chunks only where there are several contexts; alone both are the same.
+    chunked = default.style == "chunked" and (several or default.right is not None)
+    sizes = [list(pair) for pair in pairs]
+    return {
+        "att_context_size": sizes if several else sizes[0],
+        "att_context_probs": _shares([weights[pair] for pair in pairs]) if several else None,
+        "att_context_style": "chunked_limited" if chunked else "regular",
+    }
+
+
+def _pair(context: Context) -> tuple[int, int]:
+    left, right = (-1 if frames is None else frames for frames in (context.left, context.right))
+    return left, right
+
+
+def _shares(weights: list[float]) -> list[float]:
+    """Weights, the largest of them last, as shares that add up to exactly 1, which NeMo insists on."""
+    shares = [weight / sum(weights) for weight in weights[:-1]]
+    return [*shares, 1.0 - sum(shares)]
+
+
+def _name(left: float | None, right: float | None) -> str:
+    """What `configs/encoder/dynamic.yaml` calls such a context."""
+    ahead = "full" if right is None else f"lookahead{right:g}" if right else "causal"
+    return ahead if left is None else f"{ahead}_left{left:g}"

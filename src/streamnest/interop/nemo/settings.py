@@ -1,0 +1,190 @@
+"""A NeMo config as settings of ours: overrides that compose to the same network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamnest.errors import UserError
+from streamnest.interop.ledger import Ledger
+from streamnest.interop.nemo.context import contexts
+from streamnest.interop.nemo.section import Section, note_unasked
+
+_UNNORMALISED = (None, False, "NA", "none")
+# Of training, or of memory and speed only: they change nothing of what a trained encoder computes.
+_ENCODER_WITHOUT_EFFECT = {
+    "dropout_emb": "dropout of positions: there is none here",
+    "stochastic_depth_drop_prob": "skipping of layers while training: there is none here",
+    "stochastic_depth_mode": "skipping of layers while training: there is none here",
+    "stochastic_depth_start_layer": "skipping of layers while training: there is none here",
+    "pos_emb_max_len": "positions are computed for any length",
+    "subsampling_conv_chunking_factor": "memory only",
+    "use_pytorch_sdpa": "speed only",
+    "use_pytorch_sdpa_backends": "speed only",
+    "sync_max_audio_length": "speed only",
+}
+
+
+@dataclass
+class Settings:
+    """What a NeMo config says in our words.
+
+    Attributes:
+        groups: choices of config groups.
+        values: of keys, by their name in our config.
+        statistics: mean and deviation of each band, where features are normalised by fixed ones.
+        targets: whether the archive has a quantizer and heads for it that can be carried over.
+    """
+
+    groups: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    statistics: tuple[list[float], list[float]] | None = None
+    targets: bool = False
+
+
+def read_settings(config: dict[str, Any], ledger: Ledger) -> Settings:
+    """Translates a config.
+
+    Args:
+        config: of an archive.
+        ledger: is told what became of it.
+
+    Raises:
+        UserError: naming key and value of what cannot be had here, and what can.
+    """
+    settings = Settings()
+    for name in ("preprocessor", "encoder"):
+        if not isinstance(config.get(name), dict):
+            raise UserError(f"the archive has no {name}: it is of {config.get('target', 'an unknown class')}")
+    _frontend(Section("preprocessor", config["preprocessor"]), settings, ledger)
+    _encoder(Section("encoder", config["encoder"]), settings, ledger)
+    return settings
+
+
+def _frontend(section: Section, settings: Settings, ledger: Ledger) -> None:
+    rate = section.whole("sample_rate", 16000)
+    window = section.get("n_window_size") or int(section.number("window_size", 0.02) * rate)
+    hop = section.get("n_window_stride") or int(section.number("window_stride", 0.01) * rate)
+    for key, default, supported in (
+        ("window", "hann", ("hann",)),
+        ("log", True, (True,)),
+        ("log_zero_guard_type", "add", ("add",)),
+        ("frame_splicing", 1, (1,)),
+        ("exact_pad", False, (False,)),
+        ("mel_norm", "slaney", ("slaney",)),
+        ("lowfreq", 0, (0,)),
+        ("highfreq", None, (None, 0, rate / 2)),
+        ("nb_augmentation_prob", 0.0, (0,)),
+        ("pad_value", 0, (0,)),
+    ):
+        section.require(key, default, *supported)
+    for key, wanted in (("log_zero_guard_value", 2.0**-24), ("mag_power", 2.0)):
+        if not math.isclose(section.number(key, wanted), wanted, rel_tol=1e-3):
+            raise section.unsupported(key, section.get(key), f"{wanted:g}")
+    settings.values |= {
+        "frontend.sample_rate": rate,
+        "frontend.num_mels": section.whole("features", 64),
+        "frontend.window_ms": 1000.0 * window / rate,
+        "frontend.hop_ms": 1000.0 * hop / rate,
+        "frontend.n_fft": section.get("n_fft") or 2 ** math.ceil(math.log2(window)),
+        "frontend.preemphasis": 0.0 if section.get("preemph", 0.97) is None else section.number("preemph", 0.97),
+        "frontend.dither": section.number("dither", 1e-5),
+    }
+    ledger.add("kept", "preprocessor", "log-mel of the same windows, bands and guard; its tensors are computed anew")
+    ledger.add("translated", "preprocessor.normalize", _normalisation(section, settings))
+    section.get("pad_to", 16)
+    ledger.add("left out", "preprocessor.pad_to", "features are not padded to a multiple: padding changes nothing here")
+    for key in ("nb_max_freq", "rng", "use_torchaudio", "stft_exact_pad", "stft_conv"):
+        section.get(key)
+    note_unasked(section, ledger)
+
+
+def _normalisation(section: Section, settings: Settings) -> str:
+    value = section.get("normalize", "per_feature")
+    if isinstance(value, dict) and {"fixed_mean", "fixed_std"} <= set(value):
+        mean, std = ([float(x) for x in value[key]] for key in ("fixed_mean", "fixed_std"))
+        bands = settings.values["frontend.num_mels"]
+        if len(mean) != bands or len(std) != bands:
+            raise section.unsupported("normalize", value, f"{bands} means and deviations, one a band")
+        settings.statistics = mean, std
+        kind, word = "global", "fixed_mean, fixed_std"
+    elif value == "per_feature":
+        kind, word = "utterance", value
+    elif isinstance(value, (str, bool, type(None))) and value in _UNNORMALISED:
+        kind, word = "none", str(value)
+    else:
+        raise section.unsupported("normalize", value, "per_feature, NA, or fixed_mean and fixed_std")
+    settings.values |= {"encoder.normalize": kind, "quantizer.normalize": kind}
+    return f"{word} is encoder.normalize={kind}"
+
+
+def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
+    section.require("subsampling", "striding", "dw_striding")
+    section.require("self_attention_model", "rel_pos", "rel_pos")
+    section.require("reduction", None, None)
+    section.require("global_tokens", 0, 0)
+    width, factor = section.whole("d_model"), section.whole("subsampling_factor", 4)
+    section.require("feat_out", -1, -1, None, width)
+    section.require("feat_in", None, settings.values["frontend.num_mels"])
+    if factor < 2 or factor & (factor - 1):
+        raise section.unsupported("subsampling_factor", factor, "a power of two such as 4 or 8")
+    channels = section.whole("subsampling_conv_channels", -1)
+    dropout = section.number("dropout", 0.1)
+    shifted = section.flag("causal_downsampling", False)
+    settings.values |= {
+        "size.d_model": width,
+        "size.num_layers": section.whole("n_layers"),
+        "size.num_heads": section.whole("n_heads", 4),
+        "size.ff_expansion": section.whole("ff_expansion_factor", 4),
+        "size.stem_channels": width if channels == -1 else channels,
+        "size.bias": section.flag("use_bias", True),
+        "size.scale_input": section.flag("xscaling", True),
+        "size.dropout": dropout,
+        "encoder.dropout_input": section.number("dropout_pre_encoder", 0.1),
+        "encoder.dropout_attention": section.number("dropout_att", 0.0),
+        "encoder.subsampling_factor": factor,
+        "encoder.stem": "shifted" if shifted else "aligned",
+    }
+    how = "shifted: the same padding" if shifted else "aligned, of the same function; it streams here, not in NeMo"
+    ledger.add("kept", "encoder.pre_encode", f"causal_downsampling={str(shifted).lower()} is encoder.stem={how}")
+    frame_ms = factor * settings.values["frontend.hop_ms"]
+    settings.values |= contexts(section, frame_ms, ledger)
+    _convolution(section, settings, ledger)
+    if not section.flag("untie_biases", True):
+        ledger.add("translated", "encoder.untie_biases", "each layer has position biases of its own now")
+    for key, why in _ENCODER_WITHOUT_EFFECT.items():
+        if key in section and section.get(key):
+            ledger.add("left out", f"encoder.{key}", why)
+    for key in ("att_context_probs", "reduction_position", "reduction_factor", "global_tokens_spacing"):
+        section.get(key)
+    section.get("global_attn_separate")
+    note_unasked(section, ledger)
+
+
+def _convolution(section: Section, settings: Settings, ledger: Ledger) -> None:
+    taps = section.whole("conv_kernel_size", 31)
+    past = section.get("conv_context_size")
+    symmetric = [(taps - 1) // 2] * 2
+    if past not in (None, "causal", [taps - 1, 0], symmetric):
+        raise section.unsupported("conv_context_size", past, f"null, 'causal', {[taps - 1, 0]} or {symmetric}")
+    causal = past in ("causal", [taps - 1, 0])
+    if not causal and taps % 2 == 0:
+        raise section.unsupported("conv_kernel_size", taps, "an odd number where conv_context_size is symmetric")
+    norm = section.require("conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
+    streams = causal and settings.values["encoder.right_context_ms"] is not None
+    name = "frozen_batch_norm" if streams and norm == "batch_norm" else norm
+    settings.values |= {
+        "size.conv_kernel_size": taps,
+        "encoder.conv_padding": "causal" if causal else "symmetric",
+        "encoder.conv_norm": name,
+    }
+    settings.groups["encoder"] = "causal" if streams else "bidirectional"
+    if name != norm:
+        ledger.add(
+            "translated",
+            "encoder.conv_norm_type",
+            "batch_norm is conv_norm=frozen_batch_norm: the same function, with statistics that training leaves alone, "
+            "as a streaming encoder may not take them over time",
+        )
+        ledger.add("left out", "encoder.*.conv.batch_norm.num_batches_tracked", "counters of fixed statistics")

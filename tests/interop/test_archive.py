@@ -1,0 +1,129 @@
+"""A stranger's archive is opened without running or unpacking anything of it."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from archives import NEST, changed, contents, pack
+
+from streamnest.errors import UserError
+from streamnest.interop.nemo import archive as archives
+from streamnest.interop.nemo.archive import CONFIG, WEIGHTS, read_archive, write_archive
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz"])
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_names_may_begin_with_a_dot_and_the_tar_may_be_compressed(tmp_path: Path, mode: str, prefix: str) -> None:
+    members = {prefix + name: content for name, content in contents().items()}
+    read = read_archive(pack(tmp_path / "a.nemo", {**members, f"{prefix}vocab.txt": b"a\nb\n"}, mode))
+    assert read.config["encoder"]["d_model"] == 64
+    assert torch.equal(read.weights["quantizer.proj.weight"], read_archive(NEST).weights["quantizer.proj.weight"])
+    assert read.others == ["vocab.txt"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (member("../outside.txt"), "leads outside"),
+        (member("/tmp/outside.txt"), "leads outside"),
+        (member("a/../../outside.txt"), "leads outside"),
+        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
+        (member("hard", tarfile.LNKTYPE, CONFIG), "no plain file"),
+        (member("pipe", tarfile.FIFOTYPE), "no plain file"),
+        (member(f"./{CONFIG}"), "twice"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else None,
+)
+def test_members_that_no_archive_needs_are_refused(tmp_path: Path, bad: tarfile.TarInfo, words: str) -> None:
+    good = [(tarfile.TarInfo(name), content) for name, content in contents().items()]
+    with pytest.raises(UserError, match=words):
+        read_archive(pack(tmp_path / "a.nemo", [*good, (bad, b"")]))
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        ("MAX_MEMBERS", 1, "more than 1 members"),
+        ("MAX_TOTAL_BYTES", 1000, "more than"),
+        ("MAX_BYTES", {CONFIG: 100, WEIGHTS: 1 << 30}, "above the 100 read"),
+    ],
+)
+def test_sizes_have_limits_that_are_checked_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: Any, words: str
+) -> None:
+    monkeypatch.setattr(archives, limit, value)
+    monkeypatch.setattr(archives, "_content", lambda *_: pytest.fail("read"))
+    with pytest.raises(UserError, match=words):
+        read_archive(NEST)
+
+
+def test_what_is_no_archive_is_refused_with_the_reason(tmp_path: Path) -> None:
+    whole = NEST.read_bytes()
+    cases = {
+        "text": (b"hello", "no .nemo archive, or a truncated one"),
+        "short": (whole[: len(whole) // 2], "truncated|damaged"),
+        "empty": (b"", "no .nemo archive"),
+    }
+    for name, (content, words) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=words):
+            read_archive(tmp_path / name)
+    with pytest.raises(UserError, match=f"it has no {WEIGHTS}"):
+        read_archive(pack(tmp_path / "half.nemo", {CONFIG: b"a: 1"}))
+    with pytest.raises(UserError, match="no archive at"):
+        read_archive(tmp_path / "nowhere.nemo")
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("owned").write_text, ("x",))
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        {WEIGHTS: pickle.dumps(Malice())},
+        {CONFIG: b"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [owned]]"},
+        {CONFIG: b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"},
+        {CONFIG: b"- 1"},
+        {CONFIG: b"\xff\xfe"},
+    ],
+    ids=["pickle", "yaml object", "yaml aliases", "yaml list", "no text"],
+)
+def test_neither_weights_nor_config_can_run_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: dict[str, bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="unsafe|no plain YAML|no mapping"):
+        read_archive(pack(tmp_path / "evil.nemo", contents() | evil))
+    assert not Path("owned").exists()
+
+
+def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path) -> None:
+    def nested(config: dict[str, Any], weights: dict[str, Any]) -> None:
+        weights["encoder"] = {"weight": torch.zeros(2)}
+
+    with pytest.raises(UserError, match="something else than named tensors"):
+        read_archive(changed(tmp_path / "a.nemo", nested))
+
+
+def test_an_archive_that_cannot_be_written_whole_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nemo"
+    write_archive(path, {"a": 1}, {"b": torch.ones(2)})
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_archive(path, {"a": 2}, {"b": torch.zeros(2)})
+    assert read_archive(path).config == {"a": 1} and sorted(p.name for p in tmp_path.iterdir()) == ["a.nemo"]
