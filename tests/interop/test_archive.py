@@ -105,7 +105,7 @@ def test_neither_weights_nor_config_can_run_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: dict[str, bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="unsafe|no plain YAML|no mapping"):
+    with pytest.raises(UserError, match=r"unsafe|no plain YAML|no mapping"):
         read_archive(pack(tmp_path / "evil.nemo", contents() | evil))
     assert not Path("owned").exists()
 
