@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from streamnest import config
@@ -49,5 +50,12 @@ def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
     """
     config.register()
     fixed = [f"name={name}", f"preset={name}", "logger=none", "callbacks=none", "paths.output_dir=."]
-    with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
-        return compose("train", [*fixed, *words])
+    # Hydra composes for one caller at a time, such as a notebook that has not come to its end.
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
+            return compose("train", [*fixed, *words])
+    finally:
+        if held:
+            GlobalHydra.instance().initialize(held)

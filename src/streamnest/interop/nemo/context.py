@@ -28,7 +28,8 @@ def contexts(section: Section, frame_ms: float, ledger: Ledger) -> dict[str, Any
     if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair) for pair in pairs):
         raise section.unsupported("att_context_size", sizes, "a pair of whole numbers, or a list of such pairs")
     limits = [tuple(None if frames < 0 else frames * frame_ms for frames in pair) for pair in pairs]
-    (left, right), several = limits[0], {}
+    left, right = limits[0]
+    several: dict[str, dict[str, Any]] = {}
     if len(pairs) > 1:
         weights = section.get("att_context_probs") or [1.0] * len(pairs)
         if len(weights) != len(pairs):

@@ -16,6 +16,7 @@ from streamnest.build import build_model
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import Archive, read_archive
+from streamnest.interop.nemo.description import heads_of
 from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import OWN, read_targets
 from streamnest.interop.nemo.weights import encoder_state_from_nemo, encoder_state_to_nemo, heads_state_from_nemo
@@ -64,12 +65,14 @@ def import_nemo(path: str | Path, config_dir: Path) -> tuple[Pretraining, Ledger
 def _compose(settings: Settings, config_dir: Path) -> tuple[DictConfig, list[str]]:
     """The config of the settings, and the fewest overrides that make it."""
     words = [f"{group}={choice}" for group, choice in settings.groups.items()]
+    cfg = compose_config(words, config_dir, "imported")
     # Some values follow others, so that these come first.
-    for followers in (("encoder.", "objective."), ()):
-        cfg = compose_config(words, config_dir, "imported")
-        wrong = [key for key, value in settings.values.items() if _plain(OmegaConf.select(cfg, key)) != value]
-        words += [f"{key}={_word(settings.values[key])}" for key in wrong if not key.startswith(followers)]
-    return compose_config(words, config_dir, "imported"), words
+    for key in sorted(settings.values, key=lambda key: key.startswith(("encoder.", "objective."))):
+        value = settings.values[key]
+        if _plain(OmegaConf.select(cfg, key)) != value:
+            OmegaConf.update(cfg, key, value)
+            words.append(f"{key}={_word(value)}")
+    return cfg, words
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +114,7 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
 
 
 def _load_targets(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    quantizer, heads, books = model.quantizer, model.objective.heads, model.quantizer.num_books
+    quantizer, books, heads = model.quantizer, model.quantizer.num_books, heads_of(model.objective)
     mask, width = model.masking.mask_embedding, model.encoder.d_model
     wanted = {
         "quantizer.proj.weight": quantizer.projection,
@@ -131,7 +134,8 @@ def _load_targets(model: Pretraining, left: dict[str, Tensor], archive: Archive)
     quantizer.codebooks.copy_(codes)
     mask.copy_(found["mask_processor.mask_embedding"])
     state = {name.removeprefix("decoder."): value for name, value in found.items() if name.startswith("decoder.")}
-    heads.load_state_dict(heads_state_from_nemo(state, books))
+    if heads:
+        heads.heads.load_state_dict(heads_state_from_nemo(state, books))
 
 
 def _take(
