@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from models import TINY
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest import config
@@ -17,15 +18,6 @@ from streamnest import config
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
 os.environ.setdefault("WANDB_MODE", "offline")
-
-# What makes any preset small enough for a test without changing its kind.
-TINY = (
-    "size.d_model=32",
-    "size.num_layers=2",
-    "size.num_heads=2",
-    "size.stem_channels=8",
-    "quantizer.num_classes=64",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,15 @@
-"""Composing a config takes a second: tests of imports share what they compose."""
+"""Composing a config takes most of a second: these tests share what they compose."""
 
 from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from archives import CONFIGS
+from models import TINY
 from omegaconf import DictConfig
 
 from streamnest.interop.nemo import importing
@@ -24,3 +27,9 @@ def _compose_once() -> None:
         return copy.deepcopy(_composed(tuple(words), config_dir, name))
 
     importing.compose_config = compose
+
+
+@pytest.fixture
+def run_config() -> Callable[..., DictConfig]:
+    """The config of a tiny run; the same as that of the other tests, but kept."""
+    return lambda *overrides: copy.deepcopy(_composed((*TINY, "trainer=cpu", *overrides), CONFIGS, "t"))

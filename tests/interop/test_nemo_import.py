@@ -71,12 +71,12 @@ def test_a_nest_archive_gives_the_features_tokens_outputs_and_codes_of_nemo(nest
         assert torch.equal(tokens[row, :blocks], expected["tokens"][row, :blocks])
 
 
-def test_the_overrides_compose_to_the_very_architecture(nest: Imported) -> None:
-    model, _, words = nest
-    again = build_model(compose_config(words, CONFIGS, "again"))
+@pytest.mark.parametrize("which", ["nest", "streaming"])
+def test_the_overrides_compose_to_the_very_architecture(which: str, request: pytest.FixtureRequest) -> None:
+    model, _, words = request.getfixturevalue(which)
+    again = build_model(compose_config(words, CONFIGS, "imported"), training=False)
+    assert again.config == model.config
     again.load_state_dict(model.state_dict())
-    assert again.config["masking"] == model.config["masking"] and again.masking.block_size == 40
-    assert again.encoder.normalize == "utterance" and again.objective.weights == {"masked": 1.0}
 
 
 def test_what_a_nest_archive_has_no_place_for_is_named(nest: Imported) -> None:

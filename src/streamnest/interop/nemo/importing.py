@@ -70,8 +70,9 @@ def _compose(settings: Settings, config_dir: Path) -> tuple[DictConfig, list[str
     for key in sorted(settings.values, key=lambda key: key.startswith(("encoder.", "objective."))):
         value = settings.values[key]
         if _plain(OmegaConf.select(cfg, key)) != value:
-            OmegaConf.update(cfg, key, value)
-            words.append(f"{key}={_word(value)}")
+            OmegaConf.update(cfg, key, value, force_add=True)
+            # To a mapping Hydra adds.
+            words.append(f"{'+' if isinstance(value, Mapping) else ''}{key}={_word(value)}")
     return cfg, words
 
 
