@@ -60,7 +60,7 @@ def card(model: EncoderTask, name: str, certificates: dict[str | None, Certifica
     lines = [
         "---",
         "library_name: streamnest",
-        "tags: [speech, fastconformer, self-supervised, streaming]",
+        f"tags: [speech, fastconformer{', streaming' if latency.streams else ''}]",
         "---",
         f"# {name}",
         "",

@@ -146,7 +146,7 @@ def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
         "encoder.subsampling_factor": factor,
         "encoder.stem": "shifted" if shifted else "aligned",
     }
-    how = "shifted: the same padding" if shifted else "aligned, of the same function; it streams here, not in NeMo"
+    how = "shifted: the same padding" if shifted else "aligned: the same function"
     ledger.add("kept", "encoder.pre_encode", f"causal_downsampling={str(shifted).lower()} is encoder.stem={how}")
     frame_ms = factor * settings.values["frontend.hop_ms"]
     settings.values |= contexts(section, frame_ms, ledger)
