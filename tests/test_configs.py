@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.checkpoint import _refuse_foreign_targets
+from streamnest.resolve import compose_config
 from streamnest.wording import masking_in_words
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -102,3 +103,9 @@ def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose,
     cfg = composed(f"experiment={name}", "data=sample", "name=t", "preset=t")
     assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_books) == ("random", 8192, 1)
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
+
+
+def test_composing_a_config_leaves_whoever_composes_already_as_they_were(composed: Compose) -> None:
+    assert composed("size=small").size.num_layers == 16
+    assert compose_config(["size=large"], CONFIGS, "other").size.num_layers == 17
+    assert composed("size=small").size.num_layers == 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,13 @@ def _composed(words: tuple[str, ...], config_dir: Path, name: str) -> DictConfig
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compose_once() -> None:
+def _compose_once() -> Iterator[None]:
     def compose(words: list[str], config_dir: Path, name: str) -> DictConfig:
         return copy.deepcopy(_composed(tuple(words), config_dir, name))
 
-    importing.compose_config = compose
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "compose_config", compose)
+        yield
 
 
 @pytest.fixture

@@ -100,6 +100,13 @@ def test_dynamic_contexts_frozen_batch_norm_and_other_heads_are_carried_as_far_a
         assert ledger.outcomes(name) == ["left out"], name
 
 
+def test_heads_that_nemo_has_not_are_zeros_and_said_to_be(run_config: Compose, tmp_path: Path) -> None:
+    model = ready(run_config("encoder=causal", "objective=next_token", "masking=none"))
+    again, ledger = exported(model, tmp_path)
+    assert ledger.outcomes("decoder") == ["new"] and not again.objective.heads.weight.any()
+    assert ledger.outcomes("masking") == ["left out"]
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
