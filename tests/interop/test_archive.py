@@ -110,12 +110,13 @@ def test_neither_weights_nor_config_can_run_anything(
     assert not Path("owned").exists()
 
 
-def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path) -> None:
-    def nested(config: dict[str, Any], weights: dict[str, Any]) -> None:
-        weights["encoder"] = {"weight": torch.zeros(2)}
+@pytest.mark.parametrize("odd", [{"weight": torch.zeros(2)}, torch.eye(2).to_sparse()], ids=["nested", "sparse"])
+def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path, odd: Any) -> None:
+    def add(config: dict[str, Any], weights: dict[str, Any]) -> None:
+        weights["encoder"] = odd
 
     with pytest.raises(UserError, match="something else than named tensors"):
-        read_archive(changed(tmp_path / "a.nemo", nested))
+        read_archive(changed(tmp_path / "a.nemo", add))
 
 
 def test_an_archive_that_cannot_be_written_whole_leaves_the_old_one(
