@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from archives import CONFIGS, EXPECTED, NEST, cache_aware, changed, recogniser
+from archives import CONFIGS, EXPECTED, NEST, cache_aware, changed, contents, pack, recogniser
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
@@ -37,7 +37,8 @@ def nest() -> Imported:
 
 @pytest.fixture(scope="module")
 def streaming(tmp_path_factory: pytest.TempPathFactory) -> Imported:
-    return import_nemo(changed(tmp_path_factory.mktemp("a") / "asr.nemo", cache_aware), CONFIGS)
+    members = {**contents(cache_aware), "./0123_tokenizer.model": b"pieces"}
+    return import_nemo(pack(tmp_path_factory.mktemp("a") / "asr.nemo", members), CONFIGS)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_cache_aware_recogniser_streams_and_is_certified(streaming: Imported) 
     encoder.use_context("lookahead80_left1120")
     assert verify(model).passed
     encoder.use_context(None)
-    for name in ("tokenizer", "decoder", "joint", "decoder.*", "joint.*"):
+    for name in ("tokenizer", "0123_tokenizer.model", "decoder", "joint", "decoder.*", "joint.*"):
         assert ledger.outcomes(name) == ["left out"], name
     assert ledger.outcomes("quantizer, mask embedding, heads") == ["new"]
 
@@ -150,6 +151,12 @@ def test_a_causal_batch_norm_keeps_its_function_with_statistics_that_stay(tmp_pa
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
+        ("encoder._target_", "nemo.collections.asr.modules.SqueezeformerEncoder", "is a SqueezeformerEncoder"),
+        (
+            "preprocessor._target_",
+            "nemo.collections.asr.modules.AudioToMFCCPreprocessor",
+            "is AudioToMelSpec",
+        ),
         ("encoder.subsampling", "striding", "encoder.subsampling='striding' .* supported is 'dw_striding'"),
         ("encoder.subsampling", "vggnet", "encoder.subsampling='vggnet'"),
         ("encoder.subsampling_factor", 6, "a power of two"),
@@ -190,6 +197,7 @@ def test_targets_of_masked_stem_outputs_are_new_ones_and_the_encoder_is_kept(tmp
         config["mask_position"] = "post_conv"
         for name in [name for name in weights if name.startswith("encoder.pre_encode.")]:
             weights[name.replace("pre_encode.", "pre_encode.pre_encode.")] = weights.pop(name)
+        weights["encoder.pre_encode.masking.mask_embedding"] = torch.zeros(64)
 
     model, ledger, _ = import_nemo(changed(tmp_path / "a.nemo", after_the_stem), CONFIGS)
     assert torch.equal(model.encoder.stem.out.weight, nest[0].encoder.stem.out.weight)
@@ -205,8 +213,9 @@ def test_targets_of_masked_stem_outputs_are_new_ones_and_the_encoder_is_kept(tmp
         (lambda c, w: w.update({"quantizer.codebooks": torch.ones(1, 256, 16)}), "not of length 1"),
         (lambda c, w: w["preprocessor.featurizer.fb"].mul_(1.01), "is not the one that the config describes"),
         (lambda c, w: c.pop("encoder"), "the archive has no encoder"),
+        (lambda c, w: w.update({"encoder.layers.0.adapter.weight": torch.ones(2)}), "such as encoder.layers.0.adapter"),
     ],
-    ids=["missing", "shape", "codes", "filter bank", "no encoder"],
+    ids=["missing", "shape", "codes", "filter bank", "no encoder", "adapter"],
 )
 def test_tensors_that_do_not_fit_the_config_are_named(
     tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any], words: str

@@ -26,6 +26,8 @@ from streamnest.resolve import compose_config
 # Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
 _BANK_TOLERANCE = 1e-6
 _NORM_TOLERANCE = 1e-4
+# Of the encoder, but nothing that it computes its output with: a table of positions, masks for training.
+_IDLE = ("pos_enc.", ".mask")
 _COUNTERS = "num_batches_tracked"
 
 
@@ -110,6 +112,10 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
     for name in [name for name in left if name.startswith("encoder.pre_encode.pre_encode.")]:
         left[name.replace("pre_encode.", "", 1)] = left.pop(name)
     found = _take(left, wanted, archive, optional=_COUNTERS)
+    if strange := [name for name in left if name.startswith("encoder.") and not any(part in name for part in _IDLE)]:
+        raise UserError(
+            f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {strange[0]}"
+        )
     state = encoder_state_from_nemo({name.removeprefix("encoder."): value for name, value in found.items()})
     model.encoder.load_state_dict(ours | {name: value for name, value in state.items() if name in ours})
 

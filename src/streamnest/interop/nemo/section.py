@@ -76,6 +76,12 @@ class Section:
             raise self.unsupported(key, value, " or ".join(repr(one) for one in supported))
         return value
 
+    def require_class(self, name: str) -> None:
+        """Refuses a node that builds another class; others of the same keys compute something else."""
+        found = str(self.get("_target_", "nothing")).rpartition(".")[2]
+        if found != name:
+            raise UserError(f"{self.name} in the archive is a {found}: supported is {name}")
+
     def unsupported(self, key: str, value: Any, supported: str) -> UserError:
         """The error that says so."""
         return UserError(f"{self.name}.{key}={value!r} in the archive cannot be imported: supported is {supported}")

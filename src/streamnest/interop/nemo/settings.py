@@ -63,6 +63,7 @@ def read_settings(config: dict[str, Any], ledger: Ledger) -> Settings:
 
 
 def _frontend(section: Section, settings: Settings, ledger: Ledger) -> None:
+    section.require_class("AudioToMelSpectrogramPreprocessor")
     rate = section.whole("sample_rate", 16000)
     window = section.get("n_window_size") or int(section.number("window_size", 0.02) * rate)
     hop = section.get("n_window_stride") or int(section.number("window_stride", 0.01) * rate)
@@ -120,6 +121,7 @@ def _normalisation(section: Section, settings: Settings) -> str:
 
 
 def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
+    section.require_class("ConformerEncoder")
     section.require("subsampling", "striding", "dw_striding")
     section.require("self_attention_model", "rel_pos", "rel_pos")
     section.require("reduction", None, None)
