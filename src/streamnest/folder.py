@@ -31,14 +31,16 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     config = {"model_type": "streamnest", "format": _FORMAT, **own}
     writers: dict[str, Callable[[Path], Any]] = {
+        CARD: lambda part: part.write_text(card),
         WEIGHTS: lambda part: save_file(tensors, part, {"format": "pt"}),
         CONFIG: lambda part: part.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n"),
-        CARD: lambda part: part.write_text(card),
     }
     for name, write in writers.items():
         part = folder / f".{name}.part"
         try:
             write(part)
+            if name != CARD:  # safetensors makes files that only their owner can read
+                part.chmod((folder / CARD).stat().st_mode)
             part.replace(folder / name)
         finally:
             part.unlink(missing_ok=True)

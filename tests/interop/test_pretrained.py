@@ -62,6 +62,10 @@ def test_labels_of_a_recogniser_travel_along(
     assert load_model(tmp_path).labels == labels
 
 
+def test_who_can_read_the_card_can_read_the_weights(folder: Path) -> None:
+    assert len({(folder / name).stat().st_mode for name in ("README.md", "config.json", "model.safetensors")}) == 1
+
+
 def test_the_card_holds_contract_and_checks(folder: Path, model: Pretraining) -> None:
     text = (folder / CARD).read_text()
     for words in (
