@@ -124,8 +124,8 @@ def weigh(count: int, folder: Path) -> list[Row]:
 def weigh_loader(folder: str) -> list[Row]:
     """See `weigh`; memory is what the process has more than before it began."""
     before, peak = private_mb(), Peak()
-    limits: dict[str, Any] = {"batch_duration": 240.0, "max_batch_size": 64, "num_buckets": 30}
-    data = SpeechDataModule(folder, max_duration=30.0, num_batches=10**6, **limits)
+    limits: dict[str, Any] = {"batch_duration": 240.0, "max_batch_size": 64, "num_buckets": 30, "num_batches": 10**6}
+    data = SpeechDataModule(folder, max_duration=30.0, **limits)
     _, load = timed(data.setup)
     loaded = private_mb() - before
     sampler, build = timed(lambda: data.train_dataloader().sampler)
@@ -137,7 +137,7 @@ def weigh_loader(folder: str) -> list[Row]:
     del sampler
     parts = [count - count // 10 - count // 100, count // 10, count // 100]
     mixture = Mixture(cuts.lengths, parts, [1, 1, 1])
-    mixed, mix = timed(lambda: BucketBatchSampler(cuts.lengths, *limits.values(), 10**6, mixture=mixture))
+    mixed, mix = timed(lambda: BucketBatchSampler(cuts.lengths, **limits, mixture=mixture))
     walk(mixed, cuts)
     with_mixture = private_mb() - before
     resume_mixed, (_, item) = resume_seconds(mixed), timed(lambda: [cuts[i] for i in range(0, count, count // 1000)])
