@@ -23,6 +23,8 @@ from streamnest.data.shards import unpacking, windows
 from streamnest.data.shards.index import FILE, ShardIndex, Texts, tar_name
 from streamnest.data.shards.plan import PLAN
 from streamnest.data.shards.reading import load_shards
+from streamnest.data.shards.remote import RemoteStore
+from streamnest.data.shards.store import open_store
 from streamnest.data.sources import Corpus
 from streamnest.errors import UserError
 
@@ -81,12 +83,14 @@ def test_a_resume_in_a_later_section_equals_the_uninterrupted_run(mixed):
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_sections(world_size):
+def test_processes_share_the_sections_and_step_together_through_one_bucket(world_size):
     ranks = [sampler(world_size, rank) for rank in range(world_size)]
     steps = len(ranks[0].buckets) // world_size
     assert len(ranks[0].buckets) % world_size == 0
-    heard = [i for rank in ranks for batch in islice(rank, steps) for i in batch.indices]
-    assert sorted(heard) == list(range(len(DURATIONS)))
+    rows = list(zip(*(list(islice(rank, steps)) for rank in ranks)))
+    assert sorted(i for row in rows for batch in row for i in batch.indices) == list(range(len(DURATIONS)))
+    longest = [[DURATIONS[batch.indices].max() for batch in row] for row in rows]
+    assert np.median([max(row) / min(row) for row in longest]) < 1.2
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
@@ -221,6 +225,26 @@ def test_a_compressed_index_of_earlier_shards_is_unpacked_once_and_gives_the_sam
     assert sorted(p.suffix for p in cache.iterdir()) == ["", ".npz"]
 
 
+def test_the_index_of_an_object_store_is_fetched_piece_by_piece(tmp_path, monkeypatch, cache):
+    make_index(tmp_path / "x", compressed=True)
+    local, _ = load_shards(str(tmp_path / "x"))
+    (cache / local.table.path.name).unlink()
+    store = open_store("memory://large")
+    for path in list((tmp_path / "x").iterdir()):
+        store.put(path.name, path)
+    asked, read = [], RemoteStore.read
+    monkeypatch.setattr(unpacking, "_PIECE", 5000)
+    monkeypatch.setattr(RemoteStore, "read", lambda self, *args: asked.append(args) or read(self, *args))
+    monkeypatch.setattr(RemoteStore, "load", _refuse(RemoteStore.load))
+    remote, _ = load_shards("memory://large")
+    assert described(remote) == described(local) and remote.table.path == local.table.path
+    assert len(asked) > 5 and max(size for *_, size in asked) < 20_000
+
+
+def _refuse(load):
+    return lambda self, name: pytest.fail("fetched whole") if name == FILE else load(self, name)
+
+
 def test_another_index_at_the_same_place_is_unpacked_anew(tmp_path, cache):
     make_index(tmp_path / "old", compressed=True)
     load_shards(str(tmp_path / "old"))
@@ -275,7 +299,7 @@ before = private()
 data = SpeechDataModule(sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
 data.setup()
 sampler = data.train_dataloader().sampler
-for number in range(0, len(sampler.buckets), len(sampler.buckets) // 60):
+for number in range(0, len(sampler.buckets), len(sampler.buckets) // 40):
     [data._cuts["train"][i] for i in sampler.batch(number)]
 print(private() - before)
 """

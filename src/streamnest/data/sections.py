@@ -52,7 +52,7 @@ class Sections:
 
     def _deal(self, source: int, seed: int) -> NDArray[np.int32]:
         pieces = np.arange(-(-self._sizes[source] // self._piece[source]), dtype=np.int32)
-        return pieces if self._number == 1 else numpy_generator(seed, source, "sections").permutation(pieces)
+        return numpy_generator(seed, source, "sections").permutation(pieces)
 
 
 def _runs(places: NDArray[np.int32]) -> list[tuple[int, int]]:
