@@ -20,6 +20,12 @@ os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
 os.environ.setdefault("WANDB_MODE", "offline")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave nothing in the user's cache; processes that they start inherit this."""
+    os.environ["STREAMNEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Tests run two at a time on two cores."""

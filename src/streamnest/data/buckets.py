@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 class Arrangement(NamedTuple):
     """One epoch: batch `i` is `order[starts[i] : starts[i] + sizes[i]]`."""
 
-    order: Ints
+    order: NDArray[np.int32]
     starts: Ints
     sizes: Ints
 
@@ -54,10 +54,11 @@ class Buckets:
                 "all must be positive"
             )
         self.group = group
-        self._sorted = np.argsort(durations, kind="stable")
+        # Half the memory of int64, and enough for what is held at once.
+        self._sorted = np.argsort(durations, kind="stable").astype(np.int32)
         ordered = np.asarray(durations, np.float64)[self._sorted]
-        self._bucket = _equal_shares(ordered, num_buckets)
-        _, count = np.unique(self._bucket, return_counts=True)
+        _, count = np.unique(_equal_shares(ordered, num_buckets), return_counts=True)
+        self._count = count
         longest = ordered[np.cumsum(count) - 1]
         size = np.clip(batch_duration // longest, 1, max_batch_size).astype(np.int64)
         group_sizes = _deal(count, -(-count // (size * group)))
@@ -73,7 +74,8 @@ class Buckets:
         """The batches of one epoch: in a random order, or sorted by duration where `rng` is None."""
         if rng is None:
             return Arrangement(self._sorted, self._starts, self._sizes)
-        order = self._sorted[np.lexsort((rng.random(len(self._sorted)), self._bucket))]
+        bucket = np.repeat(np.arange(len(self._count), dtype=np.int32), self._count)
+        order = self._sorted[np.lexsort((rng.random(len(self._sorted)), bucket))]
         # Groups that cannot serve every process come last, so that they shift no other group.
         rank = np.argsort(np.lexsort((rng.random(len(self._parts)), self._parts < self.group)))
         places = np.argsort(np.repeat(rank, self._parts), kind="stable")

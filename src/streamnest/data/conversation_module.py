@@ -27,6 +27,7 @@ from streamnest.data.rttm import load_excerpts
 from streamnest.data.sampling import BatchIndex, BucketBatchSampler
 from streamnest.data.sources import Corpus, durations
 from streamnest.data.speakers import SpeakerDataModule
+from streamnest.data.stretches import Lengths
 from streamnest.errors import UserError
 from streamnest.randomness import hash_id
 
@@ -71,6 +72,11 @@ class ConversationDataset(SpeechDataset):
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each conversation, `(len,)`."""
         return np.concatenate([np.full(len(self.anchors), self.simulator.seconds), durations(self.excerpts)])
+
+    @property
+    def lengths(self) -> Lengths:
+        """The same."""
+        return self.durations
 
     def __len__(self) -> int:
         return len(self.anchors) + len(self.excerpts)

@@ -135,7 +135,7 @@ class SpeechDataModule(L.LightningDataModule):
         cuts = {"train": self._load("train", **self._train_selection()), "val": self._load("val", **self.selection)}
         cuts = {part: self._choose(part, corpus) for part, corpus in cuts.items()}
         names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
-        self._mixture = make_mixture(cuts["train"].durations, cuts["train"].sizes, names, weights, self.temperature)
+        self._mixture = make_mixture(cuts["train"].lengths, cuts["train"].sizes, names, weights, self.temperature)
         if self.augment is not None:
             self._load_recordings(self.augment)
         self._cuts = cuts
@@ -251,7 +251,7 @@ class SpeechDataModule(L.LightningDataModule):
         longest = self.batch_duration * (dataset.speed.slowest if dataset.speed else 1.0)
         limits = (longest, self.max_batch_size, self.num_buckets)
         place = (rank, world_size)
-        return BucketBatchSampler(dataset.durations, *limits, num_batches, seed, *place, mixture=self._mixture)
+        return BucketBatchSampler(dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture)
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> StatefulDataLoader:
         with warnings.catch_warnings():

@@ -17,8 +17,9 @@ from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, Samples
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label, label_of
 from streamnest.data.sampling import BatchIndex
-from streamnest.data.sources import durations
+from streamnest.data.sources import durations, lengths
 from streamnest.data.speed import SpeedPerturbation
+from streamnest.data.stretches import Lengths
 from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ class SpeechDataset(Dataset[Batch]):
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each cut, `(len,)`."""
         return durations(self.cuts)
+
+    @property
+    def lengths(self) -> Lengths:
+        """The same, to be read a stretch at a time."""
+        return lengths(self.cuts)
 
     def __len__(self) -> int:
         return len(self.cuts)

@@ -1,6 +1,7 @@
 """Samplers whose batches are a pure function of (seed, epoch, position).
 
-A stateful sampler resumes by replay; here the state of a run is a few integers and a resume costs one permutation.
+A stateful sampler resumes by replay; here the state of a run is a few integers and a resume costs one permutation,
+of the corpus or, where that is large, of one of its sections.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from streamnest.data.buckets import Arrangement, Buckets, Floats
 from streamnest.data.mixing import Mixture
-from streamnest.randomness import numpy_generator
+from streamnest.data.schedule import Limits, Schedule
+from streamnest.data.sections import SECTION
+from streamnest.data.stretches import Floats, Lengths
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +46,12 @@ class BucketBatchSampler(Sampler[BatchIndex]):
     """Endless duration-bucketed batches for training.
 
     The batches of all epochs and ranks form one stream: at each step every rank takes its own of the next `world_size`
-    batches, which come from one bucket. Within an epoch every utterance occurs exactly once. Two processes with
+    batches, which come from one bucket. Within an epoch every utterance occurs exactly once; a corpus of more than one
+    section (see `Sections`) is heard a section after the other, in another order in each epoch. Two processes with
     `max_batch_size=b` see at each step what one with `2b` sees, as long as that limit binds and not `batch_duration`.
 
     Args:
-        durations: `(N,)` seconds.
+        durations: `(N,)` seconds, an array or `Lengths`.
         batch_duration: most padded seconds in a batch (longest utterance times size). A longer utterance gets a batch
             to itself.
         max_batch_size: most utterances in a batch.
@@ -56,8 +60,9 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         seed: of the order.
         rank: of this process.
         world_size: number of processes.
-        shuffle: off for batches sorted by duration, the same in every epoch.
+        shuffle: off for batches sorted by duration within each section, the same in every epoch.
         mixture: of sources; an epoch is then what it says, and not every utterance once.
+        largest: utterances of a section.
 
     Raises:
         UserError: for no utterances, or limits that admit none.
@@ -65,7 +70,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
 
     def __init__(
         self,
-        durations: Floats,
+        durations: Lengths,
         batch_duration: float,
         max_batch_size: int,
         num_buckets: int,
@@ -75,17 +80,15 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         world_size: int = 1,
         shuffle: bool = True,
         mixture: Mixture | None = None,
+        largest: int = SECTION,
     ) -> None:
-        self._mixture = mixture
-        lengths = np.asarray(durations, np.float64) if mixture is None else mixture.durations
-        self._limits = (lengths, batch_duration, max_batch_size, num_buckets)
-        self.buckets = Buckets(*self._limits, group=world_size)
+        limits = Limits(batch_duration, max_batch_size, num_buckets)
+        self._make = partial(Schedule, durations, limits, seed, shuffle, mixture, largest=largest)
+        self.buckets = self._make(group=world_size)
         self.num_batches = math.ceil(len(self.buckets) / world_size) if num_batches is None else num_batches
-        self.seed, self.shuffle = seed, shuffle
         self.rank, self.world_size = rank, world_size
         self._start = Position(0, 0)
         self._stream: _Stream | None = None
-        self._arranged: tuple[int, Arrangement] | None = None
 
     def __len__(self) -> int:
         return self.num_batches
@@ -96,14 +99,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
 
     def batch(self, number: int) -> list[int]:
         """Utterances of batch `number` of the stream that all ranks share."""
-        epoch, place = divmod(number, len(self.buckets))
-        if self._arranged is None or self._arranged[0] != epoch:
-            rng = numpy_generator(self.seed, epoch, "batches") if self.shuffle else None
-            arranged = self.buckets.arrange(rng)
-            if self._mixture is not None:
-                arranged = arranged._replace(order=self._mixture.utterances(self.seed, epoch)[arranged.order])
-            self._arranged = epoch, arranged
-        return self._arranged[1].batch(place)
+        return self.buckets.batch(*divmod(number, len(self.buckets)))
 
     def state_dict(self) -> dict[str, int]:
         """Where the latest iterator stands."""
@@ -116,10 +112,10 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         Groups stay as the first run cut them: cutting them anew would repeat and lose utterances in this epoch.
         """
         if state["group"] != self.buckets.group:
-            self.buckets = Buckets(*self._limits, group=state["group"])
+            self.buckets = self._make(group=state["group"])
         if state["epoch"] != len(self.buckets):
             log.warning("the data or the limits of batches have changed: this epoch may repeat or miss utterances")
-        self._start, self._stream, self._arranged = Position(state["step"], state["batch"]), None, None
+        self._start, self._stream = Position(state["step"], state["batch"]), None
 
 
 class _Stream(Iterator[BatchIndex]):

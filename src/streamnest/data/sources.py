@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from streamnest.data.manifest import LoadReport, load_cuts
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import is_url
+from streamnest.data.stretches import Lengths, Stretches
 from streamnest.errors import UserError
 
 
@@ -76,6 +78,12 @@ class Corpus(Sequence[Any]):
         """Seconds of each cut, `(len,)`."""
         return np.concatenate([durations(part) for part in self.parts]) if self.parts else np.zeros(0)
 
+    @property
+    def lengths(self) -> Lengths:
+        """The same, to be read a stretch at a time where the sources allow that."""
+        parts = [lengths(part) for part in self.parts]
+        return parts[0] if len(parts) == 1 else Stretches(len(self), partial(_across, parts, self._ends))
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
@@ -93,3 +101,19 @@ def durations(cuts: Sequence[Any]) -> NDArray[np.float64]:
     """Seconds of each cut, `(len,)`; without touching the cuts where an index knows them."""
     known = getattr(cuts, "durations", None)
     return np.array([cut.duration for cut in cuts], np.float64) if known is None else known
+
+
+def lengths(cuts: Sequence[Any]) -> Lengths:
+    """The same without holding them where an index knows them."""
+    known = getattr(cuts, "lengths", None)
+    return durations(cuts) if known is None else known
+
+
+def _across(parts: Sequence[Lengths], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
+    """A stretch of several in a row."""
+    found = [np.zeros(0)]
+    for part, end in zip(parts, ends):
+        before = end - len(part)
+        if before < stop and start < end:
+            found.append(part[max(0, start - before) : stop - before])
+    return np.concatenate(found)

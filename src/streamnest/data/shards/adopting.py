@@ -39,7 +39,7 @@ def adopt(folder: Path, sampling_rate: int = 16000, track: Track = iter) -> Shar
     index = ShardIndex.join([index_shard(folder, number, sampling_rate) for number in track(numbers)])
     plan = Plan("as found", 0, sampling_rate, len(index), "")
     with store.workspace() as unfinished:
-        index.save(unfinished / FILE)
+        index.save(unfinished / FILE, compressed=False)
         (unfinished / PLAN).write_text(json.dumps(asdict(plan), indent=1) + "\n")
         # The plan is what makes a folder of shards: last.
         for name in (FILE, PLAN):

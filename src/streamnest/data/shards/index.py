@@ -6,8 +6,8 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from streamnest.data.shards.mapping import map_arrays
 from streamnest.errors import UserError
 
 Ints = NDArray[np.int64]
@@ -75,7 +76,7 @@ class _Place(NamedTuple):
 
 @dataclass
 class ShardIndex:
-    """Cuts in the order of the manifest; about 60 bytes each with ids of 30 characters.
+    """Cuts in the order of the manifest; about 70 bytes each with ids of 30 characters, texts apart.
 
     Attributes:
         ids: `(N,)`.
@@ -87,6 +88,7 @@ class ShardIndex:
         speakers: names.
         texts: `(N,)`, empty where there is none; indices from before there were texts have no entry at all.
         languages: `(N,)` likewise.
+        path: of the file that the arrays are mapped from; None where they are held in memory.
     """
 
     ids: Texts
@@ -98,33 +100,52 @@ class ShardIndex:
     speakers: Texts
     texts: Texts = field(default_factory=lambda: Texts.pack([]))
     languages: Texts = field(default_factory=lambda: Texts.pack([]))
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.duration)
 
-    def save(self, path: Path) -> None:
-        """Writes a compressed `.npz`."""
-        arrays: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Texts):
-                arrays |= {f"{item.name}_data": value.data, f"{item.name}_ends": value.ends}
-            else:
-                arrays[item.name] = value
+    def __getstate__(self) -> dict[str, Any]:
+        # Processes that are not forked map the file themselves: pickling would read all of it.
+        return {"path": self.path} if self.path else self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(ShardIndex.map(state["path"]).__dict__ if state["path"] else state)
+
+    def save(self, path: Path, compressed: bool = True) -> None:
+        """Writes an `.npz`; one that is not compressed is five times as large, and can be mapped."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("speaker", *_PLAIN)}
+        for name in _TEXTS:
+            texts = getattr(self, name)
+            arrays |= {f"{name}_data": texts.data, f"{name}_ends": texts.ends}
         with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ShardIndex:
-        """What `save` wrote.
+        """What `save` wrote, in memory.
 
         Raises:
             ValueError, KeyError, OSError, zipfile.BadZipFile: for anything else.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            names = [name for name in _TEXTS if f"{name}_data" in arrays]
-            values: dict[str, Any] = {name: Texts(arrays[f"{name}_data"], arrays[f"{name}_ends"]) for name in names}
-            return cls(**values, **{name: arrays[name] for name in ("speaker", *_PLAIN)})
+            return cls._of(arrays)
+
+    @classmethod
+    def map(cls, path: Path) -> ShardIndex:
+        """What `save` wrote uncompressed, left on disk.
+
+        Raises:
+            ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile: for anything else.
+        """
+        # Absolute, as whoever unpickles this may be elsewhere.
+        return cls._of(map_arrays(path), path.resolve())
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, Any], path: Path | None = None) -> ShardIndex:
+        names = [name for name in _TEXTS if f"{name}_data" in arrays]
+        values: dict[str, Any] = {name: Texts(arrays[f"{name}_data"], arrays[f"{name}_ends"]) for name in names}
+        return cls(**values, **{name: arrays[name] for name in ("speaker", *_PLAIN)}, path=path)
 
     @classmethod
     def join(cls, parts: Sequence[ShardIndex]) -> ShardIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections import Counter
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store, open_store
-from streamnest.data.shards.windows import Windows, select
+from streamnest.data.shards.unpacking import plain_copy
+from streamnest.data.shards.windows import Selection, stretches
+from streamnest.data.stretches import Stretches
 from streamnest.errors import UserError
 
 
@@ -75,46 +77,50 @@ class ShardedCut:
 
 
 class ShardedCuts(Sequence[ShardedCut]):
-    """Cuts of shards; only arrays are kept, and a cut is made when it is asked for.
+    """Cuts of shards; the index stays on disk, and a cut is made when it is asked for.
 
     Windows of a split cut keep its speaker, whoever speaks in them, and its language, but not its text.
 
     Args:
         store: where the shards lie.
-        index: of all cuts.
-        windows: the usable ones.
-        sampling_rate: of the shards.
+        selection: the usable cuts of the index.
     """
 
-    def __init__(self, store: Store, index: ShardIndex, windows: Windows, sampling_rate: int) -> None:
-        self.store, self.table, self.sampling_rate = store, index, sampling_rate
-        self.windows = windows
+    def __init__(self, store: Store, selection: Selection) -> None:
+        self.store, self.table, self.selection = store, selection.index, selection
+
+    @property
+    def lengths(self) -> Stretches:
+        """Seconds of each cut, to be read a stretch at a time."""
+        return Stretches(len(self), self.selection.durations)
 
     @property
     def durations(self) -> NDArray[np.float64]:
-        """Seconds of each cut, `(len,)`."""
-        return self.windows.duration
+        """Seconds of each cut, `(len,)`, all at once."""
+        return self.selection.durations(0, len(self))
 
     def __len__(self) -> int:
-        return len(self.windows.entry)
+        return len(self.selection)
 
     def __getitem__(self, number: Any) -> Any:
-        entry, window, start, samples, duration = (column[number] for column in self.windows)
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        entry, window, start, samples, duration = self.selection.row(int(number) % len(self))
         speaker = self.table.speaker[entry]
-        name = self.table.ids[int(entry)]
+        name = self.table.ids[entry]
         return ShardedCut(
             id=name if window < 0 else f"{name}-{window}",
-            duration=float(duration),
+            duration=duration,
             speaker=None if speaker < 0 else self.table.speakers[int(speaker)],
             store=self.store,
             shard=int(self.table.shard[entry]),
             offset=int(self.table.offset[entry]),
             size=int(self.table.size[entry]),
-            start=int(start),
-            num_samples=int(samples),
-            sampling_rate=self.sampling_rate,
-            text=(self.table.texts[int(entry)] or None) if window < 0 and len(self.table.texts) else None,
-            language=(self.table.languages[int(entry)] or None) if len(self.table.languages) else None,
+            start=start,
+            num_samples=samples,
+            sampling_rate=self.selection.rate,
+            text=(self.table.texts[entry] or None) if window < 0 and len(self.table.texts) else None,
+            language=(self.table.languages[entry] or None) if len(self.table.languages) else None,
         )
 
 
@@ -144,18 +150,16 @@ def load_shards(
     """
     store = open_store(location)
     index = _load_index(store, location, sampling_rate)
-    counts: Counter[str] = Counter()
-    there = _present(store, index) if check_files else np.ones(len(index), bool)
-    counts["missing file"] = int((~there).sum())
-    if counts["missing file"] > max_bad_share * len(index):
+    lost = _lost(store, index) if check_files else []
+    selection = Selection(index, (min_duration, max_duration), on_long == "split", sampling_rate, lost)
+    missing = selection.counts["missing file"]
+    if missing > max_bad_share * len(index):
         raise UserError(
-            f"{location}: {counts['missing file']} of {len(index)} cuts lie in archives that are missing; "
+            f"{location}: {missing} of {len(index)} cuts lie in archives that are missing; "
             f"restore them or raise max_bad_share={max_bad_share}"
         )
-    windows = select(index, there, (min_duration, max_duration), on_long == "split", sampling_rate, counts)
-    cuts = ShardedCuts(store, index, windows, sampling_rate)
-    speakers = {index.speakers[i] for i in np.unique(index.speaker[windows.entry]).tolist() if i >= 0}
-    report = LoadReport(float(windows.duration.sum()), len(cuts), speakers, +counts)
+    cuts = ShardedCuts(store, selection)
+    report = LoadReport(selection.seconds, len(cuts), selection.speakers, +selection.counts)
     if not len(cuts):
         raise UserError(f"{location}: no usable cut ({report})")
     return cuts, report
@@ -168,13 +172,15 @@ def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
     if plan.sampling_rate != sampling_rate:
         raise UserError(f"{location}: shards of {plan.sampling_rate} Hz, need {sampling_rate}; write them again")
     try:
-        return ShardIndex.from_bytes(store.load(FILE))
+        plain = plain_copy(store, FILE)
+        return ShardIndex.map(plain) if plain else ShardIndex.from_bytes(store.load(FILE))
     except FileNotFoundError:
         raise UserError(f"{location}: the shards are not finished; run scripts/shard.py again to go on") from None
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{location}/{FILE}: cannot be read: {error}") from error
 
 
-def _present(store: Store, index: ShardIndex) -> NDArray[np.bool_]:
-    shards, number = np.unique(index.shard, return_inverse=True)
-    return np.array([store.size(tar_name(shard)) is not None for shard in shards.tolist()], bool)[number]
+def _lost(store: Store, index: ShardIndex) -> list[int]:
+    """Shards without an archive."""
+    shards = {int(shard) for first, stop in stretches(len(index)) for shard in np.unique(index.shard[first:stop])}
+    return [shard for shard in sorted(shards) if store.size(tar_name(shard)) is None]

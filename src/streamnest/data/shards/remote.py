@@ -64,6 +64,10 @@ class RemoteStore:
         except FileNotFoundError:
             return None
 
+    def path(self, name: str) -> Path | None:
+        """See `Store`."""
+        return None
+
     def put(self, name: str, path: Path) -> None:
         """See `Store`."""
         files, root = self._connect()

@@ -31,6 +31,9 @@ class Store(Protocol):
     def size(self, name: str) -> int | None:
         """Number of bytes; None for no such name."""
 
+    def path(self, name: str) -> Path | None:
+        """The file itself; None for a store that has no files."""
+
     def put(self, name: str, path: Path) -> None:
         """Moves a finished file there in one piece: a reader meets all of it or nothing."""
 
@@ -74,6 +77,10 @@ class FolderStore:
         """See `Store`."""
         path = self.folder / name
         return path.stat().st_size if path.is_file() else None
+
+    def path(self, name: str) -> Path | None:
+        """See `Store`."""
+        return self.folder / name
 
     def put(self, name: str, path: Path) -> None:
         """See `Store`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,14 @@ from numpy.typing import NDArray
 
 from streamnest.data.shards.index import Ints, ShardIndex, count_samples
 
+# Entries of the index that a cut is looked up among: more take longer, and fewer take more memory, 8 bytes a block.
+_BLOCK = 256
+# Entries that a start goes through at once.
+_STRETCH = 256 * _BLOCK
+
 
 class Windows(NamedTuple):
-    """The usable cuts.
+    """Some of the usable cuts.
 
     Attributes:
         entry: `(N,)` of the index.
@@ -34,29 +40,109 @@ class Windows(NamedTuple):
         return Windows(*columns)
 
 
-def select(
-    index: ShardIndex,
-    there: NDArray[np.bool_],
-    limits: tuple[float, float],
-    split: bool,
-    rate: int,
-    counts: Counter[str],
-) -> Windows:
-    """What `load_cuts` makes of the same cuts, to the sample."""
-    shortest, longest = limits
-    long = index.duration > longest
-    counts["split" if split else "too long"] = int((long & there).sum())
-    if not split:
-        there = there & ~long
-    windows = _cut(index.duration, np.flatnonzero(there), long, longest, rate)
-    kept = windows.duration >= shortest
-    counts["too short"] = int((~kept).sum())
-    return windows.take(kept)
+class Selection:
+    """The usable cuts of an index, worked out a block at a time whenever they are asked for.
+
+    All that is held is a number for each block, whatever the index holds.
+
+    Args:
+        index: of all cuts.
+        limits: seconds of the shortest and the longest.
+        split: longer ones into windows, as `load_cuts` does to the sample; or drop them.
+        rate: of the audio.
+        lost: numbers of the shards without an archive.
+
+    Attributes:
+        seconds: of all usable cuts.
+        speakers: of them.
+        counts: of what was dropped or split, by cause.
+    """
+
+    def __init__(
+        self, index: ShardIndex, limits: tuple[float, float], split: bool, rate: int, lost: Sequence[int] = ()
+    ) -> None:
+        self.index, self.rate = index, rate
+        self._limits, self._split, self._lost = limits, split, np.array(lost, np.int32)
+        self.seconds, self.counts = 0.0, Counter[str]()
+        found, heard = [], np.zeros(len(index.speakers) + 1, bool)
+        for first, stop in stretches(len(index)):
+            windows = self._select(first, stop, self.counts)
+            found.append(np.bincount((windows.entry - first) // _BLOCK, minlength=-(-(stop - first) // _BLOCK)))
+            self.seconds += float(windows.duration.sum())
+            # The last place is for number -1, unknown speakers.
+            heard[index.speaker[windows.entry]] = True
+        self._ends = np.cumsum(np.concatenate([*found, np.zeros(0, np.int64)]))
+        self.speakers = {index.speakers[i] for i in np.flatnonzero(heard[:-1]).tolist()}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def row(self, number: int) -> tuple[int, int, int, int, float]:
+        """Entry, number, first sample, samples and seconds of one, as in `Windows`."""
+        block = int(np.searchsorted(self._ends, number, side="right"))
+        first, stop, place = block * _BLOCK, min((block + 1) * _BLOCK, len(self.index)), number - self._start(block)
+        whole = self._whole(first, stop)
+        if whole is None:
+            entry, window, start, samples, duration = (column[place].item() for column in self._select(first, stop))
+            return entry, window, start, samples, duration
+        seconds = float(whole[1][place])
+        return first + int(whole[0][place]), -1, 0, count_samples(seconds, self.rate), seconds
+
+    def durations(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Seconds of the cuts from one number to another."""
+        stop = min(stop, len(self))
+        if start >= stop:
+            return np.zeros(0)
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
+        # Over all blocks at once: an epoch asks for every one of them.
+        entries = first * _BLOCK, min((last + 1) * _BLOCK, len(self.index))
+        whole = self._whole(*entries)
+        found = self._select(*entries).duration if whole is None else whole[1]
+        return found[start - self._start(first) :][: stop - start]
+
+    def _start(self, block: int) -> int:
+        return int(self._ends[block - 1]) if block else 0
+
+    def _whole(self, first: int, stop: int) -> tuple[Ints, NDArray[np.float64]] | None:
+        """Places and seconds of the usable entries where none is long: a fifth of the work of `_select`."""
+        seconds, (shortest, longest) = np.array(self.index.duration[first:stop]), self._limits
+        if seconds.max() > longest:
+            return None
+        usable = seconds >= shortest
+        if len(self._lost):
+            usable &= self._there(first, stop)
+        places = np.flatnonzero(usable)
+        return places, seconds[places]
+
+    def _there(self, first: int, stop: int) -> NDArray[np.bool_]:
+        if not len(self._lost):
+            return np.ones(stop - first, bool)
+        return ~np.isin(self.index.shard[first:stop], self._lost)
+
+    def _select(self, first: int, stop: int, counts: Counter[str] | None = None) -> Windows:
+        counts = Counter() if counts is None else counts
+        duration, (shortest, longest) = np.array(self.index.duration[first:stop]), self._limits
+        there = self._there(first, stop)
+        counts["missing file"] += int((~there).sum())
+        long = duration > longest
+        counts["split" if self._split else "too long"] += int((long & there).sum())
+        windows = _cut(duration, np.flatnonzero(there if self._split else there & ~long), long, longest, self.rate)
+        kept = windows.duration >= shortest
+        counts["too short"] += int((~kept).sum())
+        return windows.take(kept)._replace(entry=windows.entry[kept] + first)
+
+
+def stretches(count: int) -> Iterator[tuple[int, int]]:
+    """Whole blocks of an index of so many cuts, as many as are worked through at once: first and end of each."""
+    return ((first, min(first + _STRETCH, count)) for first in range(0, count, _STRETCH))
 
 
 def _cut(duration: NDArray[np.float64], entries: Ints, long: NDArray[np.bool_], longest: float, rate: int) -> Windows:
     """Windows of the long entries, the others whole."""
     seconds = duration[entries]
+    if not long.any():
+        zeros = np.zeros(len(entries), np.int64)
+        return Windows(entries, zeros - 1, zeros, count_samples(seconds, rate), seconds)
     full = np.ceil(np.maximum(seconds - longest, 0) / longest).astype(np.int64)
     parts = np.where(long[entries], full + (seconds - full * longest > 0), 1)
     entry = np.repeat(entries, parts)

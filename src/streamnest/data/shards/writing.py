@@ -110,7 +110,8 @@ def _finish(store: Store, plan: Plan) -> tuple[ShardIndex, Dropped]:
         index = ShardIndex.join([ShardIndex.from_bytes(store.load(_part(i))) for i in range(plan.num_shards)])
         _put_json(store, _DROPPED, dropped)
         with store.workspace() as folder:
-            index.save(folder / "index")
+            # A folder's index is mapped as it is; that of an object store is fetched, and so it is small.
+            index.save(folder / "index", compressed=store.path(FILE) is None)
             store.put(FILE, folder / "index")
     store.clear(PARTS)
     return ShardIndex.from_bytes(store.load(FILE)), Counter(json.loads(store.load(_DROPPED)))

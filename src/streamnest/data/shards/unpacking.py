@@ -1,0 +1,116 @@
+"""A local, uncompressed copy of an archive of arrays, made once for all runs and processes of a machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from streamnest.data.shards.mapping import is_plain
+from streamnest.data.shards.remote import StoreError
+from streamnest.data.shards.store import Store
+
+log = logging.getLogger(__name__)
+
+# Bytes of a request, and of what is held while unpacking.
+_PIECE = 4 * 2**20
+
+
+def plain_copy(store: Store, name: str) -> Path | None:
+    """A local file that `map_arrays` reads: the one of the store itself, or a copy in the cache folder.
+
+    A copy is named after the checksums of its arrays, so that it is made anew when they change, and appears in one
+    step. While one process makes it others wait.
+
+    Returns:
+        The file; None, with a warning, where it cannot be written.
+
+    Raises:
+        FileNotFoundError: for no such name.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: for what cannot be read.
+    """
+    local = store.path(name)
+    if local is not None and is_plain(local):
+        return local
+    folder = cache_folder()
+    with zipfile.ZipFile(io.BufferedReader(_Stored(store, name), _PIECE)) as packed:
+        copy = folder / f"{_checksum(packed)}.npz"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder / "lock"):
+                if not copy.exists():
+                    _unpack(packed, copy)
+        except StoreError:
+            raise
+        except OSError as error:
+            log.warning("%s/%s is held in memory, as %s cannot be written to: %s", store, name, folder, error)
+            return None
+    return copy
+
+
+def cache_folder() -> Path:
+    """`$STREAMNEST_CACHE`, or a folder in the user's cache."""
+    own = os.environ.get("STREAMNEST_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
+
+
+def _checksum(packed: zipfile.ZipFile) -> str:
+    members = [(member.filename, member.CRC, member.file_size) for member in packed.infolist()]
+    return hashlib.blake2b(repr(members).encode(), digest_size=16).hexdigest()
+
+
+def _unpack(packed: zipfile.ZipFile, copy: Path) -> None:
+    """Piece by piece; `zipfile` compares the checksum of each array with what it read."""
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=copy.parent) as folder:
+        unfinished = Path(folder) / copy.name
+        with zipfile.ZipFile(unfinished, "w") as plain:
+            for member in packed.infolist():
+                with packed.open(member) as source, plain.open(member.filename, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target, _PIECE)
+        os.replace(unfinished, copy)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, on this machine at least; a lock ends with its process."""
+    with path.open("w") as file:
+        # Some network file systems have no locks: then several do the same work.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Stored(io.RawIOBase):
+    """A file of a store, read where it is asked for."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        size = store.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        self._read, self._size, self._at = lambda start, count: store.read(name, start, count), size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        data = self._read(self._at, count) if count else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
