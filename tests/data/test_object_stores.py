@@ -24,7 +24,7 @@ from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling import BatchIndex
 from streamnest.data.shards import remote as stores
-from streamnest.data.shards.index import tar_name
+from streamnest.data.shards.index import FILE, tar_name
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import open_store
@@ -164,6 +164,11 @@ def test_a_server_that_is_down_at_start_is_a_message_and_not_a_trace(shards):
     with web(shards, {"cuts.plan.json": "500"}) as (url, _, _), pytest.raises(UserError, match="status 500"):
         load_shards(url)
     with pytest.raises(UserError, match=r"cuts.plan.json: cannot be read: unreachable"):
+        load_shards(url)
+
+
+def test_a_server_that_serves_no_ranges_is_refused_at_start(shards):
+    with web(shards, {FILE: "whole"}) as (url, _, _), pytest.raises(UserError, match="it serves no ranges"):
         load_shards(url)
 
 

@@ -179,8 +179,10 @@ def test_differences_are_drawn_with_their_intervals_and_waits_with_what_they_con
     points = small.largest
     gain, cost = draw_effects(points, "title").axes
     changes = {p.name: p.change.value for p in points if p.change}
+    names = [t.get_text() for t in gain.get_yticklabels()]
+    assert names == ["dynamic: full", "bidirectional", "limited3200", "causal"]
     drawn = [float(bar.lines[0].get_xdata()[0]) for bar in gain.containers]
-    assert drawn == pytest.approx([100 * value for value in reversed(changes.values())])
+    assert drawn == pytest.approx([100 * changes[name] for name in names])
     assert len(cost.containers) == 2 * (len(points) - 1)
     waits, computing = draw_delays(points, "title").axes[0].containers[:2]
     assert (waits[0].get_width(), computing[0].get_x(), computing[0].get_width()) == (22.5, 22.5, 4.0)

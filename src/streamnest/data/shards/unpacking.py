@@ -96,6 +96,8 @@ class _Stored(io.RawIOBase):
         size = store.size(name)
         if size is None:
             raise FileNotFoundError(name)
+        # Whatever goes wrong here is told as it is; `zipfile` would say that this is no archive.
+        store.read(name, max(0, size - 1), 1)
         self._read, self._size, self._at = lambda start, count: store.read(name, start, count), size, 0
 
     def readable(self) -> bool:

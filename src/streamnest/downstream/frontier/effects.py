@@ -24,7 +24,7 @@ def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
         title: of the figure.
         note: below the title.
     """
-    points = list(reversed(points))
+    points = _upwards(points)
     figure = Figure(figsize=(11, 0.36 * len(points) + 2.2), dpi=110, layout="constrained")
     gain, cost = figure.subplots(1, 2, sharey=True)
     for row, point in enumerate(points):
@@ -48,7 +48,7 @@ def draw_delays(points: Sequence[Point], title: str) -> Figure:
         points: of one label budget; those that do not stream are left out.
         title: of the figure.
     """
-    timed = [(point, point.compute) for point in reversed(points)]
+    timed = [(point, point.compute) for point in _upwards(points)]
     known = [(point, compute) for point, compute in timed if compute]
     figure = Figure(figsize=(9.6, 0.4 * len(known) + 2.0), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -69,6 +69,11 @@ def draw_delays(points: Sequence[Point], title: str) -> Figure:
     plain_axes(axes)
     axes.tick_params(axis="y", labelsize=9, labelcolor=INK)
     return figure
+
+
+def _upwards(points: Sequence[Point]) -> list[Point]:
+    """By latency, the quickest last and so on top; contexts of dynamic checkpoints below the others."""
+    return sorted(points, key=lambda p: (bool(p.context), p.latency()))[::-1]
 
 
 def _draw_change(axes: Axes, row: float, change: Estimate | None, colour: str) -> None:
