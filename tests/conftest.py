@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 from models import TINY
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +19,9 @@ from streamnest import config
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
 os.environ.setdefault("WANDB_MODE", "offline")
+# Never test a time: a busy machine is no defect.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")
