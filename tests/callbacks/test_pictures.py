@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from streamnest.callbacks import Pictures
 from streamnest.callbacks.pictures import predict
 from streamnest.data.batch import Batch
 from streamnest.drawing import code_colours, runs
+from streamnest.tracking import UnfailingWandbLogger
 
 SMALL = (
     "size.d_model=32",
@@ -55,6 +57,20 @@ def test_each_validation_draws_the_same_utterance_nearest_to_the_wanted_length(m
     assert pictures._utterance.clean.shape == (1, 48000)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["codes.png", "step_0000000.png", "step_0000020.png"]
     assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
+
+
+def test_wandb_gets_the_audio_once_and_pictures_each_time(model, batch, tmp_path, monkeypatch):
+    logged = []
+    logger = UnfailingWandbLogger.__new__(UnfailingWandbLogger)
+    monkeypatch.setattr(UnfailingWandbLogger, "log_media", lambda self, values: logged.append(set(values)))
+    pictures = Pictures(tmp_path, seconds=2.5)
+    for step in (0, 20):
+        told = trainer(replace(batch, noisy=batch.clean.clone()), step)
+        told.loggers = [logger]
+        pictures.on_validation_batch_start(told, model, replace(batch, noisy=batch.clean.clone()), 0)
+        pictures.on_validation_end(told, model)
+    shown = {"pictures/prediction", "pictures/codes", "health/code_counts", "trainer/global_step"}
+    assert logged == [shown, {"audio/clean", "audio/heard"}, shown]
 
 
 def test_the_picture_shows_what_validation_measured(model, batch):
