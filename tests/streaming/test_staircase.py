@@ -48,6 +48,11 @@ def test_waits_of_samples_have_the_mean_and_worst_of_the_contract(
     assert axes.get_legend().get_texts()[0].get_text() == f"mean {latency.latency_mean_ms:.1f} ms"
 
 
+def test_the_first_frame_of_a_chunk_of_two_waits_for_the_second(run_config: Callable[..., DictConfig]) -> None:
+    model = ready(run_config("encoder=lookahead40"))
+    assert emission_delays(model.encoder, model.frontend) == [82.5, 42.5]
+
+
 def test_latencies_are_sorted_and_what_does_not_stream_is_left_out(run_config: Callable[..., DictConfig]) -> None:
     names = ("bidirectional", "lookahead80", "causal")
     reports = {name: ready(run_config(f"encoder={name}")).latency for name in names}
