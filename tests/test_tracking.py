@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import wandb
 from servers import fake_wandb, free_port
+from waiting import eventually
 
 from streamnest.loggers import wandb_logger
 
@@ -32,20 +33,21 @@ def online(folder, monkeypatch, url, **timeouts):
     return wandb_logger(str(folder), offline=False, **{"init_timeout": 1.0, "finish_timeout": 1.0, **timeouts})
 
 
-def stored(logger):
+def stored(logger, words):
+    """Whether W&B's own process, which writes in its own time, has written something."""
     (file,) = logger.folder.glob("run-*.wandb")
-    return file.read_bytes()
+    return eventually(lambda: words in file.read_bytes())
 
 
 @pytest.mark.parametrize("mode", ["refuses", "deaf", 403, 429, 500])
 def test_a_run_that_the_server_does_not_take_is_written_offline(tmp_path, monkeypatch, caplog, mode):
     with fake_wandb(mode) as (url, _):
         url = f"http://127.0.0.1:{free_port()}" if mode == "refuses" else url
-        logger = online(tmp_path, monkeypatch, url)
+        logger = online(tmp_path, monkeypatch, url, finish_timeout=60.0)
         logger.log_metrics({"train/loss": 1.5}, step=3)
         logger.finish()
     assert logger.must_be_synced and "written offline" in logger.problems[0] and len(logger.problems) == 1
-    assert logger.folder.name.startswith("offline-run-") and b"train/loss" in stored(logger)
+    assert logger.folder.name.startswith("offline-run-") and stored(logger, b"train/loss")
     assert caplog.text.count(f"wandb sync {logger.folder}") == 1
     assert "WANDB_MODE" not in os.environ, "the next job of a sweep tries again"
 
@@ -61,7 +63,7 @@ def test_a_server_that_fails_later_costs_nothing_but_the_sending(tmp_path, monke
             logger.log_metrics({"train/loss": 1.0}, step=step)
         logger.finish()
     assert logger.must_be_synced and "not everything was sent" in logger.problems
-    assert b"train/loss" in stored(logger) and f"wandb sync {logger.folder}" in caplog.text
+    assert stored(logger, b"train/loss") and f"wandb sync {logger.folder}" in caplog.text
     logger.log_metrics({"train/loss": 1.0}, step=21)
     assert logger.failures["logging metrics"] == 1, "a finished run takes nothing, and that ends nothing"
 
