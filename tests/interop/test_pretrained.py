@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,7 +94,9 @@ def test_the_command_measures_what_the_card_says(model: Pretraining, tmp_path: P
     assert "look-ahead 42.4 ms, certified" in done.stdout
     texts = [(tmp_path / name / CARD).read_text() for name in ("one", "two")]
     assert "| look-ahead, frame 1 of 2 | 42.4375 ms | 42.4375 ms | pass |" in texts[1]
-    assert texts[0].replace("# one", "") == texts[1].replace("# two", "")
+    # Rounding errors depend on the number of threads, so those that were measured may differ.
+    one, two = (re.sub(r"^# (one|two)$|\| \d\.\de-\d+ \|", "", text, flags=re.M) for text in texts)
+    assert one == two
 
 
 def test_runs_begin_with_a_folder_and_none_continues_from_one(
