@@ -29,7 +29,7 @@ from streamnest.latency import require_no_leak
 from streamnest.resume import checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
-from streamnest.summary import publish, summarise
+from streamnest.summary import EndedRun, publish, summarise
 from streamnest.tracking import finish_runs
 from streamnest.transfer import transfer
 
@@ -81,10 +81,10 @@ def train(cfg: DictConfig) -> float:
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if history.last_step != trainer.global_step:
         trainer.validate(model, datamodule=data, verbose=False)
-    seconds = time.monotonic() - started
-    publish(summarise(cfg, model, data, trainer, history, seconds), cfg.paths.output_dir, trainer)
+    run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
+    publish(summarise(run), cfg.paths.output_dir, trainer)
     finish_runs(trainer.loggers)
-    report.show(report.summary_panel(cfg, model, data, trainer, history, seconds))
+    report.show(report.summary_panel(run))
     # One rank says so: launchers kill the others when one ends with anything but 0, while rank 0 closes its loggers.
     preempted = any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks)
     if preempted and trainer.is_global_zero:

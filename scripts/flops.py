@@ -10,16 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markdown import Markdown
 
-from streamnest import config
 from streamnest.commands import without_trace
 from streamnest.encoder import EncoderConfig
 from streamnest.flops import predicted_share, training_cost
+from streamnest.resolve import compose_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # NVIDIA H100 SXM, dense bfloat16 products, of its data sheet.
@@ -50,14 +49,12 @@ def row(cfg: DictConfig, size: str, seconds: float, peak_tflops: float, mfu: flo
 
 def table(args: argparse.Namespace) -> str:
     """The Markdown table of sizes and strides."""
-    config.register()
     lines = [HEADER]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for size in args.sizes:
-            for factor in args.factors:
-                words = [f"size={size}", f"encoder.subsampling_factor={factor}", *args.overrides]
-                cfg = compose("train", [*words, "name=flops", "preset=flops", "paths.output_dir=."])
-                lines.append(row(cfg, size, args.seconds, args.peak_tflops, args.mfu))
+    for size in args.sizes:
+        for factor in args.factors:
+            words = [f"size={size}", f"encoder.subsampling_factor={factor}", *args.overrides]
+            cfg = compose_config(words, CONFIGS, "flops")
+            lines.append(row(cfg, size, args.seconds, args.peak_tflops, args.mfu))
     note = f"Utterances of {args.seconds:g} s; {args.mfu:.0%} of {args.peak_tflops:g} TFLOP/s assumed, not measured."
     return "\n".join([*lines, "", note])
 

@@ -54,6 +54,12 @@ def test_a_run_that_a_signal_ended_is_not_called_finished(tmp_path: Path) -> Non
     assert find_runs([tmp_path])[0].state == "stopped at 12 of 20"
 
 
+def test_a_run_that_goes_on_after_its_summary_is_not_called_stopped(tmp_path: Path) -> None:
+    written(tmp_path / "a", [], step=8)
+    run = find_runs([tmp_path])[0]
+    assert (run.state, run.step) == ("no summary", 10)
+
+
 def test_metrics_of_a_continued_run_are_joined_and_the_later_ones_count(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", [])
     for number in (2, 10):

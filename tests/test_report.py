@@ -12,6 +12,7 @@ from streamnest import report
 from streamnest.build import build_model
 from streamnest.callbacks import ValHistory
 from streamnest.data.manifest import LoadReport
+from streamnest.summary import EndedRun
 
 SMALL = (
     "size.d_model=32",
@@ -123,7 +124,7 @@ def summary(composed, data, trainer):
     history.records = [FIRST, LAST]
     model = build_model(cfg)
     model.seconds_heard += 7200
-    return printed(report.summary_panel(cfg, model, data, trainer, history, 125.0))
+    return printed(report.summary_panel(EndedRun(cfg, model, data, trainer, history, 125.0)))
 
 
 def test_the_summary_holds_the_loss_against_its_baselines_and_counts_what_was_skipped(composed, data, trainer):

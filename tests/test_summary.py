@@ -15,7 +15,7 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.callbacks.history import ValHistory
-from streamnest.summary import columns, publish, summarise
+from streamnest.summary import EndedRun, columns, publish, summarise
 from streamnest.tracking import UnfailingWandbLogger
 
 Compose = Callable[..., DictConfig]
@@ -27,7 +27,7 @@ def summary_of(run_config: Compose, *overrides: str) -> dict[str, Any]:
     report = SimpleNamespace(counts={"too short": 2, "resampled": 7})
     data: Any = SimpleNamespace(skipped=Counter(missing=1), report={"train": report, "val": report})
     trainer: Any = SimpleNamespace(global_step=5, max_steps=9)
-    return summarise(cfg, model, data, trainer, history, seconds=3.0)
+    return summarise(EndedRun(cfg, model, data, trainer, history, seconds=3.0))
 
 
 def test_a_summary_says_latency_quality_and_what_was_skipped(run_config: Compose) -> None:
@@ -45,6 +45,14 @@ def test_what_is_not_finite_is_nothing_in_the_file(run_config: Compose, tmp_path
     assert read["latency"]["lookahead_ms"] is None
     assert read["last"]["val/rank"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_run_does_not_fail_of_a_folder_that_cannot_be_written(
+    run_config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    publish(summary_of(run_config), tmp_path / "file", SimpleNamespace(loggers=[]))  # type: ignore[arg-type]
+    assert "summary.json could not be written" in caplog.text
 
 
 def test_the_table_of_runs_in_wandb_shows_latency_and_quality(

@@ -41,6 +41,16 @@ def test_every_value_of_a_sweep_makes_a_config(composed: Callable[..., DictConfi
             assert cfg.hydra.runtime.choices.get(key, value) == value
 
 
+@pytest.mark.parametrize(("variant", "name"), [("null", "causal-random-tiny"), ("96x4", "causal-random-tiny-96x4")])
+def test_runs_that_differ_in_no_group_are_named_apart(
+    composed: Callable[..., DictConfig], variant: str, name: str
+) -> None:
+    composed()
+    node = OmegaConf.create({"variant": None if variant == "null" else variant})
+    node.name = "${run_name:pretrain,null,causal,random,tiny,${variant}}"
+    assert node.name == name
+
+
 @pytest.mark.slow
 def test_a_sweep_of_presets_becomes_a_page_that_compares_them(tmp_path: Path) -> None:
     run(tmp_path, "train.py", "-m", "sweep=latency", "encoder=causal,lookahead40", "logger=csv", *FAST)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from streamnest.build import DOWNSTREAM, build_model, task_name
 from streamnest.errors import UserError
+from streamnest.files import whole
 from streamnest.folder import read_folder
 from streamnest.pretraining import Pretraining
 from streamnest.task import EncoderTask
@@ -58,16 +59,10 @@ def read_own(path: str | Path) -> dict[str, Any]:
 
 def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
     """Writes a model, without the state of a training, whole or not at all; `load_model` gives it back."""
-    path = Path(path)
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(Path(path)) as part:
         torch.save(checkpoint, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path, context: str | None = None) -> EncoderTask:

@@ -114,6 +114,7 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     preset: str = ""
     name: str = ""
+    variant: str | None = None
     tags: list[str] = field(default_factory=list)
     threads: int | None = None
     float32_matmul_precision: str = "highest"
@@ -134,11 +135,14 @@ def register() -> None:
     OmegaConf.register_new_resolver("tenth", lambda steps: max(1, steps // 10), replace=True)
 
 
-def _run_name(task: str, encoder_from: str | None, encoder: str, masking: str, size: str) -> str:
+def _run_name(
+    task: str, encoder_from: str | None, encoder: str, masking: str, size: str, variant: str | int | None
+) -> str:
     """What distinguishes runs of a task: what they begin with, and for pretraining what is hidden as well."""
+    ending = "" if variant is None else f"-{variant}"
     if task == "pretrain":
-        return f"{encoder}-{masking}-{size}"
-    return f"{task}-pretrained" if encoder_from else f"{task}-{encoder}-{size}"
+        return f"{encoder}-{masking}-{size}{ending}"
+    return (f"{task}-pretrained" if encoder_from else f"{task}-{encoder}-{size}") + ending
 
 
 _GROUPS: dict[str, Any] = {

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from streamnest.errors import UserError
+from streamnest.files import whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _FORMAT = 1
@@ -27,7 +28,6 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
         card: of the model, Markdown.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     config = {"model_type": "streamnest", "format": _FORMAT, **own}
     writers: dict[str, Callable[[Path], Any]] = {
@@ -36,14 +36,10 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
         CONFIG: lambda part: part.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n"),
     }
     for name, write in writers.items():
-        part = folder / f".{name}.part"
-        try:
+        with whole(folder / name) as part:
             write(part)
             if name != CARD:  # safetensors makes files that only their owner can read
                 part.chmod((folder / CARD).stat().st_mode)
-            part.replace(folder / name)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def read_folder(folder: str | Path) -> dict[str, Any]:

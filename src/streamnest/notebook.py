@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from streamnest import config
 from streamnest.build import build_data, build_model, task_name
 from streamnest.callbacks.pictures import distance, nearest_row
 from streamnest.checkpoint import load_pretrained, read_checkpoint
@@ -22,6 +20,7 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.labels import Utterance, read_utterances
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
+from streamnest.resolve import compose_config
 from streamnest.statistics import fit_statistics
 
 # Of training audio, for the normalisation of a model that was never trained.
@@ -67,10 +66,7 @@ def repository() -> Path:
 
 def composed(root: Path, *overrides: str) -> DictConfig:
     """The config of a run that writes nothing."""
-    config.register()
-    fixed = ["name=notebook", "preset=notebook", "data.cache_mb=0", "logger=none", "callbacks=none"]
-    with initialize_config_dir(str(root / "configs"), version_base="1.3"):
-        return compose("train", [*fixed, "paths.output_dir=.", *overrides])
+    return compose_config(["data.cache_mb=0", *overrides], root / "configs", "notebook")
 
 
 def newest(root: Path, name: str) -> list[Path]:

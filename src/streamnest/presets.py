@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
-from streamnest import config
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, latency_report
+from streamnest.resolve import compose_config
 
 _SMALL = {"d_model": 16, "num_heads": 2, "stem_channels": 4}
 
@@ -27,9 +25,7 @@ def small_encoder(configs: Path, preset: str, overrides: Sequence[str] = ()) -> 
     Raises:
         UserError: where it cannot be built with the overrides.
     """
-    config.register()
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        cfg = compose("train", [f"encoder={preset}", *overrides])
+    cfg = compose_config([f"encoder={preset}", *overrides], configs, preset)
     return FastConformer(EncoderConfig(**{**{k: v for k, v in cfg.encoder.items() if k != "_target_"}, **_SMALL}))
 
 

@@ -22,10 +22,11 @@ from streamnest.commands import continue_command, sync_command
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.base import DownstreamTask
 from streamnest.pretraining import Pretraining
+from streamnest.summary import EndedRun, skipped_by_cause
 from streamnest.task import EncoderTask
 from streamnest.tracking import UnfailingWandbLogger
 from streamnest.transfer import TransferReport
-from streamnest.wording import causality, masking_in_words, milliseconds
+from streamnest.wording import causality, count, masking_in_words, milliseconds
 
 _WIDTH = 110
 # Of the reasons for an outcome, and of the names behind a reason.
@@ -56,9 +57,9 @@ def transfer_panel(transferred: TransferReport) -> Group:
     """What a run took over from a checkpoint, what not, and why; a line for each reason."""
     changed = ", ".join(f"{name} {then} -> {now}" for name, then, now in transferred.differences)
     sections = [[("weights of", str(_short(transferred.path))), ("architecture", changed or "the same")]]
-    for outcome, count in transferred.counts.items():
+    for outcome, number in transferred.counts.items():
         reasons = sorted(transferred.grouped(outcome).items(), key=lambda item: -item[1].total())
-        rows = [(outcome, f"{count} tensors")] if count else []
+        rows = [(outcome, f"{number} tensors")] if number else []
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
         sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
@@ -73,27 +74,11 @@ def _named(reason: str, names: Counter[str]) -> str:
     return f" ({', '.join(shown)}{', ...' if len(names) > _MOST else ''})"
 
 
-def summary_panel(
-    cfg: DictConfig,
-    model: EncoderTask,
-    data: SpeechDataModule,
-    trainer: L.Trainer,
-    history: ValHistory,
-    seconds: float,
-) -> Group:
-    """What was learned, against what code frequencies alone would reach, and how to go on.
-
-    Args:
-        cfg: of the run.
-        model: trained.
-        data: it was trained on.
-        trainer: that trained it.
-        history: validations of the run.
-        seconds: the run took.
-    """
-    learned = [_learned_rows(model, history), _health_rows(model, history)]
-    sections = [*learned, _spent_rows(model, data, trainer, seconds)]
-    return _panel(f"{cfg.name}: step {trainer.global_step}", sections, _commands(trainer))
+def summary_panel(run: EndedRun) -> Group:
+    """What was learned, against what code frequencies alone would reach, and how to go on."""
+    learned = [_learned_rows(run.model, run.history), _health_rows(run.model, run.history)]
+    sections = [*learned, _spent_rows(run.model, run.data, run.trainer, run.seconds)]
+    return _panel(f"{run.cfg.name}: step {run.trainer.global_step}", sections, _commands(run.trainer))
 
 
 def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
@@ -101,7 +86,7 @@ def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
     total, trained = _parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
     return [
         ("encoder", f"{cfg.preset}, {len(encoder.blocks)} layers of width {encoder.d_model}"),
-        ("parameters", f"{_count(total)}, {_count(trained)} trained, {_count(_parameters(encoder))} in the encoder"),
+        ("parameters", f"{count(total)}, {count(trained)} trained, {count(_parameters(encoder))} in the encoder"),
     ]
 
 
@@ -224,14 +209,6 @@ def _speed_rows(trainer: L.Trainer) -> list[Row]:
     ]
 
 
-def skipped_by_cause(data: SpeechDataModule) -> Counter[str]:
-    """Utterances that could not be used: at start, and each time they were due and could not be read."""
-    found: Counter[str] = Counter(data.skipped)
-    for part in ("train", "val"):
-        found.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
-    return found
-
-
 def _commands(trainer: L.Trainer) -> list[Row]:
     checkpoint, commands = _checkpoint(trainer), []
     if checkpoint:
@@ -257,10 +234,6 @@ def _short(path: Path) -> Path:
 
 def _parameters(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
 
 
 def _panel(title: str, sections: list[list[Row]], commands: list[Row] | None = None) -> Group:

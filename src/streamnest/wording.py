@@ -21,6 +21,11 @@ def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
+def count(number: float) -> str:
+    """13.5M; thousands below a tenth of a million."""
+    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
+
+
 def causality(encoder: FastConformer, report: LatencyReport) -> str:
     """Whether an encoder is causal, and why, in a sentence."""
     leaks = find_leaks(encoder, report)

@@ -35,7 +35,7 @@ class Pictures(Callback):
     def __init__(self, dirpath: str | Path, seconds: float = 5.0) -> None:
         self.dirpath, self.seconds = Path(dirpath), seconds
         self._utterance: Batch | None = None
-        self._chosen = self._heard = False
+        self._chosen = self._audio_sent = False
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -66,7 +66,7 @@ class Pictures(Callback):
         self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
 
     def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: torch.Tensor, rate: int) -> None:
-        step, sounds = trainer.global_step, {} if self._heard else self._audio()
+        step, sounds = trainer.global_step, {} if self._audio_sent else self._audio()
         names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png"}
         paths = {name: save(figure, self.dirpath / names[name]) for name, figure in figures.items()}
         for logger in trainer.loggers:
@@ -74,7 +74,7 @@ class Pictures(Callback):
                 _to_wandb(logger, paths, counts, step)
                 if sounds:
                     logger.log_media({name: wandb.Audio(sound, rate) for name, sound in sounds.items()})
-        self._heard = True
+        self._audio_sent = True
 
     def _audio(self) -> dict[str, NDArray[np.float32]]:
         """The utterance of the pictures as it is, and as the encoder hears it where something is mixed in."""

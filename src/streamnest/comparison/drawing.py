@@ -8,43 +8,36 @@ from collections.abc import Sequence
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from streamnest.comparison.runs import Run, settings
 from streamnest.comparison.tables import is_share, title
 from streamnest.drawing import INK, MUTED, RIGHT, plain_axes
+from streamnest.latency_axis import LatencyAxis
 
 # Okabe and Ito's colours, which people see who do not tell red from green; then, for more runs, a ramp.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _HEALTH = {"val/perplexity": "perplexity of the codes", "val/codes_used": "codes used", "val/rank": "effective rank"}
-# Where what needs the whole utterance stands, in times of the largest latency.
-_WHOLE = 2.6
+_MEAN = "latency_mean_ms"
 _COLUMNS, _MOST_PANELS = 3, 9
 
 
 def draw_latency(runs: Sequence[Run], metric: str) -> Figure | None:
     """A metric against mean algorithmic latency; None where all runs have the same."""
-    found = [(run.latency["latency_mean_ms"], value, run) for run, value in _values(runs, metric) if run.latency]
+    found = [(run.latency[_MEAN], value, run) for run, value in _values(runs, metric) if _MEAN in run.latency]
     if len({latency for latency, _, _ in found}) < 2:
         return None
-    finite = sorted({latency for latency, _, _ in found if math.isfinite(latency)})
-    whole = _WHOLE * finite[-1]
+    axis = LatencyAxis(latency for latency, _, _ in found)
     figure, axes = _single(title(metric) + " against latency")
-    named: dict[float, int] = {}
+    named = set()
     for latency, value, run in sorted(found, key=lambda point: -point[1]):
-        place = min(latency, whole)
+        place = axis.place(latency)
         axes.plot(place, value, "o", color=RIGHT, ms=7)
         # The highest of a latency is named above it, the others below.
-        above = named.setdefault(place, 0) == 0
-        offset = (0, 8 if above else -16)
+        offset = (0, -16 if place in named else 8)
         axes.annotate(run.preset, (place, value), offset, textcoords="offset points", ha="center", color=INK, size=9)
-        named[place] += 1
-    ends = [*finite, *([whole] if any(math.isinf(latency) for latency, _, _ in found) else [])]
-    axes.set_xscale("log")
-    axes.set_xlim(ends[0] / 1.4, ends[-1] * 1.4)
-    axes.set_xticks(ends, [f"{ms:.4g}" if ms in finite else "whole\nutterance" for ms in ends])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("algorithmic latency, mean (ms)")
+        named.add(place)
+    axis.scale(axes)
     _quality_axis(axes, metric)
     return figure
 

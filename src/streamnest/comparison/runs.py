@@ -77,14 +77,14 @@ class Run:
     @property
     def step(self) -> int:
         """The last one that was logged."""
-        logged = max((curve.steps[-1] for curve in self.curves.values()), default=0)
-        return int(self.summary.get("step", logged))
+        return max(self._logged, int(self.summary.get("step", 0)))
 
     @property
     def state(self) -> str:
         """Whether it ended as planned; one that is running or was killed has no summary yet."""
         planned = self._of("trainer", "max_steps", -1)
-        if not self.summary:
+        # What was logged after the summary is of a continuation that has not ended yet.
+        if not self.summary or self._logged > int(self.summary.get("step", 0)):
             return "no summary"
         return "finished" if planned <= self.step else f"stopped at {self.step} of {planned}"
 
@@ -98,6 +98,10 @@ class Run:
         """The latest value of a metric."""
         curve = self.curves.get(metric)
         return curve.values[-1] if curve else self.summary.get("last", {}).get(metric)
+
+    @property
+    def _logged(self) -> int:
+        return max((curve.steps[-1] for curve in self.curves.values()), default=0)
 
     def _of(self, group: str, key: str, default: Any) -> Any:
         """A value of a group; runs of an older version may lack either."""

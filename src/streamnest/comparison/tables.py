@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streamnest.comparison.runs import Run, settings
+from streamnest.wording import count, milliseconds
 
 # Metrics that runs of a task are compared by beside the one they monitor, and what they are called.
 _MORE = {
@@ -63,13 +64,13 @@ def compare(runs: Sequence[Run], metric: str) -> Table:
             run.state,
             *(run.overrides.get(key, "") for key in varied),
             *([" ".join(f"{key}={run.overrides[key]}" for key in joined if key in run.overrides)] if joined else []),
-            _milliseconds(run.latency.get("lookahead_ms")),
-            _milliseconds(run.latency.get("latency_mean_ms")),
-            _count(run.summary.get("parameters")),
+            _known(run.latency.get("lookahead_ms"), milliseconds),
+            _known(run.latency.get("latency_mean_ms"), milliseconds),
+            _known(run.summary.get("parameters"), count),
             figure(metric, run.last(metric)),
             *(figure(name, run.last(name)) for name in more),
-            _amount(run.summary.get("hours_heard"), "{:.2f} h"),
-            _amount(run.summary.get("seconds"), "{:.0f} s"),
+            _known(run.summary.get("hours_heard"), "{:.2f} h".format),
+            _known(run.summary.get("seconds"), "{:.0f} s".format),
         ]
         for run in runs
     ]
@@ -108,15 +109,5 @@ def figure(metric: str, value: float | None) -> str:
     return f"{value:.0f}" if metric.endswith(_COUNTS) else f"{value:.3f}"
 
 
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f} ms" if math.isfinite(value) else "whole utterance"
-
-
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value / 1e6:.1f}M" if value >= 1e5 else f"{value / 1e3:.1f}k"
-
-
-def _amount(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+def _known(value: float | None, words: Callable[[float], str]) -> str:
+    return "" if value is None else words(value)

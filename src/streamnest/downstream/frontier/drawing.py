@@ -17,12 +17,13 @@ from streamnest.downstream.frontier.intervals import Estimate
 from streamnest.downstream.frontier.results import Point
 from streamnest.downstream.frontier.tables import amount
 from streamnest.drawing import INK, MUTED, RIGHT, plain_axes
+from streamnest.latency_axis import LatencyAxis
 
 COLOURS = {True: RIGHT, False: "#e76f51"}
 NAMES = {True: "pretrained", False: "from scratch"}
-# Times the latency: where the whole utterance stands after the largest; how far contexts of a dynamic checkpoint stand
-# off, and a limited memory, which has the latency of another preset; and the two beginnings from each other.
-_WHOLE, _DYNAMIC, _LIMITED, _APART = 2.6, 1.045, 1.16, 1.012
+# Times the latency: how far contexts of a dynamic checkpoint stand off, and a limited memory, which has the latency of
+# another preset; and the two beginnings from each other.
+_DYNAMIC, _LIMITED, _APART = 1.045, 1.16, 1.012
 _HALO = [withStroke(linewidth=3, foreground="white")]
 _COLUMNS = 3
 
@@ -56,7 +57,7 @@ def draw_frontier(points: Sequence[Point], title: str, note: str = "") -> Figure
     for series in _series(points):
         _draw_series(axes, series, places)
     _name(axes, points, places)
-    places.scale(axes)
+    places.axis.scale(axes)
     axes.set_ylabel("character error rate (%)")
     axes.grid(axis="y", alpha=0.25)
     axes.margins(y=0.12)
@@ -94,28 +95,15 @@ def draw_labels(points: Sequence[Point], title: str, note: str = "") -> Figure:
 
 
 class _Places:
-    """Where latencies stand on the axis; what hears the whole utterance stands behind a gap."""
+    """Where points stand on the axis of latency: some a little off, so that they do not hide each other."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self.finite = sorted({p.latency() for p in points if math.isfinite(p.latency())}) or [10.0]
-        self.whole = _WHOLE * self.finite[-1] if any(not math.isfinite(p.latency()) for p in points) else None
+        self.axis = LatencyAxis(p.latency() for p in points)
 
     def of(self, point: Point) -> float:
         """The place of a point."""
-        latency = point.latency()
-        place = latency if math.isfinite(latency) else self.whole or self.finite[-1]
+        place = self.axis.place(point.latency())
         return place * (_LIMITED if _limited(point) else 1.0) * (_DYNAMIC if point.context else 1.0)
-
-    def scale(self, axes: Axes) -> None:
-        """A logarithmic axis with a tick at each latency."""
-        axes.set_xscale("log")
-        ends = [*self.finite, *([self.whole] if self.whole else [])]
-        axes.set_xlim(ends[0] / 1.25, ends[-1] * 1.3)
-        axes.set_xticks(ends, [*(f"{ms:.4g}" for ms in self.finite), *(["whole\nutterance"] if self.whole else [])])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("algorithmic latency, mean (ms)")
-        if self.whole:
-            axes.axvline(self.whole / _WHOLE**0.5, color=MUTED, lw=0.8, ls=(0, (1, 3)))
 
 
 def _series(points: Sequence[Point]) -> list[Series]:

@@ -11,6 +11,7 @@ from typing import Any
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.errors import UserError
+from streamnest.files import whole
 
 
 class Records:
@@ -77,10 +78,8 @@ class Records:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file beside its place and moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def code_version() -> str | None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from streamnest.errors import UserError
+from streamnest.files import whole
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_MEMBERS = 10_000
@@ -77,16 +78,10 @@ def write_archive(path: str | Path, config: Mapping[str, Any], weights: Mapping[
         weights: by name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with tarfile.open(part, "w:") as tar, tempfile.TemporaryFile(dir=path.parent) as file:
-            _add(tar, CONFIG, io.BytesIO(OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()))
-            torch.save(dict(weights), file)
-            _add(tar, WEIGHTS, file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, tarfile.open(part, "w:") as tar, tempfile.TemporaryFile(dir=path.parent) as file:
+        _add(tar, CONFIG, io.BytesIO(OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()))
+        torch.save(dict(weights), file)
+        _add(tar, WEIGHTS, file)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
