@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,8 +99,37 @@ def test_overrides_that_options_decide_are_refused(field: str, word: str, says: 
 
 
 def test_options_survive_json() -> None:
+    varied = Options(variants=(("short", "masking.block_size=6"),))
+    assert Options.of(json.loads(json.dumps(varied.plain()))) == varied
     options = Options(hours=(0.5, None), both=("size=small",), seeds=(1, 2))
     assert Options.of(options.plain()) == options
+
+
+def test_a_variant_pretrains_anew_and_is_fine_tuned_and_scored_as_the_plain_one_is() -> None:
+    variants = (("short", "masking.block_size=6"), ("as_it_is", "augment=noise_and_speakers"))
+    options = Options(presets=("causal",), pretrain=("augment=noise_and_speakers",), variants=variants)
+    plain, short = (only(options, kind="pretrain", variant=name) for name in (None, "short"))
+    assert set(short.words) - set(plain.words) == {"masking.block_size=6"}
+    tuned = [only(options, kind="finetune", variant=name, pretrained=True) for name in (None, "short")]
+    assert tuned[0].words == tuned[1].words and tuned[1].needs == short and tuned[0].key != tuned[1].key
+    assert not [s for s in make_plan(options) if s.variant == "as_it_is"], "what differs in its name alone runs once"
+    assert keys(options, "pretrain") == keys(Options(presets=("causal",), pretrain=options.pretrain), "pretrain") | {
+        short.key
+    }
+
+
+@pytest.mark.parametrize(
+    "variants, says",
+    [
+        ((("short",),), "give a name, then overrides"),
+        ((("size=small", "x=1"),), "give a name"),
+        ((("one", "x=1"), ("one", "x=2")), "two of them have one name"),
+        ((("one", "seed=3"),), "see --seeds"),
+    ],
+)
+def test_variants_without_a_name_or_overrides_are_refused(variants: tuple[tuple[str, ...], ...], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Options(variants=variants)
 
 
 def test_commands_name_the_run_and_the_checkpoint_before(tmp_path: Path) -> None:

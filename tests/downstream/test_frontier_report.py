@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frontiers import EXAMPLE, evaluation, fill
+from frontiers import EXAMPLE, evaluation, fill, share
 
 from streamnest.downstream.frontier import report
 from streamnest.downstream.frontier.command import main
 from streamnest.downstream.frontier.drawing import draw_frontier
-from streamnest.downstream.frontier.effects import draw_delays, draw_effects
+from streamnest.downstream.frontier.effects import draw_delays, draw_effects, draw_variants
 from streamnest.downstream.frontier.intervals import Draws, rate
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import make_plan
@@ -166,6 +166,40 @@ def test_the_stored_example_has_what_a_report_has_now(small: report.Report) -> N
     now, stored = json.loads(as_json(small)), json.loads(EXAMPLE.read_text())
     assert stored.keys() == now.keys() and stored["points"][0].keys() == now["points"][0].keys()
     assert "made up" in stored["command"]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """A report with a variant that is worse, one that differs in its name alone, and one of which nothing is known."""
+    variants = (("short", "masking.block_size=6"), ("same", "logger=csv"), ("unknown", "augment=none"))
+    options = Options(presets=("causal",), variants=variants)
+    records = Records(tmp_path_factory.mktemp("varied"))
+    for stage in fill(options, records):
+        if stage.variant == "short" and stage.kind == "evaluate":
+            records.write(stage, 1.0, evaluation(share(stage) + 0.1, "causal"), None)
+        if stage.variant == "unknown":
+            records.path(stage).unlink()
+    return report.gather(options, records, "the command")
+
+
+def test_variants_are_compared_with_the_plain_pretraining_on_the_same_utterances(varied: report.Report) -> None:
+    scratch, plain, short, same = varied.variants
+    assert [v.name for v in varied.variants] == ["scratch", None, "short", "same"] and plain.change is None
+    assert short.change is not None and 0 < short.change.low < short.change.value < short.change.high
+    assert short.change.value == pytest.approx(short.system.cer.value / plain.system.cer.value - 1)
+    assert same.change is not None and same.change.value == 0 == same.change.high
+    assert scratch.change is not None and scratch.change.low > 0
+    assert [point.pretrained.cer for point in varied.points if point.pretrained] == [plain.system.cer], "no point of it"
+
+
+def test_variants_are_in_table_picture_and_json(tmp_path: Path, varied: report.Report) -> None:
+    assert tmp_path / "variants.png" in report.write(varied, tmp_path)
+    page = (tmp_path / "frontier.md").read_text()
+    assert "short: `masking.block_size=6`" in page and "none (from scratch)" in page and "unknown:" not in page
+    assert as_json(read_report(tmp_path / "frontier.json")) == as_json(varied)
+    figure = draw_variants(varied.variants, "Variants")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["same", "short", "not pretrained"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json"])

@@ -90,6 +90,7 @@ def _options(args: argparse.Namespace, encoders: Path) -> Options:
     contexts = args.contexts or list(OmegaConf.load(encoders / "dynamic.yaml").contexts)
     given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(Options)}
     given |= {"presets": presets, "contexts": contexts if "dynamic" in presets else ()}
+    given["variants"] = tuple(map(tuple, args.variants))
     given = {name: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for name, value in given.items()}
     return Options(**given)
 
@@ -121,6 +122,15 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--finetune", nargs="+", default=[], metavar="WORD", help="of every fine-tune")
     add("--pretrained", nargs="+", default=[], metavar="WORD", help="of fine-tunes of a pretrained encoder")
     add("--scratch", nargs="+", default=[], metavar="WORD", help="of fine-tunes from scratch")
+    add(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        dest="variants",
+        metavar="WORD",
+        help="a name, then overrides: pretrains once more with them, and trains recognition on that alike; repeatable",
+    )
     add("--eval_manifest", help="cuts to recognise; the validation set of the fine-tune otherwise")
     add("--probes", action="store_true", help="probe pretrained encoders, see scripts/probe.py")
     add("--probe_manifest", help="for it; the built-in corpus otherwise")

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from streamnest.downstream.frontier.drawing import COLOURS, NAMES
 from streamnest.downstream.frontier.intervals import Estimate
 from streamnest.downstream.frontier.results import REFERENCE, Point
+from streamnest.downstream.frontier.tables import amount
+from streamnest.downstream.frontier.variants import SCRATCH, Variant
 from streamnest.drawing import HIDDEN, INK, MUTED, plain_axes
 
 _BLUE = "#264653"
@@ -31,14 +33,42 @@ def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
         _draw_change(gain, row, point.change, _BLUE)
         for pretrained, system in point.systems:
             _draw_change(cost, row + (0.15 if pretrained else -0.15), system.cer_reference, COLOURS[pretrained])
-    _finish(gain, points, "by pretraining; left of 0: fewer errors")
-    _finish(cost, points, f"against {REFERENCE}; right of 0: cost of streaming")
+    names = [point.name for point in points]
+    _finish(gain, names, "by pretraining; left of 0: fewer errors")
+    _finish(cost, names, f"against {REFERENCE}; right of 0: cost of streaming")
     for flag in (True, False):
         cost.plot([], [], "o", color=COLOURS[flag], label=NAMES[flag])
     cost.legend(loc="best", fontsize=9, frameon=False)
     figure.supxlabel("change of the character error rate (%)", fontsize=10, color=INK)
     figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
     return figure
+
+
+def draw_variants(variants: Sequence[Variant], title: str, note: str = "") -> Figure:
+    """Changes of the character error rate by variants of pretraining, with their intervals.
+
+    Args:
+        variants: of one preset and label budget or of several, which are then named.
+        title: of the figure.
+        note: below the title.
+    """
+    known = [variant for variant in variants if variant.change][::-1]
+    several = len({(v.preset, v.context, v.hours) for v in variants}) > 1
+    figure = Figure(figsize=(8.4, 0.36 * len(known) + 1.9), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for row, variant in enumerate(known):
+        _draw_change(axes, row, variant.change, COLOURS[variant.name != SCRATCH])
+    labels = [_label(variant, several) for variant in known]
+    _finish(axes, labels, "against pretraining without the variant; right of 0: more errors")
+    axes.set_xlabel("change of the character error rate (%)", fontsize=10, color=INK)
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def _label(variant: Variant, several: bool) -> str:
+    name = "not pretrained" if variant.name == SCRATCH else str(variant.name)
+    place = [variant.preset, variant.context, None if variant.hours is None else amount(variant.hours)]
+    return ", ".join([name, *(part for part in place if part and several)])
 
 
 def draw_delays(points: Sequence[Point], title: str) -> Figure:
@@ -84,10 +114,10 @@ def _draw_change(axes: Axes, row: float, change: Estimate | None, colour: str) -
     axes.errorbar([value], [row], xerr=[[value - low], [high - value]], fmt="o", **style)
 
 
-def _finish(axes: Axes, points: Sequence[Point], title: str) -> None:
+def _finish(axes: Axes, names: Sequence[str], title: str) -> None:
     axes.axvline(0, color=MUTED, lw=1)
-    axes.set_yticks(range(len(points)), [point.name for point in points])
-    axes.set_ylim(-0.6, len(points) - 0.4)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.grid(axis="x", alpha=0.25)
     plain_axes(axes)

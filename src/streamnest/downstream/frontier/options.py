@@ -39,6 +39,7 @@ class Options:
         finetune: overrides of every fine-tune.
         pretrained: overrides of fine-tunes of a pretrained encoder.
         scratch: overrides of fine-tunes from scratch.
+        variants: of pretraining: the name of each and its overrides, the last of all. Recognition is trained alike.
         eval_manifest: what is recognised; None is the validation set of the fine-tune.
         probes: whether pretrained encoders are probed layer by layer.
         probe_manifest: see `scripts/probe.py`; None is the built-in corpus.
@@ -60,6 +61,7 @@ class Options:
     finetune: tuple[str, ...] = ()
     pretrained: tuple[str, ...] = ()
     scratch: tuple[str, ...] = ()
+    variants: tuple[tuple[str, ...], ...] = ()
     eval_manifest: str | None = None
     probes: bool = False
     probe_manifest: str | None = None
@@ -71,6 +73,13 @@ class Options:
         for name in self.overrides:
             for word in getattr(self, name):
                 self._check(name, word)
+        for name, *words in self.variants:
+            if not words or "=" in name:
+                raise UserError(f"--variant {name}: give a name, then overrides, as in --variant small size=small")
+            for word in words:
+                self._check("variant", word)
+        if len({name for name, *_ in self.variants}) < len(self.variants):
+            raise UserError("--variant: two of them have one name")
         if min(self.pretrain_steps, self.finetune_steps) < 1:
             raise UserError("--pretrain_steps and --finetune_steps are 1 or more")
         if any(hours is not None and hours <= 0 for hours in self.hours):
@@ -95,10 +104,11 @@ class Options:
     @classmethod
     def of(cls, plain: dict[str, Any]) -> Options:
         """The opposite of `plain`."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
-        }
-        return cls(**values)
+        return cls(**{key: _frozen(value) for key, value in plain.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 
 def setting_of(word: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -32,6 +32,7 @@ class Stage:
         pretrained: whether the encoder is; None for stages to which that does not apply.
         hours: label budget; None is all.
         context: of a dynamic checkpoint.
+        variant: of pretraining, by name; None is as the options say.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Stage:
     pretrained: bool | None = None
     hours: float | None = None
     context: str | None = None
+    variant: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -59,6 +61,7 @@ class Stage:
     def title(self) -> str:
         """For people."""
         parts = [self.kind, self.preset]
+        parts += [f"variant {self.variant}"] if self.variant else []
         parts += [f"in context {self.context}"] if self.context else []
         parts += [] if self.pretrained is None else ["pretrained" if self.pretrained else "from scratch"]
         parts += [f"{self.hours:g} h"] if self.hours is not None else []
@@ -67,7 +70,7 @@ class Stage:
     @property
     def identity(self) -> dict[str, Any]:
         """What a record says about it."""
-        names = ("kind", "preset", "seed", "pretrained", "hours", "context", "words", "run")
+        names = ("kind", "preset", "seed", "pretrained", "hours", "context", "variant", "words", "run")
         return {
             "key": self.key,
             **{name: getattr(self, name) for name in names},
@@ -77,22 +80,44 @@ class Stage:
 
 def make_plan(options: Options) -> list[Stage]:
     """All stages, each once and after what it needs; a seed is a whole frontier, and presets come one after another."""
-    stages = [stage for seed in options.seeds for preset in options.presets for stage in _of(options, preset, seed)]
-    return list({stage.key: stage for stage in stages}.values())
+    plan: dict[str, Stage] = {}
+    for stage in every_stage(options):
+        plan.setdefault(stage.key, stage)
+    return list(plan.values())
+
+
+def every_stage(options: Options) -> Iterator[Stage]:
+    """The stages of each preset, then those of its variants; one that differs from another in its name alone too."""
+    for seed in options.seeds:
+        for preset in options.presets:
+            yield from _of(options, preset, seed)
+        for name, *words in options.variants:
+            for preset in options.presets:
+                pretrain = _pretraining(options, preset, seed, name, words)
+                yield pretrain
+                for hours in options.hours:
+                    yield from _recognition(options, preset, seed, hours, pretrain)
 
 
 def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
-    begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
-    steps = f"trainer.max_steps={options.pretrain_steps}"
-    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
-    pretrain = Stage("pretrain", preset, seed, _with(options, preset, words, "both", "pretrain"))
+    pretrain = _pretraining(options, preset, seed)
     yield pretrain
     if options.probes:
         labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}", f"most={options.probe_most}")
         yield Stage("probe", preset, seed, labels, pretrain, pretrained=True)
     for hours in options.hours:
-        for pretrained in (True, False):
-            yield from _recognition(options, preset, seed, hours, pretrain if pretrained else None)
+        for encoder in (pretrain, None):
+            yield from _recognition(options, preset, seed, hours, encoder)
+
+
+def _pretraining(
+    options: Options, preset: str, seed: int, variant: str | None = None, extra: Sequence[str] = ()
+) -> Stage:
+    begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
+    steps = f"trainer.max_steps={options.pretrain_steps}"
+    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
+    words = merge([*_with(options, preset, words, "both", "pretrain"), *extra])
+    return Stage("pretrain", preset, seed, words, variant=variant)
 
 
 def _recognition(
@@ -103,12 +128,12 @@ def _recognition(
     budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
     own = "pretrained" if encoder else "scratch"
     words = _with(options, preset, (*begin, *budget), "both", "finetune", own)
-    pretrained = encoder is not None
-    tuned = Stage("finetune", preset, seed, words, encoder, pretrained, hours)
+    variant = encoder.variant if encoder else None
+    tuned = Stage("finetune", preset, seed, words, encoder, encoder is not None, hours, variant=variant)
     yield tuned
     for context in (options.contexts or (None,)) if preset == "dynamic" else (None,):
         asked = (f"context={context}", f"manifest={options.eval_manifest}")
-        yield Stage("evaluate", preset, seed, asked, tuned, pretrained, hours, context)
+        yield Stage("evaluate", preset, seed, asked, tuned, encoder is not None, hours, context, variant)
 
 
 def _with(options: Options, preset: str, words: tuple[str, ...], *names: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from streamnest.downstream.frontier.intervals import Estimate
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.results import REFERENCE, Point, System
 from streamnest.downstream.frontier.tables import Report, Row
+from streamnest.downstream.frontier.variants import Variant
 from streamnest.errors import UserError
 
 _COMPUTE = ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")
@@ -24,6 +25,8 @@ def read_report(path: Path) -> Report:
     try:
         found = json.loads(path.read_text())
         head = {name: found[name] for name in ("probes", "done", "planned", "commits", "command")}
+        # Reports from before there were variants have none.
+        head["variants"] = [_variant(row) for row in found.get("variants", [])]
         return Report(options=Options.of(found["options"]), points=_points(found["points"]), **head)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -54,6 +57,16 @@ def _system(row: Row) -> System:
     }
     # Reports from before there was this column.
     known["latency"]["left_ms"] = row.get("left_ms")
+    return _of(row, known, _estimate(row, f"cer_change_from_{REFERENCE}"))
+
+
+def _variant(row: Row) -> Variant:
+    place = {name: row[name] for name in ("name", "words", "preset", "context", "hours")}
+    system = _of(row, {"train_hours": row["train_hours"]})
+    return Variant(**place, system=system, change=_estimate(row, "cer_change"))
+
+
+def _of(row: Row, known: dict[str, Any], reference: Estimate | None = None) -> System:
     return System(
         records={int(seed): known for seed in row["cer_by_seed"]},
         cer=_known(row, "cer"),
@@ -61,7 +74,7 @@ def _system(row: Row) -> System:
         cer_by_seed={int(seed): rate for seed, rate in row["cer_by_seed"].items()},
         cer_seen=row["cer_seen"],
         cer_unseen=row["cer_unseen"],
-        cer_reference=_estimate(row, f"cer_change_from_{REFERENCE}"),
+        cer_reference=reference,
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.downstream.frontier.drawing import draw_frontier, draw_labels
+from streamnest.downstream.frontier.effects import draw_variants
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
 from streamnest.downstream.frontier.records import Records, write_whole
 from streamnest.downstream.frontier.results import read_points
 from streamnest.downstream.frontier.tables import Report, amount, as_csv, as_json, as_markdown
+from streamnest.downstream.frontier.variants import read_variants
 from streamnest.drawing import save
 
 
@@ -29,11 +31,12 @@ def gather(options: Options, records: Records, command: str = "") -> Report:
         planned=len(evaluations),
         commits=commits,
         command=command,
+        variants=read_variants(options, records),
     )
 
 
 def write(report: Report, out: Path) -> list[Path]:
-    """Writes `frontier.{json,csv,md,png}`, and `labels.png` where there are several label budgets."""
+    """Writes `frontier.{json,csv,md,png}`, `labels.png` of several label budgets, `variants.png` of variants."""
     texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
     paths = [out / f"frontier.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -44,6 +47,10 @@ def write(report: Report, out: Path) -> list[Path]:
         paths.append(save(figure, out / "frontier.png"))
     if len(report.budgets) > 1:
         paths.append(save(draw_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
+    if report.variants:
+        paths.append(
+            save(draw_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
+        )
     return paths
 
 

@@ -96,12 +96,12 @@ class Point:
 
 def read_points(plan: Sequence[Stage], records: Records) -> list[Point]:
     """The points of which something is known, in the order of the plan."""
-    stages = [stage for stage in plan if stage.kind == "evaluate"]
+    stages = [stage for stage in plan if stage.kind == "evaluate" and stage.variant is None]
     places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
     found = []
     for preset, context, hours in places:
         here = [s for s in stages if (s.preset, s.context, s.hours) == (preset, context, hours)]
-        scratch, pretrained = (_system(_results(here, records, flag)) for flag in (False, True))
+        scratch, pretrained = (system_of(results_of(here, records, flag)) for flag in (False, True))
         if scratch or pretrained:
             found.append(_paired(Point(preset, context, hours, scratch, pretrained)))
     for point in found:
@@ -116,12 +116,14 @@ def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) 
     return np.array([[table[name] for name in ids] for table in tables], np.float64).reshape(len(tables), len(ids), 2)
 
 
-def _results(stages: Sequence[Stage], records: Records, pretrained: bool) -> dict[int, dict[str, Any]]:
+def results_of(stages: Sequence[Stage], records: Records, pretrained: bool) -> dict[int, dict[str, Any]]:
+    """By seed, what evaluations of one beginning came to."""
     found = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
     return {seed: record["result"] for seed, record in found.items() if record}
 
 
-def _system(results: dict[int, dict[str, Any]]) -> System | None:
+def system_of(results: dict[int, dict[str, Any]]) -> System | None:
+    """Evaluations of one system, by seed, put together; None without any."""
     if not results:
         return None
     ids = _common(results.values())
@@ -144,8 +146,8 @@ def _of_speakers(results: Iterable[dict[str, Any]], seen: bool) -> float | None:
 
 def _paired(point: Point) -> Point:
     if point.scratch and point.pretrained:
-        point.change = _change(point.pretrained, point.scratch, "cer")
-        point.change_wer = _change(point.pretrained, point.scratch, "wer")
+        point.change = change_of(point.pretrained, point.scratch, "cer")
+        point.change_wer = change_of(point.pretrained, point.scratch, "wer")
     return point
 
 
@@ -154,11 +156,11 @@ def _against_reference(point: Point, reference: Point | None) -> None:
         return
     for system, other in ((point.scratch, reference.scratch), (point.pretrained, reference.pretrained)):
         if system and other:
-            system.cer_reference = _change(system, other, "cer")
+            system.cer_reference = change_of(system, other, "cer")
 
 
-def _change(system: System, reference: System, unit: str) -> Estimate | None:
-    """Over the seeds and utterances that both have; None without any."""
+def change_of(system: System, reference: System, unit: str) -> Estimate | None:
+    """By how much errors differ, over the seeds and utterances that both have; None without any."""
     seeds = [seed for seed in system.records if seed in reference.records]
     ours, theirs = ([s.records[seed] for seed in seeds] for s in (system, reference))
     ids = _common([*ours, *theirs]) if seeds else []

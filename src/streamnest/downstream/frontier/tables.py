@@ -7,12 +7,13 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from streamnest.downstream.frontier.intervals import Estimate
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.results import REFERENCE, Point, System
+from streamnest.downstream.frontier.variants import SCRATCH, Variant
 from streamnest.wording import markdown_table
 
 Row = dict[str, Any]
@@ -30,6 +31,7 @@ class Report:
         planned: evaluations that are planned.
         commits: versions of the code that the results come from.
         command: that made them.
+        variants: of pretraining, of which something is known.
     """
 
     options: Options
@@ -39,6 +41,7 @@ class Report:
     planned: int
     commits: list[str]
     command: str = ""
+    variants: list[Variant] = field(default_factory=list)
 
     @property
     def budgets(self) -> list[float | None]:
@@ -54,7 +57,9 @@ class Report:
 def as_json(report: Report) -> str:
     """Everything, rates as shares."""
     head = {"done": report.done, "planned": report.planned, "commits": report.commits, "command": report.command}
+    variants = [_variant(variant) for variant in report.variants]
     found = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
+    found["variants"] = variants
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -107,6 +112,9 @@ def as_markdown(report: Report) -> str:
         parts += [f"## Against `{REFERENCE}`", _reference(report)]
     if len(report.budgets) > 1:
         parts += ["## By amount of labels", "![Character error rate against labels](labels.png)", _labels(report)]
+    if report.variants:
+        parts += ["## Variants of pretraining", "![Change of the character error rate](variants.png)"]
+        parts += [variants_table(report)]
     if report.probes:
         parts += ["## Linear probes of the pretrained encoders, best layer", _probes(report)]
     return "\n\n".join(parts) + "\n"
@@ -184,6 +192,37 @@ def _labels(report: Report) -> str:
     order = {name: number for number, name in enumerate(dict.fromkeys(p.name for p in report.points))}
     points = sorted(report.points, key=lambda p: (order[p.name], p.train_hours))
     return markdown_table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
+
+
+def variants_table(report: Report) -> str:
+    """What each variant of pretraining changes, as Markdown."""
+    head = ["preset", "labels", "pretraining", "CER", "CER, unknown speakers", "against the plain one"]
+    return markdown_table(head, [_variant_cells(variant) for variant in report.variants])
+
+
+def _variant_cells(variant: Variant) -> list[str]:
+    system, plain = variant.system, {None: "**plain**", SCRATCH: "none (from scratch)"}
+    name = plain.get(variant.name, f"{variant.name}: `{variant.words}`")
+    unseen = "–" if system.cer_unseen is None else f"{100 * system.cer_unseen:.1f}"
+    preset = f"{variant.preset}: {variant.context}" if variant.context else variant.preset
+    labels = amount(float(next(iter(system.records.values()))["train_hours"]))
+    return [f"`{preset}`", labels, name, _percent(system.cer), unseen, _relative(variant.change)]
+
+
+def _variant(variant: Variant) -> Row:
+    system = variant.system
+    place = {name: getattr(variant, name) for name in ("name", "words", "preset", "context", "hours")}
+    return {
+        **place,
+        "train_hours": float(next(iter(system.records.values()))["train_hours"]),
+        "seeds": len(system.records),
+        **_spread("cer", system.cer),
+        **_spread("wer", system.wer),
+        "cer_seen": system.cer_seen,
+        "cer_unseen": system.cer_unseen,
+        "cer_by_seed": {str(seed): value for seed, value in system.cer_by_seed.items()},
+        **_spread("cer_change", variant.change),
+    }
 
 
 def _probes(report: Report) -> str:
