@@ -21,6 +21,7 @@ from rich.table import Table
 from streamnest.commands import without_trace
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
+from streamnest.streaming.layout import lay_out_for_steps
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.session import init_state, step
@@ -30,9 +31,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 REFERENCE_FACTORS = (8, 4)
 
 
+@torch.inference_mode()
 def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
     """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
     encoder, hop = model.encoder, model.frontend.hop
+    lay_out_for_steps(model)
     chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
     first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)
     warm = first + (encoder.context.left or 0) * encoder.stem.factor * hop

@@ -134,7 +134,8 @@ class RelativeAttention(nn.Module):
         weight = self.position.weight
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type):
             return self._project(positions)
-        version = (weight.data_ptr(), weight._version, weight.dtype)
+        # Weights that were made in inference mode are never written to and count no versions.
+        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version, weight.dtype)
         if self._kept is None or self._kept[0] is not positions or self._kept[1] != version:
             self._kept = positions, version, self._project(positions)
         return self._kept[2]

@@ -24,8 +24,12 @@ from streamnest.errors import UserError
 
 
 class _View(NamedTuple):
-    mask: Tensor
-    valid: Tensor
+    mask: Tensor | None
+    valid: Tensor | None
+
+
+# Where every new frame sees every frame that there is.
+_EVERYTHING = _View(None, None)
 
 
 class FastConformer(nn.Module):
@@ -184,6 +188,8 @@ class FastConformer(nn.Module):
 
     def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
         """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
+        if self._sees_everything(position, cached, frames, lengths):
+            return _EVERYTHING
         keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
         queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
         valid = (queries >= 0) & (queries < lengths[:, None])
@@ -191,6 +197,17 @@ class FastConformer(nn.Module):
         context = replace(self.context, left=cached - self.context.lag)
         mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
         return _View((mask & valid[..., None])[:, None], valid[..., None])
+
+    def _sees_everything(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> bool:
+        """Whether masks would hold nothing back, which is so for most steps: one chunk, in the midst of its stream.
+
+        Building masks and applying them in each layer takes some 100 small calls, which asking spares on a CPU. A graph
+        cannot ask, and for other devices it would mean to wait.
+        """
+        alike = frames == self.context.chunk and not self.context.lag and position.device.type == "cpu"
+        if not alike or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            return False
+        return bool(((position >= cached) & (position + frames <= lengths)).all())
 
     def _blocks(
         self, x: Tensor, views: list[_View], states: tuple[BlockState, ...] | None

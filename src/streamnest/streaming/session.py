@@ -14,6 +14,7 @@ from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
+from streamnest.streaming.layout import lay_out_for_steps
 from streamnest.streaming.live import LiveStreams
 from streamnest.task import EncoderTask
 
@@ -84,7 +85,7 @@ class StreamingSession(LiveStreams[_Stream]):
     whatever the other streams do, as long as it is no longer than the cap of an unlimited left context; see `windowed`.
 
     Args:
-        model: of any task; it is put into evaluation mode.
+        model: of any task; it is put into evaluation mode, and its weights are laid out for steps.
         max_left_ms: the cap, see `FastConformer.init_state`.
 
     Raises:
@@ -94,6 +95,7 @@ class StreamingSession(LiveStreams[_Stream]):
     def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
         self.model, self.max_left_ms = model.eval(), max_left_ms
+        lay_out_for_steps(model)
         if not model.input_norm.causal:
             raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
         encoder, frontend = model.encoder, model.frontend
@@ -116,8 +118,8 @@ class StreamingSession(LiveStreams[_Stream]):
         """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
         stream = self._stream(number)
         return {
-            "state": plain_state(stream.state),
-            "pending": stream.pending,
+            "state": plain_state(map_state(torch.clone, stream.state)),
+            "pending": stream.pending.clone(),
             "heard": stream.heard,
             "emitted": stream.emitted,
         }
@@ -157,8 +159,13 @@ class StreamingSession(LiveStreams[_Stream]):
         frames = self.model.frontend.num_frames(torch.tensor(samples))
         return int(self.model.encoder.stem.num_frames(frames)) if frames else 0
 
+    @torch.inference_mode()
     def _step(self, group: list[_Stream], chunks: int) -> None:
-        """Steps streams that have all begun, or all not, by so many chunks at once."""
+        """Steps streams that have all begun, or all not, by so many chunks at once.
+
+        In inference mode, which spares a tenth of a step. What leaves the session is copied outside of it and may be
+        used for training.
+        """
         need = chunks * self.chunk_samples
         need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]

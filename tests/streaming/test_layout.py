@@ -1,0 +1,124 @@
+"""What makes a step cheap changes nothing that it computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import TINY, ready
+from omegaconf import DictConfig
+
+from streamnest import from_pretrained, save_pretrained
+from streamnest.context import Context
+from streamnest.streaming import StreamingSession
+from streamnest.streaming.layout import lay_out_for_steps
+
+Compose = Callable[..., DictConfig]
+
+
+def test_widening_layers_lie_in_columns_and_everything_keeps_its_values(run_config: Compose) -> None:
+    model = ready(run_config(*TINY))
+    before = copy.deepcopy(model.state_dict())
+    lay_out_for_steps(model)
+    block = model.encoder.blocks[0]
+    assert block.feed_forward_in.expand.weight.t().is_contiguous() and block.attention.qkv.weight.t().is_contiguous()
+    assert block.feed_forward_in.contract.weight.is_contiguous() and block.attention.out.weight.is_contiguous()
+    after = model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_session_lays_out_the_weights_of_its_model(run_config: Compose) -> None:
+    model = ready(run_config(*TINY))
+    StreamingSession(model)
+    assert model.encoder.blocks[0].feed_forward_in.expand.weight.t().is_contiguous()
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_masks_are_built_only_where_they_hold_something_back(
+    run_config: Compose, monkeypatch: pytest.MonkeyPatch, limited: bool
+) -> None:
+    past = "encoder.left_context_ms=160" if limited else "encoder.left_context_ms=null"
+    session = StreamingSession(ready(run_config(*TINY, "encoder=lookahead40", past)), max_left_ms=160)
+    built: list[int] = []
+    visible = Context.visible
+
+    def counting(context: Context, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        built.append(int(queries.max()))
+        return visible(context, queries, keys)
+
+    monkeypatch.setattr(Context, "visible", counting)
+    number = session.open()
+    session.push({number: torch.randn(session.first_samples)})
+    for _ in range(5):
+        session.push({number: torch.randn(session.chunk_samples)})
+    # Chunks of two frames, four frames of past: the first two steps still look at places that nothing has filled.
+    assert built == [1, 3], "later steps see all of their past"
+    session.push({number: torch.randn(2 * session.chunk_samples)})
+    assert built[2:] == [15], "of two chunks at once the first one must not see the second"
+    session.push({number: torch.randn(session.chunk_samples // 2)})
+    session.flush([number])
+    assert len(built) == 4, "the end of the stream is masked"
+
+
+def test_a_row_that_has_just_begun_is_masked_beside_one_that_is_in_the_midst(run_config: Compose) -> None:
+    model = ready(run_config(*TINY, "encoder=lookahead40", "encoder.left_context_ms=160"))
+    session, alone = StreamingSession(model), StreamingSession(model)
+    old, audio = session.open(), torch.randn(session.first_samples + 6 * session.chunk_samples)
+    session.push({old: torch.randn(session.first_samples + 5 * session.chunk_samples)})
+    young, single = session.open(), alone.open()
+    pieces = [audio[: session.first_samples], *audio[session.first_samples :].split(session.chunk_samples)]
+    for piece in pieces:
+        noise = torch.randn(session.chunk_samples)
+        together = session.push({old: noise, young: piece})[young]
+        torch.testing.assert_close(together, alone.push({single: piece})[single], atol=1e-5, rtol=0)
+
+
+def test_a_model_that_was_made_in_inference_mode_streams(run_config: Compose) -> None:
+    with torch.inference_mode():
+        session = StreamingSession(ready(run_config(*TINY)))
+        number = session.open()
+        frames = session.push({number: torch.randn(session.first_samples)})[number]
+    assert torch.isfinite(frames).all()
+
+
+def test_weights_lie_one_behind_the_other_and_stay_there(run_config: Compose) -> None:
+    model = ready(run_config(*TINY))
+    lay_out_for_steps(model)
+    weights = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    starts = [weight.data_ptr() for weight in weights]
+    sizes = [weight.numel() * weight.element_size() for weight in weights]
+    assert starts == [starts[0] + sum(sizes[:n]) for n in range(len(sizes))]
+    lay_out_for_steps(model)
+    assert [weight.data_ptr() for weight in weights] == starts, "a second session moves nothing below the first one"
+
+
+def test_a_model_that_streamed_is_saved_copied_and_trained_as_any_other(run_config: Compose, tmp_path: Path) -> None:
+    model = ready(run_config(*TINY))
+    StreamingSession(model)
+    save_pretrained(model, tmp_path / "saved")
+    again, copied = from_pretrained(tmp_path / "saved"), copy.deepcopy(model)
+    audio, length = torch.randn(1, 16000), torch.tensor([16000])
+    for other in (again, copied):
+        assert torch.equal(other(audio, length)[0], model(audio, length)[0])
+    copied.train()(audio, length)[0].square().mean().backward()
+    torch.optim.SGD(copied.encoder.parameters(), lr=0.1).step()
+    assert not torch.equal(copied(audio, length)[0], model(audio, length)[0])
+    assert torch.equal(again(audio, length)[0], model(audio, length)[0])
+
+
+def test_frames_and_states_that_leave_a_session_may_be_used_for_training(run_config: Compose) -> None:
+    session = StreamingSession(ready(run_config(*TINY)))
+    number = session.open()
+    frames = session.push({number: torch.randn(session.first_samples)})[number]
+    saved: list[Any] = [session.save(number)["state"]]
+    weight = torch.ones(frames.shape[-1], requires_grad=True)
+    (frames @ weight).sum().backward()
+    while saved:
+        part = saved.pop()
+        saved += part if isinstance(part, list) else []
+        assert isinstance(part, list) or not part.is_inference()
+    assert weight.grad is not None and not frames.is_inference()
