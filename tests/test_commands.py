@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 from hydra.errors import ConfigCompositionException
 
@@ -30,3 +34,16 @@ def test_what_is_no_mistake_of_the_user_is_raised_and_other_statuses_are_kept() 
     assert main(0) == 1
     with pytest.raises(ZeroDivisionError):
         main(1)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_output_that_is_read_no_further_ends_a_command_without_a_trace(lines: int) -> None:
+    program = (
+        "import sys\nfrom streamnest.commands import without_trace\n"
+        f"sys.exit(without_trace(lambda: [print('a line') for _ in range({lines})] and 0)())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
+    process.stderr.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +23,24 @@ _REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
 
 
 def without_trace(main: Callable[P, int]) -> Callable[P, int]:
-    """A command line that tells a user's mistake on the standard error and returns 2, as `train.py` does."""
+    """A command line that tells a user's mistake on the standard error and returns 2, as `train.py` does.
+
+    It ends without a word where its output is read no further, as by `head`.
+    """
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(*args, **kwargs)
+            status = main(*args, **kwargs)
+            sys.stdout.flush()
+            return status
         except (UserError, HydraException) as error:
             print(error, file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            # What is left in the buffer would fail once more as Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
 
     return told
 

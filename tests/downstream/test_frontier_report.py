@@ -12,7 +12,7 @@ from frontiers import EXAMPLE, evaluation, fill, share
 
 from streamnest.downstream.frontier import report
 from streamnest.downstream.frontier.command import main
-from streamnest.downstream.frontier.drawing import draw_frontier
+from streamnest.downstream.frontier.drawing import draw_frontier, draw_labels
 from streamnest.downstream.frontier.effects import draw_delays, draw_effects, draw_variants
 from streamnest.downstream.frontier.intervals import Draws, rate
 from streamnest.downstream.frontier.options import Options
@@ -116,6 +116,18 @@ def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
     assert f"{100 * causal['cer_change_by_pretraining']:+.1f} %" in row and "Partial" not in text
     assert "python scripts/frontier.py --presets ..." in text and "| 40.0 % (layer 2) |" in text
     assert "| `bidirectional` | whole utterance | – |" in text and "| `causal` | 30 min |" in text
+
+
+def test_one_panel_of_labels_is_as_wide_as_its_title(tmp_path: Path) -> None:
+    options = Options(presets=("causal",), hours=(0.5, None))
+    records = Records(tmp_path)
+    fill(options, records)
+    found = report.gather(options, records)
+    figure = draw_labels(found.points, "Quality against labels", report.note(found))
+    figure.draw_without_rendering()
+    title = figure.get_suptitle()
+    box = next(text for text in figure.texts if text.get_text() == title).get_window_extent()
+    assert box.x1 < figure.bbox.x1
 
 
 def test_what_is_missing_is_said_and_left_open(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ NAMES = {True: "pretrained", False: "from scratch"}
 # another preset; and the two beginnings from each other.
 _DYNAMIC, _LIMITED, _APART = 1.045, 1.16, 1.012
 _HALO = [withStroke(linewidth=3, foreground="white")]
-_COLUMNS = 3
+_COLUMNS, _LEAST_WIDTH = 3, 6.4
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def draw_labels(points: Sequence[Point], title: str, note: str = "") -> Figure:
     names = list(dict.fromkeys(p.name for p in points))
     rows = math.ceil(len(names) / _COLUMNS)
     columns = min(_COLUMNS, len(names))
-    figure = Figure(figsize=(3.4 * columns + 0.4, 2.7 * rows + 0.9), dpi=130, layout="constrained")
+    # One panel alone would be narrower than the title.
+    size = (max(3.4 * columns + 0.4, _LEAST_WIDTH), 2.7 * rows + 0.9)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for number, (axes, name) in enumerate(zip(grid, names, strict=False)):
         here = sorted((p for p in points if p.name == name), key=lambda p: p.train_hours)
