@@ -68,6 +68,27 @@ def test_any_split_of_the_waveform_gives_the_offline_frames(
     check()
 
 
+@pytest.mark.parametrize(
+    ("style", "factor", "right_ms"), [("chunked", 4, 120), ("chunked", 8, 80), ("regular", 4, 80), ("delayed", 4, 80)]
+)
+def test_any_split_gives_the_offline_frames_also_where_the_past_is_longer_than_what_is_remembered(
+    run_config: Compose, speech_like: Audio, style: str, factor: int, right_ms: int
+) -> None:
+    context = ["encoder.left_context_ms=320", f"encoder.right_context_ms={right_ms}", f"encoder.style={style}"]
+    model = ready(run_config("encoder=causal", f"encoder.subsampling_factor={factor}", *context)).double()
+
+    @settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @given(samples=st.integers(12000, 32000), cuts=st.lists(st.integers(0, 1 << 30), max_size=8))
+    @example(samples=20000, cuts=list(range(640, 20000, 640)))
+    @example(samples=19841, cuts=list(range(640, 20000, 640)))
+    def check(samples: int, cuts: list[int]) -> None:
+        audio = speech_like(1, samples)[0]
+        found = stream(StreamingSession(model), audio, cuts)
+        torch.testing.assert_close(found, offline(model, audio), rtol=0, atol=1e-10)
+
+    check()
+
+
 @pytest.mark.parametrize("kind", ["running", "none"])
 def test_other_causal_normalisations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
     model = ready(run_config(f"encoder.normalize={kind}")).double()

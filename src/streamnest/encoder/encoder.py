@@ -204,8 +204,8 @@ class FastConformer(nn.Module):
         Building masks and applying them in each layer takes some 100 small calls, which asking spares on a CPU. A graph
         cannot ask, and for other devices it would mean to wait.
         """
-        alike = frames == self.context.chunk and not self.context.lag and position.device.type == "cpu"
-        if not alike or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        one_chunk = frames == self.context.chunk and position.device.type == "cpu"
+        if not one_chunk or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
             return False
         return bool(((position >= cached) & (position + frames <= lengths)).all())
 
