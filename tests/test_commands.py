@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hydra.errors import ConfigCompositionException
@@ -42,7 +44,10 @@ def test_output_that_is_read_no_further_ends_a_command_without_a_trace(lines: in
         "import sys\nfrom streamnest.commands import without_trace\n"
         f"sys.exit(without_trace(lambda: [print('a line') for _ in range({lines})] and 0)())"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # With a buffer, as a shell would run it: what is left in it is written as Python ends.
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", program], env=buffered, **streams)
     assert process.stdout and process.stderr
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE

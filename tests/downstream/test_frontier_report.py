@@ -204,6 +204,10 @@ def test_variants_are_compared_with_the_plain_pretraining_on_the_same_utterances
     assert [point.pretrained.cer for point in varied.points if point.pretrained] == [plain.system.cer], "no point of it"
 
 
+def test_a_frontier_without_variants_says_nothing_of_them(small: report.Report) -> None:
+    assert small.variants == [] and "Variants" not in as_markdown(small)
+
+
 def test_variants_are_in_table_picture_and_json(tmp_path: Path, varied: report.Report) -> None:
     assert tmp_path / "variants.png" in report.write(varied, tmp_path)
     page = (tmp_path / "frontier.md").read_text()
