@@ -96,11 +96,12 @@ def test_settings_are_what_runs_differ_in_and_not_where_they_are(tmp_path: Path)
     assert settings(find_runs([tmp_path])) == ["optim.lr", "seed"]
 
 
-@pytest.mark.parametrize(("metric", "expected"), [("val/loss", 1), ("val/rank", 0)])
+@pytest.mark.parametrize(("metric", "expected"), [("val/loss", 2), ("val/rank", 1)])
 def test_the_best_run_has_the_least_loss_or_the_highest_rank(tmp_path: Path, metric: str, expected: int) -> None:
     written(tmp_path / "a", [])
     (written(tmp_path / "b", []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,3.0,7\n")
-    (written(tmp_path / "c", []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,nan,nan\n")
+    for name in ("_broken", "c"):  # before and after the others
+        (written(tmp_path / name, []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,nan,nan\n")
     runs = find_runs([tmp_path])
     assert best(runs, metric) == expected
     assert compare(runs, metric).best == expected
