@@ -64,5 +64,5 @@ def test_the_table_of_runs_in_wandb_shows_latency_and_quality(
     logger.failures = Counter()
     summary = summary_of(run_config, "encoder=lookahead40")
     publish(summary, tmp_path, SimpleNamespace(loggers=[logger]))  # type: ignore[arg-type]
-    assert shown == columns(summary) and "step" in summary["last"] and "quality/step" not in shown
+    assert shown == columns(summary) and "step" in summary["last"] and "step" not in shown
     assert (shown["latency/lookahead_ms"], shown["quality/loss"], shown["run/preset"]) == (42.4375, 4.0, "t")
