@@ -65,8 +65,16 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
     assert float(memory.split()[-2]) > 0.02
 
 
+# It fits probes to each layer of two encoders: five minutes on a slow day, a quarter of what CI has for everything.
+_LONG_NOTEBOOKS = ("layers.py",)
+_NOTEBOOKS = [
+    pytest.param(path.name, marks=[pytest.mark.long] if path.name in _LONG_NOTEBOOKS else [])
+    for path in sorted((ROOT / "notebooks").glob("*.py"))
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "notebooks").glob("*.py")))
+@pytest.mark.parametrize("name", _NOTEBOOKS)
 def test_every_notebook_runs(tmp_path: Path, name: str) -> None:
     script("scripts/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()

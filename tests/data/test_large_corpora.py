@@ -305,7 +305,7 @@ print(private() - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_million_cuts_take_the_memory_of_a_hundred_thousand(tmp_path):
     grown = []
