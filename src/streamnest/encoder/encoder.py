@@ -201,7 +201,7 @@ class FastConformer(nn.Module):
     def _sees_everything(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> bool:
         """Whether masks would hold nothing back, which is so for most steps: one chunk, in the midst of its stream.
 
-        Building masks and applying them in each layer takes some 100 small calls, which asking spares on a CPU. A graph
+        Building masks and applying them in each layer takes many small calls, which asking spares on a CPU. A graph
         cannot ask, and for other devices it would mean to wait.
         """
         one_chunk = frames == self.context.chunk and position.device.type == "cpu"

@@ -11,8 +11,7 @@ def lay_out_for_steps(model: nn.Module) -> None:
 
     A step multiplies weights with one or two frames, which takes as long as reading them, and memory is read fastest in
     long runs. PyTorch keeps the rows of a weight `(out, in)` together; where there are more outputs than inputs, its
-    columns are longer. On the CPU, products of one frame with the weights of d 256 take 0.7 of the time. Weights that
-    lie elsewhere, or so already, are left alone.
+    columns are longer. Weights that are not on the CPU, or lie so already, are left alone.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.device.type == "cpu"]
     weights = list({id(layer.weight): layer.weight for layer in layers}.values())

@@ -163,7 +163,7 @@ class StreamingSession(LiveStreams[_Stream]):
     def _step(self, group: list[_Stream], chunks: int) -> None:
         """Steps streams that have all begun, or all not, by so many chunks at once.
 
-        In inference mode, which spares a tenth of a step. What leaves the session is copied outside of it and may be
+        In inference mode, which spares the bookkeeping of views. What leaves the session is copied outside of it and may be
         used for training.
         """
         need = chunks * self.chunk_samples

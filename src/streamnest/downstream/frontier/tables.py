@@ -57,9 +57,8 @@ class Report:
 def as_json(report: Report) -> str:
     """Everything, rates as shares."""
     head = {"done": report.done, "planned": report.planned, "commits": report.commits, "command": report.command}
-    variants = [_variant(variant) for variant in report.variants]
     found = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
-    found["variants"] = variants
+    found["variants"] = [_variant(variant) for variant in report.variants]
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
