@@ -65,7 +65,7 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
     assert float(memory.split()[-2]) > 0.02
 
 
-# Probes of each layer of two encoders, and clusters of many codes: a quarter of the time that CI has for everything.
+# Probes of each layer of two encoders, and clusters of many codes: too long for CI on a slow day.
 _LONG_NOTEBOOKS = ("layers.py", "what_codes_mean.py")
 _NOTEBOOKS = [
     pytest.param(path.name, marks=[pytest.mark.long] if path.name in _LONG_NOTEBOOKS else [])

@@ -163,8 +163,8 @@ class StreamingSession(LiveStreams[_Stream]):
     def _step(self, group: list[_Stream], chunks: int) -> None:
         """Steps streams that have all begun, or all not, by so many chunks at once.
 
-        In inference mode, which spares the bookkeeping of views. What leaves the session is copied outside of it and may
-        be used for training.
+        In inference mode, which spares the bookkeeping of views. What leaves the session is copied outside of it and
+        may be used for training.
         """
         need = chunks * self.chunk_samples
         need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
