@@ -29,10 +29,10 @@ from streamnest.downstream.labels import phone_classes
 from streamnest.downstream.layerwise import SILENCE, choose, hear, layer_names, probe_heard
 from streamnest.downstream.probing import similarity, spaced
 from streamnest.health import spectrum
-from streamnest.notebook import labelled_speech, open_subject, repository, twin
+from streamnest.notebook import how_many, labelled_speech, open_subject, repository, twin
 from streamnest.wording import markdown_table
 
-UTTERANCES = 70  # with phones, and as many without
+UTTERANCES = how_many(70)  # with phones, and as many without
 CLUSTERS = 50  # of k-means
 
 root = repository()

@@ -33,10 +33,10 @@ from streamnest.downstream.code_drawing import (
 from streamnest.downstream.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
 from streamnest.downstream.layerwise import choose
 from streamnest.drawing import draw_code_histogram
-from streamnest.notebook import labelled_speech, open_subject, repository
+from streamnest.notebook import how_many, labelled_speech, open_subject, repository
 from streamnest.quantizer import count_codes
 
-UTTERANCES = 700  # with phones, and as many without
+UTTERANCES = how_many(700)  # with phones, and as many without
 FEW = 100  # codes of the kinds that are compared
 
 root = repository()

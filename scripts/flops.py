@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from streamnest.commands import without_trace
+from streamnest.composition import compose_config
 from streamnest.encoder import EncoderConfig
 from streamnest.flops import predicted_share, training_cost
-from streamnest.resolve import compose_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # NVIDIA H100 SXM, dense bfloat16 products, of its data sheet.

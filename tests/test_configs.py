@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.checkpoint import _refuse_foreign_targets
-from streamnest.resolve import compose_config
+from streamnest.composition import compose_config
 from streamnest.wording import masking_in_words
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CKPT", "FRONTIER", "MANIFEST", "PHONES"):
+    for name in ("CKPT", "FRONTIER", "MANIFEST", "PHONES", "UTTERANCES"):
         monkeypatch.delenv(f"STREAMNEST_{name}", raising=False)
 
 
@@ -94,3 +94,15 @@ def test_the_sample_has_phones_and_another_manifest_needs_none(monkeypatch: pyte
     assert any(u.phones for u in notebook.labelled_speech(ROOT))
     monkeypatch.setenv("STREAMNEST_MANIFEST", str(ROOT / "data/sample16k/manifest.jsonl"))
     assert not any(u.phones for u in notebook.labelled_speech(ROOT))
+
+
+def test_how_many_utterances_are_heard_is_the_notebooks_own_number_or_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert notebook.how_many(70) == 70
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")
+    assert notebook.how_many(70) == 20
+    for wrong in ("0", "few", "-3"):
+        monkeypatch.setenv("STREAMNEST_UTTERANCES", wrong)
+        with pytest.raises(UserError, match="a number above 0"):
+            notebook.how_many(70)

@@ -65,17 +65,10 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
     assert float(memory.split()[-2]) > 0.02
 
 
-# Probes of each layer of two encoders, and clusters of many codes: too long for CI on a slow day.
-_LONG_NOTEBOOKS = ("layers.py", "what_codes_mean.py")
-_NOTEBOOKS = [
-    pytest.param(path.name, marks=[pytest.mark.long] if path.name in _LONG_NOTEBOOKS else [])
-    for path in sorted((ROOT / "notebooks").glob("*.py"))
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _NOTEBOOKS)
-def test_every_notebook_runs(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "notebooks").glob("*.py")))
+def test_every_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")
     script("scripts/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
 

@@ -6,23 +6,20 @@ Each group's YAML begins with `- base_<group>`, its schema. The schemas of the p
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from streamnest.data.config import AugmentConfig, DataConfig
-from streamnest.downstream.ctc import CTCConfig
-from streamnest.downstream.diarization import DiarizationConfig
-from streamnest.downstream.rnnt import RNNTConfig
-from streamnest.downstream.speaker import SpeakerConfig
+from streamnest.downstream.config import CTCConfig, DiarizationConfig, RNNTConfig, SpeakerConfig, TaskConfig
 from streamnest.encoder import EncoderConfig
 from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
 from streamnest.objectives import MaskedAndNextTokenConfig, MaskedConfig, NextTokenConfig, ObjectiveConfig
 from streamnest.optim import OptimConfig
 from streamnest.quantizer import QuantizerConfig
-from streamnest.task import TaskConfig
 
 
 @dataclass
@@ -120,8 +117,9 @@ class TrainConfig:
     float32_matmul_precision: str = "highest"
 
 
+@cache
 def register() -> None:
-    """Registers schemas and resolvers; harmless when repeated."""
+    """Registers schemas and resolvers, once in a process: Hydra copies every schema, which takes a while."""
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     for group, node in _GROUPS.items():

@@ -15,12 +15,12 @@ from torch import nn
 from streamnest.build import build_data, build_model, task_name
 from streamnest.callbacks.pictures import distance, nearest_row
 from streamnest.checkpoint import load_pretrained, read_checkpoint
+from streamnest.composition import compose_config
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.labels import Utterance, read_utterances
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.resolve import compose_config
 from streamnest.statistics import fit_statistics
 
 # Of training audio, for the normalisation of a model that was never trained.
@@ -133,6 +133,18 @@ def labelled_speech(root: Path) -> list[Utterance]:
     manifest = os.environ.get("STREAMNEST_MANIFEST")
     phones = os.environ.get("STREAMNEST_PHONES") or (None if manifest else sample / "phones.jsonl")
     return read_utterances(manifest or sample / "manifest.jsonl", phones)
+
+
+def how_many(usual: int) -> int:
+    """Utterances to listen to: `STREAMNEST_UTTERANCES`, or the usual number.
+
+    Raises:
+        UserError: for what is no number above 0.
+    """
+    named = os.environ.get("STREAMNEST_UTTERANCES") or str(usual)
+    if not named.isdecimal() or int(named) == 0:
+        raise UserError(f"STREAMNEST_UTTERANCES={named}: give a number above 0")
+    return int(named)
 
 
 def find_frontier(root: Path) -> tuple[Path, bool]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamnest.composition import compose_config
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, latency_report
-from streamnest.resolve import compose_config
 
 _SMALL = {"d_model": 16, "num_heads": 2, "stem_channels": 4}
 

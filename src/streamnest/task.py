@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -18,19 +17,6 @@ from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
 from streamnest.optim import Optimization
 from streamnest.randomness import hash_id
-
-
-@dataclass
-class TaskConfig:
-    """Schema of the `task` group, the fields that all tasks have.
-
-    Attributes:
-        name: of the task.
-        monitor: the validation figure by which the best checkpoint is kept; smaller is better.
-    """
-
-    name: str = "pretrain"
-    monitor: str = "val/loss"
 
 
 class EncoderTask(L.LightningModule):

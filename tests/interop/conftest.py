@@ -12,8 +12,8 @@ from archives import CONFIGS
 from models import TINY
 from omegaconf import DictConfig
 
+from streamnest.composition import compose_config
 from streamnest.interop.nemo import importing
-from streamnest.resolve import compose_config
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_model
 from streamnest.checkpoint import load_pretrained, write_checkpoint
+from streamnest.composition import compose_config
 from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
@@ -23,7 +24,6 @@ from streamnest.interop.nemo.archive import read_archive
 from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import read_targets
 from streamnest.pretraining import Pretraining
-from streamnest.resolve import compose_config
 from streamnest.streaming.verification import verify
 from streamnest.transfer import transfer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,20 +37,6 @@ class ConversationLabel(Label):
 
     turns: tuple[Turn, ...] = ()
     real: bool = False
-
-
-@dataclass
-class ConversationConfig:
-    """Schema of `task.conversations`; the fields are the arguments of `ConversationSimulator`."""
-
-    seconds: float = 15.0
-    speakers: list[int] = field(default_factory=lambda: [1, 4])
-    turn: list[float] = field(default_factory=lambda: [1.0, 6.0])
-    pause: list[float] = field(default_factory=lambda: [0.0, 1.0])
-    overlap_prob: float = 0.3
-    overlap: list[float] = field(default_factory=lambda: [0.2, 2.0])
-    stay_prob: float = 0.2
-    level_db: list[float] = field(default_factory=lambda: [-32.0, -20.0])
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.augment import SpecAugment, SpecAugmentConfig
+from streamnest.downstream.augment import SpecAugment
+from streamnest.downstream.config import DownstreamConfig
 from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.optim import Optimization
 from streamnest.randomness import fold_keys
-from streamnest.task import EncoderTask, TaskConfig
+from streamnest.task import EncoderTask
 
 if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
 
 Row = tuple[str, str]
-
-
-@dataclass
-class DownstreamConfig(TaskConfig):
-    """Schema of the tasks with labels.
-
-    Attributes:
-        spec_augment: what is hidden while training.
-    """
-
-    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
 
 class DownstreamTask(EncoderTask):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -11,18 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamnest.downstream.base import DownstreamConfig
+from streamnest.downstream.config import CTCConfig, DownstreamConfig
 from streamnest.downstream.decoding import BeamSearch, Hypothesis, collapse
 from streamnest.downstream.ngram import NGram
-from streamnest.downstream.recognition import TextConfig, TextTask
+from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.text import BLANK
-
-
-@dataclass
-class CTCConfig(TextConfig):
-    """Schema of `task=ctc`."""
-
-    name: str = "ctc"
 
 
 class CTCRecognizer(TextTask):

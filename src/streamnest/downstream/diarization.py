@@ -2,62 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from streamnest.data.batch import Batch
-from streamnest.data.conversations import ConversationConfig, ConversationSimulator, Turn
+from streamnest.data.conversations import ConversationSimulator, Turn
 from streamnest.data.labels import Label
 from streamnest.downstream.activity import Decision, frames_to_turns, turns_to_frames
-from streamnest.downstream.base import DownstreamConfig, Row
+from streamnest.downstream.base import Row
+from streamnest.downstream.config import DiarizationConfig, DownstreamConfig
 from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.permutation import activity_loss
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
-
-
-@dataclass
-class DiarizationConfig(DownstreamConfig):
-    """Schema of `task=diarization`.
-
-    Attributes:
-        max_speakers: outputs.
-        head: "gru" or "linear".
-        head_size: of the recurrent layer.
-        order: see `activity_loss`.
-        threshold: of activity; `median_ms` and `median_lookahead_ms` see `Decision`.
-        median_ms: see above.
-        median_lookahead_ms: see above.
-        collar: see `Scorer`, `skip_overlap` alike.
-        skip_overlap: see above.
-        val_conversations: see `ConversationDataModule`, `test_manifest` alike.
-        test_manifest: see above.
-        conversations: what is simulated.
-    """
-
-    name: str = "diarization"
-    monitor: str = "val/der"
-    max_speakers: int = 4
-    head: str = "gru"
-    head_size: int = 128
-    order: str = "pit"
-    threshold: float = 0.5
-    median_ms: float = 400.0
-    median_lookahead_ms: float = 160.0
-    collar: float = 0.25
-    skip_overlap: bool = False
-    val_conversations: int = 40
-    test_manifest: str | None = None
-    conversations: ConversationConfig = field(default_factory=ConversationConfig)
-
-    def __post_init__(self) -> None:
-        """Configs in checkpoints are plain containers."""
-        if isinstance(self.conversations, Mapping):
-            self.conversations = ConversationConfig(**self.conversations)
 
 
 class ActivityHead(nn.Module):

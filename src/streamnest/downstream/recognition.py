@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.base import DownstreamConfig, Row
+from streamnest.downstream.base import Row
+from streamnest.downstream.config import DownstreamConfig, TextConfig
 from streamnest.downstream.decoding import Hypothesis
 from streamnest.downstream.ngram import NGram
 from streamnest.downstream.scoring import Utterance, rows_of_rates, summarise
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TextConfig(DownstreamConfig):
-    """Schema of the tasks that recognise text.
-
-    Attributes:
-        tokenizer: "char" or "sentencepiece".
-        vocab_size: tokens of sentencepiece, the blank included.
-    """
-
-    monitor: str = "val/cer"
-    tokenizer: str = "char"
-    vocab_size: int = 256
 
 
 class TextTask(SupervisedTask):

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from streamnest.downstream.base import DownstreamConfig, Row
+from streamnest.downstream.base import Row
+from streamnest.downstream.config import DownstreamConfig, RNNTConfig
 from streamnest.downstream.decoding import Hypothesis
 from streamnest.downstream.ngram import Language, NGram
 from streamnest.downstream.predictor import make_predictor
-from streamnest.downstream.recognition import TextConfig, TextTask
+from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.transducer import DecoderState, Transducer
 from streamnest.downstream.transducer_search import TransducerBeamSearch
 from streamnest.errors import UserError
-
-
-@dataclass
-class RNNTConfig(TextConfig):
-    """Schema of `task=rnnt`.
-
-    Attributes:
-        predictor: "stateless" or "lstm".
-        predictor_dim: width of the predictor.
-        context_size: tokens that a stateless predictor sees.
-        predictor_layers: of an LSTM predictor.
-        joiner_dim: width of the joiner.
-        max_symbols: the most tokens that a frame emits.
-        max_scores: numbers in the `(B, T, U + 1, V)` scores, or in the joiner before them, that the loss holds at once.
-    """
-
-    name: str = "rnnt"
-    predictor: str = "stateless"
-    predictor_dim: int = 256
-    context_size: int = 2
-    predictor_layers: int = 1
-    joiner_dim: int = 256
-    max_symbols: int = 5
-    max_scores: int = 32_000_000
 
 
 class RNNTRecognizer(TextTask):

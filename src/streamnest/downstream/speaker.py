@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.base import DownstreamConfig, Row
+from streamnest.downstream.base import Row
+from streamnest.downstream.config import DownstreamConfig, SpeakerConfig
 from streamnest.downstream.pooling import Moments
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.downstream.trials import draw_trials, equal_error_rate
@@ -21,29 +21,6 @@ if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
 
 _NOBODY = -1
-
-
-@dataclass
-class SpeakerConfig(DownstreamConfig):
-    """Schema of `task=speaker`.
-
-    Attributes:
-        embedding_size: values of an embedding.
-        loss: "am_softmax" or "softmax".
-        margin: of the cosine, see `SpeakerClassifier`; `scale` alike.
-        scale: see above.
-        held_out: see `SpeakerDataModule`.
-        trials: see `draw_trials`.
-    """
-
-    name: str = "speaker"
-    monitor: str = "val/eer"
-    embedding_size: int = 128
-    loss: str = "am_softmax"
-    margin: float = 0.2
-    scale: float = 30.0
-    held_out: float = 0.1
-    trials: int = 4000
 
 
 class SpeakerClassifier(nn.Module):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from streamnest.build import build_model
+from streamnest.composition import compose_config
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import Archive, read_archive
@@ -21,7 +22,6 @@ from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import OWN, read_targets
 from streamnest.interop.nemo.weights import encoder_state_from_nemo, encoder_state_to_nemo, heads_state_from_nemo
 from streamnest.pretraining import Pretraining
-from streamnest.resolve import compose_config
 
 # Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
 _BANK_TOLERANCE = 1e-6
