@@ -36,8 +36,8 @@ from streamnest.transfer import transfer
 log = logging.getLogger("train")
 
 
-def train(cfg: DictConfig) -> float:
-    """Runs one job; returns what its task monitors at the last validation, for searches to minimise."""
+def train(cfg: DictConfig) -> float | None:
+    """Runs one job; returns what its task monitors at the last validation, None without one, for searches."""
     started = time.monotonic()
     # Lightning's own use of a deprecated torch class, of no concern to who trains.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -89,11 +89,11 @@ def train(cfg: DictConfig) -> float:
     preempted = any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks)
     if preempted and trainer.is_global_zero:
         sys.exit(PREEMPTED)
-    return history.last[cfg.task.monitor]
+    return history.last.get(cfg.task.monitor)
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Turns a user's mistake into a message and status 2."""
     try:
         return train(cfg)

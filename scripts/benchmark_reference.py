@@ -23,6 +23,8 @@ from benchmark_streaming import CONFIGS, REFERENCE_FACTORS, REFERENCE_SIZE, time
 from rich.console import Console
 from rich.table import Table
 
+from streamnest.commands import without_trace
+from streamnest.errors import UserError
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
 from streamnest.streaming.layout import lay_out_for_steps
@@ -37,13 +39,11 @@ Timer = Callable[[int], float]
 def reference(python: str, factor: int) -> Timer:
     """Median milliseconds of so many steps of the other toolkit, in a process of its own that stays."""
     script = Path(__file__).with_name("reference_step.py")
-    process = subprocess.Popen(
-        [python, str(script), str(factor)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    try:
+        process = subprocess.Popen([python, str(script), str(factor)], stdin=pipe, stdout=pipe, stderr=quiet, text=True)
+    except OSError as error:
+        raise UserError(f"{python} cannot be started: {error.strerror}") from None
 
     def measure(count: int) -> float:
         assert process.stdin and process.stdout
@@ -52,7 +52,7 @@ def reference(python: str, factor: int) -> Timer:
         for line in process.stdout:
             if line.startswith("times "):
                 return statistics.median(json.loads(line.removeprefix("times ")))
-        raise SystemExit(f"{python} could not run {script.name} {factor}: run it by hand to see why")
+        raise UserError(f"{python} could not run {script.name} {factor}: run it by hand to see why")
 
     return measure
 
@@ -102,6 +102,7 @@ def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
     }
 
 
+@without_trace
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
+from streamnest.errors import UserError
 from streamnest.resolve import resolve_model
 from streamnest.streaming.export import export_step
 from streamnest.streaming.layout import lay_out_for_steps
@@ -35,6 +36,8 @@ REFERENCE_FACTORS = (8, 4)
 def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
     """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
     encoder, hop = model.encoder, model.frontend.hop
+    if chunk_ms < encoder.frame_ms or chunk_ms % encoder.frame_ms:
+        raise UserError(f"--chunk {chunk_ms / 1000:g}: give a whole number of frames of {encoder.frame_ms:g} ms")
     lay_out_for_steps(model)
     chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
     first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamnest.checkpoint import load_model
+from streamnest.checkpoint import load_model, on_device
 from streamnest.commands import without_trace
 from streamnest.data.conversations import Turn, clipped
-from streamnest.data.rttm import read_rttm, turns_of, write_rttm
+from streamnest.data.rttm import turns_of, write_rttm
 from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.diarization import Diarizer
 from streamnest.downstream.diarizer import StreamingDiarizer
+from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.turns_drawing import draw_turns
 from streamnest.drawing import save, to_numpy
 from streamnest.errors import UserError
@@ -47,7 +48,7 @@ def load(args: argparse.Namespace) -> Diarizer:
         raise UserError(
             f"{args.checkpoint} tells no speakers apart: train one with task=diarization encoder_from={args.checkpoint}"
         )
-    return model.to(args.device)
+    return on_device(model, args.device)
 
 
 def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Found:
@@ -61,12 +62,28 @@ def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> 
     return Found(path, len(audio) / rate, list(turns), torch.cat([part.probabilities for part in decided]))
 
 
-def reference_of(args: argparse.Namespace, path: Path) -> Sequence[Turn] | None:
-    """The turns that --reference gives for a file; None without it."""
+def find(args: argparse.Namespace) -> list[Path]:
+    """The files to diarise.
+
+    Raises:
+        UserError: for two of one name where that is all that tells them apart in what is read or written.
+    """
+    files, by_name = find_audio(args.audio), dict[str, Path]()
+    options = [name for name in ("rttm", "reference", "picture") if getattr(args, name)]
+    for path in files if options else ():
+        other = by_name.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(f"{other} and {path} have one name for --{options[0]}: rename one, or run them apart")
+    return files
+
+
+def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[Turn] | None:
+    """The turns that --reference gives for a file, which may be the only one; None without it."""
     if args.reference is None:
         return None
-    file = args.reference / f"{path.stem}.rttm" if args.reference.is_dir() else args.reference
-    return turns_of(read_rttm(file), path.stem)
+    if args.reference.is_dir():
+        return turns_of(args.reference / f"{path.stem}.rttm", path.stem, of_one=True)
+    return turns_of(args.reference, path.stem, of_one=alone)
 
 
 def show(found: Found) -> None:
@@ -114,16 +131,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Diarises what was asked for."""
     torch.set_num_threads(args.threads)
+    files = find(args)
+    references = [reference_of(args, path, len(files) == 1) for path in files]
     model = load(args)
     stream, scores, turns = StreamingDiarizer(model), [], {}
     collar = model.settings.collar if args.collar is None else args.collar
     skip_overlap = args.skip_overlap or model.settings.skip_overlap
     scorer = Scorer(collar, skip_overlap) if args.reference else None
-    files = find_audio(args.audio)
-    for path in files:
+    seconds: list[float] = []
+    for path, reference in zip(files, references, strict=True):
         found = diarize(stream, path, args)
         show(found)
-        turns[path.stem], score, reference = found.turns, None, reference_of(args, path)
+        seconds.append(found.seconds)
+        turns[path.stem], score = found.turns, None
         if scorer and reference is not None:
             score = scorer(path.stem, clipped(reference, found.seconds), found.turns, found.seconds)
             scores.append(score)
@@ -136,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
         parts = ", ".join(f"{figures[f'der_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS)
         overlap = "left out" if skip_overlap else "scored"
         print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
+    if note := note_on_past(model, seconds):
+        print(note, file=sys.stderr)
     return 0
 
 

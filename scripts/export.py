@@ -9,7 +9,6 @@ PyTorch differ by more than the tolerance; 2: the model cannot be exported.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from streamnest.checkpoint import load_model
 from streamnest.commands import without_trace
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
+from streamnest.files import write_json
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     figures = compare(model, files, audio, args)
     show(figures, metadata, Console(width=None if sys.stdout.isatty() else 140))
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(args.json, figures)
     worst = figures[str(args.output)]["max_difference"]
     if not worst <= args.tolerance:
         print(f"the exported graph and PyTorch differ by {worst:.1e}, more than {args.tolerance:g}", file=sys.stderr)

@@ -11,33 +11,36 @@ tolerance.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from streamnest.checkpoint import load_model
+from streamnest.checkpoint import load_model, on_device
 from streamnest.commands import without_trace
-from streamnest.drawing import draw_difference, draw_prediction, save
+from streamnest.drawing import draw_code_histogram, draw_difference, draw_prediction, save
 from streamnest.errors import UserError
+from streamnest.files import write_json
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
+from streamnest.streaming.analysis import analyze_predictions, code_counts
 from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
+from streamnest.streaming.tables import streamed_tables
 from streamnest.task import EncoderTask
 
 
 def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
     """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
     if Path(args.model_path).suffix != ".onnx":
-        model = load_model(args.model_path, args.context).to(args.device)
+        model = on_device(load_model(args.model_path, args.context), args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     if args.context:
         raise UserError("--context: an exported model has one context; scripts/export.py --context chooses it")
@@ -48,45 +51,62 @@ def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tup
         raise UserError(f"--device {args.device}: exported models run on the processor here")
     session = OnnxSession(args.model_path, args.threads)
     latency = session.metadata["latency"]
-    reference = load_model(args.reference) if args.reference else None
+    reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
     return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
 
 
 def stream_files(
     session: sim.Session, model: EncoderTask | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Streams each file; returns a record of each and whether all compared equal."""
-    records, equal, failed = [], True, 0
+    """Streams each file; returns a record of each and whether all compared equal.
+
+    Raises:
+        UserError: where none could be read.
+    """
+    records, equal = list[dict[str, Any]](), True
     files = find_audio(args.audio_path)
+    names = picture_names(files)
     for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
         except UserError as error:
             if len(files) == 1:
                 raise
-            failed += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
         _, result = sim.simulate_streaming_inference(session, audio, args.chunk_size, args.realtime)
-        record = {"file": str(path), **sim.as_dict(result)}
-        if args.compare_modes and model:
-            comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
-            record["comparison"] = sim.as_dict(comparison)
-            # Past the cap of an unlimited left context a stream sees a window of its past and is meant to differ.
-            equal = equal and (comparison.equal or result.windowed)
-            _save(
-                args,
-                path,
-                "difference",
-                draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance),
-            )
-        if args.analyze and model:
-            record["analysis"], shown = sim.analyze_predictions(model, audio, path.stem)
-            _save(args, path, "predictions", draw_prediction(shown))
-        records.append(record)
-    if failed:
-        print(f"{failed} of {len(files)} files could not be read", file=sys.stderr)
+        found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        records.append({"file": str(path), **sim.as_dict(result), **found})
+        equal = equal and found.get("comparison", {}).get("equal", True)
+        for kind, figure in pictures.items() if args.pictures else ():
+            save(figure, args.pictures / f"{names[path]}_{kind}.png")
+    if not records:
+        raise UserError(f"none of the {len(files)} files could be read")
+    if len(records) < len(files):
+        print(f"{len(files) - len(records)} of {len(files)} files could not be read", file=sys.stderr)
     return records, equal
+
+
+def examine(
+    session: sim.Session, model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What --compare_modes and --analyze find in a file, and pictures of it by kind."""
+    found, pictures = dict[str, Any](), dict[str, Figure]()
+    if args.compare_modes:
+        comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
+        found["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
+        pictures["difference"] = draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
+    if args.analyze:
+        found["analysis"], shown = analyze_predictions(model, audio, path.stem)
+        pictures["predictions"] = draw_prediction(shown)
+        pictures["codes"] = draw_code_histogram(code_counts(model, shown))
+    return found, pictures
+
+
+def picture_names(files: list[Path]) -> dict[Path, str]:
+    """What pictures of files are called: the stem, with the place in the list before it where several share it."""
+    stems = Counter(path.stem for path in files)
+    return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
 
 
 def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor]) -> None:
@@ -113,43 +133,12 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
         import sounddevice
     except (ImportError, OSError) as error:
         raise UserError(f"the microphone needs the package sounddevice and PortAudio: {error}") from None
-    with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
-        while True:
-            yield torch.from_numpy(stream.read(max(1, round(seconds * rate)))[0][:, 0].copy())
-
-
-def show(latency: tuple[float, float], records: list[dict[str, Any]], console: Console) -> None:
-    """Prints a table with a row for each file."""
-    table = Table(title="streamed", title_justify="left")
-    extra = [name for name in ("comparison", "analysis") if any(name in record for record in records)]
-    paced = any(record["listener_mean_ms"] is not None for record in records)
-    columns = ["file", "audio s", "frames", "first frame after", "chunk p50 / p95 / p99 ms", "RTF", "memory GB"]
-    columns += (["listener mean / worst ms"] if paced else []) + [
-        {"comparison": "max difference", "analysis": "hidden right"}[e] for e in extra
-    ]
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for r in records:
-        cells = [r["file"], f"{r['seconds']:.2f}", str(r["num_frames"]), f"{r['first_frame_audio_ms']:.0f} ms"]
-        cells.append(f"{r['compute_p50_ms']:.1f} / {r['compute_p95_ms']:.1f} / {r['compute_p99_ms']:.1f}")
-        cells += [f"{r['real_time_factor']:.3f}", f"{r['peak_memory_gb']:.2f}"]
-        cells += [f"{r['listener_mean_ms']:.0f} / {r['listener_worst_ms']:.0f}"] if paced else []
-        if "comparison" in extra:
-            worst = r["comparison"]["max_difference"]
-            cells.append(
-                ("frames missing" if worst is None else f"{worst:.1e}") + (", windowed" if r["windowed"] else "")
-            )
-        if "analysis" in extra:
-            accuracy = r["analysis"]["accuracy"]
-            cells.append("none hidden" if accuracy is None else f"{accuracy:.1%} of {r['analysis']['hidden_frames']}")
-        table.add_row(*cells)
-    console.print(table)
-    console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
-
-
-def _save(args: argparse.Namespace, path: Path, kind: str, figure: Any) -> None:
-    if args.pictures:
-        save(figure, args.pictures / f"{path.stem}_{kind}.png")
+    try:
+        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
+            while True:
+                yield torch.from_numpy(stream.read(max(1, round(seconds * rate)))[0][:, 0].copy())
+    except sounddevice.PortAudioError as error:
+        raise UserError(f"the microphone cannot be read: {error}") from None
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -177,15 +166,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Streams what was asked for."""
     torch.set_num_threads(args.threads)
+    live = args.audio_path in (["-"], ["mic"])
+    for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
+        if getattr(args, name):
+            raise UserError(f"--{name} is for files: --audio_path {args.audio_path[0]} is heard once, as it comes")
     session, model, latency = load(args)
-    if args.audio_path in (["-"], ["mic"]):
+    if live:
         source = standard_input if args.audio_path == ["-"] else microphone
         stream_live(session, source(args.chunk_size, session.sample_rate))
         return 0
     records, equal = stream_files(session, model, args)
-    show(latency, records, Console(width=None if sys.stdout.isatty() else 160))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(*streamed_tables(records))
+    console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
     if args.json:
-        args.json.write_text(json.dumps(records, indent=2) + "\n")
+        write_json(args.json, records)
     if not equal:
         print(f"streamed and offline frames differ by more than {args.tolerance:g}", file=sys.stderr)
     return 0 if equal else 1

@@ -1,10 +1,11 @@
 """Recognises speech: `python scripts/transcribe.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=ctc or rnnt.
 
-Prints a line of text for each file. --stream feeds the audio as if it arrived live, with the same text; --beam searches
-instead of taking the best token each time, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian
-mono PCM at 16 kHz from standard input as it comes and prints the text as it is decided. With --manifest, a Lhotse cut
-manifest with texts, its utterances are recognised and error rates reported, by speakers where its custom field
-speaker_in_train tells them apart.
+Prints a line of text for each file. --stream feeds the audio as if it arrived live, with the same text as long as a
+stream remembers all of it; files over two minutes are always heard as a stream. --beam searches instead of taking the
+best token each time, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian mono PCM at 16 kHz from
+standard input as it comes and prints the text as it is decided. With --manifest, a Lhotse cut manifest with texts, its
+utterances are recognised and error rates reported, also by speakers as far as its custom field speaker_in_train tells
+them apart.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from streamnest.checkpoint import load_model
+from streamnest.checkpoint import load_model, on_device
 from streamnest.commands import without_trace
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
+from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
 from streamnest.downstream.ngram import NGram
 from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.recognizer import StreamingRecognizer
@@ -38,31 +40,47 @@ def load(args: argparse.Namespace) -> TextTask:
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, TextTask):
         raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
-    return model.to(args.device)
+    return on_device(model, args.device)
 
 
 class Transcriber:
-    """Audio to text in the way that the command line asks for."""
+    """Audio to text in the way that the command line asks for; `seconds` are those of what was heard."""
 
     def __init__(self, model: TextTask, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
+        self.seconds: list[float] = []
         ngram = NGram.read(args.lm) if args.lm else None
         self.search = model.search(args.beam, ngram, args.lm_weight, args.bonus) if args.beam else None
         self.stream = StreamingRecognizer(model) if args.stream else None
+        self.listener = Listener(model)
 
     @torch.no_grad()
-    def __call__(self, audio: torch.Tensor) -> str:
-        """The text of audio `(N,)`."""
-        audio = audio.to(self.args.device)
+    def __call__(self, audio: torch.Tensor, name: str) -> str:
+        """The text of audio `(N,)`.
+
+        Raises:
+            UserError: for what is too long to be heard at once, by a model that cannot stream.
+        """
+        audio, rate = audio.to(self.args.device), self.model.frontend.sample_rate
         if self.stream:
-            pieces = audio.split(max(1, round(self.args.chunk_size * self.model.frontend.sample_rate)))
-            return "".join([*map(self.stream.push, pieces), self.stream.flush()])
-        lengths = torch.tensor([len(audio)], device=audio.device)
-        if self.search is None:
-            return self.model.recognize(audio[None], lengths)[0]
-        encoded, valid = self.model(audio[None], lengths)
-        best = self.search(self.model.outputs(encoded)[0, : int(valid)])[0]
-        return join(self.model.tokenizer, best.tokens)
+            pieces = audio.split(max(1, round(self.args.chunk_size * rate)))
+            text = "".join([*map(self.stream.push, pieces), self.stream.flush()])
+        else:
+            text = self._decoded(self.listener(audio, name))
+        self.seconds.append(len(audio) / rate)
+        return text
+
+    def note(self, what: str) -> str:
+        """What to know about long audio; empty where there was none."""
+        return (note_on_past if self.stream else note_on_streamed)(self.model, self.seconds, what)
+
+    def _decoded(self, frames: torch.Tensor) -> str:
+        outputs = self.model.outputs(frames[None])
+        if self.search:
+            return join(self.model.tokenizer, self.search(outputs[0])[0].tokens)
+        lengths = torch.tensor([len(frames)], device=frames.device)
+        (tokens,), _ = self.model.decode(outputs, lengths, self.model.start(1))
+        return join(self.model.tokenizer, tokens)
 
 
 def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -71,11 +89,12 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
     for path in find_audio(args.audio):
         try:
             audio = load_audio(path, transcribe.model.frontend.sample_rate)
+            text = transcribe(audio, str(path))
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        records.append({"file": str(path), "seconds": len(audio) / 16000, "text": transcribe(audio)})
-        print(f"{path}\t{records[-1]['text']}", flush=True)
+        records.append({"file": str(path), "seconds": len(audio) / 16000, "text": text})
+        print(f"{path}\t{text}", flush=True)
     return records
 
 
@@ -87,23 +106,20 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
     records = []
     for cut in track(chosen, "recognising", console=Console(stderr=True), disable=not sys.stderr.isatty()):
         try:
-            audio = torch.from_numpy(load_mono(cut))
-        except BadAudioError as error:
+            text = transcribe(torch.from_numpy(load_mono(cut)), "it")
+        except (BadAudioError, UserError) as error:
             print(f"skipped: {cut.id}: {error}", file=sys.stderr)
             continue
         label = label_of(cut)
-        record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": transcribe(audio)}
+        record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": text}
         records.append({**record, "speaker": label.speaker, "speaker_in_train": label.speaker_in_train})
-        print(f"{cut.id}\t{record['text']}", flush=True)
+        print(f"{cut.id}\t{text}", flush=True)
     return records
 
 
 def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Error rates of records with references, by known and unknown speakers where all records say so."""
-    by_speaker = all(r["speaker_in_train"] is not None for r in records)
-    seen = [bool(r["speaker_in_train"]) for r in records]
-    scored = [Utterance(r["id"], r["reference"], r["text"], s) for r, s in zip(records, seen, strict=True)]
-    return {k: v for k, v in summarise(scored).items() if by_speaker or "seen" not in k}
+    """Error rates of records with references, by known and unknown speakers as far as the records say so."""
+    return summarise([Utterance(r["id"], r["reference"], r["text"], r["speaker_in_train"]) for r in records])
 
 
 def live(model: TextTask, args: argparse.Namespace) -> None:
@@ -152,7 +168,10 @@ def run(args: argparse.Namespace) -> int:
     if args.audio == ["-"]:
         live(model, args)
         return 0
-    records = (manifest if args.manifest else files)(Transcriber(model, args), args)
+    transcribe = Transcriber(model, args)
+    records = (manifest if args.manifest else files)(transcribe, args)
+    if note := transcribe.note("utterances" if args.manifest else "files"):
+        print(note, file=sys.stderr)
     rates = error_rates(records) if args.manifest else {}
     for unit in (unit for unit in ("wer", "cer") if unit in rates):
         groups = [f"{rates[k]:.1%} of {k[4:]} speakers" for k in (f"{unit}_seen", f"{unit}_unseen") if k in rates]

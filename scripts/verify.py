@@ -8,7 +8,6 @@ neighbours matter, and holds each against what the layers declare. Exit status 0
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from streamnest.commands import without_trace
 from streamnest.drawing import save
+from streamnest.files import write_json
 from streamnest.resolve import resolve_model
 from streamnest.streaming.drawing import draw_staircase
 from streamnest.streaming.probing import Prober
@@ -71,22 +71,22 @@ def main() -> int:
     model = resolve_model(args.model, CONFIGS)
     certificates = certify(model, args.context, args.seed)
     if args.json:
-        records = [certificate.as_dict() for certificate in certificates]
-        args.json.write_text(json.dumps(records if len(records) > 1 else records[0], indent=2) + "\n")
+        records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
+        write_json(args.json, records if len(records) > 1 else records[0])
     if args.picture:
         print(picture(model, args.picture))
-    return 0 if all(certificate.passed for certificate in certificates) else 1
+    return 0 if all(certificate.passed for certificate in certificates.values()) else 1
 
 
-def certify(model: EncoderTask, context: str | None, seed: int) -> list[Certificate]:
-    """Certifies and shows one context, or each that the model has; the model keeps the one that was named."""
-    console, certificates = Console(width=None if sys.stdout.isatty() else 120), []
+def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | None, Certificate]:
+    """Certifies and shows one context, or each that the model has, by name; the model keeps the one that was named."""
+    console, certificates = Console(width=None if sys.stdout.isatty() else 120), dict[str | None, Certificate]()
     for name in model.encoder.each_context() if context is None else (context,):
         model.encoder.use_context(name)
         if name is not None:
             console.rule(f"context {name}", align="left")
-        certificates.append(verify(model, seed))
-        show(certificates[-1], console)
+        certificates[name] = verify(model, seed)
+        show(certificates[name], console)
     return certificates
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from streamnest.build import build_model
+from streamnest.build import DOWNSTREAM, build_model
 from streamnest.checkpoint import check_architecture, load_pretrained, read_checkpoint
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -61,6 +62,39 @@ def test_another_architecture_is_refused_naming_the_value(
     path = save(model, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=difference):
         check_architecture(path, build_model(run_config(override)).config)
+
+
+HEADS = {
+    "diarization": {"max_speakers": 5, "head": "linear", "head_size": 64},
+    "speaker": {"embedding_size": 64, "loss": "softmax"},
+    "ctc": {"tokenizer": "sentencepiece", "vocab_size": 100},
+    "rnnt": {"tokenizer": "sentencepiece", "joiner_dim": 64},
+}
+
+
+def settings_of(task: str) -> dict[str, Any]:
+    """The config of a run of a task, as far as its head goes."""
+    groups: dict[str, Any] = {key: {} for key in ("frontend", "encoder", "quantizer", "objective")}
+    return {**groups, "task": asdict(DOWNSTREAM[task].Settings())}
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_another_head_is_refused_naming_the_value_and_the_same_one_is_not(tmp_path: Path, task: str) -> None:
+    path, config = tmp_path / "a.ckpt", settings_of(task)
+    torch.save({"state_dict": {}, "streamnest": {"config": config}}, path)
+    check_architecture(path, {**config, "task": {**config["task"], "monitor": "val/loss"}})
+    for name, value in HEADS[task].items():
+        with pytest.raises(UserError, match=rf"task\.{name}: .* in the checkpoint, {value!r} in this run"):
+            check_architecture(path, {**config, "task": {**config["task"], name: value}})
+
+
+def test_a_checkpoint_from_before_a_setting_of_the_head_has_its_default(tmp_path: Path) -> None:
+    path, config = tmp_path / "a.ckpt", settings_of("diarization")
+    older = {name: value for name, value in config["task"].items() if name != "head_size"}
+    torch.save({"state_dict": {}, "streamnest": {"config": {**config, "task": older}}}, path)
+    check_architecture(path, config)
+    with pytest.raises(UserError, match=r"task\.head_size: 128 in the checkpoint, 64 in this run"):
+        check_architecture(path, {**config, "task": {**config["task"], "head_size": 64}})
 
 
 def test_another_dropout_or_data_set_is_no_other_architecture(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from inprocess import main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
@@ -89,6 +90,23 @@ def test_every_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
 def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
     text = script("scripts/benchmark_streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("soak", "encoder=causal", "--minutes", "5"), "at least two parts"),
+        (("benchmark_streaming", "--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "whole number of frames of 80 ms"),
+        (("benchmark_reference", "no_such_python"), "no_such_python cannot be started"),
+    ],
+    ids=["soak", "streaming", "reference"],
+)
+def test_benchmarks_refuse_what_they_would_measure_wrongly(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    assert main(*words) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from waiting import eventually
 
 from streamnest.checkpoint import load_pretrained
@@ -135,3 +139,14 @@ def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
     assert process.returncode == 0
     (checkpoint,) = tmp_path.rglob("last.ckpt")
     assert 3 <= torch.load(checkpoint, weights_only=True)["global_step"] < 5000
+
+
+@pytest.mark.long
+def test_a_run_without_validation_ends_with_nothing_to_minimise(
+    run_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    spec: Any = importlib.util.spec_from_file_location("train_command", ROOT / "train.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    words = ("trainer.max_steps=1", "data.val_manifest=null", "data.cache_mb=0", "statistics.hours=0.001")
+    assert command.train(run_config(*words, f"paths.output_dir={tmp_path}", "logger=none")) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import OmegaConf
@@ -16,6 +16,8 @@ from streamnest.files import whole
 from streamnest.folder import read_folder
 from streamnest.pretraining import Pretraining
 from streamnest.task import EncoderTask
+
+TaskT = TypeVar("TaskT", bound=EncoderTask)
 
 # What decides the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
@@ -86,6 +88,18 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     return model.eval()
 
 
+def on_device(model: TaskT, device: str) -> TaskT:
+    """Moves a model.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what PyTorch raises differs by device
+        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from None
+
+
 def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
     """The same of a checkpoint of pretraining.
 
@@ -134,10 +148,13 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tupl
 
 
 def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The same of what shapes the head of a downstream task."""
+    """The same of what shapes the head of a downstream task; what is not there has its default, as when it is built."""
     task = DOWNSTREAM.get(task_name(ours))
-    pairs = [(key, theirs["task"].get(key), ours["task"].get(key)) for key in (task.shaped_by if task else ())]
-    return [(f"task.{key}", then, now) for key, then, now in pairs if then != now]
+    if task is None:
+        return []
+    defaults = vars(task.Settings())
+    both = [(key, *(config["task"].get(key, defaults[key]) for config in (theirs, ours))) for key in task.shaped_by]
+    return [(f"task.{key}", then, now) for key, then, now in both if then != now]
 
 
 def _refuse_foreign_targets(config: Any, path: str | Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from streamnest.encoder import FastConformer
 from streamnest.encoder.convolution import ConvolutionModule
@@ -24,6 +24,12 @@ def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def count(number: float) -> str:
     """13.5M; thousands below a tenth of a million."""
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
+
+
+def change(first: Mapping[str, float], last: Mapping[str, float], name: str, form: str = ".1%") -> str:
+    """`12.5% -> 4.2%`, a figure of the first and the last validation; the last alone where only that one has it."""
+    now = f"{last[name]:{form}}"
+    return f"{first[name]:{form}} -> {now}" if name in first else now
 
 
 def causality(encoder: FastConformer, report: LatencyReport) -> str:

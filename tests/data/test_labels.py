@@ -95,6 +95,12 @@ def test_a_speaker_is_known_though_the_choice_left_him_out_unless_the_manifest_s
     assert not data.knows(Label(speaker="s1", speaker_in_train=False))
 
 
+def test_of_an_utterance_without_speaker_it_is_not_known_whether_training_heard_him(manifest):
+    data = module(manifest)
+    assert data.knows(Label()) is None and data.knows(Label(speaker="s9")) is False
+    assert data.knows(Label(speaker_in_train=True)) is True
+
+
 def test_nothing_left_is_refused(manifest):
     with pytest.raises(UserError, match=r"nothing is left.*data\.languages"):
         module(manifest, languages=["de"])

@@ -268,6 +268,32 @@ def test_recordings_with_rttm_are_scored_beside_the_simulated(train, corpus, tmp
     assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["scored with"]
 
 
+def test_what_the_first_validation_did_not_score_is_given_alone(run_config):
+    model = diarizer(run_config("task=diarization"))
+    scored = {f"val/der{part}_real": 0.25 for part in ("", "_low", "_high", "_missed", "_false_alarm", "_confusion")}
+    first = {"val/loss": 2.0}
+    rows = dict(model.learned(first, {"val/loss": 1.0, **scored}))
+    assert rows["DER, recorded"].startswith("25.0% (25.0% to 25.0%), ")
+    assert rows["validation loss"] == "2.000 -> 1.000 nats"
+
+
+def test_what_could_not_be_read_is_a_share_of_the_utterances_that_conversations_take(corpus, tmp_path):
+    broken = speaker_corpus(tmp_path, NAMES)
+    for path in tmp_path.glob("ann-*.wav"):
+        path.unlink()
+    data = module(
+        broken, ConversationSimulator(seconds=15.0, turn=(1.0, 1.5)), max_skipped_share=0.5, check_files=False
+    )
+    dataset = data._dataset("train")
+    batches = [dataset[BatchIndex(step, [*range(15)])] for step in range(4)]
+    skipped, rows = (sum(counts) for counts in zip(*[(sum(b.skipped.values()), len(b.ids)) for b in batches]))
+    # By conversations the guard would end this run, though most utterances can be read.
+    assert skipped > rows and sum(batch.due for batch in batches) > 200
+    for batch in batches:
+        data.on_before_batch_transfer(batch, 0)
+    assert sum(data.skipped.values()) == skipped < 0.5 * data._due == 0.5 * sum(batch.due for batch in batches)
+
+
 def test_rttm_files_survive_and_others_are_refused(tmp_path):
     write_rttm(tmp_path / "a.rttm", {"one": MEETING})
     assert read_rttm(tmp_path / "a.rttm") == {"one": MEETING}
@@ -306,6 +332,45 @@ def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, s
     assert Path(names[4]).read_bytes().startswith(b"\x89PNG")
     assert script().run(script().parse([names[0], names[1], "--reference", names[2]])) == 0
     assert "DER 0.0%" in capsys.readouterr().out
+
+
+def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
+    write_rttm(tmp_path / "a.rttm", {"a": MEETING})
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(1600), 16000)
+    one, both = ([str(tmp_path / name) for name in names] for names in (["b.wav"], ["a.wav", "b.wav"]))
+    command = script()
+
+    def references(audio, reference):
+        args = command.parse(["last.ckpt", *audio, "--reference", str(reference)])
+        return [command.reference_of(args, path, len(audio) == 1) for path in command.find(args)]
+
+    assert references(one, tmp_path / "a.rttm") == [MEETING]
+    with pytest.raises(UserError, match=r"a\.rttm names a, but not b"):
+        references(both, tmp_path / "a.rttm")
+    write_rttm(tmp_path / "b.rttm", {"whatever": MEETING[:1]})
+    assert references(both, tmp_path) == [MEETING, MEETING[:1]]
+
+
+@pytest.mark.parametrize("option", ["--rttm", "--reference", "--picture"])
+def test_files_of_one_name_are_refused_where_only_the_name_tells_them_apart(tmp_path, option):
+    command = script()
+    words = ["last.ckpt", "m1/mix.wav", "m2/mix.wav"]
+    with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have one name for {option}"):
+        command.run(command.parse([*words, option, str(tmp_path / "x")]))
+    assert len(command.find(command.parse(words))) == 2
+
+
+def test_files_longer_than_what_a_stream_remembers_are_counted_at_the_end(
+    run_config, speech_like, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("streamnest.downstream.long_audio.REMEMBERED_S", 1.0)
+    save_checkpoint(diarizer(run_config("task=diarization", "encoder=causal")), tmp_path / "last.ckpt")
+    for seconds in (1, 2):
+        soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
+    command = script()
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
+    assert "1 of 2 files are longer than the 1 s of past that a stream remembers" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frontiers import fill
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from streamnest.downstream import adoption
 from streamnest.downstream.frontier.command import main
 from streamnest.downstream.frontier.options import Options, merge
 from streamnest.downstream.frontier.plan import Stage, make_plan
@@ -18,6 +20,9 @@ from streamnest.downstream.frontier.records import Records
 from streamnest.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+# Fine-tunes of pretrained encoders, as they were named before fine-tunes took words of pretraining.
+KEPT = {"043f946a45e0", "247489e32e0c", "5840a12723c5", "9b9c12853b9c"}
+KEPT_SIZED = "e9db8fb35e83"
 
 
 def keys(options: Options, kind: str) -> set[str]:
@@ -116,6 +121,63 @@ def test_a_variant_pretrains_anew_and_is_fine_tuned_and_scored_as_the_plain_one_
     assert keys(options, "pretrain") == keys(Options(presets=("causal",), pretrain=options.pretrain), "pretrain") | {
         short.key
     }
+
+
+def test_stages_whose_encoder_is_that_of_the_options_keep_their_hashes() -> None:
+    options = Options(
+        presets=("causal", "dynamic"),
+        both=("size=tiny", "causal:encoder.normalize=running"),
+        pretrain=("masking.block_size=6", "size.dropout=0.2"),
+        pretrained=("dynamic:encoder.right_context_ms=80",),
+        variants=(("quiet", "augment=none"),),
+    )
+    done = {s.key for s in make_plan(options) if s.kind == "finetune" and s.pretrained}
+    assert done == KEPT, "experiments that are recorded under these would be run again"
+    sized = Options(presets=("causal",), pretrain=("size=tiny",), scratch=("size=tiny",))
+    assert only(sized, kind="finetune", pretrained=True).key == KEPT_SIZED
+
+
+@pytest.mark.parametrize("name", ["pretrain", "variants"])
+def test_what_pretraining_says_of_the_encoder_holds_for_recognition_on_it(name: str) -> None:
+    word = "causal:encoder.normalize=running"
+    given = (("running", word),) if name == "variants" else (word,)
+    options = Options(presets=("causal", "lookahead80"), both=("encoder.normalize=utterance",), **{name: given})
+    tuned = [s for s in make_plan(options) if s.kind == "finetune"]
+    running = [s for s in tuned if "encoder.normalize=running" in s.words]
+    assert [(s.preset, s.pretrained, s.variant) for s in running] == [
+        ("causal", True, "running" if name == "variants" else None)
+    ]
+    assert all("encoder.normalize=utterance" in s.words for s in tuned if s not in running)
+
+
+def test_a_fine_tune_that_says_otherwise_of_the_encoder_is_heard() -> None:
+    pretrain = ("encoder.right_context_ms=80", "encoder.dropout=0.3")
+    options = Options(presets=("causal",), pretrain=pretrain, finetune=("encoder.right_context_ms=0",))
+    words = only(options, kind="finetune", pretrained=True).words
+    assert "encoder.right_context_ms=0" in words and "encoder.right_context_ms=80" not in words
+    assert not any("dropout" in word for word in words), "dropout is the choice of each run"
+
+
+def test_a_variant_for_one_preset_leaves_the_others_out() -> None:
+    variants = (("other", "causal:masking=multiscale", "causal:size=small"),)
+    options = Options(presets=("causal", "lookahead80"), both=("size=tiny",), variants=variants)
+    assert {"masking=multiscale", "size=small"} < set(only(options, kind="pretrain", variant="other").words)
+    assert "size=small" in only(options, kind="finetune", variant="other").words
+    assert not any(":" in word for stage in make_plan(options) for word in stage.words)
+
+
+def test_the_fine_tune_of_a_variant_takes_its_encoder(
+    composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = (("other", "encoder.normalize=running", "size.num_layers=1"),)
+    options = Options(presets=("causal",), both=("size=tiny",), variants=variants)
+    words = list(only(options, kind="finetune", variant="other").words)
+    cfg = composed(*words, "preset=causal", "encoder_from=last.ckpt")
+    theirs: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["encoder", "frontend", "size"]), resolve=True)
+    theirs["encoder"] |= {"normalize": "running", "num_layers": 1}
+    monkeypatch.setattr(adoption, "read_own", lambda path: {"streamnest": {"config": theirs}})
+    adopted = adoption.with_encoder_of(cfg, overrides=words).encoder
+    assert (adopted.normalize, adopted.num_layers) == ("running", 1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from streamnest.downstream import probing
 from streamnest.downstream.drawing import draw_probes
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.downstream.layers import layer_frames
-from streamnest.downstream.layerwise import LayerFigures, choose
+from streamnest.downstream.layerwise import Heard, LayerFigures, choose, probe_heard
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
 
@@ -81,6 +82,21 @@ def test_a_rotated_layer_is_alike_and_an_independent_one_is_not() -> None:
     assert float(found[0, 2]) < 0.05
 
 
+def test_speakers_have_a_weighted_sum_with_phones_and_without() -> None:
+    generator = torch.Generator().manual_seed(0)
+    heard = []
+    for n in range(40):
+        utterance = Utterance(str(n), Path("x"), speaker="ab"[n % 2], phones=[(0, 1, "a")] if n < 20 else [])
+        told = 0.5 * torch.randn(8, 6, generator=generator) + 4 * (n % 2)
+        noise = [torch.randn(8, width, generator=generator) for width in (9, 6)]
+        phones = torch.arange(8) % 2 if n < 20 else torch.full((8,), -1)
+        heard.append(Heard(utterance, [*noise, told], phones))
+    for some in (heard, heard[20:]):
+        figures, _ = probe_heard(some, 2, clusters=4)
+        assert [f.layer for f in figures] == ["log-mel", "stem", "1", "weighted sum"]
+        assert (figures[-1].speakers or 0) > 0.9 and (figures[-1].phones is not None) == (some is heard)
+
+
 def test_the_picture_of_probes_has_a_panel_for_each_figure_that_is_known() -> None:
     models = {
         name: [LayerFigures(layer, phones=share, rank=9.0) for layer in ("log-mel", "stem", "1")]
@@ -130,6 +146,18 @@ def test_a_delayed_encoder_is_read_where_it_has_heard_the_block(run_config: Call
     torch.testing.assert_close(layer_frames(model, audio)[-1], expected[:25], rtol=0, atol=1e-5)
 
 
+def test_the_stem_of_a_delayed_encoder_is_read_without_the_delay(run_config: Callable[..., DictConfig]) -> None:
+    cfg = run_config("encoder=lookahead80", "encoder.style=delayed")
+    audio = 0.1 * torch.randn(16000)
+    later = audio.clone()
+    # The end of block 13, which lasts from sample 8320 to 8960.
+    later[8800:] = 0.5
+    for cfg.encoder.stem in ("aligned", "shifted"):
+        model = ready(cfg)
+        change = (layer_frames(model, audio)[1] - layer_frames(model, later)[1]).abs().amax(1)
+        assert (change > 1e-4).tolist() == [False] * 13 + [True] * 12
+
+
 def test_utterances_with_phones_are_chosen_beside_those_without() -> None:
     utterances = [Utterance(str(n), Path("x"), phones=[(0, 1, "a")] if n < 3 else []) for n in range(10)]
     chosen = choose(utterances, 2, seed=0)
@@ -141,6 +169,35 @@ def test_a_manifest_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("not json\n")
     with pytest.raises(UserError, match=r"bad\.jsonl"):
         read_utterances(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ({"id": "a", "recording": {}}, r"m\.jsonl, line 2 has no path: write .*a\.wav.*Lhotse"),
+        (["a", "a.wav"], r"m\.jsonl, line 2 has no id: write"),
+    ],
+)
+def test_a_line_of_another_format_is_named(tmp_path: Path, line: object, says: str) -> None:
+    (tmp_path / "m.jsonl").write_text("\n" + json.dumps(line))
+    with pytest.raises(UserError, match=says):
+        read_utterances(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [({}, "has no phones"), ({"phones": [[0, 1]]}, "has phones of another form")]
+)
+def test_phones_of_another_format_are_named(tmp_path: Path, line: dict[str, object], says: str) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"id": "a", "path": "a.wav"}))
+    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "a", **line}))
+    with pytest.raises(UserError, match=rf"p\.jsonl, line 1 {says}: write"):
+        read_utterances(tmp_path / "m.jsonl", tmp_path / "p.jsonl")
+
+
+def test_a_compressed_manifest_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(json.dumps({"id": "a", "path": "a.wav"}).encode()))
+    with pytest.raises(UserError, match=r"m\.jsonl\.gz .*gunzip"):
+        read_utterances(tmp_path / "m.jsonl.gz")
 
 
 def test_phones_of_other_utterances_are_a_mistake(tmp_path: Path) -> None:

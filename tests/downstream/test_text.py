@@ -43,6 +43,13 @@ def test_word_pieces_come_back_as_they_were_also_from_plain_data():
         assert parts == text
 
 
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
+@pytest.mark.parametrize(("size", "reason"), [(10, "smaller than required_chars"), (0, "vocab_size")])
+def test_a_vocabulary_that_sentencepiece_refuses_is_named_with_its_reason(size, reason):
+    with pytest.raises(UserError, match=rf"task\.vocab_size={size}, .*{reason}.*task\.tokenizer=char"):
+        make_tokenizer("sentencepiece", TEXTS, size)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
 def test_without_sentencepiece_the_message_names_the_package():
     with pytest.raises(UserError, match="pip install sentencepiece"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,6 +131,27 @@ def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
     y, _, _ = encoder.stem(x, torch.tensor([10 * factor]))
     (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
     assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 4 * factor == 5 * factor - 1 + encoder.stem.lookahead
+
+
+@pytest.mark.parametrize("style", ["chunked", "delayed"])
+@pytest.mark.parametrize("stem", ["aligned", "shifted"])
+def test_an_utterance_shorter_than_a_feature_frame_has_no_encoder_frame(stem: str, style: str) -> None:
+    encoder = tiny(stem=stem, style=style, right_context_ms=80)
+    x, lengths = encoder(features(2, 40), torch.tensor([40, 0]))
+    assert lengths.tolist() == [10 + encoder.target_shift, 0] and torch.isfinite(x).all()
+
+
+@torch.no_grad()
+def test_weights_that_were_replaced_without_a_trace_are_used_from_the_next_evaluation_on() -> None:
+    encoder, x, lengths = tiny(), features(1, 40), torch.tensor([40])
+    before = encoder(x, lengths)[0]
+    encoder.train()
+    for block in encoder.blocks:
+        weight = block.attention.position.weight
+        weight.data.copy_(5 * weight)  # as an average of weights is put in: the tensor counts no new version
+    after = encoder.eval()(x, lengths)[0]
+    assert not torch.equal(before, after)
+    assert torch.equal(after, copy.deepcopy(encoder)(x, lengths)[0])
 
 
 def test_dropout_zeroes_the_stated_share_and_keeps_the_mean() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from inprocess import main
 from models import ready
 from omegaconf import DictConfig
 
@@ -168,23 +168,21 @@ def test_int8_is_smaller_and_nearly_the_same(run_config: Compose, speech_like: A
     assert target.stat().st_size < 0.75 * source.stat().st_size
 
 
-def main(name: str, *words: Any) -> int:
-    """A script in this process: starting Python five times would take longer than the rest."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *map(str, words)])
-        return int(module.main())
-
-
 @pytest.fixture
 def checkpoint(model: Pretraining, tmp_path: Path) -> Path:
     stored: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(stored)
     torch.save(stored, tmp_path / "model.ckpt")
     return tmp_path / "model.ckpt"
+
+
+def test_the_file_names_the_context_that_was_exported(run_config: Callable[..., DictConfig]) -> None:
+    model = ready(run_config("encoder=dynamic"))
+    model.encoder.use_context("lookahead320")
+    graph = export.ExportedStep(model, 800)
+    assert export.describe(model, graph, 1)["context"] == "lookahead320"
+    plain = ready(run_config("encoder=causal"))
+    assert export.describe(plain, export.ExportedStep(plain, 800), 1)["context"] is None
 
 
 def test_export_reports_and_stream_runs_what_it_wrote(

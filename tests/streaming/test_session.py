@@ -170,6 +170,37 @@ def test_a_stream_that_was_saved_goes_on_bit_equal(model: Pretraining, speech_li
     assert torch.equal(session.flush([number])[number], other.flush([copied])[copied])
 
 
+def test_a_piece_that_is_refused_leaves_no_other_stream_heard(model: Pretraining, speech_like: Audio) -> None:
+    audio, session = speech_like(1, 16000)[0], StreamingSession(model)
+    good, bad = session.open(), session.open()
+    for wrong in ({bad: torch.tensor([float("nan")])}, {bad + 1: audio}):
+        with pytest.raises(UserError):
+            session.push({good: audio, **wrong})
+    heard = session.push({good: audio})[good]
+    found = torch.cat([heard, session.flush([good])[good]])
+    torch.testing.assert_close(found, offline(model, audio), rtol=0, atol=1e-10)
+
+
+def test_streams_that_go_on_together_are_one_batch_and_one_that_pauses_holds_no_memory_of_others(
+    model: Pretraining, speech_like: Audio
+) -> None:
+    audio, session = speech_like(3, 20000), StreamingSession(model, max_left_ms=400)
+    numbers = [session.open() for _ in range(3)]
+    session.push({number: audio[number, :8000] for number in numbers})
+    assert session._batch is not None and all(session._streams[number].state is None for number in numbers)
+    session.push({number: audio[number, 8000:12000] for number in numbers[1:]})
+    assert _stored(session._streams[0].state) == _elements(session._streams[0].state)
+    session.flush(numbers[1:])
+    assert session._batch is None
+
+
+def _stored(state: Any) -> int:
+    """Numbers in the storages that the tensors of a state lie in."""
+    if isinstance(state, torch.Tensor):
+        return state.untyped_storage().nbytes() // state.element_size()
+    return sum(map(_stored, state))
+
+
 def test_past_its_cap_an_unlimited_context_is_a_window_that_shows(run_config: Compose, speech_like: Audio) -> None:
     overrides = ["encoder=causal", "encoder.left_context_ms=null"]
     unlimited = ready(run_config(*overrides)).double()
@@ -198,7 +229,7 @@ def test_an_endless_stream_runs_in_constant_memory(run_config: Compose, speech_l
 
 
 def _elements(state: Any) -> int:
-    return state.numel() if isinstance(state, torch.Tensor) else sum(_elements(part) for part in state)
+    return state.numel() if isinstance(state, torch.Tensor) else sum(map(_elements, state))
 
 
 def test_what_cannot_stream_and_samples_that_are_none_are_refused(run_config: Compose, model: Pretraining) -> None:

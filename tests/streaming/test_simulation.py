@@ -17,11 +17,15 @@ from lhotse import Recording
 from models import ready
 from omegaconf import DictConfig
 
+from streamnest.checkpoint import on_device
 from streamnest.data.audio import load_mono
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
+from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
+from streamnest.streaming.analysis import analyze_predictions, code_counts
 from streamnest.streaming.sources import find_audio, load_audio
+from streamnest.streaming.tables import streamed_tables
 
 ROOT = Path(__file__).parents[2]
 SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[:2]
@@ -51,9 +55,13 @@ def test_streaming_a_file_costs_figures_and_equals_offline(model: Pretraining, c
     assert sim.compare_streaming_vs_offline(model, audio, chunk_size).equal
 
 
-def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(model: Pretraining) -> None:
-    audio = load_audio(SPEECH[0], 16000)[:16000]
-    _, result = sim.simulate_streaming_inference(model, audio, 0.04, realtime=True)
+@pytest.mark.parametrize("stem", ["aligned", "shifted"])
+def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(
+    run_config: Callable[..., DictConfig], stem: str
+) -> None:
+    model = ready(run_config("encoder=lookahead40", f"encoder.stem={stem}"))
+    audio = load_audio(SPEECH[0], 16000)[:12800]
+    _, result = sim.simulate_streaming_inference(model, audio, 0.02, realtime=True)
     assert result.listener_mean_ms is not None and result.listener_worst_ms is not None
     assert result.listener_worst_ms >= model.latency.latency_worst_ms
     assert result.listener_mean_ms >= model.latency.latency_mean_ms
@@ -76,13 +84,51 @@ def test_a_difference_is_found_with_the_frame_where_it_begins(
     assert found.max_difference == pytest.approx(0.01, abs=1e-5) and len(found.per_frame) > 7
 
 
+def test_past_the_cap_of_an_unlimited_context_frames_may_differ_and_before_it_not(
+    model: Pretraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = load_audio(SPEECH[0], 16000)
+    session = StreamingSession(model, max_left_ms=400)
+    found = sim.compare_streaming_vs_offline(model, audio, session=session)
+    assert session.cap_frames == 10 and found.first_differing_frame is not None and found.first_differing_frame >= 10
+    assert found.equal
+    simulate = sim.simulate_streaming_inference
+
+    def spoiled(frame: int, value: float) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            frames, result = simulate(*args, **kwargs)
+            frames = frames.clone()
+            frames[frame] = value
+            return frames, result
+
+        return run
+
+    for frame, value in ((9, 0.5), (20, float("nan"))):
+        monkeypatch.setattr(sim, "simulate_streaming_inference", spoiled(frame, value))
+        assert not sim.compare_streaming_vs_offline(model, audio, session=session).equal
+
+
 def test_predictions_on_hidden_stretches_are_analysed(model: Pretraining) -> None:
     audio = load_audio(SPEECH[1], 16000)
-    found, shown = sim.analyze_predictions(model, audio, "a")
+    found, shown = analyze_predictions(model, audio, "a")
     assert found["hidden_frames"] == int(shown.selected.sum()) > 0
     assert 0 <= found["accuracy"] <= 1 and found["predicted_entropy"] >= 0
-    assert sum(found["most_used"].values()) <= found["hidden_frames"]
-    assert sim.analyze_predictions(model, audio, "a")[0] == found
+    counts = list(found["histogram"].values())
+    assert sum(counts) == found["hidden_frames"] and counts == sorted(counts, reverse=True)
+    assert list(code_counts(model, shown)["predicted"].nonzero()[0]) == sorted(found["histogram"])
+    assert analyze_predictions(model, audio, "a")[0] == found
+
+
+def test_what_was_streamed_is_told_in_tables_whatever_was_asked_for() -> None:
+    figures = dict.fromkeys(sim.StreamResult.__dataclass_fields__, 1.0)
+    plain = {**figures, "file": "a.wav", "num_frames": 3, "windowed": True, "listener_mean_ms": None}
+    analysis = {"hidden_frames": 0, "accuracy": None, "nats": None, "predicted_entropy": None, "codes_predicted": 0}
+    analysis |= {"histogram": {}, "accuracy_by_second": {}}
+    assert [len(table.columns) for table in streamed_tables([plain])] == [7]
+    full = {**plain, "listener_mean_ms": 5.0, "comparison": {"max_difference": None}, "analysis": analysis}
+    tables = streamed_tables([full])
+    assert [len(table.columns) for table in tables] == [9, 8]
+    assert list(tables[0].columns[-1].cells) == ["frames missing, windowed"]
 
 
 def test_other_rates_and_channels_are_read_and_what_is_no_audio_is_refused(tmp_path: Path) -> None:
@@ -97,6 +143,11 @@ def test_other_rates_and_channels_are_read_and_what_is_no_audio_is_refused(tmp_p
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="holds no audio file"):
         find_audio([str(tmp_path / "folder")])
+
+
+def test_a_device_that_is_not_there_is_told(model: Pretraining) -> None:
+    with pytest.raises(UserError, match="--device banana cannot be used"):
+        on_device(model, "banana")
 
 
 def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
@@ -125,7 +176,8 @@ def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(checkpoi
     records = json.loads((tmp_path / "s.json").read_text())
     assert [Path(r["file"]).name for r in records] == [path.name for path in SPEECH]
     assert all(r["comparison"]["max_difference"] < 1e-5 and r["analysis"]["hidden_frames"] > 0 for r in records)
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    assert b"entropy of predictions" in done.stdout and b"right in each second" in done.stdout
     strict = command("--model_path", checkpoint, "--audio_path", SPEECH[0], "--compare_modes", "--tolerance", "1e-12")
     assert strict.returncode == 1 and b"differ by more than" in strict.stderr
 
@@ -136,5 +188,7 @@ def test_raw_samples_stream_from_standard_input_and_mistakes_are_told(checkpoint
     done = command("--model_path", checkpoint, "--audio_path", "-", input=samples + b"x")
     assert done.returncode == 0
     assert done.stdout.decode().splitlines()[-1].split() == ["1.00", "s", "heard", "25", "frames", "end"]
+    ignored = command("--model_path", checkpoint, "--audio_path", "-", "--json", "s.json", input=samples)
+    assert ignored.returncode == 2 and b"--json is for files" in ignored.stderr
     wrong = command("--model_path", checkpoint, "--audio_path", "nowhere.wav")
     assert wrong.returncode == 2 and b"no audio file at nowhere.wav" in wrong.stderr and b"Trace" not in wrong.stderr

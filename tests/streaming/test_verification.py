@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from inprocess import load
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ from streamnest.streaming.verification import verify
 
 ROOT = Path(__file__).parents[2]
 Compose = Callable[..., DictConfig]
-PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "limited3200"]
+PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
 
 
 def build(run_config: Compose, *overrides: str) -> Pretraining:
@@ -44,8 +46,8 @@ def build(run_config: Compose, *overrides: str) -> Pretraining:
 def test_every_preset_is_certified_with_equal_declared_and_measured_look_ahead(
     run_config: Compose, preset: str, factor: int, stem: str
 ) -> None:
-    if (preset, factor) == ("lookahead40", 8):
-        pytest.skip("40 ms is no whole number of 80 ms frames")
+    if (preset, factor) in (("lookahead40", 8), ("lookahead1040", 8)):
+        pytest.skip("40 and 1040 ms are no whole number of 80 ms frames")
     overrides = (f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
     certificate = verify(build(run_config, *overrides))
     assert certificate.passed, [check for check in certificate.checks if not check.passed]
@@ -56,6 +58,10 @@ def test_every_preset_is_certified_with_equal_declared_and_measured_look_ahead(
 @pytest.mark.parametrize("kind", ["running", "none"])
 def test_other_causal_normalisations_are_certified(run_config: Compose, kind: str) -> None:
     assert verify(build(run_config, "encoder=causal", f"encoder.normalize={kind}")).passed
+
+
+def test_waiting_for_the_future_in_another_style_is_certified(run_config: Compose) -> None:
+    assert verify(build(run_config, "encoder=lookahead80", "encoder.style=delayed")).passed
 
 
 # A plant changes the class of a part, so that it survives being copied.
@@ -104,6 +110,11 @@ class SqueezeExcite(FeedForward):
 class OneFrameMore(Context):
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
         return super().visible(queries + 1, keys)
+
+
+class Unlimited(Context):
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        return replace(Context(**vars(self)), left=None).visible(queries, keys)
 
 
 class NextChunk(Context):
@@ -209,6 +220,13 @@ def test_a_planted_leak_is_not_certified_and_the_stage_is_named(run_config: Comp
     assert find_leaking_stage(model) == stage
 
 
+def test_a_limit_of_the_past_that_only_streams_keep_is_not_certified(run_config: Compose) -> None:
+    model = build(run_config, "encoder=limited3200")
+    with_context(model, Unlimited)
+    failed = [check.name for check in verify(model).checks if not check.passed]
+    assert failed == ["chunk == full, float32", "chunk == full, float64"]
+
+
 def test_padding_that_enters_symmetric_kernels_is_not_certified(run_config: Compose) -> None:
     model = build(run_config, "encoder=bidirectional")
     become(model.encoder.blocks[0].convolution, PaddingHeard)
@@ -233,6 +251,12 @@ def test_verifying_leaves_the_model_as_it_was(run_config: Compose) -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
     assert model.training and model.encoder.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_certificates_of_a_dynamic_encoder_say_whose_they_are(run_config: Compose) -> None:
+    model = build(run_config, "encoder=dynamic")
+    assert list(load("verify").certify(model, "causal", 0)) == ["causal"]
+    assert model.encoder.context_name == "causal"
 
 
 @pytest.mark.parametrize(
@@ -269,5 +293,5 @@ def test_the_command_prints_a_certificate_and_its_status_tells(
     assert told in done.stdout + done.stderr and "Traceback" not in done.stderr
     if status < 2:
         stored = json.loads((tmp_path / "c.json").read_text())
-        assert stored["passed"] is (status == 0) and len(stored["checks"]) >= 9
+        assert stored["context"] is None and stored["passed"] is (status == 0) and len(stored["checks"]) >= 9
         assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -24,6 +24,7 @@ class Batch:
         seconds: seconds of audio in the batch, padding excluded.
         skipped: utterances that could not be used, counted by cause.
         labels: text, speaker and the like of each row.
+        due: utterances that were to be read for this batch, skipped ones included; None for one a row.
     """
 
     clean: Tensor
@@ -35,6 +36,7 @@ class Batch:
     seconds: float
     skipped: dict[str, int] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
+    due: int | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """A copy on a device. `noisy is clean` survives, so that features need not be computed twice."""

@@ -67,6 +67,7 @@ class ConversationDataset(SpeechDataset):
         self.anchors = range(len(cuts)) if anchors is None else anchors
         self.excerpts = excerpts
         self._recorded = len(cuts)
+        self._due = 0
 
     @property
     def durations(self) -> NDArray[np.float64]:
@@ -83,12 +84,18 @@ class ConversationDataset(SpeechDataset):
 
     def __getitem__(self, batch_index: BatchIndex) -> Batch:
         skipped: Counter[str] = Counter()
+        self._due = 0
         made = [self._make(index, batch_index.step, skipped) for index in batch_index.indices]
         kept = [item for item in made if item is not None]
         if not kept:
-            return replace(super().__getitem__(BatchIndex(batch_index.step, [])), skipped=dict(skipped))
+            return replace(super().__getitem__(BatchIndex(batch_index.step, [])), skipped=dict(skipped), due=self._due)
         cuts, rows, labels = (list(part) for part in zip(*kept))
-        return replace(self._collate(cuts, rows, batch_index.step, skipped), labels=labels)
+        return replace(self._collate(cuts, rows, batch_index.step, skipped), labels=labels, due=self._due)
+
+    def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
+        """A conversation takes several utterances, each of which may be unreadable: they are what is counted."""
+        self._due += 1
+        return super()._load(index, skipped)
 
     def _make(self, index: int, step: int, skipped: Counter[str]) -> tuple[Any, Samples, ConversationLabel] | None:
         """Whose key it has, what is heard, and who speaks when."""

@@ -155,12 +155,14 @@ class SpeechDataModule(L.LightningDataModule):
         """Speakers of the training set, as far as the manifests name them."""
         return self.report["train"].speakers
 
-    def knows(self, label: Label) -> bool:
-        """Whether the speaker of an utterance was heard in training, whatever `max_hours` chose.
+    def knows(self, label: Label) -> bool | None:
+        """Whether the speaker of an utterance was heard in training, whatever `max_hours` chose; None without a name.
 
         A custom field `speaker_in_train` has the last word.
         """
-        return label.speaker in self._known if label.speaker_in_train is None else label.speaker_in_train
+        if label.speaker_in_train is not None:
+            return label.speaker_in_train
+        return None if label.speaker is None else label.speaker in self._known
 
     def texts(self) -> Iterator[str]:
         """The texts of the training set."""
@@ -193,7 +195,7 @@ class SpeechDataModule(L.LightningDataModule):
             UserError: when it is more than the share allowed.
         """
         self.skipped.update(batch.skipped)
-        self._due += len(batch.ids) + sum(batch.skipped.values())
+        self._due += len(batch.ids) + sum(batch.skipped.values()) if batch.due is None else batch.due
         skipped = sum(self.skipped.values())
         if self._due >= _ENOUGH and skipped > self.max_skipped_share * self._due:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.skipped.most_common())

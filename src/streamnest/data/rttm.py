@@ -34,14 +34,21 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     return found
 
 
-def turns_of(turns: Mapping[str, Sequence[Turn]], name: str) -> Sequence[Turn]:
-    """Those of a recording; of the only one where there is one, whatever it is called there.
+def turns_of(path: str | Path, name: str, of_one: bool) -> Sequence[Turn]:
+    """The turns of a recording in a file.
+
+    Args:
+        path: of the file.
+        name: of the recording.
+        of_one: the file is about this recording only; where it names a single one, its name does not matter.
 
     Raises:
-        UserError: where it is not among several.
+        UserError: as `read_rttm`; and where the recording is not in the file.
     """
-    if name not in turns and len(turns) != 1:
-        raise UserError(f"the reference names {', '.join(sorted(turns)) or 'no recording'}, but not {name}")
+    turns = read_rttm(path)
+    if name not in turns and not (of_one and len(turns) == 1):
+        known = ", ".join(sorted(turns)) or "no recording"
+        raise UserError(f"{path} names {known}, but not {name}: give recordings the names of their audio files")
     return turns[name] if name in turns else next(iter(turns.values()))
 
 
@@ -80,7 +87,7 @@ def load_excerpts(path: str | Path, max_duration: float = 60.0) -> list[Cut]:
 def _cut(file: Path) -> Cut:
     cut = Recording.from_file(file, recording_id=file.stem).to_cut()
     cut.id = file.stem
-    turns = turns_of(read_rttm(file.with_suffix(".rttm")), file.stem)
+    turns = turns_of(file.with_suffix(".rttm"), file.stem, of_one=True)
     cut.supervisions = [
         SupervisionSegment(f"{file.stem}-{number}", file.stem, turn.start, turn.end - turn.start, speaker=turn.speaker)
         for number, turn in enumerate(turns)

@@ -16,6 +16,7 @@ from streamnest.frontend import LogMel
 from streamnest.optim import Optimization
 from streamnest.randomness import fold_keys
 from streamnest.task import EncoderTask
+from streamnest.wording import change
 
 if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
@@ -134,7 +135,7 @@ class DownstreamTask(EncoderTask):
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
         """What the summary says, from the figures of the first and the last validation."""
-        return [("validation loss", f"{first['val/loss']:.3f} -> {last['val/loss']:.3f} nats")]
+        return [("validation loss", f"{change(first, last, 'val/loss', '.3f')} nats")]
 
 
 def _freeze_steps(freeze: str | int | None) -> int | None:

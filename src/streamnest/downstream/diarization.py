@@ -17,6 +17,7 @@ from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.permutation import activity_loss
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
+from streamnest.wording import change
 
 
 class ActivityHead(nn.Module):
@@ -52,6 +53,7 @@ class Diarizer(SupervisedTask):
     """Encoder and a head with a sigmoid for each speaker; see `DownstreamTask` for the arguments."""
 
     Settings: ClassVar[type[DownstreamConfig]] = DiarizationConfig
+    shaped_by: ClassVar[tuple[str, ...]] = ("max_speakers", "head", "head_size")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -141,9 +143,9 @@ class Diarizer(SupervisedTask):
         overlap = "left out" if self.settings.skip_overlap else "scored"
         for suffix, name in (("", "simulated"), ("_real", "recorded")):
             if f"val/der{suffix}" in last:
-                now = {key: last[f"val/der{key}{suffix}"] for key in ("", "_low", "_high", *(f"_{p}" for p in PARTS))}
+                now = {key: last[f"val/der{key}{suffix}"] for key in ("_low", "_high", *(f"_{part}" for part in PARTS))}
                 parts = [f"{now[f'_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS]
-                text = f"{first[f'val/der{suffix}']:.1%} -> {now['']:.1%} ({now['_low']:.1%} to {now['_high']:.1%})"
+                text = f"{change(first, last, f'val/der{suffix}')} ({now['_low']:.1%} to {now['_high']:.1%})"
                 rows.append((f"DER, {name}", ", ".join([text, *parts])))
         return [*rows, ("scored with", f"a collar of {self.settings.collar:g} s on each side, overlap {overlap}")]
 

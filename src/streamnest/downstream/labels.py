@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from streamnest.errors import UserError
 from streamnest.randomness import hash_id
 
 Phone = tuple[float, float, str]
+
+# What the lines of files need at least.
+_UTTERANCE = {"id": "a", "path": "a.wav"}
+_PHONES = {"id": "a", "phones": [[0.0, 0.08, "ah"]]}
 
 
 @dataclass
@@ -46,24 +51,56 @@ def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> l
     Raises:
         UserError: for a missing file, a bad line, or phones of no utterance of the manifest.
     """
-    aligned = {entry["id"]: entry["phones"] for entry in _lines(phones)} if phones else {}
+    aligned = _aligned(phones) if phones else {}
     folder, found = Path(manifest).parent, []
-    for entry in _lines(manifest):
+    for _, entry in _lines(manifest, _UTTERANCE):
         split = entry.get("split") or ("train" if hash_id(entry["id"]) % 5 else "test")
-        times = [(float(b), float(e), str(label)) for b, e, label in aligned.get(entry["id"], [])]
+        times = aligned.get(entry["id"], [])
         found.append(Utterance(entry["id"], folder / entry["path"], entry.get("speaker"), split, times))
     if not found or (aligned and not any(u.phones for u in found)):
         raise UserError(f"{manifest} has no utterance" + (f" that {phones} has phones for" if phones else ""))
     return found
 
 
-def _lines(path: str | Path) -> list[dict[str, Any]]:
+def _aligned(path: str | Path) -> dict[str, list[Phone]]:
+    """Phones by the id of their utterance."""
+    found = {}
+    for number, entry in _lines(path, _PHONES):
+        try:
+            found[entry["id"]] = [(float(begin), float(end), str(label)) for begin, end, label in entry["phones"]]
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{path}, line {number} has phones of another form: write {_written(_PHONES)}, in seconds"
+            ) from None
+    return found
+
+
+def _lines(path: str | Path, example: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a file with their numbers; each has what the example has."""
     try:
-        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text in UTF-8; if it is compressed, unpack it (gunzip)") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, _entry(f"{path}, line {number}", line, example)
+
+
+def _entry(place: str, line: str, example: dict[str, Any]) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no file of JSON lines: {error}") from error
+        raise UserError(f"{place} is no JSON ({error}): write {_written(example)}") from error
+    for name in example:
+        if not isinstance(entry, dict) or name not in entry:
+            raise UserError(f"{place} has no {name}: write {_written(example)}; cuts of Lhotse are not read here")
+    return dict(entry)
+
+
+def _written(example: dict[str, Any]) -> str:
+    return f"lines such as {json.dumps(example)}"
 
 
 def frame_phones(utterance: Utterance, frames: int, frame_ms: float, classes: dict[str, int]) -> Tensor:

@@ -28,7 +28,7 @@ def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
-    """What the encoder hears and says of one utterance, frame t of each having heard block t.
+    """What the encoder hears and says of one utterance, frame t of each standing for block t, which it has heard.
 
     Args:
         model: in evaluation mode.
@@ -44,7 +44,8 @@ def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
     encoder, factor = model.encoder, model.encoder.stem.factor
     with recorded([encoder.stem, *encoder.blocks]) as outputs:
         encoder(features, frames)
-    first = encoder.context.delay + encoder.target_shift
     count = int(frames) // factor
     blocks = features[0].t()[: count * factor].reshape(count, -1)
-    return [blocks, *(x[0, first : first + count] for x in outputs)]
+    # A delay lets the blocks of the encoder hear more before they are read; the stem hears no more for it.
+    late = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.blocks)]
+    return [blocks, *(x[0, first : first + count] for x, first in zip(outputs, late, strict=True))]

@@ -24,6 +24,8 @@ from streamnest.task import EncoderTask
 SILENCE = frozenset({"pau", "sil", "sp", "SIL", "#", ""})
 # Of utterances of a speaker, one in so many is tested on.
 _TESTED = 5
+# The line of probes on all outputs of the encoder.
+_MIXED = "weighted sum"
 
 
 @dataclass
@@ -118,8 +120,7 @@ def _probe_phones(figures: list[LayerFigures], heard: list[Heard], classes: int)
         return []
     for line, accuracy in zip(figures, probing.probe_layers(train, test, classes), strict=True):
         line.phones = accuracy
-    mixed = probing.probe_mix(Examples(train.x[1:], train.y), Examples(test.x[1:], test.y), classes)
-    figures.append(LayerFigures("weighted sum", phones=mixed))
+    _weighted_sum(figures).phones = probing.probe_mix(_outputs(train), _outputs(test), classes)
     return [_note(train, test, f"{classes} phones")]
 
 
@@ -131,7 +132,20 @@ def _probe_speakers(figures: list[LayerFigures], heard: list[Heard]) -> list[str
         return []
     for line, accuracy in zip(figures, probing.probe_layers(train, test, len(speakers), l2=1e-2), strict=False):
         line.speakers = accuracy
+    _weighted_sum(figures).speakers = probing.probe_mix(_outputs(train), _outputs(test), len(speakers), l2=1e-2)
     return [_note(train, test, f"{len(speakers)} speakers")]
+
+
+def _weighted_sum(figures: list[LayerFigures]) -> LayerFigures:
+    """The last line, which is added where there is none yet."""
+    if figures[-1].layer != _MIXED:
+        figures.append(LayerFigures(_MIXED))
+    return figures[-1]
+
+
+def _outputs(examples: Examples) -> Examples:
+    """Without the input of the encoder, which is of another width."""
+    return Examples(examples.x[1:], examples.y)
 
 
 def _frames(heard: list[Heard], train: bool) -> Examples:

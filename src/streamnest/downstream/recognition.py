@@ -35,6 +35,7 @@ class TextTask(SupervisedTask):
 
     Settings: ClassVar[type[DownstreamConfig]] = TextConfig
     transcribed: ClassVar[bool] = True
+    shaped_by: ClassVar[tuple[str, ...]] = ("tokenizer", "vocab_size")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -30,6 +30,7 @@ class RNNTRecognizer(TextTask):
 
     Settings: ClassVar[type[DownstreamConfig]] = RNNTConfig
     shaped_by: ClassVar[tuple[str, ...]] = (
+        *TextTask.shaped_by,
         "predictor",
         "predictor_dim",
         "context_size",

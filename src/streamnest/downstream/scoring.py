@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torchaudio.functional import edit_distance
 
+from streamnest.wording import change
+
 UNITS = ("wer", "cer")
 
 
@@ -20,13 +22,13 @@ class Utterance:
         id: of the cut.
         reference: normalised text; empty ones cannot be scored.
         hypothesis: recognised text.
-        seen: whether the speaker was heard in training.
+        seen: whether the speaker was heard in training; None where nobody knows who speaks.
     """
 
     id: str
     reference: str
     hypothesis: str
-    seen: bool = True
+    seen: bool | None = True
 
 
 def errors(utterances: Sequence[Utterance], unit: str) -> NDArray[np.float64]:
@@ -56,29 +58,29 @@ def bootstrap(
     """A percentile interval of the rate, over utterances drawn with replacement (Bisani and Ney 2004).
 
     Args:
-        counts: `(N, 2)` of `errors`.
+        counts: `(N, 2)` of errors and units; draws without any unit are left out.
         samples: how often as many utterances are drawn.
         seed: of the draws.
         level: of confidence.
     """
-    counts = counts[counts[:, 1] > 0]
-    if not len(counts):
+    if not counts[:, 1].any():
         return float("nan"), float("nan")
     drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), samples)
     wrong, units = (drawn @ counts).T
-    low, high = np.quantile(wrong / units, [(1 - level) / 2, (1 + level) / 2])
+    some = units > 0
+    low, high = np.quantile(wrong[some] / units[some], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
     """Both rates, their intervals (`_low`, `_high`), and by speakers (`_seen`, `_unseen`) where there are any."""
     figures: dict[str, float] = {}
-    seen = np.array([utterance.seen for utterance in utterances], bool)
+    seen, unseen = (np.array([one.seen is group for one in utterances], bool) for group in (True, False))
     for unit in UNITS:
         counts = errors(utterances, unit)
-        low, high = bootstrap(counts)
+        low, high = bootstrap(counts[counts[:, 1] > 0])
         figures |= {unit: rate(counts), f"{unit}_low": low, f"{unit}_high": high}
-        figures |= {f"{unit}_seen": rate(counts[seen]), f"{unit}_unseen": rate(counts[~seen])}
+        figures |= {f"{unit}_seen": rate(counts[seen]), f"{unit}_unseen": rate(counts[unseen])}
     return {name: value for name, value in figures.items() if not np.isnan(value)}
 
 
@@ -87,8 +89,8 @@ def rows_of_rates(first: Mapping[str, float], last: Mapping[str, float]) -> list
     rows = []
     for unit, name in (("cer", "character errors"), ("wer", "word errors")):
         if f"val/{unit}" in last:
-            now = {key: last.get(f"val/{unit}{key}") for key in ("", "_low", "_high", "_seen", "_unseen")}
-            text = f"{first[f'val/{unit}']:.1%} -> {now['']:.1%} ({now['_low']:.1%} to {now['_high']:.1%})"
+            now = {key: last.get(f"val/{unit}{key}") for key in ("_low", "_high", "_seen", "_unseen")}
+            text = f"{change(first, last, f'val/{unit}')} ({now['_low']:.1%} to {now['_high']:.1%})"
             groups = [f"{now[key]:.1%} of {key[1:]} speakers" for key in ("_seen", "_unseen") if now[key] is not None]
             rows.append((name, ", ".join([text, *groups])))
     return rows

@@ -16,6 +16,7 @@ from streamnest.downstream.pooling import Moments
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.downstream.trials import draw_trials, equal_error_rate
 from streamnest.errors import UserError
+from streamnest.wording import change
 
 if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
@@ -75,6 +76,7 @@ class SpeakerRecognizer(SupervisedTask):
     """
 
     Settings: ClassVar[type[DownstreamConfig]] = SpeakerConfig
+    shaped_by: ClassVar[tuple[str, ...]] = ("embedding_size", "loss")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -156,10 +158,9 @@ class SpeakerRecognizer(SupervisedTask):
         """Figures before and after."""
         rows = super().learned(first, last) if "val/loss" in last else []
         if "val/accuracy" in last:
-            rows.append(("accuracy", f"{first['val/accuracy']:.1%} -> {last['val/accuracy']:.1%} on known speakers"))
+            rows.append(("accuracy", f"{change(first, last, 'val/accuracy')} on known speakers"))
         count, who = self._trials
-        rates = f"{first['val/eer']:.1%} -> {last['val/eer']:.1%}"
-        return [*rows, ("equal error rate", f"{rates} in {count} trials of {who} speakers")]
+        return [*rows, ("equal error rate", f"{change(first, last, 'val/eer')} in {count} trials of {who} speakers")]
 
     def _targets(self, batch: Batch, valid: Tensor) -> Tensor:
         """Numbers of the speakers, -1 where unknown or where no frame was heard."""

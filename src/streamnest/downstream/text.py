@@ -86,18 +86,22 @@ class SentencePieceTokenizer:
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int) -> SentencePieceTokenizer:
-        """Trains pieces on normalised texts; fewer than `size` where the texts do not yield as many."""
+        """Trains pieces on normalised texts; fewer than `size` where the texts do not yield as many.
+
+        Raises:
+            UserError: for a size that sentencepiece refuses.
+        """
         written = io.BytesIO()
-        _sentencepiece().SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=written,
-            vocab_size=size - 1,
-            character_coverage=1.0,
-            hard_vocab_limit=False,
-            bos_id=-1,
-            eos_id=-1,
-            minloglevel=2,
-        )
+        options = {"character_coverage": 1.0, "hard_vocab_limit": False, "bos_id": -1, "eos_id": -1, "minloglevel": 2}
+        train = _sentencepiece().SentencePieceTrainer.train
+        try:
+            train(sentence_iterator=iter(texts), model_writer=written, vocab_size=size - 1, **options)
+        except RuntimeError as error:
+            reason = str(error).rpartition("] ")[2].strip() or str(error).strip()
+            raise UserError(
+                f"task.vocab_size={size}, the blank included, does not fit the training texts: {reason} "
+                "(give another size, or task.tokenizer=char)"
+            ) from None
         return cls(written.getvalue())
 
     @property
@@ -130,7 +134,7 @@ def make_tokenizer(kind: str, texts: Iterable[str], size: int) -> Tokenizer:
         size: tokens of sentencepiece, the blank included.
 
     Raises:
-        UserError: for another kind, and for no text at all.
+        UserError: for another kind, for no text at all, and for a size that does not fit.
     """
     if kind not in ("char", "sentencepiece"):
         raise UserError(f"task.tokenizer={kind!r} is unknown: choose char or sentencepiece")

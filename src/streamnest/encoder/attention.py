@@ -126,6 +126,11 @@ class RelativeAttention(nn.Module):
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
         return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(heard, waiting)
 
+    def train(self, mode: bool = True) -> RelativeAttention:
+        """Forgets the kept table too: weights may have been replaced without a trace, as averaged ones are."""
+        self._kept = None
+        return super().train(mode)
+
     def _place(self, positions: Tensor) -> Tensor:
         """The projected table, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.
 

@@ -71,6 +71,11 @@ class FastConformer(nn.Module):
         """Runs with one of `choices` from now on; None is the default one."""
         self.context = self.default_context if name is None else self.choices[name]
 
+    @property
+    def context_name(self) -> str | None:
+        """The name of the context in use, where there are several to choose from."""
+        return next((name for name, context in self.choices.by_name.items() if context == self.context), None)
+
     def draw_context(self, number: int) -> None:
         """Runs with a context drawn by weight, the same for the same number, where there are several to draw from."""
         if self.choices.by_name:
@@ -110,7 +115,8 @@ class FastConformer(nn.Module):
         valid = time < lengths[:, None]
         mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
         x, _ = self._blocks(x, [_View(mask[:, None], valid[..., None])], None)
-        return x[:, delay:], lengths - delay
+        # A shifted stem has a first output that has heard nothing, also of an utterance of no frames.
+        return x[:, delay:], (lengths - delay) * heard.any(1)
 
     @property
     def warmup(self) -> int:
@@ -131,6 +137,11 @@ class FastConformer(nn.Module):
             raise UserError("this encoder cannot stream: encoder.conv_padding=causal and conv_norm=layer_norm can")
         return context.chunk
 
+    def left_frames(self, max_left_ms: float = STREAM_LEFT_MS) -> int:
+        """Encoder frames of past that a stream remembers: the left context, or the cap of an unlimited one."""
+        left = self.context.left
+        return int(max_left_ms / self.frame_ms) // self.chunk * self.chunk if left is None else left
+
     def init_state(self, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> EncoderState:
         """The state of `batch` streams that have heard nothing yet.
 
@@ -142,9 +153,7 @@ class FastConformer(nn.Module):
         Raises:
             UserError: for contexts that cannot stream.
         """
-        left = self.context.left
-        if left is None:
-            left = int(max_left_ms / self.frame_ms) // self.chunk * self.chunk
+        left = self.left_frames(max_left_ms)
         weight, block, lag = self.stem.out.weight, self.blocks[0], self.context.lag
         heads, d_head = block.attention.num_heads, block.attention.d_head
         attended = weight.new_zeros(batch, left + lag, 2, heads, d_head)

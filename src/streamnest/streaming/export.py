@@ -178,6 +178,7 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
         "format": FORMAT,
         "streamnest": __version__,
         "preset": config.get("preset"),
+        "context": encoder.context_name,
         "batch": batch,
         "quantization": None,
         "sample_rate": frontend.sample_rate,

@@ -46,15 +46,20 @@ class LiveStreams(Generic[StreamT]):
 
         Returns:
             The frames `(k, d)` that became final, for each of these streams; `k` may be 0.
+
+        Raises:
+            UserError: for a stream that is not open, and for samples that are not finite; then none has heard anything.
         """
         for number, piece in pieces.items():
-            stream = self._stream(number)
+            self._stream(number)
             if piece.ndim != 1 or not torch.isfinite(piece).all():
                 raise UserError(
                     f"stream {number} was given {tuple(piece.shape)} samples: need (n,), all of them finite"
                 )
-            self._append(stream, piece)
-            stream.heard += len(piece)
+        # Only now: a piece that is refused must not leave others heard, which its caller will push again.
+        for number, piece in pieces.items():
+            self._append(self._streams[number], piece)
+            self._streams[number].heard += len(piece)
         self._run([self._streams[number] for number in pieces])
         return {number: self._take(self._streams[number]) for number in pieces}
 
@@ -66,22 +71,28 @@ class LiveStreams(Generic[StreamT]):
         self._run(list(streams.values()))
         for number in streams:
             del self._streams[number]
+        self._ended()
         return {number: self._take(stream) for number, stream in streams.items()}
 
     def reset(self, number: int) -> None:
         """Forgets what a stream has heard; it begins anew under its number."""
         self._stream(number)
         self._streams[number] = self._fresh()
+        self._ended()
 
     def drop(self, number: int) -> None:
         """Ends a stream without its last frames."""
         self._stream(number)
         del self._streams[number]
+        self._ended()
 
     def _stream(self, number: int) -> StreamT:
         if number not in self._streams:
             raise UserError(f"stream {number} is not open: it was never opened, or flushed or dropped")
         return self._streams[number]
+
+    def _ended(self) -> None:
+        """After streams have ended: what they alone needed can go."""
 
     def _fresh(self) -> StreamT:
         raise NotImplementedError

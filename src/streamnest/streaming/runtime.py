@@ -52,12 +52,19 @@ class OnnxSession(LiveStreams[_Stream]):
         m = self.metadata
         self.sample_rate, self.frame_ms = int(m["sample_rate"]), float(m["frame_ms"])
         self.chunk_samples, self.first_samples = int(m["chunk_samples"]), int(m["first_samples"])
+        self.target_shift = int(m["stem"] == "shifted")
         self._outputs = ["encoded", *(entry["output"] for entry in m["state"])]
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
-        emitted = self._stream(number).emitted
-        return bool(self.metadata["left_unlimited"]) and emitted > int(self.metadata["left_frames"])
+        emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
+        return cap is not None and emitted > cap
+
+    @property
+    def cap_frames(self) -> int | None:
+        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
+        m = self.metadata
+        return int(m["left_frames"]) - int(m["warmup_frames"]) if m["left_unlimited"] else None
 
     def num_frames(self, samples: int) -> int:
         """Encoder frames of a stream of so many samples."""
@@ -104,7 +111,9 @@ class OnnxSession(LiveStreams[_Stream]):
         state = {name: _together([stream.state[name] for stream in rows]) for name in names}
         encoded, *after = self._runtime.run(self._outputs, {"audio": audio, "end": ends, **state})
         for row, stream in enumerate(group):
-            stream.state = {name: x[row : row + 1] for name, x in zip(names, after, strict=True)}
+            # A view would hold the memory of the whole batch while its stream pauses.
+            alone = len(rows) == 1
+            stream.state = {n: x if alone else x[row : row + 1].copy() for n, x in zip(names, after, strict=True)}
             stream.pending = stream.pending[self.chunk_samples :]
             self._emit(stream, encoded[row])
 

@@ -70,12 +70,19 @@ def map_state(function: Callable[..., Tensor], *states: Any) -> Any:
 
 @dataclass
 class _Stream:
-    state: StreamState
+    state: StreamState | None  # None while it is a row of the batch of its session
     pending: Tensor
     heard: int = 0
     emitted: int = 0
     end: int | None = None
     out: list[Tensor] = field(default_factory=list)
+
+
+class _Batch(NamedTuple):
+    """Streams that were stepped together, and their state while it is still in one piece."""
+
+    streams: list[_Stream]
+    state: StreamState
 
 
 class StreamingSession(LiveStreams[_Stream]):
@@ -103,6 +110,8 @@ class StreamingSession(LiveStreams[_Stream]):
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
+        self.target_shift = encoder.target_shift
+        self._batch: _Batch | None = None
 
     @property
     def device(self) -> torch.device:
@@ -111,12 +120,19 @@ class StreamingSession(LiveStreams[_Stream]):
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
-        state = self._stream(number).state.encoder
-        return self.model.encoder.context.left is None and int(state.position) > state.blocks[0].attention.past.shape[1]
+        emitted, cap = self._stream(number).emitted, self.cap_frames
+        return cap is not None and emitted > cap
+
+    @property
+    def cap_frames(self) -> int | None:
+        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
+        encoder = self.model.encoder
+        return encoder.left_frames(self.max_left_ms) - encoder.warmup if encoder.context.left is None else None
 
     def save(self, number: int) -> dict[str, Any]:
         """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
         stream = self._stream(number)
+        self._divide()
         return {
             "state": plain_state(map_state(torch.clone, stream.state)),
             "pending": stream.pending.clone(),
@@ -170,18 +186,38 @@ class StreamingSession(LiveStreams[_Stream]):
         need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
         ends = [OPEN_END if s.end is None else s.end for s in group]
-        state = (
-            group[0].state if len(group) == 1 else map_state(lambda *rows: torch.cat(rows), *[s.state for s in group])
-        )
+        state = self._together(group)
         device = state.encoder.position.device
         encoded, state = step(self.model, torch.stack(pieces), state, torch.tensor(ends, device=device))
         for row, stream in enumerate(group):
-            stream.state = map_state(lambda x, at=row: x[at : at + 1], state)
-            stream.pending = stream.pending[need:]
+            stream.state, stream.pending = None, stream.pending[need:]
             frames = encoded[row] if stream.emitted else encoded[row, self.model.encoder.warmup :]
             left = len(frames) if stream.end is None else self._total(stream.end) - stream.emitted
             stream.out.append(frames[:left])
             stream.emitted += len(frames)
+        self._batch = _Batch(group, state)
+        if len(group) == 1:
+            self._divide()
+
+    def _together(self, group: list[_Stream]) -> StreamState:
+        """The state of a group; where the same streams go on together it was never divided."""
+        if self._batch and list(map(id, self._batch.streams)) == list(map(id, group)):
+            return self._batch.state
+        self._divide()
+        rows = [stream.state for stream in group if stream.state is not None]
+        return rows[0] if len(rows) == 1 else map_state(lambda *parts: torch.cat(parts), *rows)
+
+    def _divide(self) -> None:
+        """Gives each stream of the last batch a state of its own: a view would hold the memory of all of them."""
+        if self._batch is None:
+            return
+        streams, state = self._batch
+        for row, stream in enumerate(streams):
+            stream.state = state if len(streams) == 1 else map_state(lambda x, at=row: x[at : at + 1].clone(), state)
+        self._batch = None
+
+    def _ended(self) -> None:
+        self._divide()
 
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []

@@ -1,4 +1,4 @@
-"""A checkpoint on recorded audio as if it arrived live: what it costs, what it says, and whether it equals offline."""
+"""A checkpoint on recorded audio as if it arrived live: what it costs, and whether it equals offline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamnest.callbacks.pictures import predict
 from streamnest.callbacks.throughput import peak_memory_gb
-from streamnest.data.batch import Batch
-from streamnest.drawing import Prediction
 from streamnest.errors import UserError
-from streamnest.pretraining import Pretraining
-from streamnest.randomness import hash_id
 from streamnest.streaming.session import StreamingSession
 from streamnest.task import EncoderTask
 
@@ -31,6 +26,11 @@ class Session(Protocol):
     sample_rate: int
     chunk_samples: int
     frame_ms: float
+    target_shift: int
+
+    @property
+    def cap_frames(self) -> int | None:
+        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +92,7 @@ class Comparison:
         first_differing_frame: first frame over the tolerance; None is none.
         per_frame: `(frames,)` largest difference in each frame.
         tolerance: what is allowed.
+        cap_frames: from this frame on a stream sees a window of an unlimited past, and may differ; None is never.
     """
 
     max_difference: float
@@ -99,11 +100,13 @@ class Comparison:
     first_differing_frame: int | None
     per_frame: list[float]
     tolerance: float
+    cap_frames: int | None = None
 
     @property
     def equal(self) -> bool:
-        """Whether all frames are within the tolerance."""
-        return self.first_differing_frame is None and math.isfinite(self.max_difference)
+        """Whether all frames that must be are within the tolerance, and all are numbers."""
+        first, cap = self.first_differing_frame, self.cap_frames
+        return math.isfinite(self.max_difference) and (first is None or (cap is not None and first >= cap))
 
 
 def simulate_streaming_inference(
@@ -139,7 +142,7 @@ def simulate_streaming_inference(
             out = torch.cat([out, session.flush([number])[number]])
         ended = time.perf_counter()
         done = sum(map(len, frames))
-        waits += [1000 * (ended - begin) - (done + at) * session.frame_ms for at in range(len(out))]
+        waits += _waits(session, 1000 * (ended - begin), range(done, done + len(out)))
         frames.append(out)
         busy.append((ended - started, len(out), arrived))
     return torch.cat(frames), _result(session, audio, busy, waits if realtime else [], windowed)
@@ -161,7 +164,8 @@ def compare_streaming_vs_offline(
         tolerance: largest difference allowed.
         session: streams in place of the model, for example an exported one.
     """
-    streamed, _ = simulate_streaming_inference(session or model, audio, chunk_size)
+    session = session or StreamingSession(model)
+    streamed, _ = simulate_streaming_inference(session, audio, chunk_size)
     with torch.no_grad():
         encoded, count = model(audio[None].to(streamed.device), torch.tensor([len(audio)], device=streamed.device))
     offline = encoded[0, : int(count)]
@@ -175,50 +179,22 @@ def compare_streaming_vs_offline(
         first_differing_frame=int(over[0]) if len(over) else None,
         per_frame=difference.tolist(),
         tolerance=tolerance,
+        cap_frames=session.cap_frames,
     )
-
-
-def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:
-    """What the model predicts where stretches of an utterance are hidden, as validation hides them.
-
-    Args:
-        model: with its heads.
-        audio: `(N,)` at the model's rate.
-        name: the mask is a function of it.
-
-    Returns:
-        Accuracy and nats on hidden frames, entropy of the predicted codes (nats), the most used ones, and accuracy by
-        second; and what a picture of it needs.
-
-    Raises:
-        UserError: for a model of another task.
-    """
-    if not isinstance(model, Pretraining):
-        raise UserError("only a pretrained model has predictions to analyse: give a checkpoint of task=pretrain")
-    lengths, keys = torch.tensor([len(audio)]), torch.tensor([hash_id(name)])
-    clean = audio[None]
-    batch = Batch(clean, clean, lengths, keys, 0, [name], len(audio) / model.frontend.sample_rate)
-    shown = predict(model, batch, "streamed")
-    where = np.flatnonzero(shown.selected)
-    right = (shown.codes == shown.predicted)[where]
-    codes, counts = np.unique(shown.predicted[where], return_counts=True)
-    share = counts / max(1, counts.sum())
-    order = np.argsort(-counts)[:10]
-    seconds = (where * shown.stride).astype(int)
-    return {
-        "hidden_frames": len(where),
-        "accuracy": float(right.mean()) if len(where) else None,
-        "nats": float(shown.nats[where].mean()) if len(where) else None,
-        "predicted_entropy": float(-(share * np.log(share)).sum()) if len(where) else None,
-        "codes_predicted": len(codes),
-        "most_used": {int(codes[at]): int(counts[at]) for at in order},
-        "accuracy_by_second": {int(s): float(right[seconds == s].mean()) for s in np.unique(seconds)},
-    }, shown
 
 
 def as_dict(result: StreamResult | Comparison) -> dict[str, Any]:
     """For JSON; infinite figures are null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(result).items()}
+
+
+def _waits(session: Session, now_ms: float, frames: range) -> list[float]:
+    """From the first sample of the blocks that frames stand for until now, milliseconds.
+
+    The first frame of a shifted stem stands for no block.
+    """
+    blocks = [frame - session.target_shift for frame in frames]
+    return [now_ms - block * session.frame_ms for block in blocks if block >= 0]
 
 
 def _pieces(audio: Tensor, size: int) -> Iterator[tuple[Tensor, bool]]:

@@ -44,8 +44,9 @@ def evaluate(path: str, context: str | None = None, manifest: str | None = None,
         device: to recognise on; a chunk is timed there as well.
 
     Returns:
-        `utterances`, a list of `[id, character errors, characters, word errors, words, whether the speaker is known]`;
-        `latency` and `compute` in ms, null where it does not stream; `train_hours`, `parameters`.
+        `utterances`, a list of `[id, character errors, characters, word errors, words, whether the speaker is known]`,
+        the last of them null where nothing names the speaker; `latency` and `compute` in ms, null where it does not
+        stream; `train_hours`, `parameters`.
 
     Raises:
         UserError: for checkpoints that recognise nothing, and for nothing to recognise.
@@ -86,7 +87,7 @@ def _recognise(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> li
     references = [normalize_text(label.text or "") for label in batch.labels]
     found = [Utterance(*line) for line in zip(batch.ids, references, texts, map(data.knows, batch.labels), strict=True)]
     counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
-    return [[u.id, *cer, *wer, bool(u.seen)] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
+    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
 
 
 def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:

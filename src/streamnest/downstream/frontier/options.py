@@ -39,7 +39,8 @@ class Options:
         finetune: overrides of every fine-tune.
         pretrained: overrides of fine-tunes of a pretrained encoder.
         scratch: overrides of fine-tunes from scratch.
-        variants: of pretraining: the name of each and its overrides, the last of all. Recognition is trained alike.
+        variants: of pretraining: the name of each and its overrides, the last of all. Recognition is trained alike, on
+            the encoder as it was pretrained. Presets for which one has no overrides are not in it.
         eval_manifest: what is recognised; None is the validation set of the fine-tune.
         probes: whether pretrained encoders are probed layer by layer.
         probe_manifest: see `scripts/probe.py`; None is the built-in corpus.
@@ -96,6 +97,11 @@ class Options:
         """The preset that an override is for, None where it is for all, and the override: `causal:size=small`."""
         head, colon, rest = word.partition(":")
         return (head, rest) if colon and head in self.presets else (None, word)
+
+    def for_preset(self, words: Sequence[str], preset: str) -> list[str]:
+        """Of these overrides those for a preset, without its name: first what is for all, then what is for it alone."""
+        split = [self.split(word) for word in words]
+        return [word for of, word in split if of is None] + [word for of, word in split if of == preset]
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

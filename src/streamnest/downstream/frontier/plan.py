@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from streamnest.downstream.frontier.options import Options, merge, setting_of
+from streamnest.downstream.frontier.options import Options, setting_of
+from streamnest.downstream.frontier.words import pretraining_words, recognition_words
 
 Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
 # Settings that change how a run is watched and loaded, not what comes out of it.
 _WATCHED = ("logger", "name", "tags", "paths", "trainer.log_every_n_steps", "trainer.val_check_interval")
 _ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
-# Masks at a live edge are for encoders that have one.
-_OF_PRESET = {"bidirectional": ("masking=random",)}
 
 
 @dataclass(frozen=True)
@@ -93,14 +92,12 @@ def every_stage(options: Options) -> Iterator[Stage]:
             yield from _of(options, preset, seed)
         for name, *words in options.variants:
             for preset in options.presets:
-                pretrain = _pretraining(options, preset, seed, name, words)
-                yield pretrain
-                for hours in options.hours:
-                    yield from _recognition(options, preset, seed, hours, pretrain)
+                if changed := options.for_preset(words, preset):
+                    yield from _varied(options, preset, seed, name, changed)
 
 
 def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
-    pretrain = _pretraining(options, preset, seed)
+    pretrain = Stage("pretrain", preset, seed, pretraining_words(options, preset, seed))
     yield pretrain
     if options.probes:
         labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}", f"most={options.probe_most}")
@@ -110,36 +107,24 @@ def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
             yield from _recognition(options, preset, seed, hours, encoder)
 
 
-def _pretraining(
-    options: Options, preset: str, seed: int, variant: str | None = None, extra: Sequence[str] = ()
-) -> Stage:
-    begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
-    steps = f"trainer.max_steps={options.pretrain_steps}"
-    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
-    words = merge([*_with(options, preset, words, "both", "pretrain"), *extra])
-    return Stage("pretrain", preset, seed, words, variant=variant)
+def _varied(options: Options, preset: str, seed: int, variant: str, changed: Sequence[str]) -> Iterator[Stage]:
+    pretrain = Stage("pretrain", preset, seed, pretraining_words(options, preset, seed, changed), variant=variant)
+    yield pretrain
+    for hours in options.hours:
+        yield from _recognition(options, preset, seed, hours, pretrain)
 
 
 def _recognition(
     options: Options, preset: str, seed: int, hours: float | None, encoder: Stage | None
 ) -> Iterator[Stage]:
     """A fine-tune and its evaluations."""
-    begin = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
-    budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
-    own = "pretrained" if encoder else "scratch"
-    words = _with(options, preset, (*begin, *budget), "both", "finetune", own)
+    words = recognition_words(options, preset, seed, hours, encoder.words if encoder else None)
     variant = encoder.variant if encoder else None
     tuned = Stage("finetune", preset, seed, words, encoder, encoder is not None, hours, variant=variant)
     yield tuned
     for context in (options.contexts or (None,)) if preset == "dynamic" else (None,):
         asked = (f"context={context}", f"manifest={options.eval_manifest}")
         yield Stage("evaluate", preset, seed, asked, tuned, encoder is not None, hours, context, variant)
-
-
-def _with(options: Options, preset: str, words: tuple[str, ...], *names: str) -> tuple[str, ...]:
-    """Words and those of the options named: first what is for all presets, then what is for this one."""
-    extra = [options.split(word) for name in names for word in getattr(options, name)]
-    return merge([*words, *(w for of, w in extra if of is None), *(w for of, w in extra if of == preset)])
 
 
 def _aside(setting: str) -> bool:

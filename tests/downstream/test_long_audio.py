@@ -1,0 +1,96 @@
+"""Audio that is too long to be heard at once, or to be remembered by a stream."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+import torch
+from recognizers import recognizer
+
+from streamnest.context import Context
+from streamnest.downstream import long_audio
+from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
+from streamnest.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _short_limits(monkeypatch):
+    """As if two seconds were long, and one all that a stream remembers."""
+    monkeypatch.setattr(long_audio, "AT_ONCE_S", 2.0)
+    monkeypatch.setattr(long_audio, "REMEMBERED_S", 1.0)
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("transcribe", ROOT / "scripts/transcribe.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["transcribe"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(model, path):
+    saved = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(saved)
+    torch.save(saved, path)
+
+
+def test_what_is_long_is_heard_as_a_stream_and_what_is_short_is_not(run_config, speech_like, monkeypatch):
+    model = recognizer(run_config("task=ctc", "encoder=causal")).double()
+    audio = speech_like(1, 48000)[0].double()
+    whole = model(audio[None], torch.tensor([48000]))[0][0]
+    listener, heard = Listener(model), []
+    monkeypatch.setattr(model, "forward", lambda *given: heard.append(given) or (whole[None], torch.tensor([9])))
+    assert torch.allclose(listener(audio, "x"), whole, atol=1e-9) and not heard
+    assert len(listener(audio[:32000], "x")) == 9 and heard
+
+
+def test_what_is_long_and_cannot_be_streamed_is_refused_naming_file_length_and_limit(run_config, speech_like):
+    listener = Listener(recognizer(run_config("task=ctc", "encoder=bidirectional")))
+    assert len(listener(speech_like(1, 32000)[0], "short.wav"))
+    with pytest.raises(UserError, match=r"long\.wav lasts 3 s, and no more than 2 s .* cannot stream"):
+        listener(speech_like(1, 48000)[0], "long.wav")
+
+
+def test_notes_count_what_is_longer_and_limited_contexts_forget_nothing():
+    causal, limited = (SimpleNamespace(encoder=SimpleNamespace(context=Context(left, 0))) for left in (None, 80))
+    seconds = [0.5, 1.0, 1.5, 3.0]
+    assert note_on_past(causal, seconds).startswith("2 of 4 files are longer than the 1 s of past")
+    assert note_on_past(causal, seconds[:2]) == note_on_past(limited, seconds) == ""
+    assert note_on_streamed(causal, seconds, "utterances").startswith("1 of 4 utterances are longer than 2 s")
+    assert "1 s of past" in note_on_streamed(causal, seconds)
+    assert "past" not in note_on_streamed(limited, seconds) and not note_on_streamed(causal, seconds[:3])
+
+
+@pytest.mark.parametrize(("option", "note"), [("--stream", "2 of 2 files are"), ("--beam=2", "1 of 2 files are")])
+def test_the_script_says_once_how_many_files_were_long(run_config, speech_like, tmp_path, capsys, option, note):
+    save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
+    for seconds in (2, 3):
+        soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
+    command = script()
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path), option])) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(note) and printed.err.count("\n") == 1 and printed.out.count(".wav\t") == 2
+
+
+def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_like, tmp_path, capsys):
+    save(recognizer(run_config("task=ctc", "encoder=bidirectional")), tmp_path / "last.ckpt")
+    for name, seconds in (("a", 3), ("b", 1)):
+        soundfile.write(tmp_path / f"{name}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
+    command = script()
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
+    printed = capsys.readouterr()
+    assert "a.wav lasts 3 s" in printed.err and printed.out.count("\t") == 1
+
+
+def test_error_rates_by_speakers_are_of_those_that_the_manifest_tells_apart():
+    line = {"id": "x", "reference": "go on", "text": "go"}
+    records = [{**line, "speaker_in_train": known} for known in (None, True)]
+    found = script().error_rates(records)
+    assert found["wer_seen"] == 0.5 and "wer_unseen" not in found
