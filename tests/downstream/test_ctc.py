@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
 from streamnest.downstream.augment import SpecAugment
 from streamnest.downstream.ctc import ctc_loss
+from streamnest.downstream.frontier.evaluation import _recognise
 from streamnest.errors import UserError
 from streamnest.randomness import random_keys
 
@@ -52,6 +54,13 @@ def test_a_batch_without_usable_text_has_a_loss_of_zero_with_gradients(run_confi
     loss, tokens = model._loss(model.log_probs(encoded), valid, batch_of(audio, [None]), Counter())
     loss.backward()
     assert loss == 0 and tokens == 0 and model.head.weight.grad is not None
+
+
+def test_an_evaluation_leaves_open_what_nobody_knows_of_a_speaker(run_config, speech_like):
+    batch = batch_of(speech_like(3, 16000), ["abc"] * 3)
+    batch.labels = [Label(text="abc", speaker=name) for name in ("ann", "bob", None)]
+    data = SimpleNamespace(knows=lambda label: label.speaker and label.speaker == "ann")
+    assert [line[-1] for line in _recognise(recognizer(run_config("task=ctc")), data, batch)] == [True, False, None]
 
 
 def test_frames_past_the_length_say_nothing(run_config):

