@@ -19,6 +19,8 @@ from streamnest import config
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
 os.environ.setdefault("WANDB_MODE", "offline")
+# For the processes that tests start: tests run two at a time on two cores, and threads that wait for each other spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Never test a time: a busy machine is no defect.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
