@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from itertools import pairwise, permutations, zip_longest
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
+from inprocess import load
 from speakers import NAMES, speaker_corpus
 
 from streamnest.build import build_data, build_model
@@ -310,27 +309,19 @@ def save_checkpoint(model, path):
     torch.save(saved, path)
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("diarize", ROOT / "scripts/diarize.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["diarize"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, speech_like, tmp_path, capsys):
     save_checkpoint(diarizer(run_config("task=diarization")), tmp_path / "last.ckpt")
     soundfile.write(tmp_path / "talk.wav", speech_like(1, 48000)[0].numpy(), 16000)
     write_rttm(tmp_path / "ref.rttm", {"talk": [Turn("a", 0.5, 2.0), Turn("b", 1.5, 3.0)]})
     names = [str(tmp_path / name) for name in ("last.ckpt", "talk.wav", "out.rttm", "ref.rttm", "talk.png")]
     words = [*names[:2], "--rttm", names[2], "--reference", names[3], "--picture", names[4]]
-    assert script().run(script().parse(words)) == 0
+    assert load("diarize").run(load("diarize").parse(words)) == 0
     text = capsys.readouterr().out
     turns = read_rttm(names[2])["talk"]
     assert text.count("  speaker ") == len(turns) > 1
     assert "DER " in text and "collar 0.25 s on each side" in text
     assert Path(names[4]).read_bytes().startswith(b"\x89PNG")
-    assert script().run(script().parse([names[0], names[1], "--reference", names[2]])) == 0
+    assert load("diarize").run(load("diarize").parse([names[0], names[1], "--reference", names[2]])) == 0
     assert "DER 0.0%" in capsys.readouterr().out
 
 
@@ -339,7 +330,7 @@ def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, np.zeros(1600), 16000)
     one, both = ([str(tmp_path / name) for name in names] for names in (["b.wav"], ["a.wav", "b.wav"]))
-    command = script()
+    command = load("diarize")
 
     def references(audio, reference):
         args = command.parse(["last.ckpt", *audio, "--reference", str(reference)])
@@ -354,7 +345,7 @@ def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
 
 @pytest.mark.parametrize("option", ["--rttm", "--reference", "--picture"])
 def test_files_of_one_name_are_refused_where_only_the_name_tells_them_apart(tmp_path, option):
-    command = script()
+    command = load("diarize")
     words = ["last.ckpt", "m1/mix.wav", "m2/mix.wav"]
     with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have one name for {option}"):
         command.run(command.parse([*words, option, str(tmp_path / "x")]))
@@ -368,7 +359,7 @@ def test_files_longer_than_what_a_stream_remembers_are_counted_at_the_end(
     save_checkpoint(diarizer(run_config("task=diarization", "encoder=causal")), tmp_path / "last.ckpt")
     for seconds in (1, 2):
         soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
-    command = script()
+    command = load("diarize")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
     assert "1 of 2 files are longer than the 1 s of past that a stream remembers" in capsys.readouterr().err
 

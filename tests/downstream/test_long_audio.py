@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import soundfile
 import torch
+from inprocess import load
 from recognizers import recognizer
 
 from streamnest.context import Context
@@ -25,14 +24,6 @@ def _short_limits(monkeypatch):
     """As if two seconds were long, and one all that a stream remembers."""
     monkeypatch.setattr(long_audio, "AT_ONCE_S", 2.0)
     monkeypatch.setattr(long_audio, "REMEMBERED_S", 1.0)
-
-
-def script():
-    spec = importlib.util.spec_from_file_location("transcribe", ROOT / "scripts/transcribe.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["transcribe"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def save(model, path):
@@ -73,7 +64,7 @@ def test_the_script_says_once_how_many_files_were_long(run_config, speech_like, 
     save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
     for seconds in (2, 3):
         soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
-    command = script()
+    command = load("transcribe")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path), option])) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith(note) and printed.err.count("\n") == 1 and printed.out.count(".wav\t") == 2
@@ -83,7 +74,7 @@ def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_lik
     save(recognizer(run_config("task=ctc", "encoder=bidirectional")), tmp_path / "last.ckpt")
     for name, seconds in (("a", 3), ("b", 1)):
         soundfile.write(tmp_path / f"{name}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
-    command = script()
+    command = load("transcribe")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
     printed = capsys.readouterr()
     assert "a.wav lasts 3 s" in printed.err and printed.out.count("\t") == 1
@@ -92,5 +83,5 @@ def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_lik
 def test_error_rates_by_speakers_are_of_those_that_the_manifest_tells_apart():
     line = {"id": "x", "reference": "go on", "text": "go"}
     records = [{**line, "speaker_in_train": known} for known in (None, True)]
-    found = script().error_rates(records)
+    found = load("transcribe").error_rates(records)
     assert found["wer_seen"] == 0.5 and "wer_unseen" not in found
