@@ -102,7 +102,7 @@ def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, ta
         assert recognizer.recognize(audio[None], torch.tensor([len(audio)])) == [record["text"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_no_checkpoint_is_refused_without_a_trace(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/transcribe.py", "README.md", "x.wav"],

@@ -35,11 +35,11 @@ Audio = Callable[..., torch.Tensor]
 CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
     ("lookahead80 encoder.style=regular", 8, "aligned", 2, "global"),
-    pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.slow),
+    pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.long),
     ("causal", 8, "shifted", 3, "running"),
-    pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.slow),
+    pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.long),
     ("lookahead80", 8, "aligned", None, "running"),
-    pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.slow),
+    pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.long),
     pytest.param("limited3200", 8, "aligned", 2, "global", marks=pytest.mark.slow),
 ]
 
