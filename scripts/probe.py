@@ -9,7 +9,6 @@ it probes the built-in sample.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from streamnest.downstream.drawing import draw_layers
 from streamnest.downstream.labels import read_utterances
 from streamnest.downstream.layerwise import LayerFigures, choose, probe
 from streamnest.drawing import save
+from streamnest.files import write_json
 from streamnest.resolve import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=100, help="of k-means")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--picture", help="draw them here, .png or .svg")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -64,7 +64,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(figures), *notes, sep="\n")
     if args.json:
-        Path(args.json).write_text(json.dumps({"notes": notes, "layers": [asdict(f) for f in figures]}, indent=1))
+        write_json(args.json, {"notes": notes, "layers": [asdict(f) for f in figures]})
     if args.picture:
         title = Path(args.model[0]).stem if len(args.model) == 1 else " ".join(args.model)
         console.print(f"picture: {save(draw_layers(figures, title), args.picture)}")

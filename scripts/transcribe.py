@@ -11,7 +11,6 @@ them apart.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from streamnest.downstream.recognizer import StreamingRecognizer
 from streamnest.downstream.scoring import Utterance, summarise
 from streamnest.downstream.text import join, normalize_text
 from streamnest.errors import UserError
+from streamnest.files import write_json
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
 
 
@@ -178,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         interval = f"{rates[f'{unit}_low']:.1%} to {rates[f'{unit}_high']:.1%}"
         print(", ".join([f"{unit.upper()} {rates[unit]:.1%} ({interval})", *groups]))
     if args.json:
-        args.json.write_text(json.dumps({"utterances": records, **rates}, indent=2, ensure_ascii=False) + "\n")
+        write_json(args.json, {"utterances": records, **rates})
     return 0
 
 

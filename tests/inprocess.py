@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def load(name: str) -> ModuleType:
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
+def load(name: str, folder: str = "scripts") -> ModuleType:
+    """A command of a folder as a module."""
+    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / folder / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look up their annotations

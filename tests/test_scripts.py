@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from inprocess import main
+from inprocess import load, main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
@@ -107,6 +107,16 @@ def test_benchmarks_refuse_what_they_would_measure_wrongly(
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     assert main(*words) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("last", "status"), [((12.0, 1.05), 0), ((13.0, 1.0), 1), ((10.0, 1.2), 1)])
+def test_a_stream_that_gets_slower_or_larger_fails_the_soak(
+    monkeypatch: pytest.MonkeyPatch, last: tuple[float, float], status: int
+) -> None:
+    soak = load("soak")
+    monkeypatch.setattr(soak, "soak", lambda _: [(10.0, 10.0, 2.0, 1.0), (20.0, last[0], 2.0, last[1])])
+    monkeypatch.setattr(sys, "argv", ["soak", "encoder=causal"])
+    assert soak.main() == status
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import signal
@@ -10,10 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from inprocess import load
 from omegaconf import DictConfig
 from waiting import eventually
 
@@ -145,8 +144,5 @@ def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
 def test_a_run_without_validation_ends_with_nothing_to_minimise(
     run_config: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    spec: Any = importlib.util.spec_from_file_location("train_command", ROOT / "train.py")
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
     words = ("trainer.max_steps=1", "data.val_manifest=null", "data.cache_mb=0", "statistics.hours=0.001")
-    assert command.train(run_config(*words, f"paths.output_dir={tmp_path}", "logger=none")) is None
+    assert load("train", folder="").train(run_config(*words, f"paths.output_dir={tmp_path}", "logger=none")) is None

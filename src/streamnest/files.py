@@ -21,7 +21,12 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Plain containers as indented JSON; makes the folder."""
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file as a whole."""
     with whole(path) as part:
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Plain containers as indented JSON."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -12,9 +12,10 @@ import numpy as np
 
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
-from streamnest.downstream.frontier.records import Records, write_whole
+from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.report import gather
 from streamnest.downstream.frontier.tables import as_json
+from streamnest.files import write_whole
 
 EXAMPLE = Path(__file__).parents[1] / "fixtures/frontier.json"
 

@@ -23,7 +23,7 @@ pytest.importorskip("onnxscript")
 
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.streaming import export
+from streamnest.streaming import export, runtime
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
 
@@ -139,6 +139,21 @@ def test_streams_that_do_not_fit_are_told_and_windows_show(
     session.flush([number])
     with pytest.raises(UserError, match="not open"):
         session.push({number: torch.zeros(10)})
+
+
+def test_a_stream_that_pauses_holds_no_memory_of_the_batch_it_was_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = {
+        **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
+        **{"initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40},
+        "state": [{"name": "s", "output": "next_s", "shape": [None, 5], "dtype": "float32", "initial": 0}],
+    }
+    graph = SimpleNamespace(run=lambda _, inputs: [np.zeros((len(inputs["end"]), 1, 2)), inputs["s"] + 1])
+    monkeypatch.setattr(runtime, "_open", lambda *_: (graph, metadata))
+    session = OnnxSession("any.onnx")
+    numbers = [session.open() for _ in range(3)]
+    session.push({number: torch.zeros(8) for number in numbers})
+    states = [session._streams[number].state["s"] for number in numbers]
+    assert all(state.base is None and (state == 1).all() for state in states)
 
 
 def test_what_cannot_stream_is_no_export_or_lacks_a_package_is_refused(

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from inprocess import load, main
 from lhotse import Recording
 from models import ready
 from omegaconf import DictConfig
@@ -150,6 +152,48 @@ def test_a_device_that_is_not_there_is_told(model: Pretraining) -> None:
         on_device(model, "banana")
 
 
+def test_what_is_heard_once_takes_no_options_of_files(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--json", "s.json"], ["--compare_modes"], ["--analyze"], ["--realtime"], ["--pictures", "p"]):
+        assert main("stream", "--model_path", "nowhere.ckpt", "--audio_path", "-", *option) == 2
+        assert f"{option[0]} is for files" in capsys.readouterr().err
+
+
+def test_where_no_file_can_be_read_nothing_is_reported_as_equal(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.wav").write_text("hello")
+    assert main("stream", "--model_path", checkpoint, "--audio_path", tmp_path, "--compare_modes") == 2
+    assert "none of the 2 files could be read" in capsys.readouterr().err
+
+
+def test_pictures_of_files_with_one_name_do_not_overwrite_each_other() -> None:
+    files = [Path("x/1.wav"), Path("y/1.wav"), Path("y/2.wav")]
+    assert list(load("stream").picture_names(files).values()) == ["1_1", "2_1", "2"]
+
+
+def test_a_microphone_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PortAudioError(Exception):
+        pass
+
+    def refuse(**_: Any) -> None:
+        raise PortAudioError("no default input device")
+
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=refuse, PortAudioError=PortAudioError))
+    with pytest.raises(UserError, match="cannot be read: no default input device"):
+        next(load("stream").microphone(0.1, 16000))
+
+
+def test_an_exported_context_is_held_against_the_same_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = load("stream"), []
+    metadata = {"latency": {"latency_mean_ms": 1.0, "latency_worst_ms": 2.0}, "context": "lookahead320"}
+    monkeypatch.setattr(module, "OnnxSession", lambda *_: SimpleNamespace(metadata=metadata))
+    monkeypatch.setattr(module, "load_model", lambda *words: asked.append(words))
+    words = ["--model_path", "m.onnx", "--audio_path", "a.wav", "--reference", "m.ckpt"]
+    module.load(module.parse(words))
+    assert asked == [("m.ckpt", "lookahead320")]
+
+
 def command(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[Any]:
     return subprocess.run(
         [sys.executable, "scripts/stream.py", *map(str, words)], cwd=ROOT, capture_output=True, check=False, **kwargs
@@ -188,7 +232,5 @@ def test_raw_samples_stream_from_standard_input_and_mistakes_are_told(checkpoint
     done = command("--model_path", checkpoint, "--audio_path", "-", input=samples + b"x")
     assert done.returncode == 0
     assert done.stdout.decode().splitlines()[-1].split() == ["1.00", "s", "heard", "25", "frames", "end"]
-    ignored = command("--model_path", checkpoint, "--audio_path", "-", "--json", "s.json", input=samples)
-    assert ignored.returncode == 2 and b"--json is for files" in ignored.stderr
     wrong = command("--model_path", checkpoint, "--audio_path", "nowhere.wav")
     assert wrong.returncode == 2 and b"no audio file at nowhere.wav" in wrong.stderr and b"Trace" not in wrong.stderr

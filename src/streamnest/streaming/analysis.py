@@ -33,8 +33,7 @@ def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") 
     Raises:
         UserError: for a model of another task.
     """
-    if not isinstance(model, Pretraining):
-        raise UserError("only a pretrained model has predictions to analyse: give a checkpoint of task=pretrain")
+    model = _pretrained(model)
     lengths, keys = torch.tensor([len(audio)]), torch.tensor([hash_id(name)])
     clean = audio[None]
     batch = Batch(clean, clean, lengths, keys, 0, [name], len(audio) / model.frontend.sample_rate)
@@ -57,7 +56,16 @@ def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") 
 
 
 def code_counts(model: EncoderTask, shown: Prediction) -> dict[str, NDArray[np.float64]]:
-    """How often each code `(classes,)` is the target of a hidden frame, and how often it is predicted there."""
-    found = {"target": shown.codes, "predicted": shown.predicted}
-    classes = model.quantizer.num_classes if isinstance(model, Pretraining) else 0
+    """How often each code `(classes,)` is the target of a hidden frame, and how often it is predicted there.
+
+    Raises:
+        UserError: for a model of another task.
+    """
+    found, classes = {"target": shown.codes, "predicted": shown.predicted}, _pretrained(model).quantizer.num_classes
     return {k: np.bincount(codes[shown.selected], minlength=classes).astype(np.float64) for k, codes in found.items()}
+
+
+def _pretrained(model: EncoderTask) -> Pretraining:
+    if not isinstance(model, Pretraining):
+        raise UserError("only a pretrained model has predictions to analyse: give a checkpoint of task=pretrain")
+    return model

@@ -22,10 +22,10 @@ from streamnest.commands import without_trace
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.ctc import CTCRecognizer
-from streamnest.downstream.frontier.records import write_whole
 from streamnest.downstream.scoring import Utterance, errors
 from streamnest.downstream.text import normalize_text
 from streamnest.errors import UserError
+from streamnest.files import write_whole
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.simulation import simulate_streaming_inference
 

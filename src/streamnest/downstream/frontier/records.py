@@ -11,7 +11,7 @@ from typing import Any
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.errors import UserError
-from streamnest.files import whole
+from streamnest.files import write_whole
 
 
 class Records:
@@ -74,12 +74,6 @@ class Records:
             raise UserError(f"{self.out} holds no frontier: run one first, without --report")
         found = json.loads(path.read_text())
         return Options.of(found["options"]), found["command"]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file beside its place and moves it there."""
-    with whole(path) as part:
-        part.write_text(text)
 
 
 def code_version() -> str | None:

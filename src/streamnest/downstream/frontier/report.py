@@ -10,11 +10,12 @@ from streamnest.downstream.frontier.drawing import draw_frontier, draw_labels
 from streamnest.downstream.frontier.effects import draw_variants
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
-from streamnest.downstream.frontier.records import Records, write_whole
+from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.results import read_points
 from streamnest.downstream.frontier.tables import Report, amount, as_csv, as_json, as_markdown
 from streamnest.downstream.frontier.variants import read_variants
 from streamnest.drawing import save
+from streamnest.files import write_whole
 
 
 def gather(options: Options, records: Records, command: str = "") -> Report:
