@@ -30,19 +30,22 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words",
+    ("words", "steps"),
     [
-        pytest.param(("data.num_workers=2",), marks=pytest.mark.long),
-        pytest.param(("trainer.accumulate_grad_batches=2", "encoder=dynamic"), marks=pytest.mark.long),
-        ("trainer=ddp_cpu", "data.num_workers=1"),
-        pytest.param(("trainer=fsdp_cpu", "encoder.recompute_blocks=true"), marks=pytest.mark.long),
+        pytest.param(("data.num_workers=2",), (3, 7), marks=pytest.mark.long),
+        pytest.param(("trainer.accumulate_grad_batches=2", "encoder=dynamic"), (3, 7), marks=pytest.mark.long),
+        (("trainer=ddp_cpu",), (5,)),
+        pytest.param(("trainer=ddp_cpu", "data.num_workers=1"), (3, 7), marks=pytest.mark.long),
+        pytest.param(("trainer=fsdp_cpu", "encoder.recompute_blocks=true"), (3, 7), marks=pytest.mark.long),
     ],
-    ids=["workers", "accumulation", "ddp", "fsdp"],
+    ids=["workers", "accumulation", "ddp", "ddp and workers", "fsdp"],
 )
-def test_a_run_killed_several_times_ends_with_the_same_weights(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_run_killed_at_some_steps_ends_with_the_same_weights(
+    tmp_path: Path, words: tuple[str, ...], steps: tuple[int, ...]
+) -> None:
     finish(tmp_path / "whole", *words)
-    killed_at(tmp_path / "killed", 3, *words)
-    killed_at(tmp_path / "killed", 7, *words)
+    for step in steps:
+        killed_at(tmp_path / "killed", step, *words)
     finish(tmp_path / "killed", *words)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
