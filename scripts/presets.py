@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from streamnest.commands import without_trace
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import latency_report
@@ -52,11 +53,16 @@ def _latency(line: str) -> float:
     return float(figure) if figure.replace(".", "").isdigit() else math.inf
 
 
-if __name__ == "__main__":
+@without_trace
+def main() -> int:
+    """Prints the table, drawn on a terminal and plain otherwise."""
     if {"-h", "--help"} & set(sys.argv):
-        sys.exit(print(__doc__))
-    try:
-        text = table(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))
+        print(__doc__)
+        return 0
+    text = table(sys.argv[1:])
     Console().print(Markdown(text)) if sys.stdout.isatty() else print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,13 +6,12 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from processes import Process
 
-ROOT = Path(__file__).parents[1]
 SMALL = (
     *("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=8", "trainer.val_check_interval=4"),
     *("logger=csv", "callbacks.regular.every_n_train_steps=2", "callbacks.regular.train_time_interval=null"),
@@ -20,32 +19,24 @@ SMALL = (
 )
 
 
-COMMAND = (sys.executable, "train.py")
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
 
 
-def start(folder: Path, *words: str, command: tuple[str, ...] = COMMAND) -> subprocess.Popen[str]:
-    environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
-    return subprocess.Popen(
-        [*command, *SMALL, *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder: Path, *words: str) -> Process:
+    return Process("train.py", *SMALL, *words, env=environment(folder))
 
 
-def finish(folder: Path, *words: str, command: tuple[str, ...] = COMMAND) -> str:
-    process = start(folder, *words, command=command)
+def finish(folder: Path, *words: str) -> str:
+    process = start(folder, *words)
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     return text
 
 
-def read_until_step(process: subprocess.Popen[str], step: int) -> str:
+def read_until_step(process: Process | subprocess.Popen[str], step: int) -> str:
     """Reads what a run prints until it has made a step."""
-    assert process.stdout is not None
+    assert process.stdout
     seen = []
     for line in process.stdout:
         seen.append(line)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from runs import assert_same_run, children, finish, losses, read_until_step, start
+from processes import ROOT, Process
+from runs import SMALL, assert_same_run, children, environment, finish, losses, read_until_step, start
 from waiting import eventually
 
 STEPS = 12
@@ -33,14 +35,14 @@ def assert_nothing_was_lost(whole: Path, folder: Path) -> None:
     assert_same_run(whole, folder, STEPS)
 
 
-def rank_1(process: subprocess.Popen[str]) -> int:
+def rank_1(process: Process) -> int:
     """The process that rank 0 has started to be rank 1; its other children load data."""
     words = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid)}
     (pid,) = [pid for pid, line in words.items() if "train_ddp_process_1" in line]
     return pid
 
 
-def send(process: subprocess.Popen[str], number: signal.Signals, receiver: str) -> None:
+def send(process: Process, number: signal.Signals, receiver: str) -> None:
     """To all processes, those that load data too, as SLURM does; or to one rank."""
     if receiver == "all":
         os.killpg(process.pid, number)
@@ -81,10 +83,13 @@ def test_a_signal_to_the_torchrun_script_reaches_both_processes_and_loses_nothin
 ) -> None:
     monkeypatch.setenv("PYTHON", sys.executable)
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    process = start(tmp_path, *WORDS, command=("scripts/launch/torchrun.sh",))
+    command = ["scripts/launch/torchrun.sh", *SMALL, *WORDS]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), start_new_session=True, **streams)
     seen = read_until_step(process, 3)
     process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 75 and "saved step" in rest, seen + rest
-    assert "run one continues at" in finish(tmp_path, *WORDS, command=("scripts/launch/torchrun.sh",))
+    done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), timeout=400, check=True, **streams)
+    assert "run one continues at" in done.stdout
     assert_nothing_was_lost(whole, tmp_path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import soundfile
 from corpus import make_cut, tone, write_manifest
@@ -70,15 +70,7 @@ def test_manifests_that_are_missing_or_empty_are_refused(run_config: Compose, tm
 
 def command(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *overrides],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return processes.run("train.py", *overrides, env=environment)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,8 +25,7 @@ FAST = [
 def run(logs: Path, *command: str) -> str:
     """What a command prints."""
     environment = {**os.environ, "STREAMNEST_LOGS": str(logs)}
-    words = [sys.executable, *command]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = processes.run(*command, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

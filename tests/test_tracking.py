@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import wandb
 from servers import fake_wandb, free_port
@@ -111,14 +110,6 @@ def test_training_completes_and_the_summary_says_what_happened(tmp_path, mode):
     with fake_wandb(mode) as (url, _):
         url = f"http://127.0.0.1:{free_port()}" if mode == "refuses" else url
         words = (*TRAIN, f"paths.log_dir={tmp_path}", "logger.wandb.init_timeout=2", "logger.wandb.finish_timeout=2")
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env=os.environ | {"WANDB_BASE_URL": url},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
+        done = processes.run(*words, env=os.environ | {"WANDB_BASE_URL": url})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "written offline" in done.stdout and "wandb sync" in done.stdout

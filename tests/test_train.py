@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from inprocess import load
@@ -27,15 +28,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(*words: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = processes.run(*words, env=environment(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -44,9 +37,11 @@ def run(*words: str, folder: Path) -> str:
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """One run with all loggers: what it printed and its folder."""
     logs = tmp_path_factory.mktemp("logs")
-    text = run("train.py", "masking=causal", "encoder=lookahead40", *SMALL, "logger=offline", folder=logs)
+    words = (sys.executable, "train.py", "masking=causal", "encoder=lookahead40", *SMALL, "logger=offline")
+    done = subprocess.run(words, cwd=ROOT, env=environment(logs), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (logs / "runs").glob("*/*")
-    return text, folder
+    return done.stdout, folder
 
 
 def test_the_start_panel_tells_look_ahead_latency_data_and_where_the_run_is_written(first: tuple[str, Path]) -> None:
@@ -121,11 +116,8 @@ def test_two_processes_train_one_model_and_speak_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
-    words = [sys.executable, "train.py", *SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000"]
-    process = subprocess.Popen(
-        words, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
+    words = (*SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000")
+    process = processes.Process("train.py", *words, env=environment(tmp_path))
     seen = []
     for line in process.stdout:
         seen.append(line)

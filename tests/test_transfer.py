@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -272,14 +272,10 @@ def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(buil
     path = tmp_path / "offline.ckpt"
     sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.stem_channels=16")
     save(build(*OFFLINE, *sizes, "quantizer.num_classes=1024"), path)
-    words = [sys.executable, "train.py", *FROZEN, *SMALL, f"init_from={path}"]
-    words += ["trainer.max_steps=2", "trainer.val_check_interval=2"]
+    words = (*FROZEN, *SMALL, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
 
     def command(*more: str) -> subprocess.CompletedProcess[str]:
-        where = environment(tmp_path)
-        return subprocess.run(
-            [*words, *more], cwd=ROOT, env=where, capture_output=True, text=True, timeout=300, check=False
-        )
+        return processes.run("train.py", *words, *more, env=environment(tmp_path))
 
     done = command()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +12,7 @@ import soundfile
 import torch
 from corpus import make_cut, tone, write_manifest
 from lhotse import CutSet
+from processes import run
 
 from streamnest.data.audio import load_mono
 from streamnest.data.augment import NoiseAndSpeakerMixing
@@ -334,9 +333,8 @@ def test_open_archives_are_few(manifest, tmp_path, monkeypatch):
 
 
 def test_the_command_shards_in_several_processes_and_refuses_what_is_wrong(manifest, shards, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts/shard.py"), str(manifest), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--shard_size", "7", "--jobs", "2"], capture_output=True, text=True, check=True)
-    assert "written: 21 cuts" in done.stdout
+    command = ("scripts/shard.py", manifest, "--out", tmp_path / "out")
+    assert "written: 21 cuts" in run(*command, "--shard_size", 7, "--jobs", 2).stdout
     assert (tmp_path / "out/cuts.index.npz").read_bytes() == (shards / "cuts.index.npz").read_bytes()
-    wrong = subprocess.run([*command, "--shard_size", "8"], capture_output=True, text=True, check=False)
+    wrong = run(*command, "--shard_size", 8)
     assert wrong.returncode == 2 and "shards of another shard_size" in wrong.stderr and "Trace" not in wrong.stderr

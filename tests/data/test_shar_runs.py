@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Process
+from runs import environment
 
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
@@ -20,11 +20,8 @@ SAMPLE = ROOT / "data" / "sample16k"
 SMALL = ("debug=fast", "size.d_model=32", "trainer=ddp_cpu", "trainer.max_steps=9", "trainer.val_check_interval=3")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
-    command = [sys.executable, "train.py", *SMALL, *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **streams)
+def start(folder: Path, *words: str) -> Process:
+    return Process("train.py", *SMALL, *words, env=environment(folder))
 
 
 def losses(folder: Path) -> dict[str, str]:
@@ -44,7 +41,6 @@ def test_two_killed_processes_over_shards_and_files_by_weight_go_on_to_the_bit(t
     assert "source b: 50.0 %" in whole.communicate(timeout=300)[0] and whole.returncode == 0
 
     killed = start(tmp_path / "killed", *data)
-    assert killed.stdout is not None
     assert any(line.startswith("step 5/") for line in killed.stdout)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 ROOT = Path(__file__).parents[2]
 TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.pictures", "data.max_duration=3")
@@ -16,8 +16,7 @@ TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.pictures", "
 def frontier(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     options = ("--out", str(out), "--presets", "dynamic", "bidirectional", "--contexts", "lookahead40", "full")
     steps = ("--pretrain_steps", "2", "--finetune_steps", "3", "--threads", "1")
-    command = [sys.executable, "scripts/frontier.py", *options, *steps, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000, check=False)
+    return run("scripts/frontier.py", *options, *steps, *words, timeout=3000)
 
 
 @pytest.mark.long

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import Process, run
+from runs import environment
 
 from streamnest.checkpoint import load_model
 from streamnest.data.audio import load_mono
@@ -21,11 +21,8 @@ ROOT = Path(__file__).parents[2]
 TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.pictures")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
-    command = [sys.executable, "train.py", *TINY, *words]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+def start(folder: Path, *words: str) -> Process:
+    return Process("train.py", *TINY, *words, env=environment(folder))
 
 
 def finish(folder: Path, *words: str) -> str:
@@ -37,7 +34,6 @@ def finish(folder: Path, *words: str) -> str:
 
 def killed_at(folder: Path, step: int, *words: str) -> None:
     process = start(folder, *words)
-    assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"step {step}/"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -92,8 +88,8 @@ def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, ta
         *(f"data.train_manifest={manifest}", f"data.val_manifest={manifest}", "trainer.log_every_n_steps=50"),
     )
     model = checkpoint(tmp_path, "four")
-    command = [sys.executable, "scripts/transcribe.py", str(model), "--manifest", str(manifest), how]
-    subprocess.run([*command, "--json", str(tmp_path / "found.json")], cwd=ROOT, check=True, timeout=120)
+    words = (model, "--manifest", manifest, how, "--json", tmp_path / "found.json")
+    run("scripts/transcribe.py", *words).check_returncode()
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["cer"] < 0.1 and len(found["utterances"]) == 4
     recognizer: Any = load_model(model)
@@ -104,11 +100,5 @@ def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, ta
 
 @pytest.mark.long
 def test_what_is_no_checkpoint_is_refused_without_a_trace(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "scripts/transcribe.py", "README.md", "x.wav"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("scripts/transcribe.py", "README.md", "x.wav")
     assert done.returncode == 2 and "README.md is no checkpoint" in done.stderr and "Traceback" not in done.stderr

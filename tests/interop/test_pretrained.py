@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from models import ready
 from omegaconf import DictConfig
+from processes import run
 
 import streamnest
 from streamnest.build import build_model
@@ -87,9 +86,7 @@ def test_the_card_holds_contract_and_checks(folder: Path, model: Pretraining) ->
 @pytest.mark.slow
 def test_the_command_measures_what_the_card_says(model: Pretraining, tmp_path: Path) -> None:
     streamnest.save_pretrained(model, tmp_path / "one")
-    words = [sys.executable, "scripts/save_pretrained.py", str(tmp_path / "one"), str(tmp_path / "two")]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    done = run("scripts/save_pretrained.py", tmp_path / "one", tmp_path / "two")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "look-ahead 42.4 ms, certified" in done.stdout
     texts = [(tmp_path / name / CARD).read_text() for name in ("one", "two")]

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import ROOT, SMALL, assert_same_run, finish, losses
+from processes import ROOT
+from runs import SMALL, assert_same_run, finish, losses
 from waiting import eventually
 
 TESTBED = Path(__file__).with_name("testbed.sh")

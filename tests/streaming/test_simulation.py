@@ -205,25 +205,26 @@ def test_a_file_is_read_as_training_reads_it() -> None:
     assert torch.equal(read, torch.from_numpy(load_mono(Recording.from_file(SPEECH[0]).to_cut())))
 
 
-def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_streams_files_compares_analyses_and_skips_bad_ones(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "audio"
     folder.mkdir()
     for path in SPEECH:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "bad.wav").write_text("hello")
-    done = command(
-        *("--model_path", checkpoint, "--audio_path", folder, "--compare_modes", "--analyze"),
-        *("--json", tmp_path / "s.json", "--pictures", tmp_path / "pictures"),
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"1 of 3 files could not be read" in done.stderr and b"bad.wav" in done.stderr
+    words = ("--audio_path", folder, "--compare_modes", "--analyze", "--pictures", tmp_path / "pictures")
+    assert main("stream", "--model_path", checkpoint, *words, "--json", tmp_path / "s.json") == 0
+    printed = capsys.readouterr()
+    assert "1 of 3 files could not be read" in printed.err and "bad.wav" in printed.err
     records = json.loads((tmp_path / "s.json").read_text())
     assert [Path(r["file"]).name for r in records] == [path.name for path in SPEECH]
     assert all(r["comparison"]["max_difference"] < 1e-5 and r["analysis"]["hidden_frames"] > 0 for r in records)
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
-    assert b"entropy of predictions" in done.stdout and b"right in each second" in done.stdout
-    strict = command("--model_path", checkpoint, "--audio_path", SPEECH[0], "--compare_modes", "--tolerance", "1e-12")
-    assert strict.returncode == 1 and b"differ by more than" in strict.stderr
+    assert "entropy of predictions" in printed.out and "right in each second" in printed.out
+    words = ("--audio_path", SPEECH[0], "--compare_modes", "--tolerance", "1e-12")
+    assert main("stream", "--model_path", checkpoint, *words) == 1
+    assert "differ by more than" in capsys.readouterr().err
 
 
 @pytest.mark.long

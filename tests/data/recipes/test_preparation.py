@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from layouts import audio, speech
+from processes import run
 from rich.console import Console
 
 from streamnest.data.audio import load_mono
@@ -34,8 +34,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def script(*words):
-    line = [sys.executable, "scripts/prepare.py", *map(str, words)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = run("scripts/prepare.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
