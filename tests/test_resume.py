@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import assert_same_run, finish, killed_at, read_until_step, start, weights
+from runs import assert_same_run, finish, killed_at, losses, read_until_step, start, weights
 
 from streamnest import resume
 from streamnest.errors import UserError
@@ -105,11 +105,15 @@ def test_the_newest_checkpoint_that_can_be_read_is_found(tmp_path: Path, caplog:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_with_twice_the_batch_learns(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_with_twice_the_batch_learns_and_speak_once(tmp_path: Path) -> None:
     """The limit on the size must bind, and dropout differ by nothing: there is none."""
     same = ("size.dropout=0", "data.batch_duration=1000", "trainer.max_steps=4", "augment=noise", "statistics.hours=1")
-    finish(tmp_path / "two", *same, "trainer=ddp_cpu", "data.max_batch_size=4")
+    text = finish(tmp_path / "two", *same, "trainer=ddp_cpu", "data.max_batch_size=4")
+    assert text.count("validation loss") == 1 and "2 x CPU" in text
     finish(tmp_path / "one", *same, "data.max_batch_size=8")
+    (logged_by_two,), (logged_by_one,) = (losses(tmp_path / name / "runs/one") for name in ("two", "one"))
+    assert len(logged_by_one) == 4 and logged_by_one.keys() == logged_by_two.keys()
+    assert all(abs(float(logged_by_two[step]) - float(loss)) < 1e-3 for step, loss in logged_by_one.items())
     two, one = (weights(tmp_path / name)["state_dict"] for name in ("two", "one"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -194,6 +194,20 @@ def test_streams_that_go_on_together_are_one_batch_and_one_that_pauses_holds_no_
     assert session._batch is None
 
 
+def test_streams_that_take_turns_in_pairs_do_not_touch_each_other(model: Pretraining, speech_like: Audio) -> None:
+    audio, session = speech_like(3, 24000), StreamingSession(model)
+    pieces = [list(row.split(3000)) for row in audio]
+    numbers, found = [session.open() for _ in range(3)], dict[int, list[torch.Tensor]](enumerate([[], [], []]))
+    while any(pieces):
+        for pair in ((0, 1), (1, 2), (0, 2)):
+            out = session.push({numbers[n]: pieces[n].pop(0) for n in pair if pieces[n]})
+            for n in pair:
+                found[n].append(out.get(numbers[n], audio.new_zeros(0, model.encoder.d_model)))
+    for n, number in enumerate(numbers):
+        whole = torch.cat([*found[n], session.flush([number])[number]])
+        torch.testing.assert_close(whole, offline(model, audio[n]), rtol=0, atol=1e-10)
+
+
 def _stored(state: Any) -> int:
     """Numbers in the storages that the tensors of a state lie in."""
     if isinstance(state, torch.Tensor):

@@ -141,6 +141,11 @@ class ForgetfulEncoder(FastConformer):
         return super().step(features, state._replace(blocks=blocks), lengths)
 
 
+class EndOfOthers(FastConformer):
+    def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
+        return super().step(features, state, lengths if lengths is None else lengths.min().expand_as(lengths))
+
+
 class MisplacedEncoder(FastConformer):
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
         return super().step(features, state._replace(position=state.position + 1), lengths)
@@ -195,6 +200,11 @@ PLANTS: dict[str, tuple[Callable[[Pretraining], Any], str, str | None]] = {
     ),
     "state shared between rows": (
         lambda m: become(m.encoder.blocks[0].convolution, SharedState),
+        "streams served together stay apart",
+        None,
+    ),
+    "end of the first stream that ends": (
+        lambda m: become(m.encoder, EndOfOthers),
         "streams served together stay apart",
         None,
     ),
