@@ -25,7 +25,7 @@ from streamnest.streaming.export import export_step
 from streamnest.streaming.layout import lay_out_for_steps
 from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
-from streamnest.streaming.session import init_state, step
+from streamnest.streaming.stepping import init_state, step
 from streamnest.task import EncoderTask
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -25,7 +25,7 @@ from streamnest.frontend import LogMel
 from streamnest.normalization import Normalizer
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probing import find_leaking_stage, require_causal
-from streamnest.streaming.session import map_state
+from streamnest.streaming.stepping import map_state
 from streamnest.streaming.verification import verify
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.text import join
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.streaming import StreamingSession
-from streamnest.streaming.session import like_state, plain_state
+from streamnest.streaming.stepping import like_state, plain_state
 
 
 class StreamingRecognizer:

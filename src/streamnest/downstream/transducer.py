@@ -12,7 +12,7 @@ from torchaudio.functional import rnnt_loss
 
 from streamnest.downstream.predictor import Predictor, PredictorState
 from streamnest.downstream.text import BLANK
-from streamnest.streaming.session import map_state
+from streamnest.streaming.stepping import map_state
 
 
 class DecoderState(NamedTuple):

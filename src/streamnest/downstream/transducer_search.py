@@ -12,7 +12,7 @@ from streamnest.downstream.ngram import Language
 from streamnest.downstream.text import BLANK
 from streamnest.downstream.transducer import DecoderState, Transducer
 from streamnest.errors import UserError
-from streamnest.streaming.session import map_state
+from streamnest.streaming.stepping import map_state
 
 # Log-probability of all ways to a prefix.
 Beams = dict[tuple[int, ...], float]

@@ -1,5 +1,6 @@
 """Checkpoints run live: sessions of streams, and the proof that they equal the offline forward."""
 
-from streamnest.streaming.session import StreamingSession, StreamState
+from streamnest.streaming.session import StreamingSession
+from streamnest.streaming.stepping import StreamState
 
 __all__ = ["StreamState", "StreamingSession"]

@@ -25,7 +25,8 @@ from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
 from streamnest.streaming.runtime import FORMAT, METADATA, require
-from streamnest.streaming.session import StreamingSession, StreamState, init_state, step
+from streamnest.streaming.session import StreamingSession
+from streamnest.streaming.stepping import StreamState, init_state, step
 from streamnest.task import EncoderTask
 
 OPSET = 18

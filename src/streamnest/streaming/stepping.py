@@ -1,0 +1,74 @@
+"""One step of a batch of streams, and the state that it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from streamnest.encoder import EncoderState
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.frontend import FrontendState
+from streamnest.normalization import NormalizerState
+from streamnest.task import EncoderTask
+
+
+class StreamState(NamedTuple):
+    """Everything that streams remember: nested tuples of tensors whose first dimension is the stream."""
+
+    frontend: FrontendState
+    norm: NormalizerState
+    encoder: EncoderState
+
+
+def init_state(model: EncoderTask, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> StreamState:
+    """The state of `batch` streams before their first sample; see `FastConformer.init_state`."""
+    encoder = model.encoder.init_state(batch, max_left_ms)
+    return StreamState(model.frontend.init_state(batch), model.input_norm.init_state(batch), encoder)
+
+
+@torch.no_grad()
+def step(
+    model: EncoderTask, audio: Tensor, state: StreamState, end: Tensor | None = None
+) -> tuple[Tensor, StreamState]:
+    """One step of a batch of streams, with the arithmetic of `EncoderTask.forward`.
+
+    Args:
+        model: in evaluation mode.
+        audio: the next samples `(B, n)`, so many that whole chunks come out: `first_samples`, then `chunk_samples`.
+        state: from `init_state` or the previous step.
+        end: `(B,)` samples in each whole stream, where it is over.
+
+    Returns:
+        Encoder frames `(B, k, d)` and the next state.
+    """
+    features, frontend = model.frontend.step(audio, state.frontend, end)
+    lengths = torch.full_like(frontend.frames, OPEN_END) if end is None else model.frontend.num_frames(end)
+    index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
+    inside = (index >= 0) & (index < lengths[:, None])
+    normalised, norm = model.input_norm.step(features, inside[:, None], state.norm)
+    encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
+    return encoded, StreamState(frontend, norm, encoder)
+
+
+def map_state(function: Callable[..., Tensor], *states: Any) -> Any:
+    """Applies a function to the tensors at the same place of one or several states."""
+    if isinstance(states[0], Tensor):
+        return function(*states)
+    parts = [map_state(function, *parts) for parts in zip(*states, strict=True)]
+    return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
+
+
+def plain_state(state: Any) -> Any:
+    """A state as lists of tensors, for `like_state`."""
+    return state if isinstance(state, Tensor) else [plain_state(part) for part in state]
+
+
+def like_state(template: Any, saved: Any) -> Any:
+    """Puts the tensors of `plain_state` into the tuples of a state."""
+    if isinstance(template, Tensor):
+        return saved.to(template.device).clone()
+    parts = [like_state(part, value) for part, value in zip(template, saved, strict=True)]
+    return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
