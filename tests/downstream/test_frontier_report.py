@@ -97,6 +97,13 @@ def test_speakers_are_scored_apart(tmp_path: Path) -> None:
     assert system.wer.value == pytest.approx(4 / 6)
 
 
+def test_probes_tell_what_the_encoder_was_fed_apart_from_its_own_layers(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
+    fill(options, records)
+    text = as_markdown(report.gather(options, records, "the command"))
+    assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | – | – | – |" in text
+
+
 def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(OPTIONS, records)
@@ -115,7 +122,7 @@ def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5 / 42.5 ms | 4.0 / 6.0 ms"))
     assert f"| {100 * causal['cer']:.1f} ({100 * causal['cer_low']:.1f} to {100 * causal['cer_high']:.1f}) |" in row
     assert f"{100 * causal['cer_change_by_pretraining']:+.1f} %" in row and "Partial" not in text
-    assert "python scripts/frontier.py --presets ..." in text and "| 40.0 % (layer 2) |" in text
+    assert "python scripts/frontier.py --presets ..." in text and "| 50.0 % | 40.0 % (1) | 35.0 % |" in text
     assert "| `bidirectional` | whole utterance | – |" in text and "| `causal` | 30 min |" in text
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from streamnest.downstream import probing
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes
 from streamnest.downstream.layers import layer_frames
-from streamnest.downstream.probing import Examples
+from streamnest.downstream.probing import INPUT, MIXED, Examples
 from streamnest.errors import UserError
 from streamnest.streaming.sources import load_audio
 from streamnest.task import EncoderTask
@@ -24,8 +24,6 @@ from streamnest.task import EncoderTask
 SILENCE = frozenset({"pau", "sil", "sp", "SIL", "#", ""})
 # Of utterances of a speaker, one in so many is tested on.
 _TESTED = 5
-# The line of probes on all outputs of the encoder.
-_MIXED = "weighted sum"
 
 
 @dataclass
@@ -93,7 +91,7 @@ def probe_heard(heard: list[Heard], classes: int, clusters: int) -> tuple[list[L
 
 def layer_names(heard: list[Heard]) -> list[str]:
     """Of `Heard.layers`."""
-    return ["log-mel", "stem", *(str(n) for n in range(1, len(heard[0].layers) - 1))]
+    return [INPUT, "stem", *(str(n) for n in range(1, len(heard[0].layers) - 1))]
 
 
 def hear(model: EncoderTask, utterances: Sequence[Utterance], classes: dict[str, int]) -> list[Heard]:
@@ -138,8 +136,8 @@ def _probe_speakers(figures: list[LayerFigures], heard: list[Heard]) -> list[str
 
 def _weighted_sum(figures: list[LayerFigures]) -> LayerFigures:
     """The last line, which is added where there is none yet."""
-    if figures[-1].layer != _MIXED:
-        figures.append(LayerFigures(_MIXED))
+    if figures[-1].layer != MIXED:
+        figures.append(LayerFigures(MIXED))
     return figures[-1]
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from streamnest.health import effective_rank
 
+# Lines of a table of layers that are no layer of the encoder: what it is fed, and one probe on all of its outputs.
+INPUT, MIXED = "log-mel", "weighted sum"
+
 
 @dataclass
 class Examples:

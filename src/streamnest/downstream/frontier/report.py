@@ -14,6 +14,7 @@ from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.results import read_points
 from streamnest.downstream.frontier.tables import Report, amount, as_csv, as_json, as_markdown
 from streamnest.downstream.frontier.variants import read_variants
+from streamnest.downstream.probing import INPUT, MIXED
 from streamnest.drawing import save
 from streamnest.files import write_whole
 
@@ -65,7 +66,7 @@ def note(report: Report, labels: float | None = None) -> str:
 
 
 def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
-    """The best layer of each pretrained encoder."""
+    """What each pretrained encoder was fed, its best layer and its last one."""
     stages = [stage for stage in plan if stage.kind == "probe"]
     order = list(dict.fromkeys(stage.preset for stage in stages))
     found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
@@ -73,15 +74,20 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
         {
             "preset": stage.preset,
             "seed": stage.seed,
-            **_best(record["result"]["layers"], "phones"),
-            **_best(record["result"]["layers"], "speakers"),
+            **_layers(record["result"]["layers"], "phones"),
+            **_layers(record["result"]["layers"], "speakers"),
         }
         for stage, record in found
         if record
     ]
 
 
-def _best(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    known = [layer for layer in layers if layer[name] is not None]
-    best = max(known, key=lambda layer: layer[name], default=None)
-    return {name: best[name], f"{name}_layer": best["layer"]} if best else {name: None}
+def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The input is a line of its own: its figure says what the encoder added, or lost."""
+    known = {layer["layer"]: layer[name] for layer in layers if layer[name] is not None and layer["layer"] != MIXED}
+    fed = known.pop(INPUT, None)
+    if not known:
+        return {name: None}
+    best = max(known, key=lambda layer: known[layer])
+    last = list(known)[-1]
+    return {name: known[best], f"{name}_layer": best, f"{name}_input": fed, f"{name}_last": known[last]}

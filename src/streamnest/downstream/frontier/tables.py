@@ -26,7 +26,7 @@ class Report:
     Attributes:
         options: of it.
         points: of which something is known.
-        probes: best accuracies of pretrained encoders, by preset and seed.
+        probes: accuracies on input, best and last layer of pretrained encoders, by preset and seed.
         done: evaluations that are done.
         planned: evaluations that are planned.
         commits: versions of the code that the results come from.
@@ -115,7 +115,7 @@ def as_markdown(report: Report) -> str:
         parts += ["## Variants of pretraining", "![Change of the character error rate](variants.png)"]
         parts += [variants_table(report)]
     if report.probes:
-        parts += ["## Linear probes of the pretrained encoders, best layer", _probes(report)]
+        parts += ["## Linear probes of the frozen encoders", _probes(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -225,15 +225,21 @@ def _variant(variant: Variant) -> Row:
 
 
 def _probes(report: Report) -> str:
+    names = ("phones", "speakers")
     lines = [
-        [f"`{row['preset']}`", str(row["seed"]), *(_probe(row, name) for name in ("phones", "speakers"))]
+        [f"`{row['preset']}`", str(row["seed"]), *(cell for name in names for cell in _probe(row, name))]
         for row in report.probes
     ]
-    return markdown_table(["preset", "seed", "phones", "speakers"], lines)
+    columns = [f"{name}, {of}" for name in names for of in ("input", "best layer", "last layer")]
+    return markdown_table(["preset", "seed", *columns], lines)
 
 
-def _probe(row: Row, name: str) -> str:
-    return f"{100 * row[name]:.1f} % (layer {row[f'{name}_layer']})" if row.get(name) is not None else "–"
+def _probe(row: Row, name: str) -> tuple[str, str, str]:
+    if row.get(name) is None:
+        return "–", "–", "–"
+    fed, last = row[f"{name}_input"], row[f"{name}_last"]
+    before = "–" if fed is None else f"{100 * fed:.1f} %"
+    return before, f"{100 * row[name]:.1f} % ({row[f'{name}_layer']})", f"{100 * last:.1f} %"
 
 
 def amount(hours: float) -> str:
