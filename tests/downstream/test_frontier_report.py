@@ -97,6 +97,13 @@ def test_speakers_are_scored_apart(tmp_path: Path) -> None:
     assert system.wer.value == pytest.approx(4 / 6)
 
 
+def test_tables_begin_with_the_least_latency_whatever_the_order_of_presets(tmp_path: Path) -> None:
+    options = Options(presets=("bidirectional", "dynamic", "lookahead80", "causal"), contexts=("full", "causal"))
+    records = Records(tmp_path)
+    points = read_points(fill(options, records), records)
+    assert [p.name for p in points] == ["causal", "lookahead80", "bidirectional", "dynamic: causal", "dynamic: full"]
+
+
 def test_probes_tell_what_the_encoder_was_fed_apart_from_its_own_layers(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
     fill(options, records)

@@ -95,7 +95,7 @@ class Point:
 
 
 def read_points(plan: Sequence[Stage], records: Records) -> list[Point]:
-    """The points of which something is known, in the order of the plan."""
+    """The points of which something is known, those of least latency first, contexts of one checkpoint behind."""
     stages = [stage for stage in plan if stage.kind == "evaluate" and stage.variant is None]
     places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
     found = []
@@ -106,7 +106,7 @@ def read_points(plan: Sequence[Stage], records: Records) -> list[Point]:
             found.append(_paired(Point(preset, context, hours, scratch, pretrained)))
     for point in found:
         _against_reference(point, next((p for p in found if (p.preset, p.hours) == (REFERENCE, point.hours)), None))
-    return found
+    return sorted(found, key=lambda point: (point.context is not None, point.latency()))
 
 
 def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) -> Counts:
