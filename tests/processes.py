@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # Not the project's own modules: some look at the streams and the environment while they are imported.
 LIBRARIES = ("torch", "torchaudio", "lightning", "lhotse", "hydra", "matplotlib.pyplot", "scipy.signal", "soundfile")
+LIBRARIES += ("wandb.sdk.launch",)
 LONGEST = 1 << 16  # bytes of an order
 
 

@@ -109,6 +109,7 @@ def test_bad_audio_is_skipped_and_counted_in_the_summary(tmp_path: Path) -> None
         "data.num_workers=0",
         "data.batch_duration=10",
         "logger=none",
+        "~callbacks.pictures",
         folder=tmp_path,
     )
     text = " ".join((done.stdout + done.stderr).split())

@@ -32,22 +32,7 @@ def script(*words: str) -> str:
 @pytest.fixture(scope="module")
 def help_pages() -> dict[str, str]:
     """What each script says to --help, all of them in one process: starting one takes seconds, its help none."""
-    return json.loads(
-        script("-c", _ALL_HELP, *(name for name in SCRIPTS if name != "draw_dataflow.py")).splitlines()[-1]
-    )
-
-
-_ALL_HELP = """
-import contextlib, io, json, runpy, sys
-pages, names = {}, sys.argv[1:]
-sys.path.insert(0, "scripts")
-for name in names:
-    sys.argv, out = [name, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        runpy.run_path("scripts/" + name, run_name="__main__")
-    pages[name] = out.getvalue()
-print(json.dumps(pages))
-"""
+    return json.loads(script("tests/help_pages.py", *EXPLAINED).splitlines()[-1])
 
 
 # Importing it takes most of the time of a short command.

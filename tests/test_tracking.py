@@ -14,7 +14,15 @@ from waiting import eventually
 from streamnest.loggers import wandb_logger
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ("train.py", "debug=fast", "trainer=cpu", "trainer.max_steps=4", "logger=wandb", "threads=1")
+TRAIN = (
+    "train.py",
+    "debug=fast",
+    "trainer=cpu",
+    "trainer.max_steps=4",
+    "logger=wandb",
+    "threads=1",
+    "~callbacks.pictures",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -106,7 +106,7 @@ def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: P
 
 
 def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
-    words = (*SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000")
+    words = (*SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.pictures")
     process = processes.Process("train.py", *words, env=environment(tmp_path))
     seen = []
     for line in process.stdout:
