@@ -78,7 +78,11 @@ def order(script: str, words: tuple[Any, ...], env: dict[str, str] | None, out: 
     ours, theirs = socket.socketpair()
     message = json.dumps([script, [str(word) for word in words], dict(os.environ if env is None else env)]).encode()
     assert len(message) < LONGEST, "too much environment for one message"
-    socket.send_fds(server(), [message], [out, err, theirs.fileno()])
+    files = [out, err, theirs.fileno()]
+    if sys.platform == "linux":
+        socket.send_fds(server(), [message], files)
+    else:  # where processes that have loaded much do not fork safely
+        subprocess.Popen([sys.executable, __file__, message.decode(), *map(str, files)], pass_fds=files, cwd=ROOT)
     theirs.close()
     ours.settimeout(120)  # the libraries may still be loading
     return ours.makefile("r")
@@ -94,7 +98,9 @@ def status(ended: Any, timeout: float) -> int:
 def server() -> socket.socket:
     """The way to the process that forks; it ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=ROOT)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process with threads cannot fork
+    command = [sys.executable, __file__, str(theirs.fileno())]
+    subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT, env=alone)
     theirs.close()
     atexit.register(ours.close)
     return ours
@@ -104,7 +110,7 @@ def serve(orders: socket.socket) -> None:
     """Forks for each order until nobody is there to give one."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot fork"
+    assert len(os.listdir("/proc/self/task")) == 1, "a library has started a thread"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch
     while True:
@@ -112,21 +118,22 @@ def serve(orders: socket.socket) -> None:
         if not message:
             return
         if os.fork() == 0:
-            watch(orders, *json.loads(message), files)
+            orders.close()
+            watch(*json.loads(message), files)
         for file in files:
             os.close(file)
 
 
-def watch(orders: socket.socket, script: str, words: list[str], env: dict[str, str], files: list[int]) -> None:
+def watch(script: str, words: list[str], env: dict[str, str], files: list[int]) -> None:
     """Forks the command and tells its process and its status."""
-    orders.close()
     out, err, told = files
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     child = os.fork()
     if child == 0:
         begin(script, words, env, files)
-    os.close(out), os.close(err)
+    for file in {out, err}:
+        os.close(file)
     os.write(told, f"{child}\n".encode())
     _, code = os.waitpid(child, 0)
     os.write(told, f"{code}\n".encode())
@@ -139,7 +146,7 @@ def begin(script: str, words: list[str], env: dict[str, str], files: list[int]) 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(files[0], 1)
     os.dup2(files[1], 2)
-    for file in files:
+    for file in set(files):
         os.close(file)
     os.environ.clear()
     os.environ.update(env)
@@ -150,4 +157,7 @@ def begin(script: str, words: list[str], env: dict[str, str], files: list[int]) 
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    if len(sys.argv) == 2:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        watch(*json.loads(sys.argv[1]), [int(word) for word in sys.argv[2:]])
