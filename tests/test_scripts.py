@@ -14,6 +14,7 @@ from processes import run
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
+IN_A_KERNEL = "frontier.py"  # the one that CI runs as Jupyter does
 EXPLAINED = [name for name in SCRIPTS if name != "draw_dataflow.py"]
 
 
@@ -73,7 +74,9 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == IN_A_KERNEL else []) for name in NOTEBOOKS]
+)
 def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As a program: a kernel takes as long to start as most of them to run."""
     monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")
@@ -83,7 +86,7 @@ def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "frontier.py" else pytest.mark.long) for name in NOTEBOOKS]
+    "name", [pytest.param(name, marks=[] if name == IN_A_KERNEL else pytest.mark.long) for name in NOTEBOOKS]
 )
 def test_an_executed_notebook_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")

@@ -33,7 +33,7 @@ Audio = Callable[..., torch.Tensor]
 # Each preset with both factors, both stems and all kinds of batches somewhere.
 CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
-    ("lookahead80 encoder.style=regular", 8, "aligned", 2, "global"),
+    pytest.param("lookahead80 encoder.style=regular", 8, "aligned", 2, "global", marks=pytest.mark.long),
     pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.long),
     ("causal", 8, "shifted", 3, "running"),
     pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.long),
