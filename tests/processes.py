@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchaudio", "lightning", "lhotse", "hydra", "matplotlib.pyplot", "scipy.signal", "soundfile")
 LIBRARIES += ("wandb.sdk.launch",)
 LONGEST = 1 << 16  # bytes of an order
+WIDTH = 20  # bytes of a number that is told: two of them are never taken for one
 
 
 class Process:
@@ -38,7 +39,7 @@ class Process:
         self.stdout = os.fdopen(read, encoding="utf-8")
         self._status = order(script, words, env, write, write)
         os.close(write)
-        self.pid = int(self._status.readline())
+        self.pid = told(self._status)
         self.returncode: int | None = None
 
     def send_signal(self, number: int) -> None:
@@ -47,7 +48,7 @@ class Process:
     def wait(self, timeout: float = 300) -> int:
         """The status of the ended command, negative if a signal ended it."""
         if self.returncode is None:
-            self.returncode = status(self._status, timeout)
+            self.returncode = os.waitstatus_to_exitcode(told(self._status, timeout))
         return self.returncode
 
     def communicate(self, timeout: float = 300) -> tuple[str, None]:
@@ -63,18 +64,22 @@ class Process:
 def run(
     script: str, *words: Any, env: dict[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """What a script of the repository prints, and its status."""
+    """What a script of the repository prints, and its status; one that does not end in time is killed."""
     with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
         ended = order(script, words, env, out.fileno(), err.fileno())
-        ended.readline()
-        code = status(ended, timeout)
+        pid = told(ended)
+        try:
+            code = os.waitstatus_to_exitcode(told(ended, timeout))
+        except TimeoutError:
+            os.killpg(pid, signal.SIGKILL)
+            raise
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess([script, *map(str, words)], code, out.read(), err.read())
 
 
-def order(script: str, words: tuple[Any, ...], env: dict[str, str] | None, out: int, err: int) -> Any:
-    """Has a command started; its process is the first line of the file returned, its status the second."""
+def order(script: str, words: tuple[Any, ...], env: dict[str, str] | None, out: int, err: int) -> socket.socket:
+    """Has a command started; the first number told is its process, the second its status."""
     ours, theirs = socket.socketpair()
     message = json.dumps([script, [str(word) for word in words], dict(os.environ if env is None else env)]).encode()
     assert len(message) < LONGEST, "too much environment for one message"
@@ -84,14 +89,15 @@ def order(script: str, words: tuple[Any, ...], env: dict[str, str] | None, out: 
     else:  # where processes that have loaded much do not fork safely
         subprocess.Popen([sys.executable, __file__, message.decode(), *map(str, files)], pass_fds=files, cwd=ROOT)
     theirs.close()
-    ours.settimeout(120)  # the libraries may still be loading
-    return ours.makefile("r")
+    return ours
 
 
-def status(ended: Any, timeout: float) -> int:
-    """Waits for the status of a command."""
-    ended.buffer.raw._sock.settimeout(timeout)
-    return os.waitstatus_to_exitcode(int(ended.readline()))
+def told(by: socket.socket, timeout: float = 120) -> int:
+    """Waits for the next number of a command; the first takes as long as the libraries to load."""
+    by.settimeout(timeout)
+    number = by.recv(WIDTH)
+    assert number, "the process that forks has ended: its last words are above"
+    return int(number)
 
 
 @cache
@@ -126,7 +132,7 @@ def serve(orders: socket.socket) -> None:
 
 def watch(script: str, words: list[str], env: dict[str, str], files: list[int]) -> None:
     """Forks the command and tells its process and its status."""
-    out, err, told = files
+    out, err, ears = files
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     child = os.fork()
@@ -134,9 +140,9 @@ def watch(script: str, words: list[str], env: dict[str, str], files: list[int]) 
         begin(script, words, env, files)
     for file in {out, err}:
         os.close(file)
-    os.write(told, f"{child}\n".encode())
+    os.write(ears, f"{child:{WIDTH}}".encode())
     _, code = os.waitpid(child, 0)
-    os.write(told, f"{code}\n".encode())
+    os.write(ears, f"{code:{WIDTH}}".encode())
     os._exit(0)
 
 

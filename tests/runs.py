@@ -20,7 +20,7 @@ SMALL = (
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "STREAMNEST_LOGS": str(folder), "COLUMNS": "160"}
+    return {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "160"}
 
 
 def start(folder: Path, *words: str) -> Process:

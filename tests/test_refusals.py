@@ -19,7 +19,6 @@ from streamnest.build import build_model, user_errors
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 
-ROOT = Path(__file__).parents[1]
 Compose = Callable[..., DictConfig]
 
 

@@ -22,7 +22,7 @@ def script(*words: str) -> str:
     """What a script prints; a program after `-c` begins with nothing loaded."""
     alone = [sys.executable, *words]
     done = (
-        subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, check=False)
+        subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         if words[0] == "-c"
         else run(*words, timeout=600)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import processes
 import pytest
@@ -13,7 +12,6 @@ from waiting import eventually
 
 from streamnest.loggers import wandb_logger
 
-ROOT = Path(__file__).parents[1]
 TRAIN = (
     "train.py",
     "debug=fast",

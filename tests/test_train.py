@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
 import torch
 from inprocess import load
 from omegaconf import DictConfig
+from runs import environment
 from waiting import eventually
 
 from streamnest.checkpoint import load_pretrained
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=6", "trainer.val_check_interval=3")
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "160"}
 
 
 def run(*words: str, folder: Path) -> str:
@@ -38,7 +35,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """One run with all loggers: what it printed and its folder."""
     logs = tmp_path_factory.mktemp("logs")
     words = (sys.executable, "train.py", "masking=causal", "encoder=lookahead40", *SMALL, "logger=offline")
-    done = subprocess.run(words, cwd=ROOT, env=environment(logs), capture_output=True, text=True, check=False)
+    streams: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(words, cwd=ROOT, env=environment(logs), check=False, **streams)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (logs / "runs").glob("*/*")
     return done.stdout, folder

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from rich.console import Console
-from test_train import SMALL, environment
+from runs import environment
+from test_train import SMALL
 
 from streamnest.build import build_model
 from streamnest.conversion import BATCH_NORMS, Conversion, convert, place_kernel
@@ -24,7 +25,6 @@ from streamnest.report import show, transfer_panel
 from streamnest.streaming.verification import verify
 from streamnest.transfer import TransferReport, transfer
 
-ROOT = Path(__file__).parents[1]
 OFFLINE = ("encoder=bidirectional", "masking=random")
 FROZEN = ("encoder=lookahead40", "encoder.conv_norm=frozen_batch_norm")
 Build = Callable[..., Pretraining]

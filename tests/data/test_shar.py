@@ -30,8 +30,6 @@ from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.writing import write_shards
 from streamnest.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def write(manifest, out, audio_format="flac", shard_size=7, **limits):
     cuts, _ = load_cuts(manifest, max_duration=3600, **limits)

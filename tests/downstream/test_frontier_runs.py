@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from processes import run
 
-ROOT = Path(__file__).parents[2]
 TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.pictures", "data.max_duration=3")
 
 

@@ -28,7 +28,6 @@ from streamnest.streaming.probing import find_leaking_stage, require_causal
 from streamnest.streaming.stepping import map_state
 from streamnest.streaming.verification import verify
 
-ROOT = Path(__file__).parents[2]
 Compose = Callable[..., DictConfig]
 PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
 

@@ -30,8 +30,6 @@ from streamnest.data.recipes.splitting import assign_parts
 from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 def script(*words):
     done = run("scripts/prepare.py", *words)
