@@ -62,6 +62,8 @@ def test_the_readme_shows_the_presets_as_they_are_computed() -> None:
 def test_presets_that_cannot_be_say_why_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("presets", "encoder.subsampling_factor=8") == 0
     assert "nearest legal values are 0 and 80 ms" in capsys.readouterr().out
+    assert main("presets", "nonsense=1") == 2
+    assert "Could not override 'nonsense'" in capsys.readouterr().err
 
 
 @pytest.mark.long
