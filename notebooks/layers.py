@@ -12,8 +12,9 @@
 # %% [markdown]
 # # What each layer knows
 #
-# A straight line is asked to read phones and speakers off each layer of the frozen encoder. Beside it stands the same
-# encoder with random weights: what it can do comes from the input and the architecture, not from training.
+# A straight line is asked to read phones, characters and speakers off each layer of the frozen encoder. Beside it
+# stands the same encoder with random weights: what it can do comes from the input and the architecture, not from
+# training.
 #
 # The checkpoint is the newest below `logs/`, or `STREAMNEST_CKPT`; without any, both encoders are untrained. Speech
 # is the built-in sample; for other speech set `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES` (the format of
@@ -25,8 +26,9 @@ import torch
 from IPython.display import Markdown, display
 
 from streamnest.downstream.drawing import draw_probes, draw_similarity, draw_spectra
+from streamnest.downstream.heard import choose, hear, layer_names
 from streamnest.downstream.labels import phone_classes
-from streamnest.downstream.layerwise import SILENCE, choose, hear, layer_names, probe_heard
+from streamnest.downstream.layerwise import SILENCE, probe_heard
 from streamnest.downstream.probing import similarity, spaced
 from streamnest.health import spectrum
 from streamnest.notebook import how_many, labelled_speech, open_subject, repository, twin
@@ -47,8 +49,9 @@ layers = layer_names(heard[subject.name])
 # ## Probes
 # From left to right, a curve goes from the input to the last layer. A phone curve that rises means that training made
 # sounds easier to tell apart. One that falls means that they were thrown away, or put where no straight line finds
-# them. The rank counts the directions that frames really use. The lines below the picture say how much was tested on:
-# of a few speakers and utterances, one step is one utterance and means little.
+# them; of characters the error rate is drawn, which falls where they become plainer. The rank counts the directions
+# that frames really use. The lines below the picture say how much was tested on: of a few speakers and utterances, one
+# step is one utterance and means little.
 
 # %%
 found = {name: probe_heard(heard[name], len(classes), CLUSTERS) for name in heard}
@@ -57,9 +60,10 @@ print(*found[subject.name][1], sep="\n")
 
 # %%
 figures = found[subject.name][0]
-cells = [(f.phones, f.speakers, f.rank, f.silhouette, f.phone_information) for f in figures]
+cells = [(f.phones, f.cer, f.speakers, f.rank, f.silhouette, f.phone_information) for f in figures]
 lines = [[f.layer, *("–" if v is None else f"{v:.3g}" for v in row)] for f, row in zip(figures, cells, strict=True)]
-display(Markdown(markdown_table(["layer", "phones", "speakers", "rank", "silhouette", "phones in clusters"], lines)))
+columns = ["layer", "phones", "CER", "speakers", "rank", "silhouette", "phones in clusters"]
+display(Markdown(markdown_table(columns, lines)))
 
 # %% [markdown]
 # ## Directions

@@ -31,7 +31,7 @@ from streamnest.downstream.code_drawing import (
     draw_told,
 )
 from streamnest.downstream.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
-from streamnest.downstream.layerwise import choose
+from streamnest.downstream.heard import choose
 from streamnest.drawing import draw_code_histogram
 from streamnest.notebook import how_many, labelled_speech, open_subject, repository
 from streamnest.quantizer import count_codes

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from streamnest.commands import without_trace
 from streamnest.downstream.codes import codes_of, label_blocks
+from streamnest.downstream.heard import choose
 from streamnest.downstream.labels import read_utterances
-from streamnest.downstream.layerwise import choose
 from streamnest.downstream.probing import shared_information
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining

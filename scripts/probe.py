@@ -1,9 +1,9 @@
 """What can be read off each layer of a frozen encoder: `python scripts/probe.py CHECKPOINT`.
 
-For each layer: the accuracy of a linear probe for phones (frames) and speakers (utterances), the effective rank, and
-how well frames fall into clusters. The first line is the log-mel input itself, so one sees what the encoder adds; an
-untrained encoder for comparison: overrides such as `encoder=lookahead40` in place of the checkpoint. Without a manifest
-it probes the built-in sample.
+For each layer: the accuracy of a linear probe for phones (frames) and speakers (utterances), the error rate of one for
+characters (less is better), the effective rank, and how well frames fall into clusters. The first line is the log-mel
+input itself, so one sees what the encoder adds; an untrained encoder for comparison: overrides such as
+`encoder=lookahead40` in place of the checkpoint. Without a manifest it probes the built-in sample.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rich.table import Table
 
 from streamnest.commands import without_trace
 from streamnest.downstream.drawing import draw_layers
+from streamnest.downstream.heard import choose
 from streamnest.downstream.labels import read_utterances
-from streamnest.downstream.layerwise import LayerFigures, choose, probe
+from streamnest.downstream.layerwise import LayerFigures, probe
 from streamnest.drawing import save
 from streamnest.files import write_json
 from streamnest.resolve import resolve_model
@@ -32,10 +33,10 @@ SAMPLE = ROOT / "data/sample16k"
 def table(figures: list[LayerFigures]) -> Table:
     """For people."""
     shown = Table(title_justify="left")
-    for name in ("layer", "phones", "speakers", "rank", "silhouette", "phone information"):
+    for name in ("layer", "phones", "CER", "speakers", "rank", "silhouette", "phone information"):
         shown.add_column(name, justify="right")
     for f in figures:
-        values = (f.phones, f.speakers, f.rank, f.silhouette, f.phone_information)
+        values = (f.phones, f.cer, f.speakers, f.rank, f.silhouette, f.phone_information)
         shown.add_row(f.layer, *("" if v is None else f"{v:.3g}" for v in values))
     return shown
 
@@ -46,7 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides of an untrained encoder")
     parser.add_argument(
-        "--manifest", default=str(SAMPLE / "manifest.jsonl"), help="JSON lines: id, path, speaker, split"
+        "--manifest", default=str(SAMPLE / "manifest.jsonl"), help="JSON lines: id, path, speaker, split, text"
     )
     parser.add_argument("--phones", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
     parser.add_argument("--most", type=int, default=600, help="utterances with phones, and as many without")

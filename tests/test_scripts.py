@@ -81,7 +81,7 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
 )
 def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As a program: a kernel takes as long to start as most of them to run."""
-    monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
     monkeypatch.setenv("MPLBACKEND", "agg")
     assert "Figure(" in script(f"notebooks/{name}")
 
@@ -91,7 +91,7 @@ def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None
     "name", [pytest.param(name, marks=[] if name == IN_A_KERNEL else pytest.mark.long) for name in NOTEBOOKS]
 )
 def test_an_executed_notebook_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("STREAMNEST_UTTERANCES", "20")
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
     script("scripts/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
 

@@ -62,7 +62,9 @@ def fill(options: Options, records: Records) -> list[Stage]:
     """Records every stage as done."""
     plan = make_plan(options)
     accuracies = {"log-mel": 0.5, "stem": 0.3, "1": 0.4, "2": 0.35, "weighted sum": 0.45}
-    layers = [{"layer": name, "phones": value, "speakers": None} for name, value in accuracies.items()]
+    layers = [
+        {"layer": name, "phones": value, "speakers": None, "cer": 1 - value} for name, value in accuracies.items()
+    ]
     for stage in plan:
         result = {"steps": 1}
         if stage.kind == "probe":

@@ -108,7 +108,7 @@ def test_probes_tell_what_the_encoder_was_fed_apart_from_its_own_layers(tmp_path
     records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
     fill(options, records)
     text = as_markdown(report.gather(options, records, "the command"))
-    assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | – | – | – |" in text
+    assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | 50.0 % | 60.0 % (1) | 65.0 % | – | – | – |" in text
 
 
 def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 
 from streamnest.downstream import probing
 from streamnest.downstream.drawing import draw_probes
+from streamnest.downstream.heard import Heard, choose
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.downstream.layers import layer_frames
-from streamnest.downstream.layerwise import Heard, LayerFigures, choose, probe_heard
+from streamnest.downstream.layerwise import LayerFigures, probe_heard
 from streamnest.downstream.probing import Examples
 from streamnest.errors import UserError
 

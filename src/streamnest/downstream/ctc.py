@@ -41,9 +41,8 @@ class CTCRecognizer(TextTask):
         return ctc_loss(outputs, lengths, targets, usable)
 
     def unfit(self, target: list[int], frames: int) -> str:
-        """Texts longer than their frames; repeats need a blank between them."""
-        needed = len(target) + sum(a == b for a, b in pairwise(target))
-        return "longer text than frames" if needed > frames else ""
+        """Texts longer than their frames."""
+        return "longer text than frames" if frames_needed(target) > frames else ""
 
     def start(self, batch: int) -> Tensor:
         """The best token `(B,)` of the frame before."""
@@ -60,6 +59,11 @@ class CTCRecognizer(TextTask):
     ) -> Callable[[Tensor], list[Hypothesis]]:
         """Prefix beam search."""
         return BeamSearch(self.tokenizer, beam, ngram, lm_weight, bonus)
+
+
+def frames_needed(target: list[int]) -> int:
+    """The fewest frames that can spell tokens; repeats need a blank between them."""
+    return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]) -> tuple[Tensor, Tensor]:

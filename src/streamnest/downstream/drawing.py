@@ -17,11 +17,13 @@ _LINES = (
     ("phones", "accuracy", "phone probe", "#264653"),
     ("speakers", "accuracy", "speaker probe", "#e76f51"),
     ("phone_information", "accuracy", "clusters on phones", "#2a9d8f"),
+    ("cer", "character error rate", "", "#264653"),
     ("rank", "effective rank", "", "#264653"),
     ("silhouette", "silhouette of clusters", "", "#264653"),
 )
 _PANELS = (
     ("phones", "phone of a frame", "accuracy of a linear probe"),
+    ("cer", "characters", "error rate of a linear probe, less is better"),
     ("speakers", "speaker of an utterance", "accuracy of a linear probe"),
     ("phone_information", "phones in clusters", "share of the phones' entropy"),
     ("rank", "effective rank", "directions in use"),
@@ -36,12 +38,13 @@ _NOTHING = 1e-6
 def draw_layers(figures: Sequence[LayerFigures], title: str = "what each layer says") -> Figure:
     """Probes, rank and clusters over the depth of the encoder; the input is the leftmost point."""
     layers = [f for f in figures if f.rank is not None]
-    names = list(dict.fromkeys(axis for _, axis, _, _ in _LINES))
-    figure = Figure(figsize=(10, 3.2), dpi=110, layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        for field, axis, label, colour in _LINES:
+    known = [line for line in _LINES if any(getattr(f, line[0]) is not None for f in layers)]
+    names = list(dict.fromkeys(axis for _, axis, _, _ in known))
+    figure = Figure(figsize=(1 + 3 * len(names), 3.2), dpi=110, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).ravel(), names, strict=True):
+        for field, axis, label, colour in known:
             points = [(n, getattr(f, field)) for n, f in enumerate(layers) if getattr(f, field) is not None]
-            if axis == name and points:
+            if axis == name:
                 axes.plot(*zip(*points, strict=True), marker="o", ms=3.5, lw=1.4, color=colour, label=label or None)
         _layer_ticks(axes, [f.layer for f in layers])
         axes.set_title(name, fontsize=10, color=INK, loc="left")

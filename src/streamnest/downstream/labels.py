@@ -1,4 +1,4 @@
-"""Labels of frames and utterances for probes: phones with times, and speakers."""
+"""Labels of frames and utterances for probes: phones with times, texts, and speakers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamnest.downstream.text import normalize_text
 from streamnest.errors import UserError
 from streamnest.randomness import hash_id
 
@@ -32,6 +33,7 @@ class Utterance:
         speaker: if known.
         split: "train" or what it is tested on; where a manifest has none, one utterance in five is tested on.
         phones: beginning and end in seconds, and the label.
+        text: what is said, normalised; empty if unknown.
     """
 
     id: str
@@ -39,10 +41,11 @@ class Utterance:
     speaker: str | None = None
     split: str = "train"
     phones: list[Phone] = field(default_factory=list)
+    text: str = ""
 
 
 def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> list[Utterance]:
-    """Reads a manifest of JSON lines with `id`, `path`, and maybe `speaker` and `split`.
+    """Reads a manifest of JSON lines with `id`, `path`, and maybe `speaker`, `split` and `text`.
 
     Args:
         manifest: paths in it are relative to its folder.
@@ -55,8 +58,8 @@ def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> l
     folder, found = Path(manifest).parent, []
     for _, entry in _lines(manifest, _UTTERANCE):
         split = entry.get("split") or ("train" if hash_id(entry["id"]) % 5 else "test")
-        times = aligned.get(entry["id"], [])
-        found.append(Utterance(entry["id"], folder / entry["path"], entry.get("speaker"), split, times))
+        times, text = aligned.get(entry["id"], []), normalize_text(str(entry.get("text") or ""))
+        found.append(Utterance(entry["id"], folder / entry["path"], entry.get("speaker"), split, times, text))
     if not found or (aligned and not any(u.phones for u in found)):
         raise UserError(f"{manifest} has no utterance" + (f" that {phones} has phones for" if phones else ""))
     return found

@@ -75,6 +75,7 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
             "preset": stage.preset,
             "seed": stage.seed,
             **_layers(record["result"]["layers"], "phones"),
+            **_layers(record["result"]["layers"], "cer"),
             **_layers(record["result"]["layers"], "speakers"),
         }
         for stage, record in found
@@ -84,10 +85,11 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
 
 def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """The input is a line of its own: its figure says what the encoder added, or lost."""
-    known = {layer["layer"]: layer[name] for layer in layers if layer[name] is not None and layer["layer"] != MIXED}
+    own = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
+    known: dict[str, float] = {layer["layer"]: layer[name] for layer in own}
     fed = known.pop(INPUT, None)
     if not known:
         return {name: None}
-    best = max(known, key=lambda layer: known[layer])
-    last = list(known)[-1]
+    by_value = sorted(known, key=lambda layer: known[layer], reverse=name != "cer")
+    best, last = by_value[0], list(known)[-1]
     return {name: known[best], f"{name}_layer": best, f"{name}_input": fed, f"{name}_last": known[last]}

@@ -225,12 +225,12 @@ def _variant(variant: Variant) -> Row:
 
 
 def _probes(report: Report) -> str:
-    names = ("phones", "speakers")
+    names = {"phones": "phones", "cer": "CER", "speakers": "speakers"}
     lines = [
         [f"`{row['preset']}`", str(row["seed"]), *(cell for name in names for cell in _probe(row, name))]
         for row in report.probes
     ]
-    columns = [f"{name}, {of}" for name in names for of in ("input", "best layer", "last layer")]
+    columns = [f"{name}, {of}" for name in names.values() for of in ("input", "best layer", "last layer")]
     return markdown_table(["preset", "seed", *columns], lines)
 
 
