@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from streamnest.downstream import adoption
 from streamnest.downstream.frontier.command import main
+from streamnest.downstream.frontier.configs import with_configs
 from streamnest.downstream.frontier.options import Options, merge
 from streamnest.downstream.frontier.plan import Stage, make_plan
 from streamnest.downstream.frontier.processes import Machine
@@ -211,7 +213,7 @@ def test_commands_name_the_run_and_the_checkpoint_before(tmp_path: Path) -> None
 
 
 def test_a_dry_run_shows_what_is_done_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(presets=("causal",))
+    options = with_configs(Options(presets=("causal",)), ROOT / "configs")
     fill(options, Records(tmp_path))
     words = ["--out", str(tmp_path), "--presets", "causal", "bidirectional", "--dry_run"]
     assert main("", ROOT, words) == 0
@@ -237,3 +239,35 @@ def test_the_overrides_of_training_compose(composed: Callable[..., DictConfig]) 
             assert cfg.trainer.max_steps == 150
             if stage.kind == "pretrain":
                 assert cfg.masking.kind == {"bidirectional": "random", "dynamic": "causal"}[stage.preset]
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("configs") / "configs"
+    shutil.copytree(ROOT / "configs", folder)
+    return folder
+
+
+def test_a_changed_value_in_a_config_file_runs_anew_what_it_decides_and_a_comment_nothing(configs: Path) -> None:
+    options = Options(presets=("causal", "lookahead80"))
+    before = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
+    (configs / "masking/causal.yaml").write_text((ROOT / "configs/masking/causal.yaml").read_text() + "# a comment\n")
+    encoder = configs / "encoder/lookahead80.yaml"
+    encoder.write_text(encoder.read_text().replace("right_context_ms: 80", "right_context_ms: 160"))
+    after = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
+    changed = {place for place in before if before[place] != after[place]}
+    assert changed == {("pretrain", "lookahead80"), ("finetune", "lookahead80")}
+
+
+def test_the_options_of_a_frontier_remember_what_configs_held(configs: Path) -> None:
+    options = with_configs(Options(presets=("causal",)), configs)
+    again = Options.of(json.loads(json.dumps(options.plain())))
+    assert [stage.key for stage in make_plan(again)] == [stage.key for stage in make_plan(options)]
+    assert all(stage.configs for stage in make_plan(again) if stage.kind in ("pretrain", "finetune"))
+
+
+def test_a_choice_that_no_config_file_is_there_for_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("", ROOT, ["--out", str(tmp_path), "--presets", "causal", "--both", "size=huge"]) == 2
+    assert "size=huge" in capsys.readouterr().err and not (tmp_path / "plan.json").exists()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from streamnest.commands import without_trace
 from streamnest.downstream.frontier import report
+from streamnest.downstream.frontier.configs import with_configs
 from streamnest.downstream.frontier.options import Options
 from streamnest.downstream.frontier.plan import Stage, make_plan
 from streamnest.downstream.frontier.processes import Machine
@@ -45,7 +46,8 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
     if args.report:
         options, command = records.options()
         return _report(options, records, command, console)
-    options = _options(args, root / "configs/encoder")
+    with console.status("reading configs"):
+        options = with_configs(_options(args, root / "configs/encoder"), root / "configs")
     plan, machine = make_plan(options), Machine(root, records, args.threads, args.device)
     if args.dry_run:
         return _show(plan, machine)
@@ -88,7 +90,7 @@ def _options(args: argparse.Namespace, encoders: Path) -> Options:
         if preset not in known:
             raise UserError(f"--presets {preset}: choose from {', '.join(known)}, or all for {' '.join(PRESETS)}")
     contexts = args.contexts or list(OmegaConf.load(encoders / "dynamic.yaml").contexts)
-    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(Options)}
+    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(Options) if f.name != "configs"}
     given |= {"presets": presets, "contexts": contexts if "dynamic" in presets else ()}
     given["variants"] = tuple(map(tuple, args.variants))
     given = {name: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for name, value in given.items()}

@@ -46,6 +46,7 @@ class Options:
         probe_manifest: see `scripts/probe.py`; None is the built-in corpus.
         probe_phones: see there.
         probe_most: utterances that a probe takes, with phones and as many without.
+        configs: digests of what config files hold, by the overrides that choose among them; see `with_configs`.
 
     Raises:
         UserError: for overrides that this command decides itself, and values that make no sense.
@@ -68,6 +69,7 @@ class Options:
     probe_manifest: str | None = None
     probe_phones: str | None = None
     probe_most: int = 300
+    configs: tuple[tuple[tuple[str, ...], str], ...] = ()
     overrides: ClassVar[tuple[str, ...]] = ("both", "pretrain", "finetune", "pretrained", "scratch")
 
     def __post_init__(self) -> None:
@@ -102,6 +104,11 @@ class Options:
         """Of these overrides those for a preset, without its name: first what is for all, then what is for it alone."""
         split = [self.split(word) for word in words]
         return [word for of, word in split if of is None] + [word for of, word in split if of == preset]
+
+    def digest_of(self, words: Sequence[str]) -> str:
+        """Of what config files hold for a training with these overrides; empty where that was not read."""
+        choices = {word for chosen, _ in self.configs for word in chosen}
+        return dict(self.configs).get(tuple(sorted(choices.intersection(words))), "")
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -32,6 +32,7 @@ class Stage:
         hours: label budget; None is all.
         context: of a dynamic checkpoint.
         variant: of pretraining, by name; None is as the options say.
+        configs: digest of what config files hold for the words of a training; see `frontier/configs.py`.
     """
 
     kind: Kind
@@ -43,13 +44,15 @@ class Stage:
     hours: float | None = None
     context: str | None = None
     variant: str | None = None
+    configs: str = ""
 
     @cached_property
     def key(self) -> str:
-        """A hash of the overrides and, through what it needs, of all that came before."""
-        deciding = sorted(word for word in self.words if not _aside(setting_of(word)))
+        """A hash of overrides and configs and, through what it needs, of all that came before."""
+        deciding = sorted(word for word in self.words if decides(setting_of(word)))
         before = self.needs.key if self.needs else None
-        return hashlib.sha256(json.dumps([self.kind, deciding, before]).encode()).hexdigest()[:12]
+        held = [self.configs] if self.configs else []
+        return hashlib.sha256(json.dumps([self.kind, deciding, before, *held]).encode()).hexdigest()[:12]
 
     @property
     def run(self) -> str:
@@ -69,7 +72,7 @@ class Stage:
     @property
     def identity(self) -> dict[str, Any]:
         """What a record says about it."""
-        names = ("kind", "preset", "seed", "pretrained", "hours", "context", "variant", "words", "run")
+        names = ("kind", "preset", "seed", "pretrained", "hours", "context", "variant", "words", "configs", "run")
         return {
             "key": self.key,
             **{name: getattr(self, name) for name in names},
@@ -97,7 +100,8 @@ def every_stage(options: Options) -> Iterator[Stage]:
 
 
 def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
-    pretrain = Stage("pretrain", preset, seed, pretraining_words(options, preset, seed))
+    words = pretraining_words(options, preset, seed)
+    pretrain = Stage("pretrain", preset, seed, words, configs=options.digest_of(words))
     yield pretrain
     if options.probes:
         labels = (f"manifest={options.probe_manifest}", f"phones={options.probe_phones}", f"most={options.probe_most}")
@@ -108,7 +112,8 @@ def _of(options: Options, preset: str, seed: int) -> Iterator[Stage]:
 
 
 def _varied(options: Options, preset: str, seed: int, variant: str, changed: Sequence[str]) -> Iterator[Stage]:
-    pretrain = Stage("pretrain", preset, seed, pretraining_words(options, preset, seed, changed), variant=variant)
+    words = pretraining_words(options, preset, seed, changed)
+    pretrain = Stage("pretrain", preset, seed, words, variant=variant, configs=options.digest_of(words))
     yield pretrain
     for hours in options.hours:
         yield from _recognition(options, preset, seed, hours, pretrain)
@@ -119,13 +124,14 @@ def _recognition(
 ) -> Iterator[Stage]:
     """A fine-tune and its evaluations."""
     words = recognition_words(options, preset, seed, hours, encoder.words if encoder else None)
-    variant = encoder.variant if encoder else None
-    tuned = Stage("finetune", preset, seed, words, encoder, encoder is not None, hours, variant=variant)
+    variant, configs = encoder.variant if encoder else None, options.digest_of(words)
+    tuned = Stage("finetune", preset, seed, words, encoder, encoder is not None, hours, None, variant, configs)
     yield tuned
     for context in (options.contexts or (None,)) if preset == "dynamic" else (None,):
         asked = (f"context={context}", f"manifest={options.eval_manifest}")
         yield Stage("evaluate", preset, seed, asked, tuned, encoder is not None, hours, context, variant)
 
 
-def _aside(setting: str) -> bool:
-    return any(setting == name or setting.startswith(f"{name}.") for name in _ASIDE)
+def decides(setting: str) -> bool:
+    """Whether a setting changes what comes out of a run."""
+    return not any(setting == name or setting.startswith(f"{name}.") for name in _ASIDE)

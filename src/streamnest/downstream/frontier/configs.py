@@ -1,0 +1,65 @@
+"""What config files hold: a digest for each choice of config groups, so that a changed file is another stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from streamnest.composition import compose_config
+from streamnest.downstream.frontier.options import Options, setting_of
+from streamnest.downstream.frontier.plan import decides, every_stage
+from streamnest.errors import UserError
+
+
+def with_configs(options: Options, folder: Path) -> Options:
+    """The options, and digests of what config files hold for each choice of groups that a training of theirs makes.
+
+    Values that overrides name are in the hash of a stage already; a digest adds those that only files name.
+
+    Args:
+        options: of the frontier.
+        folder: holds `train.yaml` and the groups.
+
+    Raises:
+        UserError: for a choice that there is no file for.
+    """
+    groups = {path.name for path in folder.iterdir() if path.is_dir()}
+    trainings = [stage for stage in every_stage(options) if stage.kind in ("pretrain", "finetune")]
+    choices = dict.fromkeys(_choices(stage.words, groups) for stage in trainings)
+    return replace(options, configs=tuple((chosen, _digest(chosen, folder)) for chosen in choices))
+
+
+def _choices(words: Sequence[str], groups: set[str]) -> tuple[str, ...]:
+    """The overrides that choose a file of a group and decide what comes out."""
+    return tuple(sorted(word for word in words if setting_of(word) in groups and decides(setting_of(word))))
+
+
+def _digest(choices: Sequence[str], folder: Path) -> str:
+    try:
+        found = compose_config(list(choices), folder, "frontier")
+    except HydraException as error:
+        raise UserError(f"{' '.join(choices)} cannot be composed: {error}") from error
+    known = {name: value for name, value in _flat(found).items() if decides(name)}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _flat(config: DictConfig) -> dict[str, object]:
+    """Values by their dotted names, as they are written: nothing of the machine is in them."""
+    found: dict[str, object] = {}
+    for name, value in OmegaConf.to_container(config).items():  # type: ignore[union-attr]
+        _add(found, str(name), value)
+    return found
+
+
+def _add(found: dict[str, object], name: str, value: object) -> None:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            _add(found, f"{name}.{key}", part)
+    else:
+        found[name] = value
