@@ -93,7 +93,7 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        records.append({"file": str(path), "seconds": len(audio) / 16000, "text": text})
+        records.append({"file": str(path), "seconds": transcribe.seconds[-1], "text": text})
         print(f"{path}\t{text}", flush=True)
     return records
 
@@ -124,13 +124,16 @@ def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
 
 def live(model: TextTask, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decided."""
-    recognizer = StreamingRecognizer(model)
+    recognizer, rate, heard = StreamingRecognizer(model), model.frontend.sample_rate, 0
     try:
-        for piece in standard_input(args.chunk_size, model.frontend.sample_rate):
+        for piece in standard_input(args.chunk_size, rate):
+            heard += len(piece)
             print(recognizer.push(piece.to(args.device)), end="", flush=True)
     except KeyboardInterrupt:
         pass
     print(recognizer.flush(), flush=True)
+    if note := note_on_past(model, [heard / rate], "streams"):
+        print(note, file=sys.stderr)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

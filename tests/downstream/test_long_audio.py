@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,19 @@ def test_notes_count_what_is_longer_and_limited_contexts_forget_nothing():
     assert note_on_streamed(causal, seconds, "utterances").startswith("1 of 4 utterances are longer than 2 s")
     assert "1 s of past" in note_on_streamed(causal, seconds)
     assert "past" not in note_on_streamed(limited, seconds) and not note_on_streamed(causal, seconds[:3])
+
+
+@pytest.mark.parametrize(("seconds", "note"), [(0.9, ""), (1.5, "1 of 1 streams are longer than the 1 s of past")])
+def test_a_live_pipe_says_at_its_end_that_it_has_forgotten_how_it_began(
+    run_config, speech_like, tmp_path, capsys, monkeypatch, seconds, note
+):
+    save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
+    samples = (32767 * speech_like(1, round(16000 * seconds))[0]).short().numpy().tobytes()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(samples)))
+    command = load("transcribe")
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), "-"])) == 0
+    told = capsys.readouterr().err
+    assert told.startswith(note) and bool(told) is bool(note)
 
 
 @pytest.mark.parametrize(("option", "note"), [("--stream", "2 of 2 files are"), ("--beam=2", "1 of 2 files are")])
