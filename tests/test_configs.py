@@ -109,3 +109,8 @@ def test_composing_a_config_leaves_whoever_composes_already_as_they_were(compose
     assert composed("size=small").size.num_layers == 16
     assert compose_config(["size=large"], CONFIGS, "other").size.num_layers == 17
     assert composed("size=small").size.num_layers == 16
+
+
+def test_overrides_come_before_what_is_fixed_for_models_that_no_run_trains() -> None:
+    cfg = compose_config(["logger=csv", "name=mine"], CONFIGS, "untrained")
+    assert cfg.name == "mine" and cfg.preset == "untrained" and "csv" in str(cfg.logger).lower()

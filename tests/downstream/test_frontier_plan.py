@@ -248,10 +248,12 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_changed_value_in_a_config_file_runs_anew_what_it_decides_and_a_comment_nothing(configs: Path) -> None:
+def test_a_value_in_a_config_file_runs_anew_what_it_decides_and_comments_and_workers_nothing(configs: Path) -> None:
     options = Options(presets=("causal", "lookahead80"))
     before = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
     (configs / "masking/causal.yaml").write_text((ROOT / "configs/masking/causal.yaml").read_text() + "# a comment\n")
+    data = configs / "data/sample.yaml"
+    data.write_text(data.read_text().replace("num_workers: 0", "num_workers: 1"))
     encoder = configs / "encoder/lookahead80.yaml"
     encoder.write_text(encoder.read_text().replace("right_context_ms: 80", "right_context_ms: 160"))
     after = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
