@@ -24,13 +24,12 @@ def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
     """
     config.register()
     fixed = [f"name={name}", f"preset={name}", "logger=none", "callbacks=none", "paths.output_dir=."]
-    named = {word.split("=")[0] for word in words}  # Hydra refuses to be told one thing twice
     # Hydra composes for one caller at a time, such as a notebook that has not come to its end.
     held = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
-            return compose("train", [*(word for word in fixed if word.split("=")[0] not in named), *words])
+            return compose("train", [*fixed, *words])
     finally:
         if held:
             GlobalHydra.instance().initialize(held)

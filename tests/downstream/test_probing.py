@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from streamnest.downstream import probing
 from streamnest.downstream.drawing import draw_probes
-from streamnest.downstream.heard import Heard, choose
+from streamnest.downstream.heard import Heard, choose, divide
 from streamnest.downstream.labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.downstream.layers import layer_frames
 from streamnest.downstream.layerwise import LayerFigures, probe_heard
@@ -206,3 +206,21 @@ def test_phones_of_other_utterances_are_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps({"id": "b", "phones": [[0, 1, "x"]]}) + "\n")
     with pytest.raises(UserError, match="phones for"):
         read_utterances(tmp_path / "m.jsonl", tmp_path / "p.jsonl")
+
+
+def test_what_is_said_is_read_from_the_manifest_and_normalised(tmp_path: Path) -> None:
+    lines = [{"id": "a", "path": "a.wav", "text": "It's Ten  o'clock."}, {"id": "b", "path": "b.wav", "text": None}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [u.text for u in read_utterances(tmp_path / "m.jsonl")] == ["it's ten o'clock", ""]
+
+
+def test_what_is_tested_on_is_what_the_manifest_says_or_one_utterance_in_five() -> None:
+    def heard(splits: str) -> list[Heard]:
+        utterances = [Utterance(str(n), Path("x"), split="test" if c == "t" else "train") for n, c in enumerate(splits)]
+        return [Heard(utterance, [], torch.empty(0)) for utterance in utterances]
+
+    def tested(splits: str, by_manifest: bool = True) -> list[str]:
+        return [h.utterance.id for h in divide(heard(splits), by_manifest)[1]]
+
+    assert tested("..t...t") == ["2", "6"] and tested("......") == ["0", "5"]
+    assert tested("..t...t", by_manifest=False) == ["0", "5"]
