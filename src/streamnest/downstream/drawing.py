@@ -17,13 +17,13 @@ _LINES = (
     ("phones", "accuracy", "phone probe", "#264653"),
     ("speakers", "accuracy", "speaker probe", "#e76f51"),
     ("phone_information", "accuracy", "clusters on phones", "#2a9d8f"),
-    ("cer", "character error rate", "", "#264653"),
+    ("cer", "character errors (less is better)", "", "#264653"),
     ("rank", "effective rank", "", "#264653"),
     ("silhouette", "silhouette of clusters", "", "#264653"),
 )
 _PANELS = (
     ("phones", "phone of a frame", "accuracy of a linear probe"),
-    ("cer", "characters", "error rate of a linear probe, less is better"),
+    ("cer", "characters", "error rate, less is better"),
     ("speakers", "speaker of an utterance", "accuracy of a linear probe"),
     ("phone_information", "phones in clusters", "share of the phones' entropy"),
     ("rank", "effective rank", "directions in use"),
