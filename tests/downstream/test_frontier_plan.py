@@ -273,3 +273,11 @@ def test_a_choice_that_no_config_file_is_there_for_is_told_before_anything_runs(
 ) -> None:
     assert main("", ROOT, ["--out", str(tmp_path), "--presets", "causal", "--both", "size=huge"]) == 2
     assert "size=huge" in capsys.readouterr().err and not (tmp_path / "plan.json").exists()
+
+
+def test_an_override_for_a_preset_that_is_not_run_is_told() -> None:
+    with pytest.raises(UserError, match=r"--both lookahead80:optim\.lr=1: lookahead80 is none of --presets causal"):
+        Options(presets=("causal",), both=("lookahead80:optim.lr=1",))
+    with pytest.raises(UserError, match="--variant lookahead40:size=tiny: lookahead40 is none"):
+        Options(presets=("causal",), variants=(("one", "lookahead40:size=tiny"),))
+    assert Options(presets=("causal",), both=("causal:optim.lr=1", "data.text=a:b", "db@src:dst=x")).both

@@ -92,6 +92,9 @@ class Options:
         setting = self.split(word)[1]
         if "=" not in setting and not setting.startswith("~"):
             raise UserError(f"--{name} {word}: give overrides of train.py, as in --{name} size=small")
+        head, colon, _ = setting_of(setting).partition(":")
+        if colon and "@" not in head:  # Hydra has colons in names of packages alone
+            raise UserError(f"--{name} {word}: {head} is none of --presets {' '.join(self.presets)}")
         if setting_of(setting) in _OWN:
             raise UserError(f"--{name} {word}: not here: {_OWN[setting_of(setting)]}")
 
