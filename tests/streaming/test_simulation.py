@@ -57,6 +57,15 @@ def test_streaming_a_file_costs_figures_and_equals_offline(model: Pretraining, c
     assert sim.compare_streaming_vs_offline(model, audio, chunk_size).equal
 
 
+def test_the_time_of_a_chunk_ends_when_its_device_has_finished(
+    model: Pretraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(torch.cpu, "synchronize", lambda: waited.append(1))
+    sim.simulate_streaming_inference(model, 0.1 * torch.randn(16000), 0.32)
+    assert len(waited) == 4
+
+
 @pytest.mark.parametrize("stem", ["aligned", "shifted"])
 def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(
     run_config: Callable[..., DictConfig], stem: str

@@ -140,6 +140,7 @@ def simulate_streaming_inference(
         windowed = session.windowed(number)
         if last:
             out = torch.cat([out, session.flush([number])[number]])
+        torch.get_device_module(device).synchronize()  # other devices than the CPU may still be computing
         ended = time.perf_counter()
         done = sum(map(len, frames))
         waits += _waits(session, 1000 * (ended - begin), range(done, done + len(out)))
