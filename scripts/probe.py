@@ -67,7 +67,8 @@ def main() -> int:
     if args.json:
         write_json(args.json, {"notes": notes, "layers": [asdict(f) for f in figures]})
     if args.picture:
-        title = Path(args.model[0]).stem if len(args.model) == 1 else " ".join(args.model)
+        # Of a path its end: the run, and which of its checkpoints.
+        title = " ".join("/".join(Path(word).parts[-3:]) for word in args.model)
         console.print(f"picture: {save(draw_layers(figures, title), args.picture)}")
     return 0
 
