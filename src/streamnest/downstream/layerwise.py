@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from streamnest.downstream import probing
@@ -87,7 +89,8 @@ def _probe_texts(figures: list[LayerFigures], heard: list[Heard]) -> list[str]:
         return []
     # The last line is the weighted sum of all outputs of the encoder; its input is of another width.
     lines = [[number] for number in range(len(figures) - 1)] + [list(range(1, len(figures) - 1))]
-    for line, layers in zip(figures, lines, strict=True):
+    pairs = list(zip(figures, lines, strict=True))
+    for line, layers in track(pairs, "probing characters", console=Console(stderr=True), transient=True):
         line.cer = probe_spelling(train.of_layers(layers), test.of_layers(layers))
     characters = len(set().union(*train.texts))
     return [f"{characters} characters: fitted on {len(train.texts)} texts, tested on {len(test.texts)}"]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from streamnest.composition import compose_config
 from streamnest.downstream.frontier.options import Options, setting_of
 from streamnest.downstream.frontier.plan import decides, every_stage
-from streamnest.errors import UserError
 
 
 def with_configs(options: Options, folder: Path) -> Options:
@@ -27,7 +26,7 @@ def with_configs(options: Options, folder: Path) -> Options:
         folder: holds `train.yaml` and the groups.
 
     Raises:
-        UserError: for a choice that there is no file for.
+        HydraException: for a choice that there is no file for.
     """
     groups = {path.name for path in folder.iterdir() if path.is_dir()}
     trainings = [stage for stage in every_stage(options) if stage.kind in ("pretrain", "finetune")]
@@ -41,25 +40,15 @@ def _choices(words: Sequence[str], groups: set[str]) -> tuple[str, ...]:
 
 
 def _digest(choices: Sequence[str], folder: Path) -> str:
-    try:
-        found = compose_config(list(choices), folder, "frontier")
-    except HydraException as error:
-        raise UserError(f"{' '.join(choices)} cannot be composed: {error}") from error
-    known = {name: value for name, value in _flat(found).items() if decides(name)}
+    held = OmegaConf.to_container(compose_config(list(choices), folder, "frontier"))
+    known = {name: value for name, value in _values(held) if decides(name)}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _flat(config: DictConfig) -> dict[str, object]:
-    """Values by their dotted names, as they are written: nothing of the machine is in them."""
-    found: dict[str, object] = {}
-    for name, value in OmegaConf.to_container(config).items():  # type: ignore[union-attr]
-        _add(found, str(name), value)
-    return found
-
-
-def _add(found: dict[str, object], name: str, value: object) -> None:
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            _add(found, f"{name}.{key}", part)
-    else:
-        found[name] = value
+def _values(held: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """What a config says by dotted names, as it is written: nothing of the machine is in it."""
+    if not isinstance(held, dict) or not held:
+        yield name, held
+        return
+    for key, part in held.items():
+        yield from _values(part, f"{name}.{key}" if name else str(key))
