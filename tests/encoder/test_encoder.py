@@ -119,7 +119,7 @@ def test_settings_that_do_not_fit_are_refused_with_the_remedy(setting: dict[str,
 def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
     encoder = tiny(subsampling_factor=factor)
     x = features(1, 10 * factor).requires_grad_()
-    y, _, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    y, _ = encoder.stem(x, torch.tensor([10 * factor]))
     (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
     assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 5 * factor - 1 + encoder.stem.lookahead
 
@@ -128,7 +128,7 @@ def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
 def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
     encoder = tiny(subsampling_factor=factor, stem="shifted")
     x = features(1, 10 * factor).requires_grad_()
-    y, _, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    y, _ = encoder.stem(x, torch.tensor([10 * factor]))
     (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
     assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 4 * factor == 5 * factor - 1 + encoder.stem.lookahead
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.parts import Part, as_it_is, at_hand
 
 # Far below any score, but finite: a frame of padding, which sees nothing, must not become NaN.
 FINITE_MASKED = -30_000.0
@@ -66,6 +69,14 @@ def relative_shift(scores: Tensor) -> Tensor:
     return padded[:, :, 1:].reshape(batch, heads, queries, distances)[..., : distances - queries + 1]
 
 
+class _AttentionParts(NamedTuple):
+    qkv: Part
+    out: Part
+    content_bias: Tensor
+    position_bias: Tensor
+    position: Tensor
+
+
 class RelativeAttention(nn.Module):
     """Relative-position attention of Transformer-XL as Conformer uses it, `(B, T, d)` -> `(B, T, d)`.
 
@@ -92,7 +103,12 @@ class RelativeAttention(nn.Module):
         self._kept: tuple[Tensor, tuple[Any, ...], Tensor] | None = None
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, state: AttentionState | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        state: AttentionState | None = None,
+        parts: _AttentionParts | None = None,
     ) -> tuple[Tensor, AttentionState]:
         """Attends.
 
@@ -101,42 +117,51 @@ class RelativeAttention(nn.Module):
             positions: `relative_positions` for Tq queries and Tk keys, `(Tq + Tk - 1, d)`.
             mask: boolean `(B or 1, 1, Tq, Tk)`, True where a query may look; None is everywhere.
             state: keys and values that precede x, and the queries that wait for it.
+            parts: from `at_hand`.
 
         Returns:
             `(B, Tq, d)`, of the frames that waited longest where some do, and all keys and values seen here, for the
             caller to trim.
         """
+        part = parts or self._parts(as_it_is)
         batch, frames, width = x.shape
-        qkv = self.qkv(x).view(batch, frames, 3, self.num_heads, self.d_head)
-        query, heard = qkv[:, :, 0].transpose(1, 2), qkv[:, :, 1:]
+        qkv = part.qkv(x).view(batch, frames, 3, self.num_heads, self.d_head)
+        query, heard = qkv.select(2, 0).transpose(1, 2), qkv.narrow(2, 1, 2)
         waiting: tuple[Tensor, ...] = ()
         if state is not None:
             query, waiting = hold_back(query, state.queries, dim=2)
             heard = torch.cat([state.past, heard], dim=1)
-        key, value = heard.permute(2, 0, 3, 1, 4)
-        place = self._place(positions)
+        key, value = heard.permute(2, 0, 3, 1, 4).unbind()
         scale = 1.0 / math.sqrt(self.d_head)
-        bias = relative_shift(((query + self.position_bias[:, None]) * scale) @ place)
-        query = query + self.content_bias[:, None]
+        place = self._place(positions, part.position)
+        bias = relative_shift((query + part.position_bias.unsqueeze(1)) @ place)
+        query = query + part.content_bias.unsqueeze(1)
         if self.training and x.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
         else:
             bias = bias if mask is None else torch.where(mask, bias, self.masked_score)
             drop = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop, scale=scale)
-        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(heard, waiting)
+        return part.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(heard, waiting)
+
+    def at_hand(self) -> Part:
+        """`forward` with its parts at hand."""
+        return partial(self.forward, parts=self._parts(at_hand))
+
+    def _parts(self, get: Callable[[nn.Module], Part]) -> _AttentionParts:
+        biases = self.content_bias, self.position_bias
+        return _AttentionParts(get(self.qkv), get(self.out), *biases, self.position.weight)
 
     def train(self, mode: bool = True) -> RelativeAttention:
         """Forgets the kept table too: weights may have been replaced without a trace, as averaged ones are."""
         self._kept = None
         return super().train(mode)
 
-    def _place(self, positions: Tensor) -> Tensor:
-        """The projected table, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.
+    def _place(self, positions: Tensor, weight: Tensor) -> Tensor:
+        """The projected table over `sqrt(d_head)`, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.
 
         Projecting it anew would be three quarters of the arithmetic of a streaming step with 70 frames of past.
         """
-        weight = self.position.weight
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(weight.device.type):
             return self._project(positions)
         # Weights that were made in inference mode are never written to and count no versions.
@@ -146,7 +171,8 @@ class RelativeAttention(nn.Module):
         return self._kept[2]
 
     def _project(self, positions: Tensor) -> Tensor:
-        return self.position(positions).view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
+        place = self.position(positions) / math.sqrt(self.d_head)
+        return place.view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """What PyTorch's own function computes, with a dropout that costs a quarter and remembers a quarter."""

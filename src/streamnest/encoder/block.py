@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +14,7 @@ from torch.autograd.function import Function, once_differentiable
 from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout, drop
+from streamnest.encoder.parts import Part, as_it_is, at_hand
 
 
 class BlockState(NamedTuple):
@@ -28,6 +31,13 @@ class BlockState(NamedTuple):
     waiting: tuple[Tensor, ...] = ()
 
 
+class _FeedForwardParts(NamedTuple):
+    expand: Part
+    draw: Part
+    weight: Tensor
+    bias: Tensor | None
+
+
 class FeedForward(nn.Module):
     """Linear, SiLU, dropout, linear: `(B, T, d)` -> `(B, T, d)`."""
 
@@ -37,14 +47,22 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(d_hidden, d_model, bias=bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, parts: _FeedForwardParts | None = None) -> Tensor:
         """Transforms each frame by itself."""
-        hidden = self.expand(x)
-        keep, scale = self.dropout.draw(hidden)
+        expand, draw, weight, bias = parts or self._parts(as_it_is)
+        hidden = expand(x)
+        keep, scale = draw(hidden)
         if torch.is_grad_enabled():
-            out: Tensor = _Contract.apply(hidden, keep, scale, self.contract.weight, self.contract.bias)
+            out: Tensor = _Contract.apply(hidden, keep, scale, weight, bias)
             return out
-        return _contract(hidden, keep, scale, self.contract.weight, self.contract.bias)
+        return _contract(hidden, keep, scale, weight, bias)
+
+    def at_hand(self) -> Part:
+        """`forward` with its parts at hand."""
+        return partial(self.forward, parts=self._parts(at_hand))
+
+    def _parts(self, get: Callable[[nn.Module], Part]) -> _FeedForwardParts:
+        return _FeedForwardParts(get(self.expand), self.dropout.draw, self.contract.weight, self.contract.bias)
 
 
 def _contract(hidden: Tensor, keep: Tensor | None, scale: float, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -72,6 +90,21 @@ class _Contract(Function):
         inner = drop(gradient @ weight.to(gradient.dtype), keep, ctx.scale)
         bias = rows.sum(0) if ctx.has_bias else None
         return torch.ops.aten.silu_backward(inner, hidden), None, None, rows.t() @ active, bias
+
+
+class BlockParts(NamedTuple):
+    """What a block calls, in turn."""
+
+    norm_in: Part
+    feed_forward_in: Part
+    norm_attention: Part
+    attention: Part
+    norm_convolution: Part
+    convolution: Part
+    norm_ff_out: Part
+    feed_forward_out: Part
+    norm_out: Part
+    dropout: Part
 
 
 class ConformerBlock(nn.Module):
@@ -104,18 +137,29 @@ class ConformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, valid: Tensor | None, state: BlockState | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None,
+        state: BlockState | None = None,
+        parts: BlockParts | None = None,
     ) -> tuple[Tensor, BlockState]:
         """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments.
 
         Where frames wait for their future, outputs are those of the frames that waited longest, and so is `valid`.
         """
+        part = parts or self.parts()
         before = (None, None, ()) if state is None else state
-        x = torch.add(x, self.dropout(self.feed_forward_in(self.norm_in(x))), alpha=0.5)
-        heard, attention = self.attention(self.norm_attention(x), positions, mask, before[0])
+        x = torch.add(x, part.dropout(part.feed_forward_in(part.norm_in(x))), alpha=0.5)
+        heard, attention = part.attention(part.norm_attention(x), positions, mask, before[0])
         x, waiting = hold_back(x, before[2], dim=1)
-        x = x + self.dropout(heard)
-        local, convolution = self.convolution(self.norm_convolution(x), valid, before[1])
-        x = x + self.dropout(local)
-        x = torch.add(x, self.dropout(self.feed_forward_out(self.norm_ff_out(x))), alpha=0.5)
-        return self.norm_out(x), BlockState(attention, convolution, waiting)
+        x = x + part.dropout(heard)
+        local, convolution = part.convolution(part.norm_convolution(x), valid, before[1])
+        x = x + part.dropout(local)
+        x = torch.add(x, part.dropout(part.feed_forward_out(part.norm_ff_out(x))), alpha=0.5)
+        return part.norm_out(x), BlockState(attention, convolution, waiting)
+
+    def parts(self, get: Callable[[nn.Module], Part] = as_it_is) -> BlockParts:
+        """What the block calls, as it is or `at_hand`."""
+        return BlockParts(*(get(getattr(self, name)) for name in BlockParts._fields))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamnest.encoder.parts import Part, as_it_is, at_hand
 from streamnest.errors import UserError
 
 PADDINGS = ("causal", "symmetric")
@@ -50,6 +53,16 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+class _ConvolutionParts(NamedTuple):
+    pointwise_in: Part
+    pointwise_out: Part
+    depthwise: Part
+    weight: Tensor
+    bias: Tensor | None
+    norm: Part
+    norm_is_framewise: bool
+
+
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, section 2.2): `(B, T, d)` -> `(B, T, d)`.
 
@@ -89,32 +102,46 @@ class ConvolutionModule(nn.Module):
         """Whether the norm looks at one frame only, also while training."""
         return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
-    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, valid: Tensor | None, state: Tensor | None = None, parts: _ConvolutionParts | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Convolves.
 
         Args:
             x: `(B, T, d)`.
             valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None is all valid.
             state: the `(B, past, d)` frames before x; None is silence (zeros).
+            parts: from `at_hand`.
 
         Returns:
             `(B, T, d)` and the state for the frames after x.
         """
-        x = F.glu(self.pointwise_in(x), dim=-1)
+        part = parts or self._parts(as_it_is)
+        x = F.glu(part.pointwise_in(x), dim=-1)
         if valid is not None:
             x = x * valid
         before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
         x = torch.cat([before, x], dim=1)
-        kept = x[:, x.shape[1] - self.past :]
-        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
-        x = self.norm(x) if self.norm_is_framewise else self.norm(x.transpose(1, 2)).transpose(1, 2)
-        return self.pointwise_out(F.silu(x)), kept
+        kept = x.narrow(1, x.shape[1] - self.past, self.past)
+        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x, part)
+        x = part.norm(x) if part.norm_is_framewise else part.norm(x.transpose(1, 2)).transpose(1, 2)
+        return part.pointwise_out(F.silu(x)), kept
 
-    def _depthwise(self, x: Tensor) -> Tensor:
+    def at_hand(self) -> Part:
+        """`forward` with its parts at hand."""
+        return partial(self.forward, parts=self._parts(at_hand))
+
+    def _parts(self, get: Callable[[nn.Module], Part]) -> _ConvolutionParts:
+        norm, depthwise = get(self.norm), self.depthwise
+        pointwise = get(self.pointwise_in), get(self.pointwise_out)
+        return _ConvolutionParts(*pointwise, depthwise, depthwise.weight, depthwise.bias, norm, self.norm_is_framewise)
+
+    def _depthwise(self, x: Tensor, part: _ConvolutionParts) -> Tensor:
         few = x.shape[1] - self.past - self.lookahead <= _FEW_FRAMES and not torch.compiler.is_compiling()
         if few and not torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
             # Taps before channels: products and sums then run along neighbours in memory.
             taps = x.unfold(1, self.past + self.lookahead + 1, 1).transpose(2, 3)
-            y = (taps * self.depthwise.weight[:, 0].t()).sum(2)
-            return y if self.depthwise.bias is None else y + self.depthwise.bias
-        return self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+            y = (taps * part.weight.squeeze(1).t()).sum(2)
+            return y if part.bias is None else y + part.bias
+        convolved: Tensor = part.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return convolved

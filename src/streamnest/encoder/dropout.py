@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,10 @@ class Dropout(nn.Module):
         dropped: Tensor = x if keep is None else _Drop.apply(x, keep, scale)
         return dropped
 
+    def at_hand(self) -> Callable[[Tensor], Tensor]:
+        """`forward`; see `parts`."""
+        return self.forward if self.training else _same
+
     def draw(self, x: Tensor) -> tuple[Tensor | None, float]:
         """Which elements of x stay, a boolean of its shape, and the factor of those; None is all, unscaled."""
         if not self.training or self.rate == 0.0:
@@ -45,6 +50,10 @@ def drop(x: Tensor, keep: Tensor | None, scale: float) -> Tensor:
     """`x * keep * scale`."""
     # Converting first: a product of floats and booleans takes five times as long on a CPU.
     return x if keep is None else keep.to(x.dtype).mul_(scale).mul_(x)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 class _Drop(Function):

@@ -14,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from streamnest.context import Context, ContextChoices
 from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
-from streamnest.encoder.block import BlockState, ConformerBlock
+from streamnest.encoder.block import BlockParts, BlockState, ConformerBlock
 from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.parts import at_hand
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
@@ -61,6 +62,7 @@ class FastConformer(nn.Module):
         self.blocks: Sequence[ConformerBlock] = nn.ModuleList(  # type: ignore[assignment]
             _block(c) for _ in range(c.num_layers)
         )
+        self._at_hand: list[BlockParts] | None = None
 
     @classmethod
     def build(cls, **settings: Any) -> FastConformer:
@@ -110,7 +112,9 @@ class FastConformer(nn.Module):
         heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
         delay = self.context.delay
         features = F.pad(self._checked(features) * heard[:, None], (0, delay * self.stem.factor))
-        x, lengths, _ = self.stem(features, lengths + delay * self.stem.factor)
+        lengths = lengths + delay * self.stem.factor
+        x, _ = self.stem(features, lengths)
+        lengths = self.stem.num_frames(lengths)
         time = torch.arange(x.shape[1], device=x.device)
         valid = time < lengths[:, None]
         mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
@@ -176,19 +180,30 @@ class FastConformer(nn.Module):
         Returns:
             `(B, n * chunk, d_model)` and the next state. The first `warmup` frames of a stream stand for nothing.
         """
-        heard, context = state.heard, self.context
-        lengths = torch.full_like(heard, OPEN_END) if lengths is None else lengths
-        time = heard[:, None] + torch.arange(features.shape[-1], device=heard.device)
-        inside = (time >= 0) & (time < lengths[:, None])
-        lengths = lengths + context.delay * self.stem.factor
-        x, lengths, stem = self.stem(self._checked(features) * inside[:, None], lengths, state.stem, heard)
+        heard, context, count = state.heard, self.context, features.shape[-1]
+        end = torch.full_like(heard, OPEN_END) if lengths is None else lengths
+        midst = _holds((heard >= 0) & (heard + count <= end))
+        total = end + context.delay * self.stem.factor
+        if not midst:
+            time = heard[:, None] + torch.arange(count, device=heard.device)
+            features = features * ((time >= 0) & (time < end[:, None]))[:, None]
+        x, stem = self.stem(self._checked(features), None if midst else total, state.stem, heard)
         cached, frames = state.blocks[0].attention.past.shape[1], x.shape[1]
         # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
-        layers = len(self.blocks) if context.lag else 1
-        views = [self._view(state.position - n * context.lag, cached, frames, lengths) for n in range(layers)]
+        layers = range(len(self.blocks) if context.lag else 1)
+        places = [state.position - n * context.lag for n in layers]
+        # Masks hold nothing back in most steps: one chunk, in the midst of its stream.
+        if midst and frames == context.chunk and _holds(places[-1] >= cached):
+            views = [_EVERYTHING]
+        else:
+            views = [self._view(place, cached, frames, self.stem.num_frames(total)) for place in places]
         x, blocks = self._blocks(x, views, state.blocks)
         trimmed = tuple(trim(block, cached) for block in blocks)
-        return x, EncoderState(stem, trimmed, heard + features.shape[-1], state.position + frames)
+        return x, EncoderState(stem, trimmed, heard + count, state.position + frames)
+
+    def keep_at_hand(self) -> None:
+        """Steps from now on with the parts of each block at hand, see `parts`; `train` and `eval` end that."""
+        self._at_hand = [block.parts(at_hand) for block in self.blocks]
 
     @property
     def first_features(self) -> int:
@@ -197,8 +212,6 @@ class FastConformer(nn.Module):
 
     def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
         """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
-        if self._sees_everything(position, cached, frames, lengths):
-            return _EVERYTHING
         keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
         queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
         valid = (queries >= 0) & (queries < lengths[:, None])
@@ -206,17 +219,6 @@ class FastConformer(nn.Module):
         context = replace(self.context, left=cached - self.context.lag)
         mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
         return _View((mask & valid[..., None])[:, None], valid[..., None])
-
-    def _sees_everything(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> bool:
-        """Whether masks would hold nothing back, which is so for most steps: one chunk, in the midst of its stream.
-
-        Building masks and applying them in each layer takes many small calls, which asking spares on a CPU. A graph
-        cannot ask, and for other devices it would mean to wait.
-        """
-        one_chunk = frames == self.context.chunk and position.device.type == "cpu"
-        if not one_chunk or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-            return False
-        return bool(((position >= cached) & (position + frames <= lengths)).all())
 
     def _blocks(
         self, x: Tensor, views: list[_View], states: tuple[BlockState, ...] | None
@@ -230,7 +232,8 @@ class FastConformer(nn.Module):
             if self.recompute_blocks and self.training and torch.is_grad_enabled():
                 x = checkpoint(_output_alone, block, x, positions, view, use_reentrant=False)
                 continue
-            x, state = block(x, positions, view.mask, view.valid, states[index] if states else None)
+            before = (states[index], self._at_hand[index] if self._at_hand else None) if states else ()
+            x, state = block(x, positions, view.mask, view.valid, *before)
             after.append(state)
         return x, after
 
@@ -244,6 +247,15 @@ def _block(c: EncoderConfig) -> ConformerBlock:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
     return ConformerBlock(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+
+
+def _holds(condition: Tensor) -> bool:
+    """Whether a condition holds in all rows, where one may ask, so that a step spares the small calls that masks take.
+
+    A graph cannot ask, and for other devices than a CPU it would mean to wait.
+    """
+    graph = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    return not graph and condition.device.type == "cpu" and bool(condition.all())
 
 
 def _output_alone(block: ConformerBlock, x: Tensor, positions: Tensor, view: _View) -> Tensor:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from streamnest.encoder.attention import AttentionState
 from streamnest.encoder.block import BlockState
 
 # How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
@@ -32,5 +33,5 @@ class EncoderState(NamedTuple):
 
 def trim(state: BlockState, cached: int) -> BlockState:
     """Keeps the last `cached` keys and values."""
-    past = state.attention.past
-    return state._replace(attention=state.attention._replace(past=past[:, past.shape[1] - cached :]))
+    (past, queries), convolution, waiting = state
+    return BlockState(AttentionState(past.narrow(1, past.shape[1] - cached, cached), queries), convolution, waiting)

@@ -28,6 +28,13 @@ class _Padding(NamedTuple):
     high: int
 
 
+class _Span(NamedTuple):
+    """Where frames lie in their streams."""
+
+    lengths: Tensor
+    position: Tensor
+
+
 class Subsampling(nn.Module):
     """Depthwise-striding stem of FastConformer (Rekesh et al. 2023, section 3), `(B, num_mels, T)` -> `(B, T', d)`.
 
@@ -91,15 +98,15 @@ class Subsampling(nn.Module):
     def forward(
         self,
         features: Tensor,
-        lengths: Tensor,
+        lengths: Tensor | None,
         state: tuple[Tensor, ...] | None = None,
         position: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Subsamples features.
 
         Args:
             features: `(B, num_mels, T)`, zero past each row's length.
-            lengths: `(B,)` feature frames, of whole streams where there is a state.
+            lengths: `(B,)` feature frames, of whole streams where there is a state; None where nothing lies outside.
             state: from `init_state` or the previous call; without one features are whole utterances, whose last
                 block is completed by padding. With one, outputs are those that no later frame changes, and the states
                 of all rows must stand at the same phase, as they do after the same number of frames modulo `factor`.
@@ -107,49 +114,46 @@ class Subsampling(nn.Module):
                 first features are only there to fill up a call of fixed size: they are not heard.
 
         Returns:
-            `(B, T', d_model)`, lengths `(B,)` in encoder frames, and the next state.
+            `(B, T', d_model)`, see `num_frames`, and the next state.
         """
         rows = self._rows_at_once(features)
-        if state is None and rows < len(features):
+        if state is None and lengths is not None and rows < len(features):
             return self._in_parts(features, lengths, rows)
         past: Sequence[Tensor | None] = state or (None,) * (len(self.depthwise) + 1)
-        position = torch.zeros_like(lengths) if position is None else position
-        x = features.transpose(1, 2).unsqueeze(-1)
-        lengths, position = self._halve(lengths), self._outputs(position)
-        x, *states = self._front(x, lengths, position, past)
+        span = None
+        if lengths is not None:
+            span = self._halved(_Span(lengths, torch.zeros_like(lengths) if position is None else position))
+        x, *states = self._front(features.transpose(1, 2).unsqueeze(-1), span, past)
         for index, pointwise in enumerate(self.pointwise):
             if index:
                 x, kept = self._strided(self.depthwise[index], x, past[index + 1])
                 states.append(kept)
-            lengths, position = self._halve(lengths), self._outputs(position)
-            x = F.relu(_zero_outside(pointwise(x), lengths, position), inplace=True)
-        return self.out(x.flatten(2)), lengths, tuple(states)
+            span = self._halved(span)
+            x = F.relu(_zero_outside(pointwise(x), span), inplace=True)
+        return self.out(x.flatten(2)), tuple(states)
 
-    def _in_parts(self, features: Tensor, lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def _in_parts(self, features: Tensor, lengths: Tensor, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         parts = [self(x, n) for x, n in zip(features.split(rows), lengths.split(rows), strict=True)]
-        outputs, frames, states = zip(*parts, strict=True)
-        stages = zip(*states, strict=True)
-        return torch.cat(outputs), torch.cat(frames), tuple(torch.cat(stage) for stage in stages)
+        outputs, states = zip(*parts, strict=True)
+        return torch.cat(outputs), tuple(torch.cat(stage) for stage in zip(*states, strict=True))
 
     def _rows_at_once(self, features: Tensor) -> int:
         row = features[0].numel() // 4 * self.first.out_channels
         return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // max(1, row))
 
-    def _front(self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    def _front(self, x: Tensor, span: _Span | None, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """The first stage and the convolution of the second, with their states.
 
         Between them lies the largest activation of the network, which is cheap to compute: nine taps. Training does
         that again in the backward pass instead of keeping it.
         """
         if past[0] is None and self.training and torch.is_grad_enabled():
-            inputs = (x, lengths, position, past)
+            inputs = (x, span, past)
             return tuple(checkpoint(self._compute_front, *inputs, use_reentrant=False, preserve_rng_state=False))
-        return self._compute_front(x, lengths, position, past)
+        return self._compute_front(x, span, past)
 
-    def _compute_front(
-        self, x: Tensor, lengths: Tensor, position: Tensor, past: Sequence[Tensor | None]
-    ) -> tuple[Tensor, ...]:
-        x, first = self._first(x, lengths, position, past[0])
+    def _compute_front(self, x: Tensor, span: _Span | None, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        x, first = self._first(x, span, past[0])
         if not self.depthwise:
             return x, first
         x, second = self._strided(self.depthwise[0], x, past[1])
@@ -157,36 +161,44 @@ class Subsampling(nn.Module):
 
     def _strided(self, depthwise: nn.Conv2d, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         # Through a view, so that the gradient has the strides of the weight, which DDP asks for.
-        weight = depthwise.weight.squeeze(1).unsqueeze(1)
-        if past is None and self.scheme == "aligned":
-            # The kernel's own padding spares a copy of the largest activation; its right half is only ever used to
-            # complete an incomplete last block, as `_pad` does.
-            kept = x[:, -self.padding.past :]
-            y = F.conv2d(x.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 1, 1, depthwise.groups)
+        weight, time, bands = depthwise.weight.squeeze(1).unsqueeze(1), 0, 0
+        if self.scheme == "aligned":
+            # The kernel's own padding spares copies, without a past one of the largest activation; its right half is
+            # only ever used to complete an incomplete last block, as `_pad` does.
+            x, kept = (x, x[:, -self.padding.past :]) if past is None else self._behind(past, x)
+            time, bands = int(past is None), self.padding.low
         else:
-            padded, kept = self._pad(x, past)
-            y = F.conv2d(padded.permute(0, 3, 1, 2), weight, depthwise.bias, 2, 0, 1, depthwise.groups)
+            x, kept = self._pad(x, past)
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, depthwise.bias, 2, (time, bands), 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
-    def _first(self, x: Tensor, lengths: Tensor, position: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _first(self, x: Tensor, span: _Span | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)
         patches = padded.squeeze(-1).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
-        patches = _zero_outside(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), lengths, position)
+        patches = _zero_outside(torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1), span)
         weight = torch.cat([self.first.weight.flatten(1).t(), self.first.bias[None]])  # type: ignore[index]
         # `patches @ weight`, not `linear`: its gradient is (10 x N) @ (N x C), nine times faster than the transpose.
         return F.relu(patches @ weight, inplace=True), kept
 
     def _pad(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prepends the past, pads frequency and future; returns the padded input and the past for the next call."""
-        before = x.new_zeros(len(x), self.padding.past, *x.shape[2:]) if past is None else past.to(x.dtype)
-        x = torch.cat([before, x], dim=1)
-        # What the window after the last complete one begins with.
-        kept = x[:, 2 * max(0, (x.shape[1] - 1) // 2) :]
+        before = x.new_zeros(len(x), self.padding.past, *x.shape[2:]) if past is None else past
         # An odd number of frames leaves the last block incomplete: one zero frame completes it (aligned).
-        future = 0 if past is not None else self.padding.future or (x.shape[1] - self.padding.past) % 2
+        future = 0 if past is not None else self.padding.future or x.shape[1] % 2
+        x, kept = self._behind(before, x)
         return F.pad(x, (0, 0, self.padding.low, self.padding.high, 0, future)), kept
+
+    @staticmethod
+    def _behind(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The past and x in one piece, and what the window after the last complete one begins with."""
+        x = torch.cat([past.to(x.dtype), x], dim=1)
+        return x, x[:, 2 * max(0, (x.shape[1] - 1) // 2) :]
+
+    def _halved(self, span: _Span | None) -> _Span | None:
+        """Of the outputs of a stage."""
+        return span and _Span(self._halve(span.lengths), self._outputs(span.position))
 
     def _halve(self, lengths: Tensor) -> Tensor:
         """Outputs of a stage for whole utterances."""
@@ -197,7 +209,9 @@ class Subsampling(nn.Module):
         return (heard + self.padding.past - 1) // 2
 
 
-def _zero_outside(x: Tensor, lengths: Tensor, position: Tensor) -> Tensor:
-    """Zeroes frames before a stream and past its length, of `(B, T, F, C)` that begins at a position."""
-    time = position[:, None] + torch.arange(x.shape[1], device=x.device)
-    return x * ((time >= 0) & (time < lengths[:, None]))[:, :, None, None]
+def _zero_outside(x: Tensor, span: _Span | None) -> Tensor:
+    """Zeroes frames of `(B, T, F, C)` that lie before a stream or past its length."""
+    if span is None:
+        return x
+    time = span.position[:, None] + torch.arange(x.shape[1], device=x.device)
+    return x * ((time >= 0) & (time < span.lengths[:, None]))[:, :, None, None]
