@@ -151,7 +151,7 @@ class LogMel(nn.Module):
             Log-mel `(B, num_mels, k)`, zero past the end, and the next state.
         """
         audio = audio.to(self.window.dtype)
-        emphasised = self._emphasise(torch.cat([state.previous, audio], dim=1))[:, 1:]
+        emphasised = self._differences(torch.cat([state.previous, audio], dim=1))
         if end is not None:
             emphasised = self._zero_past(emphasised, end - state.position)
         buffer = torch.cat([state.buffer, emphasised], dim=1)
@@ -174,7 +174,10 @@ class LogMel(nn.Module):
             return torch.log(power @ self.filterbank + _LOG_GUARD)
 
     def _emphasise(self, audio: Tensor) -> Tensor:
-        return torch.cat([audio[:, :1], audio[:, 1:] - self.preemphasis * audio[:, :-1]], dim=1)
+        return torch.cat([audio[:, :1], self._differences(audio)], dim=1)
+
+    def _differences(self, audio: Tensor) -> Tensor:
+        return audio[:, 1:] - self.preemphasis * audio[:, :-1]
 
     def _dithered(self, audio: Tensor, keys: Tensor | None) -> Tensor:
         if not self.training or self.dither == 0.0:

@@ -80,19 +80,19 @@ class Normalizer(nn.Module):
             return self._utterance(features, lengths, valid)
         if self.kind == "running":
             return self._running(features, valid, self.init_state(len(features)))[0]
-        return (features - self.mean[:, None]) / self.std[:, None] * valid if self.kind == "global" else features
+        return self._global(features, valid) if self.kind == "global" else features
 
     def init_state(self, batch: int) -> NormalizerState:
         """The state of `batch` streams that have heard nothing; all but `running` carry it along unchanged."""
         zeros = torch.zeros(batch, len(self.mean), dtype=torch.float64, device=self.mean.device)
         return NormalizerState(torch.zeros(batch, dtype=torch.long, device=self.mean.device), zeros, zeros)
 
-    def step(self, features: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
+    def step(self, features: Tensor, valid: Tensor | None, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
         """Normalises the next frames of streams, with the arithmetic of `forward`.
 
         Args:
             features: `(B, D, T)`.
-            valid: boolean `(B, 1, T)`, False before and past a stream.
+            valid: boolean `(B, 1, T)`, False before and past a stream; None is all valid.
             state: from `init_state` or the previous step.
 
         Raises:
@@ -104,12 +104,15 @@ class Normalizer(nn.Module):
         if self.kind == "running":
             return self._running(features, valid, state)
         if self.kind == "none":
-            return features * valid, state
-        return (features - self.mean[:, None]) / self.std[:, None] * valid, state
+            return _only(features, valid), state
+        return self._global(features, valid), state
 
     def _require_statistics(self) -> None:
         if self.needs_statistics:
             raise UserError(f"normalize={self.kind} needs corpus statistics: fit them first (train.py does at start)")
+
+    def _global(self, features: Tensor, valid: Tensor | None) -> Tensor:
+        return _only((features - self.mean[:, None]) / self.std[:, None], valid)
 
     @staticmethod
     def _utterance(features: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
@@ -119,9 +122,11 @@ class Normalizer(nn.Module):
         variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
         return centred / (variance.sqrt() + _EPSILON)
 
-    def _running(self, features: Tensor, valid: Tensor, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
+    def _running(
+        self, features: Tensor, valid: Tensor | None, state: NormalizerState
+    ) -> tuple[Tensor, NormalizerState]:
         # Moments about the corpus mean, in float64: a difference of large sums would lose digits in long streams.
-        centred = (features - self.mean[:, None]).double() * valid
+        centred = _only((features - self.mean[:, None]).double(), valid)
         prior = float(self.prior_frames)
         count = state.frames[:, None] + torch.arange(1, features.shape[-1] + 1, device=features.device)
         total = state.total[..., None] + centred.cumsum(-1)
@@ -133,4 +138,8 @@ class Normalizer(nn.Module):
         after = state
         if features.shape[-1]:
             after = NormalizerState(count[:, -1], total[..., -1], squares[..., -1])
-        return ((centred - mean) / variance.sqrt()).to(features.dtype) * valid, after
+        return _only(((centred - mean) / variance.sqrt()).to(features.dtype), valid), after
+
+
+def _only(x: Tensor, valid: Tensor | None) -> Tensor:
+    return x if valid is None else x * valid

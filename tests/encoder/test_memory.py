@@ -54,8 +54,8 @@ def test_the_stem_computed_again_and_row_by_row_is_the_stem(
     outputs, gradients = [], []
     for elements, training in ((1, True), (1 << 22, True), (1 << 22, False)):
         monkeypatch.setattr(subsampling, "_CPU_ELEMENTS", elements)
-        out, frames, _ = stem.train(training)(x, lengths)
-        assert frames.tolist() == stem.num_frames(lengths).tolist()
+        out, _ = stem.train(training)(x, lengths)
+        assert out.shape[1] == int(stem.num_frames(lengths).max())
         outputs.append(out)
         gradients.append(torch.autograd.grad(out.square().sum(), [x, *stem.parameters()]))
     for out, gradient in zip(outputs[:2], gradients[:2], strict=True):

@@ -80,8 +80,8 @@ class NormOverTime(nn.LayerNorm):
 
 
 class LaterConvolution(ConvolutionModule):
-    def _depthwise(self, x: Tensor) -> Tensor:
-        return super()._depthwise(torch.cat([x[:, 1:], x[:, :1]], dim=1))
+    def _depthwise(self, x: Tensor, *args: Any) -> Tensor:
+        return super()._depthwise(torch.cat([x[:, 1:], x[:, :1]], dim=1), *args)
 
 
 class PaddingHeard(ConvolutionModule):

@@ -158,7 +158,7 @@ class RelativeAttention(nn.Module):
         return super().train(mode)
 
     def _place(self, positions: Tensor, weight: Tensor) -> Tensor:
-        """The projected table over `sqrt(d_head)`, `(heads, d_head, Tq + Tk - 1)`; in use, where streams ask for the same one, it is kept.
+        """The projected table over `sqrt(d_head)`, `(heads, d_head, Tq + Tk - 1)`; kept where streams ask for it again.
 
         Projecting it anew would be three quarters of the arithmetic of a streaming step with 70 frames of past.
         """

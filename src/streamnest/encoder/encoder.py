@@ -18,7 +18,7 @@ from streamnest.encoder.block import BlockParts, BlockState, ConformerBlock
 from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
-from streamnest.encoder.parts import at_hand
+from streamnest.encoder.parts import KeepsParts, at_hand
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
@@ -33,7 +33,7 @@ class _View(NamedTuple):
 _EVERYTHING = _View(None, None)
 
 
-class FastConformer(nn.Module):
+class FastConformer(KeepsParts):
     """FastConformer (Rekesh et al. 2023) with limited context, `(B, num_mels, T)` -> `(B, T', d_model)`.
 
     Stride: `subsampling_factor` feature frames, `frame_ms` milliseconds. Look-ahead: see `streamnest.latency`.
@@ -45,6 +45,8 @@ class FastConformer(nn.Module):
     Raises:
         UserError: for contexts that are no whole number of frames and for sizes that do not fit.
     """
+
+    _at_hand: list[BlockParts] | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -62,7 +64,6 @@ class FastConformer(nn.Module):
         self.blocks: Sequence[ConformerBlock] = nn.ModuleList(  # type: ignore[assignment]
             _block(c) for _ in range(c.num_layers)
         )
-        self._at_hand: list[BlockParts] | None = None
 
     @classmethod
     def build(cls, **settings: Any) -> FastConformer:
@@ -182,7 +183,7 @@ class FastConformer(nn.Module):
         """
         heard, context, count = state.heard, self.context, features.shape[-1]
         end = torch.full_like(heard, OPEN_END) if lengths is None else lengths
-        midst = _holds((heard >= 0) & (heard + count <= end))
+        midst = _holds(heard >= 0 if lengths is None else (heard >= 0) & (heard + count <= end))
         total = end + context.delay * self.stem.factor
         if not midst:
             time = heard[:, None] + torch.arange(count, device=heard.device)
@@ -202,7 +203,7 @@ class FastConformer(nn.Module):
         return x, EncoderState(stem, trimmed, heard + count, state.position + frames)
 
     def keep_at_hand(self) -> None:
-        """Steps from now on with the parts of each block at hand, see `parts`; `train` and `eval` end that."""
+        """Steps from now on with the parts of each block at hand, see `KeepsParts`."""
         self._at_hand = [block.parts(at_hand) for block in self.blocks]
 
     @property

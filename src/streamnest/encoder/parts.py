@@ -46,3 +46,28 @@ def _linear(layer: nn.Linear) -> Part:
 def _layer_norm(layer: nn.LayerNorm) -> Part:
     shape, weight, bias, eps, layer_norm = layer.normalized_shape, layer.weight, layer.bias, layer.eps, torch.layer_norm
     return lambda x: layer_norm(x, shape, weight, bias, eps)
+
+
+class KeepsParts(nn.Module):
+    """A module that keeps parts at hand until weights may be replaced: it is trained, evaluated, moved or loaded.
+
+    Copies have none: theirs would compute with the weights of the original.
+    """
+
+    _at_hand: Any = None
+
+    def train(self, mode: bool = True) -> KeepsParts:
+        """Forgets what is at hand too."""
+        self._at_hand = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> KeepsParts:
+        self._at_hand = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._at_hand = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_at_hand": None}

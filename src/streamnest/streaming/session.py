@@ -138,9 +138,8 @@ class StreamingSession(LiveStreams[_Stream]):
         need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
         ends = [OPEN_END if s.end is None else s.end for s in group]
-        state = self._together(group)
-        device = state.encoder.position.device
-        encoded, state = step(self.model, torch.stack(pieces), state, torch.tensor(ends, device=device))
+        end = None if min(ends) == OPEN_END else torch.tensor(ends, device=self.device)
+        encoded, state = step(self.model, torch.stack(pieces), self._together(group), end)
         for row, stream in enumerate(group):
             stream.state, stream.pending = None, stream.pending[need:]
             frames = encoded[row] if stream.emitted else encoded[row, self.model.encoder.warmup :]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder import EncoderState
-from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
 from streamnest.task import EncoderTask
@@ -39,16 +39,18 @@ def step(
         model: in evaluation mode.
         audio: the next samples `(B, n)`, so many that whole chunks come out: `first_samples`, then `chunk_samples`.
         state: from `init_state` or the previous step.
-        end: `(B,)` samples in each whole stream, where it is over.
+        end: `(B,)` samples in each whole stream, where it is over; None where none is.
 
     Returns:
         Encoder frames `(B, k, d)` and the next state.
     """
     features, frontend = model.frontend.step(audio, state.frontend, end)
-    lengths = torch.full_like(frontend.frames, OPEN_END) if end is None else model.frontend.num_frames(end)
-    index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
-    inside = (index >= 0) & (index < lengths[:, None])
-    normalised, norm = model.input_norm.step(features, inside[:, None], state.norm)
+    lengths = inside = None
+    if end is not None:
+        lengths = model.frontend.num_frames(end)
+        index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
+        inside = ((index >= 0) & (index < lengths[:, None]))[:, None]
+    normalised, norm = model.input_norm.step(features, inside, state.norm)
     encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
     return encoded, StreamState(frontend, norm, encoder)
 
