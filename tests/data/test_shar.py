@@ -330,6 +330,7 @@ def test_open_archives_are_few(manifest, tmp_path, monkeypatch):
     assert all(len(load_mono(cut)) for cut in cuts) and len(cuts.store._handles) == 2
 
 
+@pytest.mark.slow
 def test_the_command_shards_in_several_processes_and_refuses_what_is_wrong(manifest, shards, tmp_path):
     command = ("scripts/shard.py", manifest, "--out", tmp_path / "out")
     assert "written: 21 cuts" in run(*command, "--shard_size", 7, "--jobs", 2).stdout

@@ -51,6 +51,7 @@ def decoded(monkeypatch):
     return paths
 
 
+@pytest.mark.slow
 def test_the_command_prepares_a_folder_that_a_data_module_trains_on(tmp_path, folder):
     (folder / "ann/broken.wav").write_bytes(b"RIFF")
     done = script("folder", "--source", folder, "--out", tmp_path / "out", "--speaker_level", 1, "--jobs", 2)
