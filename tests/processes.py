@@ -19,7 +19,7 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -156,10 +156,19 @@ def begin(script: str, words: list[str], env: dict[str, str], files: list[int]) 
         os.close(file)
     os.environ.clear()
     os.environ.update(env)
+    own_media_folder()
     sys.argv = [script, *words]
     sys.path[0] = str((ROOT / script).parent)
     runpy.run_path(str(ROOT / script), run_name="__main__")
     sys.exit()
+
+
+def own_media_folder() -> None:
+    """Sounds wait for wandb in a folder that its import makes, and that the first command to end would remove."""
+    shared = importlib.import_module("wandb.sdk.data_types._private").MEDIA_TMP
+    shared._finalizer.detach()
+    own = TemporaryDirectory("wandb-media")
+    shared.name, shared.own = own.name, own
 
 
 if __name__ == "__main__":
