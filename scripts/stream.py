@@ -136,7 +136,10 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
     try:
         with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
             while True:
-                yield torch.from_numpy(stream.read(max(1, round(seconds * rate)))[0][:, 0].copy())
+                samples, overflowed = stream.read(max(1, round(seconds * rate)))
+                if overflowed:
+                    print("samples were lost: steps take longer than they last, or the machine is busy", file=sys.stderr)
+                yield torch.from_numpy(samples[:, 0].copy())
     except sounddevice.PortAudioError as error:
         raise UserError(f"the microphone cannot be read: {error}") from None
 

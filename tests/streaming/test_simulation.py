@@ -193,6 +193,32 @@ def test_a_microphone_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch)
         next(load("stream").microphone(0.1, 16000))
 
 
+def test_what_a_microphone_gives_is_heard_and_samples_it_lost_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stream:
+        def __init__(self, **settings: Any) -> None:
+            assert settings == {"samplerate": 16000, "channels": 1, "dtype": "float32"}
+            self.given = 0
+
+        def __enter__(self) -> Stream:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, count: int) -> tuple[np.ndarray, bool]:
+            self.given += 1
+            return np.full((count, 1), self.given / 10, np.float32), self.given == 2
+
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=Stream, PortAudioError=OSError))
+    pieces, told = load("stream").microphone(0.1, 16000), []
+    for value in (0.1, 0.2, 0.3):
+        torch.testing.assert_close(next(pieces), torch.full((1600,), value))
+        told.append("samples were lost" in capsys.readouterr().err)
+    assert told == [False, True, False]
+
+
 def test_an_exported_context_is_held_against_the_same_context(monkeypatch: pytest.MonkeyPatch) -> None:
     module, asked = load("stream"), []
     metadata = {"latency": {"latency_mean_ms": 1.0, "latency_worst_ms": 2.0}, "context": "lookahead320"}
