@@ -251,6 +251,7 @@ def test_what_cannot_stream_and_samples_that_are_none_are_refused(run_config: Co
         StreamingSession(ready(run_config("encoder=bidirectional")))
     session = StreamingSession(model)
     number = session.open()
-    for bad in (torch.zeros(2, 100), torch.tensor([0.0, float("nan")])):
+    endless = torch.tensor([float("inf"), -float("inf")])
+    for bad in (torch.zeros(2, 100), torch.tensor([0.0, float("nan")]), endless, endless[1:]):
         with pytest.raises(UserError, match="samples"):
             session.push({number: bad})
