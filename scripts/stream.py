@@ -138,7 +138,7 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
             while True:
                 samples, overflowed = stream.read(max(1, round(seconds * rate)))
                 if overflowed:
-                    print("samples were lost: steps take longer than they last, or the machine is busy", file=sys.stderr)
+                    print("samples were lost: steps take too long, or the machine is busy", file=sys.stderr)
                 yield torch.from_numpy(samples[:, 0].copy())
     except sounddevice.PortAudioError as error:
         raise UserError(f"the microphone cannot be read: {error}") from None

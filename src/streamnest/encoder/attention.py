@@ -62,11 +62,12 @@ def relative_positions(queries: int, keys: int, d_model: int, like: Tensor, lag:
 
 def relative_shift(scores: Tensor) -> Tensor:
     """Column `Tq - 1 - i + j` of row i becomes column j: `(B, H, Tq, Tq + Tk - 1)` -> `(B, H, Tq, Tk)`."""
-    batch, heads, queries, distances = scores.shape
+    queries, distances = scores.shape[2:]
     if queries == 1:
         return scores
-    padded = F.pad(scores, (1, 0)).view(batch, heads, distances + 1, queries)
-    return padded[:, :, 1:].reshape(batch, heads, queries, distances)[..., : distances - queries + 1]
+    # In one row after the other, what row i keeps begins one column less than a whole row after what row i - 1 keeps.
+    kept = scores.flatten(2).narrow(2, queries - 1, queries * (distances - 1))
+    return kept.unflatten(2, (queries, distances - 1)).narrow(3, 0, distances - queries + 1)
 
 
 class _AttentionParts(NamedTuple):
