@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from streamnest.encoder import FastConformer
+from streamnest.encoder.block import FeedForward
 from streamnest.encoder.parts import at_hand
 
 SIZES = {"num_mels": 16, "d_model": 32, "num_layers": 2, "num_heads": 2, "stem_channels": 8, "subsampling_factor": 4}
@@ -64,11 +65,21 @@ def replace_after_training(encoder: FastConformer) -> None:
     encoder.eval()
 
 
+def replace_by_others(encoder: FastConformer) -> None:
+    """As some devices need it."""
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        encoder.double()
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+
+
 REPLACEMENTS: dict[str, Callable[[FastConformer], object]] = {
     "loaded": replace_by_loading,
     "changed in place": replace_in_place,
     "trained": replace_after_training,
     "another precision": lambda encoder: encoder.double(),
+    "another precision, other parameters": replace_by_others,
 }
 
 
@@ -85,11 +96,12 @@ def test_weights_that_replace_those_at_hand_are_used_from_the_next_step_on(kind:
 
 
 def test_a_copy_has_no_parts_of_the_original_at_hand() -> None:
-    encoder = streaming()
+    encoder, never = streaming(), streaming()
     encoder.keep_at_hand()
     copied, before = copy.deepcopy(encoder), stepped(encoder)
-    replace_in_place(copied)
-    assert torch.equal(stepped(encoder), before) and not torch.equal(stepped(copied), before)
+    for model in (copied, never):
+        replace_in_place(model)
+    assert torch.equal(stepped(encoder), before) and torch.equal(stepped(copied), stepped(never))
 
 
 def test_what_is_no_plain_layer_is_called_as_it_is() -> None:
@@ -97,15 +109,25 @@ def test_what_is_no_plain_layer_is_called_as_it_is() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    class LouderFeedForward(type(streaming().blocks[0].feed_forward_in)):  # type: ignore[misc]
+    class DoubledNorm(nn.LayerNorm):
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    hooked, heard = nn.Linear(4, 4), []
-    hooked.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
-    at_hand(hooked)(torch.ones(1, 4))
-    assert len(heard) == 1, "a hook is called"
-    for module in (Doubled(4, 4), LouderFeedForward(4, 8, 0.0)):
+    class DoubledFeedForward(FeedForward):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return 2 * super().forward(x)
+
+    for module in (Doubled(4, 4), DoubledNorm(4), DoubledFeedForward(4, 8, 0.0)):
         x = torch.randn(1, 4)
         assert torch.equal(at_hand(module)(x), module(x))
     assert not isinstance(at_hand(nn.Linear(4, 4)), nn.Module)
+
+
+def test_hooks_of_either_kind_are_called() -> None:
+    called: list[str] = []
+    before, after = nn.Linear(4, 4), nn.LayerNorm(4)
+    before.register_forward_pre_hook(lambda *_: called.append("before"))
+    after.register_forward_hook(lambda *_: called.append("after"))
+    for module in (before, after):
+        at_hand(module)(torch.ones(1, 4))
+    assert called == ["before", "after"]

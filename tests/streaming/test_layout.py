@@ -37,6 +37,19 @@ def test_a_session_lays_out_the_weights_of_its_model(run_config: Compose) -> Non
     assert model.encoder.blocks[0].feed_forward_in.expand.weight.t().is_contiguous()
 
 
+def test_a_session_has_the_parts_of_its_blocks_at_hand(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_: Any) -> None:
+        raise AssertionError("a layer norm was called as a module")
+
+    session = StreamingSession(ready(run_config(*TINY)))
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", called)
+    number = session.open()
+    assert len(session.push({number: torch.randn(session.first_samples)})[number])
+    session.model.eval()
+    with pytest.raises(AssertionError, match="as a module"):
+        session.push({number: torch.randn(session.chunk_samples)})
+
+
 @pytest.mark.parametrize("limited", [True, False])
 def test_masks_are_built_only_where_they_hold_something_back(
     run_config: Compose, monkeypatch: pytest.MonkeyPatch, limited: bool

@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, parts: _FeedForwardParts | None = None) -> Tensor:
-        """Transforms each frame by itself."""
+        """Transforms each frame by itself; `parts` come from `at_hand`."""
         expand, draw, weight, bias = parts or self._parts(as_it_is)
         hidden = expand(x)
         keep, scale = draw(hidden)
@@ -145,7 +145,7 @@ class ConformerBlock(nn.Module):
         state: BlockState | None = None,
         parts: BlockParts | None = None,
     ) -> tuple[Tensor, BlockState]:
-        """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments.
+        """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments, `parts` for the last one.
 
         Where frames wait for their future, outputs are those of the frames that waited longest, and so is `valid`.
         """

@@ -190,14 +190,7 @@ class FastConformer(KeepsParts):
             features = features * ((time >= 0) & (time < end[:, None]))[:, None]
         x, stem = self.stem(self._checked(features), None if midst else total, state.stem, heard)
         cached, frames = state.blocks[0].attention.past.shape[1], x.shape[1]
-        # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
-        layers = range(len(self.blocks) if context.lag else 1)
-        places = [state.position - n * context.lag for n in layers]
-        # Masks hold nothing back in most steps: one chunk, in the midst of its stream.
-        if midst and frames == context.chunk and _holds(places[-1] >= cached):
-            views = [_EVERYTHING]
-        else:
-            views = [self._view(place, cached, frames, self.stem.num_frames(total)) for place in places]
+        views = self._views(state.position, cached, frames, total, midst)
         x, blocks = self._blocks(x, views, state.blocks)
         trimmed = tuple(trim(block, cached) for block in blocks)
         return x, EncoderState(stem, trimmed, heard + count, state.position + frames)
@@ -210,6 +203,16 @@ class FastConformer(KeepsParts):
     def first_features(self) -> int:
         """Feature frames after which the first chunk of a stream can be emitted; each later one needs whole blocks."""
         return (self.warmup + self.chunk) * self.stem.factor + self.stem.lookahead
+
+    def _views(self, position: Tensor, cached: int, frames: int, total: Tensor, midst: bool) -> list[_View]:
+        """What each layer may see, or all layers, of streams of `total` feature frames; see `_view`."""
+        # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
+        layers = range(len(self.blocks) if self.context.lag else 1)
+        places = [position - n * self.context.lag for n in layers]
+        # Masks hold nothing back in most steps: one chunk, in the midst of its stream.
+        if midst and frames == self.context.chunk and _holds(places[-1] >= cached):
+            return [_EVERYTHING]
+        return [self._view(place, cached, frames, self.stem.num_frames(total)) for place in places]
 
     def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
         """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
