@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from streamnest.checkpoint import read_checkpoint
 from streamnest.commands import override
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.downstream.frontier.records import Records
@@ -88,7 +87,7 @@ class Machine:
         path = self.records.checkpoint(stage)
         if not path.is_file():
             raise StageError("it left no checkpoint")
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        return int(read_checkpoint(path).get("global_step", 0))
 
     def _of(self, stage: Stage) -> list[str]:
         return [str(self.records.checkpoint(stage.needs))] if stage.needs else []
