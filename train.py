@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
     checkpoint = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, checkpoint)
     data = build_data(cfg)
-    model = build_model(cfg, data, labels=stored_labels(checkpoint))
+    model = build_model(cfg, data, labels=stored_labels(checkpoint, cfg.task.name))
     for _ in model.encoder.each_context():
         require_no_leak(model.encoder, model.latency)
         require_causal(model)

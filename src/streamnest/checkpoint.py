@@ -14,7 +14,7 @@ from streamnest.files import whole
 from streamnest.folder import CONFIG, WEIGHTS, read_folder
 from streamnest.plain_data import of_file, require_plain, short
 from streamnest.pretraining import Pretraining
-from streamnest.stored_config import check_config, construct
+from streamnest.stored_config import check_config, check_labels, construct
 from streamnest.task import EncoderTask
 from streamnest.tensor_file import check_shapes, load_tensors, require_weights
 
@@ -111,6 +111,7 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     checkpoint = read_own(path)
     own, state = checkpoint["streamnest"], checkpoint["state_dict"]
     with of_file(path):
+        check_labels(task_name(own["config"]), own.get("labels"))
         model: EncoderTask = build_model(own["config"], labels=own.get("labels"), training=False)
     check_shapes(state, model.state_dict().items(), path)
     try:
@@ -197,9 +198,16 @@ def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model:
         raise UserError(f"{path}: weights and config do not belong together: no {short(strange[0])} in this model")
 
 
-def stored_labels(path: str | Path | None) -> Any:
-    """What the outputs of a checkpoint mean; None where there is no checkpoint or nothing to mean."""
-    return read_checkpoint(path)["streamnest"].get("labels") if path else None
+def stored_labels(path: str | Path | None, task: str) -> Any:
+    """What the outputs of a checkpoint mean; None without a checkpoint, or if it is of another task."""
+    if not path:
+        return None
+    own = read_checkpoint(path)["streamnest"]
+    with of_file(path):
+        if task_name(own["config"]) != task:
+            return None
+        check_labels(task, own.get("labels"))
+    return own.get("labels")
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

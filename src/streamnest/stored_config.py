@@ -166,6 +166,27 @@ def check_config(config: Any) -> dict[str, Any]:
     return dict(config)
 
 
+def check_labels(task: str, labels: Any) -> None:
+    """Checks what the outputs of a task mean, as a file says it.
+
+    Raises:
+        UserError: for labels that are not of this task.
+    """
+    require_plain(labels, "labels", interpolations=True)
+    if task in ("ctc", "rnnt"):
+        names = labels.get("symbols") if isinstance(labels, dict) else None
+        if isinstance(labels, dict) and labels.get("kind") == "sentencepiece" and isinstance(labels.get("model"), str):
+            return
+    elif task == "speaker":
+        names = labels.get("speakers") if isinstance(labels, dict) else None
+    else:
+        return
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"the labels of task={task} are not valid: they must be a list of names or characters")
+    if len(set(names)) < len(names) or (task != "speaker" and not all(name.isprintable() for name in names)):
+        raise UserError(f"the labels of task={task} are not valid: one is there twice, or not printable")
+
+
 def storable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's config that a file keeps: keys that every run has, and history without foreign classes."""
     kept = {key: value for key, value in config.items() if key in get_type_hints(TrainConfig)}

@@ -116,7 +116,7 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
     for content, words in (
         ({**config, "config": foreign}, r"os\.system"),
         ({**config, "format": 2}, "has format 2: this version reads 1"),
-        ({"model_type": "bert"}, "of no model of streamnest"),
+        ({"model_type": "bert"}, "not of a model of streamnest"),
         ({**config, "config": wider}, "do not belong together"),
     ):
         (folder / CONFIG).write_text(json.dumps(content))
