@@ -142,7 +142,12 @@ def short(value: Any, quote: str = "'") -> str:
     text = f"{quote}{value}{quote}" if type(value) is str else type(value).__name__
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**30):
         text = str(value)
-    return "".join(c if c.isprintable() else "?" for c in text[:80]) + ("..." if len(text) > 80 else "")
+    return printable(text[:80]) + ("..." if len(text) > 80 else "")
+
+
+def printable(text: str) -> str:
+    """A text of a file for a terminal: control characters could change what the terminal shows."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @cache

@@ -67,9 +67,7 @@ def require_weights(state: Any, path: str | Path) -> dict[str, Tensor]:
     for name, value in state.items():
         dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
         if not isinstance(name, str) or not dense or value.is_complex():
-            raise UserError(
-                f"{path}: {short(name)} among the weights is not a dense tensor of real numbers with a name"
-            )
+            raise UserError(f"{path}: {short(name)} among the weights is not a named dense tensor of real numbers")
     return state
 
 
