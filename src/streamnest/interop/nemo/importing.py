@@ -137,9 +137,8 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
         left[name.replace("pre_encode.", "", 1)] = left.pop(name)
     found = _take(left, wanted, archive, optional=_COUNTERS)
     if strange := [name for name in left if name.startswith("encoder.") and not any(part in name for part in _IDLE)]:
-        raise UserError(
-            f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {short(strange[0], '')}"
-        )
+        such = short(strange[0], "")
+        raise UserError(f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {such}")
     state = encoder_state_from_nemo({name.removeprefix("encoder."): value for name, value in found.items()})
     model.encoder.load_state_dict(ours | {name: value for name, value in state.items() if name in ours})
 
