@@ -130,7 +130,7 @@ def _downstream(
         raise UserError(
             "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
         )
-    settings = task_settings(cfg["task"])
+    settings: Any = task_settings(cfg["task"])
     if labels is None and data is not None:
         data.setup("fit")
         labels = task.find_labels(settings, data)

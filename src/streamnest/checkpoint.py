@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,9 +40,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder, which a run cannot continue from: {_in_folder(path)}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no checkpoint at {path}: check the path")
     checkpoint = load_tensors(path)
     if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
@@ -57,9 +58,10 @@ def read_own(path: str | Path) -> dict[str, Any]:
         UserError: as `read_checkpoint`, `read_folder` and `check_config`.
     """
     path = Path(path)
-    if path.is_dir() and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
+    folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
+    if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
-    checkpoint = read_folder(path) if path.is_dir() else read_checkpoint(path)
+    checkpoint = read_folder(path) if folder else read_checkpoint(path)
     _check_content(checkpoint, path)
     with of_file(path):
         config = check_config(checkpoint["streamnest"]["config"])
@@ -131,6 +133,9 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
         node = config.get(group, {})
         if not node.get("_target_", "streamnest.").startswith("streamnest."):
             continue  # a class of the user, which may compute with its tensors
+        last = f"encoder.blocks.{node.get('num_layers', 1) - 1}."
+        if group == "encoder" and not any(name.startswith(last) for name in state):  # building many layers takes long
+            raise UserError(f"{path}: weights and config do not belong together: there is no {last}* in the weights")
         with torch.device("meta"):
             part = construct(group, node)
         wanted = ((f"{group}.{name}", tensor) for name, tensor in part.state_dict().items())
@@ -190,7 +195,7 @@ def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model:
         value = checkpoint.get(name)
         if name not in checkpoint:
             raise UserError(f"{path} holds a model and no state of a training (no {name}): use init_from instead")
-        if type(value) is not kind or (kind is int and not 0 <= value < 1 << 62):
+        if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise UserError(f"{path}: {name}={short(value)} is not valid: continue from another checkpoint")
     state, wanted = checkpoint["state_dict"], model.state_dict()
     check_shapes(state, wanted.items(), path)

@@ -69,7 +69,7 @@ def require_plain(value: Any, name: str, interpolations: bool = False) -> None:
 
 
 def _key(key: Any, where: str) -> str:
-    if type(key) is not str or "${" in key or len(key) > MAX_NAME:
+    if type(key) is not str or "${" in key or len(key) > MAX_NAME or not key.isprintable():
         raise UserError(f"{where} has the key {short(key)}, which is not a name")
     return key
 
@@ -86,7 +86,7 @@ def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None 
     Raises:
         UserError: naming the key.
     """
-    hints = _hints(schema)
+    hints = hints_of(schema)
     require_known(values, hints, where)
     checked = {key: check_value(hints[key], value, f"{where}.{key}", limits or {}) for key, value in values.items()}
     return schema(**checked)
@@ -151,6 +151,7 @@ def printable(text: str) -> str:
 
 
 @cache
-def _hints(schema: type) -> dict[str, Any]:
+def hints_of(schema: Any) -> dict[str, Any]:
+    """Types of the fields of a dataclass."""
     hints = get_type_hints(schema)
-    return {field.name: hints[field.name] for field in fields(schema)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(schema)}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
-from streamnest.config import SizeConfig, TrainConfig
+from streamnest.config import SizeConfig, StatisticsConfig, TrainConfig, TrainerConfig
+from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.downstream.config import CTCConfig, DiarizationConfig, RNNTConfig, SpeakerConfig, TaskConfig
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
@@ -31,7 +32,7 @@ from streamnest.objectives import (
     NextTokenPrediction,
 )
 from streamnest.optim import OptimConfig, Optimization
-from streamnest.plain_data import Limits, check_value, require_known, require_plain, short, typed
+from streamnest.plain_data import Limits, check_value, hints_of, require_known, require_plain, short, typed
 from streamnest.quantizer import QuantizerConfig, RandomProjectionQuantizer
 
 
@@ -67,8 +68,8 @@ TASKS: dict[str, type[TaskConfig]] = {
     "diarization": DiarizationConfig,
     "speaker": SpeakerConfig,
 }
-# What a run was trained with. Nothing is built from these when a model is loaded, so that any plain value may be there,
-# but as `_target_` only what our configs write, or have written.
+# What a run was trained with. Nothing is built from these when a model is loaded; as `_target_` they may have what our
+# configs write, or have written.
 _HISTORY: dict[str, tuple[str, ...]] = {
     "data": ("streamnest.data.datamodule.SpeechDataModule",),
     "augment": ("streamnest.data.augmentation.Augmentation.build", "streamnest.data.augment.NoiseAndSpeakerMixing"),
@@ -77,6 +78,12 @@ _HISTORY: dict[str, tuple[str, ...]] = {
     "trainer": ("lightning.Trainer",),
     "trainer.strategy": ("streamnest.sharding.FullySharded",),
     "statistics": (),
+}
+_SCHEMAS: dict[str, type] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "statistics": StatisticsConfig,
+    "size": SizeConfig,
 }
 # Above what anybody trains; a file with larger numbers would take all memory, or for ever.
 LIMITS: Limits = {
@@ -148,7 +155,7 @@ def check_config(config: Any) -> dict[str, Any]:
         UserError: naming the key; see the top of this module for what is refused.
     """
     require_plain(config, "config")
-    hints = get_type_hints(TrainConfig)
+    hints = hints_of(TrainConfig)
     require_known(config, hints, "config")
     if missing := {"task", "frontend", "encoder"} - set(config):
         raise UserError(f"the config has no {', '.join(sorted(missing))}: it is not of a model of streamnest")
@@ -157,13 +164,30 @@ def check_config(config: Any) -> dict[str, Any]:
     for group, node in config.items():
         if group in PARTS:
             _settings(group, node)
-        elif group in _HISTORY:
-            require_known(node, node, group)
-        elif group == "size":
-            typed(SizeConfig, node, group, LIMITS)
+        elif group in _SCHEMAS:
+            typed(_SCHEMAS[group], node, group, LIMITS)
+        elif group == "trainer":
+            _check_trainer(node)
         elif group not in ("task", "logger", "callbacks", "paths"):
             check_value(hints[group], node, f"config.{group}", LIMITS)
+    _check_names(config)
     return dict(config)
+
+
+def _check_trainer(node: Any) -> None:
+    """The trainer's arguments: Lightning has more of them than our schema."""
+    hints = hints_of(TrainerConfig)
+    require_known(node, node, "trainer")
+    for key, value in node.items():
+        check_value(hints.get(key, Any), value, f"trainer.{key}", LIMITS)
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Refuses names that tables and terminals would take for markup or control characters."""
+    contexts = config["encoder"].get("contexts", {})
+    for name in (config.get("preset", ""), config.get("name", ""), *contexts):
+        if not name.isprintable() or (name in contexts and set(name) & set("[]")):
+            raise UserError(f"{short(name)} is not a name: it has brackets or characters that cannot be printed")
 
 
 def check_labels(task: str, labels: Any) -> None:
@@ -189,7 +213,7 @@ def check_labels(task: str, labels: Any) -> None:
 
 def storable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's config that a file keeps: keys that every run has, and history without foreign classes."""
-    kept = {key: value for key, value in config.items() if key in get_type_hints(TrainConfig)}
+    kept = {key: value for key, value in config.items() if key in hints_of(TrainConfig)}
     return kept | {key: _without_targets(kept[key], key) for key in kept if key in _HISTORY}
 
 

@@ -56,8 +56,13 @@ def load_tensors(path: str | Path, what: str = "checkpoint") -> Any:
         raise UserError(f"{path} is not a valid {what} (truncated, corrupt or unsafe): {reason}") from None
 
 
-def require_weights(state: Any, path: str | Path) -> dict[str, Tensor]:
+def require_weights(state: Any, path: str | Path, tied: bool = False) -> dict[str, Tensor]:
     """Named dense tensors, as a model has them.
+
+    Args:
+        state: content of a file.
+        path: of the file.
+        tied: tensors may share their numbers; else a small file could claim large ones.
 
     Raises:
         UserError: for anything else.
@@ -65,10 +70,23 @@ def require_weights(state: Any, path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"{path}: the weights are of type {type(state).__name__}, not named tensors")
     for name, value in state.items():
-        dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-        if not isinstance(name, str) or not dense or value.is_complex():
+        if not isinstance(name, str) or not _is_dense(value):
             raise UserError(f"{path}: {short(name)} among the weights is not a named dense tensor of real numbers")
+    if not tied and sum(value.numel() * value.element_size() for value in state.values()) > stored_bytes(state):
+        raise UserError(f"{path}: tensors among the weights share their numbers, which those of a model do not")
     return state
+
+
+def stored_bytes(state: dict[str, Tensor]) -> int:
+    """Bytes that weights take, each storage counted once."""
+    storages = (value.untyped_storage() for value in state.values())
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _is_dense(value: Any) -> bool:
+    if type(value) not in (Tensor, torch.nn.Parameter) or value.device.type != "cpu":
+        return False
+    return value.layout == torch.strided and not value.is_quantized and not value.is_complex()
 
 
 def check_shapes(state: dict[str, Tensor], wanted: Iterable[tuple[str, Tensor]], path: str | Path) -> None:
@@ -111,6 +129,8 @@ def _damage(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            if len({one.filename for one in members}) < len(members):
+                return "a member is in it twice"
             if any(one.compress_type != zipfile.ZIP_STORED for one in members):
                 return "its members are compressed, which those of torch never are"
             if sum(one.file_size for one in members) > path.stat().st_size:

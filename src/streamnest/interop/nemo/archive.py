@@ -201,6 +201,6 @@ def _weights(content: IO[bytes], path: Path) -> dict[str, Tensor]:
         shutil.copyfileobj(content, file)
         file.flush()
         try:
-            return require_weights(load_tensors(file.name), f"{path}: {WEIGHTS}")
+            return require_weights(load_tensors(file.name), f"{path}: {WEIGHTS}", tied=True)
         except UserError as error:
             raise UserError(str(error).replace(file.name, f"{path}: {WEIGHTS}")) from None

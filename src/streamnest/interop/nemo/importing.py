@@ -25,6 +25,7 @@ from streamnest.normalization import Normalizer
 from streamnest.plain_data import of_file, short
 from streamnest.pretraining import Pretraining
 from streamnest.stored_config import construct
+from streamnest.tensor_file import stored_bytes
 
 # Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
 _BANK_TOLERANCE = 1e-6
@@ -81,11 +82,9 @@ def _check_size(config: Mapping[str, Any], archive: Archive) -> None:
     with torch.device("meta"):
         parts = [construct(group, config[group]) for group in ("encoder", "quantizer", "objective")]
     described = sum(tensor.numel() for part in parts for tensor in part.state_dict().values())
-    held = sum(tensor.numel() for tensor in archive.weights.values())
-    if described > 2 * held + _NEW_TENSORS:
-        raise UserError(
-            f"the config describes {described} numbers, its weights are {held}: they do not belong together"
-        )
+    held = stored_bytes(archive.weights)
+    if described > held + _NEW_TENSORS:
+        raise UserError(f"the config describes {described} numbers, the weights have {held} bytes: they do not fit")
 
 
 def _compose(settings: Settings, config_dir: Path) -> tuple[DictConfig, list[str]]:
