@@ -34,17 +34,18 @@ def mutated(value: Any, rng: random.Random) -> Any:
 
 
 def _change(node: Any, key: Any, rng: random.Random) -> None:
+    evil = copy.deepcopy(EVIL)
     kind = rng.randrange(8)
     if kind == 0:
         del node[key]
     elif kind == 1 and isinstance(node, dict):
         node[rng.choice(["unknown", "_target_", "_partial_", "", "a.b", "[/b]"])] = rng.choice(
-            [*EVIL, *TEXTS, *NUMBERS]
+            [*evil, *TEXTS, *NUMBERS]
         )
     elif kind == 2:
         node[key] = rng.choice([[node[key]], {"a": node[key]}, {str(node[key])[:20]: 1}])
     elif kind == 3:
-        node[key] = rng.choice(EVIL)
+        node[key] = rng.choice(evil)
     elif kind == 4:
         node[key] = rng.choice(TEXTS)
     elif kind == 5:
