@@ -30,7 +30,8 @@ def mutated(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice([1, 1, 2, 3])):
         places = [place for place in _places(value) if place[0] is not value]
         _change(*(rng.choice(places) if places else (value, "root")), rng)
-    return value.get("root")
+        value.setdefault("root", None)
+    return value["root"]
 
 
 def _change(node: Any, key: Any, rng: random.Random) -> None:

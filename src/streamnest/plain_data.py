@@ -86,7 +86,7 @@ def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None 
     Raises:
         UserError: naming the key.
     """
-    hints = hints_of(schema)
+    hints = hints_of(schema)  # type: ignore[arg-type]  # a class is hashable
     require_known(values, hints, where)
     checked = {key: check_value(hints[key], value, f"{where}.{key}", limits or {}) for key, value in values.items()}
     return schema(**checked)
