@@ -21,7 +21,7 @@ from streamnest import config, report
 from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import PREEMPTED, exit_if_preempted_before_training
-from streamnest.checkpoint import check_architecture, stored_labels
+from streamnest.checkpoint import check_architecture, check_training_state, stored_labels
 from streamnest.cluster import trainer_plugins
 from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
@@ -53,13 +53,13 @@ def train(cfg: DictConfig) -> float | None:
     checkpoint = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, checkpoint)
     data = build_data(cfg)
-    model = build_model(cfg, data, labels=stored_labels(checkpoint))
+    model = build_model(cfg, data, labels=stored_labels(checkpoint, cfg.task.name))
     for _ in model.encoder.each_context():
         require_no_leak(model.encoder, model.latency)
         require_causal(model)
     transferred = None
     if checkpoint:
-        check_architecture(checkpoint, model.config)
+        check_training_state(checkpoint, check_architecture(checkpoint, model.config), model)
     elif cfg.encoder_from:
         transferred = load_encoder(model, cfg.encoder_from)
     elif cfg.init_from:

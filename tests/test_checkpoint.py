@@ -120,10 +120,10 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(model: Pretraining, tm
     (tmp_path / "text.ckpt").write_text("hello")
     (tmp_path / "empty.ckpt").write_bytes(b"")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.ckpt")
-    for name in ("short", "text", "empty"):
-        with pytest.raises(UserError, match="no checkpoint, or a truncated"):
+    for name, reason in (("short", "truncated"), ("text", "a text file"), ("empty", "is empty")):
+        with pytest.raises(UserError, match=reason):
             read_checkpoint(tmp_path / f"{name}.ckpt")
-    with pytest.raises(UserError, match="no streamnest checkpoint"):
+    with pytest.raises(UserError, match="not a checkpoint of streamnest"):
         read_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "nowhere.ckpt")

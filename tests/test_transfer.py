@@ -242,7 +242,7 @@ def test_an_encoder_of_which_nothing_fits_is_refused(build: Build, tmp_path: Pat
 def test_what_is_no_checkpoint_of_ours_is_refused(build: Build, tmp_path: Path) -> None:
     model = build()
     (tmp_path / "text.ckpt").write_text("hello")
-    for name, message in (("text", "no checkpoint"), ("nowhere", "no checkpoint at")):
+    for name, message in (("text", "a text file"), ("nowhere", "no checkpoint at")):
         with pytest.raises(UserError, match=message):
             transfer(model, tmp_path / f"{name}.ckpt")
     model.config = {**model.config, "encoder": {**model.config["encoder"], "_target_": "os.system"}}

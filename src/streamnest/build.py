@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,15 +10,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from streamnest.data.config import DataConfig
 from streamnest.data.datamodule import SpeechDataModule
-from streamnest.downstream.augment import SpecAugmentConfig
 from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.ctc import CTCRecognizer
 from streamnest.downstream.diarization import Diarizer
 from streamnest.downstream.rnnt import RNNTRecognizer
 from streamnest.downstream.speaker import SpeakerRecognizer
 from streamnest.errors import UserError
+from streamnest.plain_data import short, typed
 from streamnest.pretraining import Pretraining
+from streamnest.quantizer import QuantizerConfig
+from streamnest.stored_config import PARTS, check_config, construct, task_settings
 
 DOWNSTREAM: dict[str, type[DownstreamTask]] = {
     "ctc": CTCRecognizer,
@@ -30,7 +33,11 @@ DOWNSTREAM: dict[str, type[DownstreamTask]] = {
 
 def task_name(cfg: Any) -> str:
     """The task of a config; checkpoints from before there were several say it in a word."""
-    return str(cfg["task"] if isinstance(cfg["task"], str) else cfg["task"]["name"])
+    task = cfg.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else task
+    if not isinstance(name, str):
+        raise UserError(f"the config names no task: task={short(task)}")
+    return name
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
@@ -42,13 +49,33 @@ def build_data(cfg: DictConfig) -> SpeechDataModule:
         return data
 
 
+def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataModule:
+    """The data that a checkpoint was trained with, without augmentation; commands in manifests are never run.
+
+    Args:
+        config: the config of the checkpoint.
+        changes: values of its group `data` to replace.
+
+    Raises:
+        UserError: for an unknown key and a wrong type.
+    """
+    fields = vars(typed(DataConfig, {**config.get("data", {}), **changes}, "data"))
+    task = DOWNSTREAM.get(task_name(config))
+    needs = task.data_options(task_settings(config["task"])) if task else {}
+    if "_target_" in needs:
+        raise UserError(f"the data of task={task_name(config)} cannot be built from a checkpoint")
+    kept = {key: value for key, value in fields.items() if key not in ("_target_", "allow_commands")}
+    return SpeechDataModule(**{**kept, **needs})
+
+
 def build_model(
-    cfg: DictConfig, data: SpeechDataModule | None = None, *, labels: Any = None, training: bool = True
+    cfg: DictConfig | dict[str, Any], data: SpeechDataModule | None = None, *, labels: Any = None, training: bool = True
 ) -> Any:
     """Builds the model a config describes, whatever its task.
 
     Args:
-        cfg: the composed config.
+        cfg: the composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
+            name only those of `streamnest.stored_config`.
         data: where a downstream task finds what its outputs are to mean.
         labels: what they mean, where a checkpoint knows it.
         training: with optimiser and schedule.
@@ -57,45 +84,53 @@ def build_model(
         UserError: for values that do not fit.
     """
     with user_errors():
+        config = plain(cfg) if isinstance(cfg, DictConfig) else check_config(cfg)
+        make = build_part if isinstance(cfg, DictConfig) else construct
         parts = {
-            "frontend": instantiate(cfg.frontend),
-            "encoder": instantiate(cfg.encoder),
-            "optimization": instantiate(cfg.optim) if training else None,
-            "seed": cfg.seed,
-            "config": plain(cfg),
+            "frontend": make("frontend", config["frontend"]),
+            "encoder": make("encoder", config["encoder"]),
+            "optimization": make("optim", config.get("optim", {})) if training else None,
+            "seed": config.get("seed", 0),
+            "config": config,
         }
-        name = task_name(cfg)
+        name = task_name(config)
         if name == "pretrain":
-            return _pretraining(cfg, parts)
+            return _pretraining(config, parts, make)
         if name not in DOWNSTREAM:
             raise UserError(f"task {name!r} is unknown: choose pretrain, {', '.join(DOWNSTREAM)}")
-        return _downstream(DOWNSTREAM[name], cfg, parts, data, labels)
+        return _downstream(DOWNSTREAM[name], config, parts, data, labels)
 
 
-def _pretraining(cfg: DictConfig, parts: dict[str, Any]) -> Pretraining:
+def build_part(group: str, node: Mapping[str, Any]) -> Any:
+    """Builds a part of the run of a command line, which may name any class by `_target_`."""
+    known = isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) in PARTS[group]
+    return construct(group, node) if known else instantiate(node)
+
+
+def _pretraining(cfg: dict[str, Any], parts: dict[str, Any], make: Callable[[str, Any], Any]) -> Pretraining:
     if cfg.get("encoder_from") or cfg.get("freeze") is not None:
         raise UserError(
             "encoder_from and freeze are for tasks with labels, such as task=ctc; task=pretrain has init_from"
         )
-    quantizer = {k: v for k, v in cfg.quantizer.items() if k != "normalize"}
+    if missing := [group for group in ("masking", "quantizer", "objective") if group not in cfg]:
+        raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
     return Pretraining(
         **parts,
-        masking=instantiate(cfg.masking),
-        quantizer=instantiate(quantizer),
-        objective=instantiate(cfg.objective),
-        target_normalize=cfg.quantizer.normalize,
+        masking=make("masking", cfg["masking"]),
+        quantizer=make("quantizer", cfg["quantizer"]),
+        objective=make("objective", cfg["objective"]),
+        target_normalize=cfg["quantizer"].get("normalize", QuantizerConfig.normalize),
     )
 
 
 def _downstream(
-    task: type[DownstreamTask], cfg: DictConfig, parts: dict[str, Any], data: SpeechDataModule | None, labels: Any
+    task: type[DownstreamTask], cfg: dict[str, Any], parts: dict[str, Any], data: SpeechDataModule | None, labels: Any
 ) -> DownstreamTask:
     if cfg.get("init_from"):
         raise UserError(
             "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
         )
-    fields = plain(cfg)["task"]
-    settings = task.Settings(**{**fields, "spec_augment": SpecAugmentConfig(**fields["spec_augment"])})
+    settings: Any = task_settings(cfg["task"])
     if labels is None and data is not None:
         data.setup("fit")
         labels = task.find_labels(settings, data)

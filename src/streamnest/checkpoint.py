@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from omegaconf import OmegaConf
 
 from streamnest.build import DOWNSTREAM, build_model, task_name
 from streamnest.errors import UserError
 from streamnest.files import whole
-from streamnest.folder import read_folder
+from streamnest.folder import CONFIG, WEIGHTS, read_folder
+from streamnest.plain_data import of_file, require_plain, short
 from streamnest.pretraining import Pretraining
+from streamnest.stored_config import check_config, check_labels, construct
 from streamnest.task import EncoderTask
+from streamnest.tensor_file import check_shapes, load_tensors, require_weights
 
 TaskT = TypeVar("TaskT", bound=EncoderTask)
 
@@ -26,6 +28,10 @@ _BEFORE = {"codes": "random"}
 _FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
 _FREE |= {"masked_weight", "next_token_weight", "heard_weight", "max_heard", "frame_share"}
 
+# What Lightning needs to continue, and its types.
+_STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}
+_STATE |= {"optimizer_states": list, "lr_schedulers": list}
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a streamnest checkpoint without executing anything in it.
@@ -34,17 +40,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, which a run cannot continue from: init_from begins a new one with it")
-    if not path.is_file():
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder, which a run cannot continue from: {_in_folder(path)}")
+    if not os.path.isfile(path):
         raise UserError(f"no checkpoint at {path}: check the path")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no checkpoint, or a truncated or unsafe one ({reason[:160]})") from None
+    checkpoint = load_tensors(path)
     if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is no streamnest checkpoint: it has no streamnest config")
+        raise UserError(f"{path} is not a checkpoint of streamnest: it has no config of streamnest")
+    _check_content(checkpoint, path)
     return checkpoint
 
 
@@ -52,11 +55,41 @@ def read_own(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint, or a folder of `save_pretrained`, whose config builds classes of streamnest only.
 
     Raises:
-        UserError: as `read_checkpoint` or `read_folder`; or when the config names classes from outside streamnest.
+        UserError: as `read_checkpoint`, `read_folder` and `check_config`.
     """
-    checkpoint = read_folder(path) if Path(path).is_dir() else read_checkpoint(path)
-    _refuse_foreign_targets(checkpoint["streamnest"]["config"], path)
+    path = Path(path)
+    folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
+    if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
+        raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
+    checkpoint = read_folder(path) if folder else read_checkpoint(path)
+    _check_content(checkpoint, path)
+    with of_file(path):
+        config = check_config(checkpoint["streamnest"]["config"])
+        _check_sizes(config, checkpoint["state_dict"], path)
     return checkpoint
+
+
+def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses weights that are not tensors, and a config or labels that are not plain data."""
+    require_weights(checkpoint["state_dict"], path)
+    own = checkpoint["streamnest"]
+    if not isinstance(own, dict) or not isinstance(own.get("config"), dict):
+        raise UserError(f"{path} is not a checkpoint of streamnest: it has no config of streamnest")
+    with of_file(path):
+        require_plain(own["config"], "config")
+        require_plain(own.get("labels"), "labels", interpolations=True)
+        for group, node in own["config"].items():
+            if group in _ARCHITECTURE and not isinstance(node, dict):
+                raise UserError(f"{group}={short(node)} must be a mapping of names to values")
+
+
+def _in_folder(folder: Path) -> str:
+    """What to give instead of a folder."""
+    found = sorted([*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")], key=lambda path: path.name)
+    if not found:
+        return "init_from begins a new one with the folder of a model"
+    last = next((path for path in found if path.name == "last.ckpt"), found[-1])
+    return f"give a checkpoint in it, such as {last}"
 
 
 def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
@@ -78,14 +111,35 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
         UserError: as `read_own`; and for an unknown context.
     """
     checkpoint = read_own(path)
-    own = checkpoint["streamnest"]
-    model: EncoderTask = build_model(OmegaConf.create(own["config"]), labels=own.get("labels"), training=False)
+    own, state = checkpoint["streamnest"], checkpoint["state_dict"]
+    with of_file(path):
+        check_labels(task_name(own["config"]), own.get("labels"))
+        model: EncoderTask = build_model(own["config"], labels=own.get("labels"), training=False)
+    check_shapes(state, model.state_dict().items(), path)
     try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: weights and config do not belong together ({str(error)[:300]})") from None
+        model.load_state_dict(state)
+    except Exception as error:  # tensors of a file can be of any kind
+        raise UserError(
+            f"{path}: weights and config do not belong together ({' '.join(str(error).split())[:300]})"
+        ) from None
     model.encoder.use_context(context)
     return model.eval()
+
+
+def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | Path) -> None:
+    """Compares the large parts of a model with the weights before any memory is taken for them."""
+    groups = ("encoder", "quantizer", "objective") if task_name(config) == "pretrain" else ("encoder",)
+    for group in groups:
+        node = config.get(group, {})
+        if not node.get("_target_", "streamnest.").startswith("streamnest."):
+            continue  # a class of the user, which may compute with its tensors
+        last = f"encoder.blocks.{node.get('num_layers', 1) - 1}."
+        if group == "encoder" and not any(name.startswith(last) for name in state):  # building many layers takes long
+            raise UserError(f"{path}: weights and config do not belong together: there is no {last}* in the weights")
+        with torch.device("meta"):
+            part = construct(group, node)
+        wanted = ((f"{group}.{name}", tensor) for name, tensor in part.state_dict().items())
+        check_shapes(state, wanted, path)
 
 
 def on_device(model: TaskT, device: str) -> TaskT:
@@ -131,9 +185,34 @@ def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str,
     return checkpoint
 
 
-def stored_labels(path: str | Path | None) -> Any:
-    """What the outputs of a checkpoint mean; None where there is no checkpoint or nothing to mean."""
-    return read_checkpoint(path)["streamnest"].get("labels") if path else None
+def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model: EncoderTask) -> None:
+    """Refuses a checkpoint that a training cannot continue from: one without its state, or with a damaged one.
+
+    Raises:
+        UserError: naming the entry.
+    """
+    for name, kind in _STATE.items():
+        value = checkpoint.get(name)
+        if name not in checkpoint:
+            raise UserError(f"{path} holds a model and no state of a training (no {name}): use init_from instead")
+        if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
+            raise UserError(f"{path}: {name}={short(value)} is not valid: continue from another checkpoint")
+    state, wanted = checkpoint["state_dict"], model.state_dict()
+    check_shapes(state, wanted.items(), path)
+    if strange := sorted(set(state) - set(wanted)):
+        raise UserError(f"{path}: weights and config do not belong together: no {short(strange[0])} in this model")
+
+
+def stored_labels(path: str | Path | None, task: str) -> Any:
+    """What the outputs of a checkpoint mean; None without a checkpoint, or if it is of another task."""
+    if not path:
+        return None
+    own = read_checkpoint(path)["streamnest"]
+    with of_file(path):
+        if task_name(own["config"]) != task:
+            return None
+        check_labels(task, own.get("labels"))
+    return own.get("labels")
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -155,13 +234,3 @@ def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> lis
     defaults = vars(task.Settings())
     both = [(key, *(config["task"].get(key, defaults[key]) for config in (theirs, ours))) for key in task.shaped_by]
     return [(f"task.{key}", then, now) for key, then, now in both if then != now]
-
-
-def _refuse_foreign_targets(config: Any, path: str | Path) -> None:
-    """A config may name any Python callable to build; from a stranger's file only our own classes are built."""
-    if isinstance(config, Mapping):
-        target = config.get("_target_", "streamnest.")
-        if not str(target).startswith(("streamnest.", "lightning.Trainer")):
-            raise UserError(f"{path} wants to build {target!r}, which is no part of streamnest: refused")
-        for value in config.values():
-            _refuse_foreign_targets(value, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from streamnest.build import build_data, build_model, task_name
@@ -106,9 +106,9 @@ def twin(model: Pretraining, encoder: Mapping[str, Any] | None = None, trained: 
         encoder: settings of the encoder that differ; they must leave the shapes of the weights as they are.
         trained: with the weights of the model. Otherwise new ones, with its targets and statistics of the corpus.
     """
-    cfg = OmegaConf.merge(OmegaConf.create(model.config), {"encoder": dict(encoder or {})})
+    config = {**model.config, "encoder": {**model.config["encoder"], **(encoder or {})}}
     torch.manual_seed(model.seed)
-    other: Pretraining = build_model(cfg, training=False)  # type: ignore[arg-type]  # a merge of mappings is one
+    other: Pretraining = build_model(config, training=False)
     if trained:
         other.load_state_dict(model.state_dict())
     for mine, theirs in zip(_of_corpus(other), _of_corpus(model), strict=True):

@@ -78,8 +78,8 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that can be read; truncated ones are reported and passed over."""
-    found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """The newest checkpoint of a folder that is whole; damaged ones and broken links are reported and passed over."""
+    found = sorted(folder.glob("*.ckpt"), key=_changed, reverse=True)
     for path in found:
         try:
             read_checkpoint(path)
@@ -88,6 +88,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def _changed(path: Path) -> float:
+    """When a file was changed last; never, for a broken link and what was removed just now."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def checkpoint_to_continue(cfg: DictConfig) -> str | None:

@@ -17,6 +17,7 @@ from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
 from streamnest.optim import Optimization
 from streamnest.randomness import hash_id
+from streamnest.stored_config import storable
 
 
 class EncoderTask(L.LightningModule):
@@ -95,7 +96,7 @@ class EncoderTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds config and labels, so that a checkpoint is enough to use the model."""
-        checkpoint["streamnest"] = {"config": self.config, "labels": self.labels}
+        checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels}
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         """The sum over all processes."""

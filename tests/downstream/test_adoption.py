@@ -80,7 +80,7 @@ def test_another_stem_is_refused_too(run_config, checkpoint):
 
 
 def test_what_is_no_checkpoint_is_refused(run_config):
-    with pytest.raises(UserError, match=r"README\.md is no checkpoint"):
+    with pytest.raises(UserError, match=r"README\.md is not a valid checkpoint"):
         adopt(run_config, "README.md")
 
 

@@ -101,4 +101,6 @@ def test_four_utterances_are_learned_by_heart_and_transcribed(tmp_path: Path, ta
 @pytest.mark.long
 def test_what_is_no_checkpoint_is_refused_without_a_trace(tmp_path: Path) -> None:
     done = run("scripts/transcribe.py", "README.md", "x.wav")
-    assert done.returncode == 2 and "README.md is no checkpoint" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2 and "README.md is not a valid checkpoint" in done.stderr and "Traceback" not in done.stderr
+    )

@@ -38,9 +38,9 @@ def test_names_may_begin_with_a_dot_and_the_tar_may_be_compressed(tmp_path: Path
         (member("../outside.txt"), "leads outside"),
         (member("/tmp/outside.txt"), "leads outside"),
         (member("a/../../outside.txt"), "leads outside"),
-        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
-        (member("hard", tarfile.LNKTYPE, CONFIG), "no plain file"),
-        (member("pipe", tarfile.FIFOTYPE), "no plain file"),
+        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "not a plain file"),
+        (member("hard", tarfile.LNKTYPE, CONFIG), "not a plain file"),
+        (member("pipe", tarfile.FIFOTYPE), "not a plain file"),
         (member(f"./{CONFIG}"), "twice"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else None,
@@ -71,9 +71,9 @@ def test_sizes_have_limits_that_are_checked_before_anything_is_read(
 def test_what_is_no_archive_is_refused_with_the_reason(tmp_path: Path) -> None:
     whole = NEST.read_bytes()
     cases = {
-        "text": (b"hello", "no .nemo archive, or a truncated one"),
+        "text": (b"hello", "not a .nemo archive, or a truncated one"),
         "short": (whole[: len(whole) // 2], "truncated|damaged"),
-        "empty": (b"", "no .nemo archive"),
+        "empty": (b"", "not a .nemo archive"),
     }
     for name, (content, words) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -105,7 +105,7 @@ def test_neither_weights_nor_config_can_run_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: dict[str, bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"unsafe|no plain YAML|no mapping"):
+    with pytest.raises(UserError, match=r"unsafe|not plain YAML|not a mapping"):
         read_archive(pack(tmp_path / "evil.nemo", contents() | evil))
     assert not Path("owned").exists()
 
@@ -115,7 +115,7 @@ def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path, odd: Any)
     def add(config: dict[str, Any], weights: dict[str, Any]) -> None:
         weights["encoder"] = odd
 
-    with pytest.raises(UserError, match="something else than named tensors"):
+    with pytest.raises(UserError, match="not a named dense tensor"):
         read_archive(changed(tmp_path / "a.nemo", add))
 
 

@@ -116,7 +116,7 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
     for content, words in (
         ({**config, "config": foreign}, r"os\.system"),
         ({**config, "format": 2}, "has format 2: this version reads 1"),
-        ({"model_type": "bert"}, "of no model of streamnest"),
+        ({"model_type": "bert"}, "not of a model of streamnest"),
         ({**config, "config": wider}, "do not belong together"),
     ):
         (folder / CONFIG).write_text(json.dumps(content))
@@ -124,7 +124,7 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
             load_pretrained(folder)
     (folder / CONFIG).write_text(json.dumps(config))
     (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="holds a damaged model"):
+    with pytest.raises(UserError, match="is damaged"):
         load_pretrained(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(UserError, match=f"it has no {WEIGHTS}"):

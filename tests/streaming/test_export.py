@@ -163,7 +163,7 @@ def test_what_cannot_stream_is_no_export_or_lacks_a_package_is_refused(
     with pytest.raises(UserError, match="no exported model at"):
         OnnxSession(tmp_path / "no.onnx")
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(UserError, match="no ONNX model"):
+    with pytest.raises(UserError, match="not an ONNX model"):
         OnnxSession(tmp_path / "text.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'streamnest\[export\]'"):

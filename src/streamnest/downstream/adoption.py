@@ -44,7 +44,7 @@ def with_encoder_of(cfg: DictConfig, continued: str | None = None, overrides: li
     taken = _OWN | named | (_PRESET if "encoder" in words else set())
     cfg = copy.deepcopy(cfg)
     merged = {**theirs["encoder"], **{key: ours[key] for key in taken if key in ours}}
-    for node, values in (("encoder", merged), ("frontend", theirs["frontend"]), ("size", theirs["size"])):
+    for node, values in (("encoder", merged), ("frontend", theirs["frontend"]), ("size", theirs.get("size", {}))):
         cfg[node] = OmegaConf.merge(OmegaConf.structured(OmegaConf.get_type(cfg[node])), values)
     cfg.preset = cfg.preset if "encoder" in words else theirs.get("preset", "")
     return cfg

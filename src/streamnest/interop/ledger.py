@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
+
+from streamnest.plain_data import printable
 
 # "new": not in the source, made here. "differs": there, but what uses it computes something else.
 OUTCOMES = ("kept", "translated", "new", "differs", "left out")
@@ -45,9 +48,11 @@ class Ledger:
 
     def table(self) -> Table:
         """A row for each part, what was kept first."""
-        table = Table(title=f"from {self.source}", title_justify="left")
+        # As text: names of a file may look like markup.
+        table = Table(title=Text(f"from {printable(str(self.source))}"), title_justify="left")
         for column in ("", "part", "how, or why"):
             table.add_column(column, overflow="fold")
         for part in sorted(self.parts, key=lambda part: OUTCOMES.index(part.outcome)):
-            table.add_row(part.outcome, part.name, part.reason, style=_STYLES.get(part.outcome))
+            name, reason = Text(printable(part.name)), Text(printable(part.reason))
+            table.add_row(part.outcome, name, reason, style=_STYLES.get(part.outcome))
         return table

@@ -24,7 +24,8 @@ from streamnest import __version__
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
-from streamnest.streaming.runtime import FORMAT, METADATA, require
+from streamnest.streaming.metadata import FORMAT
+from streamnest.streaming.runtime import METADATA, require
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.stepping import StreamState, init_state, step
 from streamnest.task import EncoderTask

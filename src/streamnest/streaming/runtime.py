@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from streamnest.errors import UserError
+from streamnest.plain_data import first_line
 from streamnest.streaming.live import LiveStreams
+from streamnest.streaming.metadata import read_metadata
 
-FORMAT = 1
 METADATA = "streamnest"
 
 
@@ -149,12 +149,9 @@ def _open(path: str | Path, threads: int) -> tuple[Any, dict[str, Any]]:
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no other base class
-        raise UserError(f"{path} is no ONNX model that onnxruntime can run: {str(error)[:200]}") from None
+        raise UserError(f"{path} is not an ONNX model that onnxruntime can run: {first_line(error)}") from None
     stored = session.get_modelmeta().custom_metadata_map.get(METADATA)
-    metadata = json.loads(stored) if stored else {}
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is no export of this version of streamnest: make it with scripts/export.py")
-    return session, metadata
+    return session, read_metadata(stored, session, path)
 
 
 def _together(rows: list[np.ndarray]) -> np.ndarray:

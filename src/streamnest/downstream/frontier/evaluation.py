@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from streamnest.build import build_data
+from streamnest.build import build_stored_data
 from streamnest.checkpoint import load_model
 from streamnest.commands import without_trace
 from streamnest.data.batch import Batch
@@ -74,9 +73,8 @@ def evaluate(path: str, context: str | None = None, manifest: str | None = None,
 
 
 def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
-    cfg = OmegaConf.create(config)
-    cfg.data.update({"num_workers": 0, "cache_mb": 0.0, **({"val_manifest": manifest} if manifest else {})})
-    data = build_data(cfg)
+    named = {"val_manifest": manifest} if manifest else {}
+    data = build_stored_data(config, num_workers=0, cache_mb=0.0, **named)
     data.setup("fit")
     return data
 

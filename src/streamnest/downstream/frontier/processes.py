@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from streamnest.commands import override
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.downstream.frontier.records import Records
+from streamnest.errors import UserError
+from streamnest.tensor_file import load_tensors
 
 
 class StageError(Exception):
@@ -88,7 +88,10 @@ class Machine:
         path = self.records.checkpoint(stage)
         if not path.is_file():
             raise StageError("it left no checkpoint")
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        try:
+            return int(load_tensors(path)["global_step"])
+        except (UserError, KeyError, TypeError) as error:
+            raise StageError(f"its checkpoint cannot be read: {error}") from None
 
     def _of(self, stage: Stage) -> list[str]:
         return [str(self.records.checkpoint(stage.needs))] if stage.needs else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
-import pickle
+import lzma
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -19,12 +21,19 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 from streamnest.files import whole
+from streamnest.plain_data import first_line
+from streamnest.tensor_file import load_tensors, require_weights
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_MEMBERS = 10_000
 # Far above what any archive of a speech encoder holds; a vocabulary may make a config long.
-MAX_BYTES = {CONFIG: 16 << 20, WEIGHTS: 32 << 30}
+MAX_BYTES = {CONFIG: 4 << 20, WEIGHTS: 32 << 30}
 MAX_TOTAL_BYTES = 64 << 30
+# Of the content over the file, for compressed archives: weights hardly shrink. Small ones are left alone.
+MAX_RATIO, SMALL_BYTES = 20, 64 << 20
+# What the header of a member may take.
+_MAX_READ = 16 << 20
+_COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 @dataclass
@@ -57,16 +66,54 @@ def read_archive(path: str | Path) -> Archive:
     if not path.is_file():
         raise UserError(f"no archive at {path}: check the path")
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = _checked(tar, path)
             for name in (CONFIG, WEIGHTS):
                 if name not in members:
-                    raise UserError(f"{path} is no .nemo archive: it has no {name}")
+                    raise UserError(f"{path} is not a .nemo archive: it has no {name}")
             config = _config(_content(tar, members[CONFIG]).read(), path)
             weights = _weights(_content(tar, members[WEIGHTS]), path)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no .nemo archive, or a truncated one ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # of tarfile, and of four libraries that decompress
+        raise UserError(f"{path} is not a .nemo archive, or a truncated one ({first_line(error)})") from None
     return Archive(path, config, weights, sorted(set(members) - {CONFIG, WEIGHTS}))
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which one call reads a limited amount: `tarfile` reads a header of any declared size at once."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads up to `size` bytes."""
+        if not 0 <= size <= _MAX_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        found: bytes = self._file.read(size)
+        return found
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves the position."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The position."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()
+
+
+def _opened(path: Path) -> Any:
+    """The tar of an archive, compressed or not."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
+    return _Bounded(opener(path) if opener else path.open("rb"))
 
 
 def write_archive(path: str | Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -94,18 +141,24 @@ def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
 def _checked(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
     """The files of an archive by name; each is checked before the next header is looked for."""
     files: dict[str, tarfile.TarInfo] = {}
-    total = 0
+    total, most = 0, max(SMALL_BYTES, MAX_RATIO * path.stat().st_size)
     for number, member in enumerate(tar):
         name = str(PurePosixPath(member.name))
         total += member.size
         if number >= MAX_MEMBERS or total > MAX_TOTAL_BYTES:
             raise UserError(f"{path} holds more than {MAX_MEMBERS} members or {MAX_TOTAL_BYTES >> 30} GiB: refused")
+        if member.size < 0 or total > most:
+            raise UserError(
+                f"{path} of {path.stat().st_size} bytes declares more than {most} bytes of content: refused"
+            )
         if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
             raise UserError(f"{path} holds {member.name!r}, which leads outside the archive: refused")
         if member.isdir():
             continue
-        if not member.isreg():
-            raise UserError(f"{path} holds {member.name!r}, which is no plain file but a link or a device: refused")
+        if not member.isreg() or member.issparse():
+            raise UserError(
+                f"{path} holds {member.name!r}, which is not a plain file (a link, a device, sparse): refused"
+            )
         if name in files:
             raise UserError(f"{path} holds {name!r} twice: refused")
         if member.size > MAX_BYTES.get(name, MAX_TOTAL_BYTES):
@@ -133,10 +186,10 @@ class _PlainLoader(yaml.SafeLoader):
 def _config(text: bytes, path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {CONFIG} is no plain YAML ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # constructors of dates and numbers raise errors of their own
+        raise UserError(f"{path}: {CONFIG} is not plain YAML ({first_line(error)})") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path}: {CONFIG} is no mapping")
+        raise UserError(f"{path}: {CONFIG} is not a mapping")
     # The config of a whole run holds that of its model.
     model = config["model"] if isinstance(config.get("model"), dict) else config
     return {str(key): value for key, value in model.items()}
@@ -144,17 +197,10 @@ def _config(text: bytes, path: Path) -> dict[str, Any]:
 
 def _weights(content: IO[bytes], path: Path) -> dict[str, Tensor]:
     # torch seeks back and forth, which a compressed tar does by reading it all again.
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         shutil.copyfileobj(content, file)
-        file.seek(0)
+        file.flush()
         try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{path}: {WEIGHTS} is damaged or unsafe ({reason[:160]})") from None
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in weights.items()
-    ):
-        raise UserError(f"{path}: {WEIGHTS} holds something else than named tensors")
-    return dict(weights)
+            return require_weights(load_tensors(file.name), f"{path}: {WEIGHTS}", tied=True)
+        except UserError as error:
+            raise UserError(str(error).replace(file.name, f"{path}: {WEIGHTS}")) from None

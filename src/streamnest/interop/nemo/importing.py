@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from streamnest.build import build_model
+from streamnest.build import build_model, plain
 from streamnest.composition import compose_config
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
@@ -21,13 +21,19 @@ from streamnest.interop.nemo.description import heads_of
 from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import OWN, read_targets
 from streamnest.interop.nemo.weights import encoder_state_from_nemo, encoder_state_to_nemo, heads_state_from_nemo
+from streamnest.normalization import Normalizer
+from streamnest.plain_data import of_file, short
 from streamnest.pretraining import Pretraining
+from streamnest.stored_config import construct
+from streamnest.tensor_file import stored_bytes
 
 # Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
 _BANK_TOLERANCE = 1e-6
 _NORM_TOLERANCE = 1e-4
 # Of the encoder, but nothing that it computes its output with: a table of positions, masks for training.
 _IDLE = ("pos_enc.", ".mask")
+# Numbers in quantizer and heads that are new if an archive has none, at most.
+_NEW_TENSORS = 100_000_000
 _COUNTERS = "num_batches_tracked"
 
 
@@ -48,9 +54,16 @@ def import_nemo(path: str | Path, config_dir: Path) -> tuple[Pretraining, Ledger
     """
     archive = read_archive(path)
     ledger = Ledger(archive.path)
+    with of_file(archive.path):
+        model, words = _import(archive, config_dir, ledger)
+    return model, ledger, words
+
+
+def _import(archive: Archive, config_dir: Path, ledger: Ledger) -> tuple[Pretraining, list[str]]:
     settings = read_settings(archive.config, ledger)
     read_targets(archive.config, settings, ledger)
     cfg, words = _compose(settings, config_dir)
+    _check_size(plain(cfg), archive)
     torch.manual_seed(cfg.seed)
     model: Pretraining = build_model(cfg, training=False).eval()
     left = dict(archive.weights)
@@ -61,7 +74,17 @@ def import_nemo(path: str | Path, config_dir: Path) -> tuple[Pretraining, Ledger
     _set_statistics(model, settings, archive.config)
     ledger.add("kept", "encoder", f"{len(model.encoder.blocks)} layers of width {model.encoder.d_model}")
     _tell_rest(left, archive, ledger)
-    return model, ledger, words
+    return model, words
+
+
+def _check_size(config: Mapping[str, Any], archive: Archive) -> None:
+    """Refuses a config that describes far more than the weights that are there, before memory is taken for it."""
+    with torch.device("meta"):
+        parts = [construct(group, config[group]) for group in ("encoder", "quantizer", "objective")]
+    described = sum(tensor.numel() for part in parts for tensor in part.state_dict().values())
+    held = stored_bytes(archive.weights)
+    if described > held + _NEW_TENSORS:
+        raise UserError(f"the config describes {described} numbers, the weights have {held} bytes: they do not fit")
 
 
 def _compose(settings: Settings, config_dir: Path) -> tuple[DictConfig, list[str]]:
@@ -113,9 +136,8 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
         left[name.replace("pre_encode.", "", 1)] = left.pop(name)
     found = _take(left, wanted, archive, optional=_COUNTERS)
     if strange := [name for name in left if name.startswith("encoder.") and not any(part in name for part in _IDLE)]:
-        raise UserError(
-            f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {strange[0]}"
-        )
+        such = short(strange[0], "")
+        raise UserError(f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {such}")
     state = encoder_state_from_nemo({name.removeprefix("encoder."): value for name, value in found.items()})
     model.encoder.load_state_dict(ours | {name: value for name, value in state.items() if name in ours})
 
@@ -167,10 +189,19 @@ def _take(
 def _set_statistics(model: Pretraining, settings: Settings, config: Mapping[str, Any]) -> None:
     if settings.statistics:
         for norm in model.normalizers:
-            norm.set_statistics(*map(torch.tensor, settings.statistics))
+            norm.set_statistics(*_statistics(settings.statistics, norm))
     own = (config.get(OWN) or {}).get("quantizer") or {}
     if "mean" in own:
-        model.target_norm.set_statistics(torch.tensor(own["mean"]), torch.tensor(own["std"]))
+        model.target_norm.set_statistics(*_statistics((own["mean"], own["std"]), model.target_norm))
+
+
+def _statistics(values: tuple[Any, Any], norm: Normalizer) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each band."""
+    mean, std = (torch.tensor(value, dtype=torch.float32) for value in values)
+    good = mean.shape == std.shape == norm.mean.shape and bool((mean.isfinite() & std.isfinite()).all())
+    if not good or float(std.min()) <= 0:
+        raise UserError(f"statistics of bands must be {len(norm.mean)} finite means and as many deviations above 0")
+    return mean, std
 
 
 def _tell_rest(left: Iterable[str], archive: Archive, ledger: Ledger) -> None:

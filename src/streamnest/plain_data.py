@@ -1,0 +1,157 @@
+"""Plain data from a file: containers of numbers, text and nothing else, checked against a dataclass."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from streamnest.errors import UserError
+
+SchemaT = TypeVar("SchemaT")
+Limits = Mapping[str, tuple[float, float]]
+
+# Far above what any config holds; containers that refer to themselves end here too.
+MAX_DEPTH, MAX_VALUES, MAX_ENTRIES, MAX_NAME = 24, 1_000_000, 1000, 200
+# Of a number without limits of its own.
+_LARGEST = 1e15
+
+
+@contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """Names the file in every `UserError`, and turns any other error that its content causes into one."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{path}: its content is not valid ({type(error).__name__}: {first_line(error)})") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error message, shortened; the name of the error if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def require_plain(value: Any, name: str, interpolations: bool = False) -> None:
+    """Refuses what is not a container of text, numbers, true, false and null.
+
+    Args:
+        value: content of a file.
+        name: what messages call it.
+        interpolations: accept text with `${`, which is then plain text.
+
+    Raises:
+        UserError: naming the place in `value`; also for data that is nested too deeply or has too many values.
+    """
+    waiting, seen = [(name, value, 0)], 0
+    while waiting:
+        where, one, depth = waiting.pop()
+        seen += 1
+        size = len(one) if type(one) in (dict, list) else 0
+        if depth > MAX_DEPTH or seen + len(waiting) + size > MAX_VALUES:
+            raise UserError(f"{name} is nested more than {MAX_DEPTH} deep or holds more than {MAX_VALUES} values")
+        if type(one) is dict:
+            waiting += [(f"{where}.{_key(key, where)}", inner, depth + 1) for key, inner in one.items()]
+        elif type(one) is list:
+            waiting += [(f"{where}[{index}]", inner, depth + 1) for index, inner in enumerate(one)]
+        elif type(one) is str:
+            if "${" in one and not interpolations:
+                raise UserError(f"{where}={short(one)} has an interpolation (${{...}}), which is never resolved here")
+        elif one is not None and type(one) not in (bool, int, float):
+            raise UserError(f"{where} is of type {type(one).__name__}, which is not plain data")
+
+
+def _key(key: Any, where: str) -> str:
+    if type(key) is not str or "${" in key or len(key) > MAX_NAME or not key.isprintable():
+        raise UserError(f"{where} has the key {short(key)}, which is not a name")
+    return key
+
+
+def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None = None) -> SchemaT:
+    """Builds a dataclass from a mapping whose keys, types and sizes are checked; missing keys have their defaults.
+
+    Args:
+        schema: the dataclass; its fields may be of scalars, lists, mappings and dataclasses.
+        values: plain data.
+        where: what messages call it.
+        limits: lowest and highest value of numbers, by the name of the field.
+
+    Raises:
+        UserError: naming the key.
+    """
+    hints = hints_of(schema)  # type: ignore[arg-type]  # a class is hashable
+    require_known(values, hints, where)
+    checked = {key: check_value(hints[key], value, f"{where}.{key}", limits or {}) for key, value in values.items()}
+    return schema(**checked)
+
+
+def require_known(values: Any, known: Iterable[str], where: str) -> None:
+    """Refuses what is not a mapping, and keys that are not known, naming the nearest one."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}={short(values)} must be a mapping of names to values")
+    if unknown := [key for key in values if key not in set(known)]:
+        near = difflib.get_close_matches(str(unknown[0]), known, 1)
+        raise UserError(f"{where}.{short(unknown[0], '')} is not a known key{f': is {near[0]} meant?' if near else ''}")
+
+
+def check_value(kind: Any, value: Any, where: str, limits: Limits) -> Any:
+    """Checks a value of a dataclass field, see `typed`; returns it, with dataclasses built."""
+    if kind is Any:
+        return value
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [one for one in get_args(kind) if one is not type(None)]
+        return None if value is None else check_value(inner[0], value, where, limits)
+    if is_dataclass(kind):
+        return typed(kind, value, where, limits)  # type: ignore[arg-type]  # a dataclass of a hint is a type
+    if get_origin(kind) in (list, dict):
+        return _container(kind, value, where, limits)
+    if kind in (int, float):
+        return _number(kind, value, where, limits.get(where.rpartition(".")[2].partition("[")[0]))
+    if type(value) is not kind:
+        raise UserError(f"{where}={short(value)} must be of type {kind.__name__}")
+    return value
+
+
+def _container(kind: Any, value: Any, where: str, limits: Limits) -> Any:
+    if type(value) is not get_origin(kind) or len(value) > MAX_ENTRIES:
+        name = get_origin(kind).__name__
+        raise UserError(f"{where}={short(value)} must be a {name} of at most {MAX_ENTRIES} entries")
+    inner = get_args(kind)[-1]
+    if isinstance(value, dict):
+        return {key: check_value(inner, one, f"{where}.{key}", limits) for key, one in value.items()}
+    return [check_value(inner, one, f"{where}[{index}]", limits) for index, one in enumerate(value)]
+
+
+def _number(kind: type, value: Any, where: str, limits: tuple[float, float] | None) -> Any:
+    low, high = limits or (-_LARGEST, _LARGEST)
+    if type(value) not in {int, kind} or not low <= value <= high or not math.isfinite(value):
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{where}={short(value)} must be {what} from {low:g} to {high:g}")
+    return value
+
+
+def short(value: Any, quote: str = "'") -> str:
+    """A value for a message, without line ends and control characters, shortened."""
+    text = f"{quote}{value}{quote}" if type(value) is str else type(value).__name__
+    if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**30):
+        text = str(value)
+    return printable(text[:80]) + ("..." if len(text) > 80 else "")
+
+
+def printable(text: str) -> str:
+    """A text of a file for a terminal: control characters could change what the terminal shows."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+@cache
+def hints_of(schema: Any) -> dict[str, Any]:
+    """Types of the fields of a dataclass."""
+    hints = get_type_hints(schema)
+    return {field.name: hints[field.name] for field in fields(schema)}
