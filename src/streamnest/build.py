@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from streamnest.data.config import require_manifests
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.augment import SpecAugmentConfig
 from streamnest.downstream.base import DownstreamTask
@@ -36,6 +37,7 @@ def task_name(cfg: Any) -> str:
 def build_data(cfg: DictConfig) -> SpeechDataModule:
     """The data of a run, not read yet, as its task needs it."""
     task = DOWNSTREAM.get(task_name(cfg))
+    require_manifests(cfg.data)
     with user_errors():
         needs = task.data_options(cfg.task) if task else {}
         data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment), **needs)

@@ -97,42 +97,42 @@ def check_cut(cut: Any) -> Cut:
     """
     if not isinstance(cut, Cut) or not cut.has_recording:
         raise BadLineError("no audio", f"a {type(cut).__name__} without a recording")
-    cut.id = _name(cut.id, "id")
+    cut.id = check_name(cut.id, "id")
     if isinstance(cut, MixedCut):
         _need(1 <= len(cut.tracks) <= _MOST_TRACKS, f"{len(cut.tracks)} tracks")
         for track in cut.tracks:
-            _number(track.offset, "offset of a track", 0, LONGEST)
+            check_number(track.offset, "offset of a track", 0, LONGEST)
             _need(track.snr is None or _finite(track.snr), f"snr of a track is {track.snr!r}")
             _need(isinstance(track.cut, (DataCut, PaddingCut)), f"a track is a {type(track.cut).__name__}")
             _check_part(track.cut)
     else:
         _check_part(cut)
-    _number(cut.duration, "duration", 0, LONGEST)
+    check_number(cut.duration, "duration", 0, LONGEST)
     _need(cut.duration > 0, "duration is 0")
     return cut
 
 
 def _check_part(cut: Cut) -> None:
-    cut.id = _name(cut.id, "id")
-    _number(cut.duration, "duration", 0, LONGEST)
+    cut.id = check_name(cut.id, "id")
+    check_number(cut.duration, "duration", 0, LONGEST)
     if isinstance(cut, PaddingCut):
         return
-    _number(cut.start, "start", 0, LONGEST)
+    check_number(cut.start, "start", 0, LONGEST)
     channels = cut.channel if isinstance(cut.channel, list) else [cut.channel]
     _need(0 < len(channels) <= _MOST_CHANNELS and all(map(_count, channels)), f"channel is {cut.channel!r}")
     _need(cut.custom is None or isinstance(cut.custom, dict), f"custom is a {type(cut.custom).__name__}")
     if cut.recording is not None:
         _check_recording(cut.recording)
     for supervision in cut.supervisions:
-        _check_supervision(supervision)
+        check_supervision(supervision)
 
 
 def _check_recording(recording: Recording) -> None:
-    _number(recording.duration, "duration of the recording", 0, LONGEST)
-    _number(recording.sampling_rate, "sampling_rate", LOWEST_RATE, HIGHEST_RATE)
+    check_number(recording.duration, "duration of the recording", 0, LONGEST)
+    check_number(recording.sampling_rate, "sampling_rate", LOWEST_RATE, HIGHEST_RATE)
     _need(_count(recording.sampling_rate), f"sampling_rate is {recording.sampling_rate!r}")
     _need(_count(recording.num_samples), f"num_samples is {recording.num_samples!r}")
-    recording.id = _name(recording.id, "id of the recording")
+    recording.id = check_name(recording.id, "id of the recording")
     for transform in recording.transforms or ():
         if isinstance(transform, dict):
             _check_transform(transform["name"], transform["kwargs"])
@@ -140,23 +140,24 @@ def _check_recording(recording: Recording) -> None:
 
 def _check_transform(name: Any, options: dict[str, Any]) -> None:
     if name in _FACTORS:
-        _number(options["factor"], f"factor of {name}", *_FACTORS[name])
+        check_number(options["factor"], f"factor of {name}", *_FACTORS[name])
     if name == "Resample":
         for rate in options.values():
-            _number(rate, "rate of Resample", LOWEST_RATE, HIGHEST_RATE)
+            check_number(rate, "rate of Resample", LOWEST_RATE, HIGHEST_RATE)
 
 
-def _check_supervision(supervision: SupervisionSegment) -> None:
+def check_supervision(supervision: SupervisionSegment) -> None:
+    """Checks the times, and that speaker, language and text are text."""
     for key in ("start", "duration"):
         _need(_finite(getattr(supervision, key)), f"{key} of a supervision is {getattr(supervision, key)!r}")
     for key in ("speaker", "language"):
         value = getattr(supervision, key)
-        setattr(supervision, key, None if value is None else _name(value, key))
+        setattr(supervision, key, None if value is None else check_name(value, key))
     _need(supervision.text is None or _text(supervision.text), f"text is {supervision.text!r}")
 
 
-def _name(value: Any, what: str) -> str:
-    """A name, which lists of numbers write without quotes."""
+def check_name(value: Any, what: str) -> str:
+    """A name as text; some lists hold numbers as names."""
     name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     _need(_text(name), f"{what} is {value!r}")
     return str(name)
@@ -167,8 +168,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and value.encode(errors="replace").decode() == value
 
 
-def _number(value: Any, what: str, low: float, high: float) -> None:
+def check_number(value: Any, what: str, low: float, high: float) -> float:
+    """A number in a range."""
     _need(_finite(value) and low <= value <= high, f"{what} is {value!r}: need {low:g} to {high:g}")
+    return float(value)
 
 
 def _finite(value: Any) -> bool:

@@ -22,7 +22,7 @@ _CANCELLED = 1e-4
 
 
 def decode(file: soundfile.SoundFile) -> NDArray[np.float32]:
-    """All samples of an open file, `(N, C)`; in blocks if its format cannot seek, as then libsndfile knows no other way."""
+    """All samples of an open file, `(N, C)`; in blocks if its format cannot seek, as `read` would seek."""
     if file.seekable():
         whole: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
         return whole

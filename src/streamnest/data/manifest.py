@@ -141,7 +141,8 @@ class _Reader:
         if not self.allow_commands and (command := command_in(data)) is not None:
             raise UserError(
                 f"{self.path}:{number}: its audio is the output of a command, which is not run: {command[:200]!r}; "
-                "if you trust all of this file, set data.allow_commands=true (--allow_commands for scripts)"
+                "if you trust all of this file, set data.allow_commands=true (shard.py, inspect_data.py: "
+                "--allow_commands)"
             )
         missing = [name for name in anchor(data, self.path.parent) if not self._exists(name)]
         cut = check_cut(deserialize_item(data))
