@@ -30,9 +30,7 @@ def load(args: argparse.Namespace) -> tuple[list[Cut], LoadReport]:
     trust = {"max_bad_share": args.max_bad_share, "allow_commands": args.allow_commands}
     cuts, report = [], LoadReport()
     for manifest in args.manifest:
-        loaded, part = load_cuts(
-            manifest, max_bad_share=args.max_bad_share, allow_commands=args.allow_commands, **limits
-        )
+        loaded, part = load_cuts(manifest, **trust, **limits)
         cuts += loaded
         report += part
     return cuts, report
