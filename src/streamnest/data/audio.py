@@ -16,7 +16,7 @@ from streamnest.data.resampling import resample as resample  # sets Lhotse's res
 
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
-Channel = int | Literal["mix"]
+Channel = int | Literal["mix", "first"]
 
 
 class BadAudioError(Exception):
@@ -37,8 +37,8 @@ def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
 
     Args:
         cut: with a recording; resampling and the like happen as the cut says.
-        channel: of audio with several: their mean ("mix") or one of them, by its number in the file, from 0. Mono
-            audio is taken as it is.
+        channel: of audio with several: their mean ("mix"), the "first" that the cut has, or one of them, by its number
+            in the file, from 0. Mono audio is taken as it is.
 
     Raises:
         BadAudioError: for anything that is not finite, varying audio of the declared length.
@@ -69,13 +69,15 @@ def _mix(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean
 
 
-def _row(cut: Cut, channel: int, rows: int) -> int:
+def _row(cut: Cut, channel: Channel, rows: int) -> int:
     """Row of a channel: a cut may hold some channels of its file only."""
+    if channel == "first":
+        return 0
     named = _channels(cut)
     held = named if len(named) == rows else list(range(rows))
     if channel not in held:
         raise BadAudioError("no such channel", f"{channel} of {', '.join(map(str, held))}")
-    return held.index(channel)
+    return held.index(int(channel))
 
 
 def source_name(cut: Cut) -> str:
@@ -110,10 +112,13 @@ def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _channels(cut: Cut) -> list[int]:
-    """Numbers of the channels of a cut; none for cuts that are mixed or of shards."""
+    """Numbers of the channels of a cut in the order of its audio; none for cuts that are mixed or of shards."""
     if not isinstance(cut, DataCut):
         return []
-    return [cut.channel] if isinstance(cut.channel, int) else list(cut.channel)
+    if isinstance(cut.channel, int):
+        return [cut.channel]
+    order = [channel for source in cut.recording.sources for channel in source.channels]
+    return sorted(cut.channel, key=lambda channel: order.index(channel) if channel in order else channel)
 
 
 def _cause(cut: Cut, error: Exception) -> str:

@@ -123,6 +123,9 @@ def _check_part(cut: Cut) -> None:
     _need(cut.custom is None or isinstance(cut.custom, dict), f"custom is a {type(cut.custom).__name__}")
     if cut.recording is not None:
         _check_recording(cut.recording)
+        known = cut.recording.channel_ids
+        _need(len(set(known)) == len(known), f"channels of the recording are {known!r}")
+        _need(set(channels) <= set(known), f"channel is {cut.channel!r}, where the recording has {known!r}")
     for supervision in cut.supervisions:
         check_supervision(supervision)
 
@@ -130,15 +133,16 @@ def _check_part(cut: Cut) -> None:
 def _check_recording(recording: Recording) -> None:
     check_number(recording.duration, "duration of the recording", 0, LONGEST)
     check_number(recording.sampling_rate, "sampling_rate", LOWEST_RATE, HIGHEST_RATE)
-    _need(_count(recording.sampling_rate), f"sampling_rate is {recording.sampling_rate!r}")
-    _need(_count(recording.num_samples), f"num_samples is {recording.num_samples!r}")
+    for key in ("sampling_rate", "num_samples"):
+        value = getattr(recording, key)
+        _need(_finite(value) and value >= 0 and value == int(value), f"{key} is {value!r}")
+        setattr(recording, key, int(value))
     recording.id = check_name(recording.id, "id of the recording")
     for transform in recording.transforms or ():
-        if isinstance(transform, dict):
-            _check_transform(transform["name"], transform["kwargs"])
+        _check_transform(type(transform).__name__, vars(transform))
 
 
-def _check_transform(name: Any, options: dict[str, Any]) -> None:
+def _check_transform(name: str, options: dict[str, Any]) -> None:
     if name in _FACTORS:
         check_number(options["factor"], f"factor of {name}", *_FACTORS[name])
     if name == "Resample":

@@ -15,7 +15,7 @@ from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, load_mo
 from streamnest.data.augmentation import Augmentation
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
-from streamnest.data.labels import Label, label_of, suitable, within_hours
+from streamnest.data.labels import Label, keep_channel, label_of, suitable, within_hours
 from streamnest.data.loading import ResumableLoader
 from streamnest.data.manifest import LoadReport
 from streamnest.data.mixing import Mixture, make_mixture
@@ -241,6 +241,9 @@ class SpeechDataModule(L.LightningDataModule):
         options = {"sampling_rate": SAMPLING_RATE, **self.loading, **selection}
         loaded = [load_source(source.path, **options) for source in self.sources[part]]
         self.report[part] = sum((report for _, report in loaded), LoadReport())
+        if isinstance(self.channel, int) and part in ("train", "val"):
+            for cuts in (cuts for cuts, _ in loaded if isinstance(cuts, list)):
+                keep_channel(cuts, self.channel)
         return Corpus([cuts for cuts, _ in loaded])
 
     def _choose(self, part: str, corpus: Corpus) -> Corpus:
@@ -321,6 +324,6 @@ def _leave_signals_to_the_main_process(_: int) -> None:
 
 
 def _channel(channel: Channel) -> Channel:
-    if channel == "mix" or (isinstance(channel, int) and channel >= 0):
+    if channel == "mix" or (isinstance(channel, int) and not isinstance(channel, bool) and channel >= 0):
         return channel
     raise UserError(f"data.channel={channel!r}: choose mix or a channel number from 0")

@@ -38,7 +38,7 @@ def cancel(audio: NDArray[np.float32]) -> bool:
     return energy > 0 and float(np.square(audio.mean(0), dtype=np.float64).mean()) < _CANCELLED * energy
 
 
-class _WithoutSeeking(AudioBackend):  # type: ignore[misc]
+class _WithoutSeeking(AudioBackend):
     """Reads formats that cannot seek (GSM 6.10, G.721 ...), at which Lhotse's other backends fail."""
 
     def is_applicable(self, path_or_fd: Any) -> bool:

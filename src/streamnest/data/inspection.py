@@ -100,8 +100,7 @@ def inspect(
     report = LoadReport()
     for path in manifests:
         # A manifest with many bad lines is what one inspects.
-        options = {"max_duration": max_duration, "max_bad_share": 1.0, "allow_commands": allow_commands}
-        loaded, found = load_cuts(path, **options)
+        loaded, found = load_cuts(path, max_duration=max_duration, max_bad_share=1.0, allow_commands=allow_commands)
         cuts, report = cuts + loaded, report + found
     if sample < 0:
         raise UserError(f"sample={sample}: need 0 or more")

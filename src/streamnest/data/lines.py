@@ -37,7 +37,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
                 # Files with marks are joined by `cat`.
                 if line := line.strip().lstrip("\ufeff"):
                     yield number, line
-    except FileNotFoundError:
+    except (FileNotFoundError, UserError):
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
@@ -47,7 +47,7 @@ def _open(path: Path) -> IO[str]:
     file: Any = path.open("rb")
     # Peeked at and not opened twice: it may be a pipe.
     if path.suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b":
-        file = io.BufferedReader(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]
+        file = io.BufferedReader(gzip.GzipFile(fileobj=file))
     if file.peek(2)[:2] in _UTF_16:
         return io.TextIOWrapper(file, "utf-16")
     return io.TextIOWrapper(file, "utf-8", errors="surrogateescape")

@@ -75,8 +75,8 @@ def load_plan(store: Store, location: str) -> Plan | None:
 
 def _check(plan: Plan) -> None:
     for key, value in asdict(plan).items():
-        wanted = str if key in ("format", "digest") else int
-        if type(value) is not wanted or (wanted is int and value < 0):
+        good = isinstance(value, str) if key in ("format", "digest") else isinstance(value, int) and value >= 0
+        if not good:
             raise ValueError(f"{key} is {value!r}")
 
 
