@@ -52,11 +52,11 @@ def require_manifests(cfg: DictConfig) -> None:
     Raises:
         UserError: for some that are missing.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        wanted = " and ".join(f"data.{key}" for key in missing)
+    missing = [str(key) for key in cfg if OmegaConf.is_missing(cfg, str(key))]
+    if missing:
         raise UserError(
-            f"{wanted} must be set: name a cut manifest or a folder of shards (python scripts/prepare.py makes "
-            "manifests); data.val_manifest=null trains without validation"
+            f"{' and '.join(f'data.{key}' for key in missing)} must be set: name a cut manifest or a folder of shards; "
+            "python scripts/prepare.py makes manifests"
         )
 
 
