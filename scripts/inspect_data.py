@@ -72,6 +72,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="together what one run would train on")
     parser.add_argument("--sample", type=int, default=200, help="cuts to decode (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--allow_commands", action="store_true", help="run commands that manifests name as audio")
     parser.add_argument("--picture", type=Path, help="draw it here")
     batches = parser.add_argument_group("batches, as in the config group data")
     batches.add_argument("--batch_duration", type=float, default=240.0, help="seconds (%(default)s)")

@@ -27,9 +27,10 @@ from streamnest.data.shards.writing import write_shards
 def load(args: argparse.Namespace) -> tuple[list[Cut], LoadReport]:
     """The cuts of all manifests."""
     limits = {"min_duration": args.min_duration, "max_duration": args.max_duration, "on_long": args.on_long}
+    trust = {"max_bad_share": args.max_bad_share, "allow_commands": args.allow_commands}
     cuts, report = [], LoadReport()
     for manifest in args.manifest:
-        loaded, part = load_cuts(manifest, max_bad_share=args.max_bad_share, **limits)
+        loaded, part = load_cuts(manifest, **trust, **limits)
         cuts += loaded
         report += part
     return cuts, report
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--max_duration", type=float, default=3600, help="seconds; longer cuts are split or skipped")
     parser.add_argument("--on_long", choices=("split", "skip"), default="split")
     parser.add_argument("--max_bad_share", type=float, default=0.1, help="share of manifest lines that may be unusable")
+    parser.add_argument("--allow_commands", action="store_true", help="run commands that manifests name as audio")
     args = parser.parse_args()
     if bool(args.index) == bool(args.manifest) or bool(args.manifest) != bool(args.out):
         parser.error("give manifests and --out, or --index alone")

@@ -80,6 +80,11 @@ def start(composed, data, trainer, *overrides):
     return model, printed(report.start_panel(cfg, model, data, trainer))
 
 
+def test_commands_that_may_run_are_announced(composed, data, trainer):
+    assert "run where manifests name them" not in start(composed, data, trainer)[1]
+    assert "run where manifests name them" in start(composed, data, trainer, "data.allow_commands=true")[1]
+
+
 @pytest.mark.parametrize("preset", ["causal", "lookahead40", "lookahead320"])
 def test_the_panel_shows_the_latency_that_follows_from_the_layers(composed, data, trainer, preset):
     model, text = start(composed, data, trainer, f"encoder={preset}")

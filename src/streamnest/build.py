@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.data.config import DataConfig
+from streamnest.data.config import DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.ctc import CTCRecognizer
@@ -43,6 +43,7 @@ def task_name(cfg: Any) -> str:
 def build_data(cfg: DictConfig) -> SpeechDataModule:
     """The data of a run, not read yet, as its task needs it."""
     task = DOWNSTREAM.get(task_name(cfg))
+    require_manifests(cfg.data)
     with user_errors():
         needs = task.data_options(cfg.task) if task else {}
         data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment), **needs)

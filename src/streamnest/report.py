@@ -130,6 +130,8 @@ def _context_rows(model: EncoderTask) -> list[Row]:
 
 def _data_rows(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule) -> list[Row]:
     rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
+    if cfg.data.get("allow_commands"):
+        rows.append(("commands", "run where manifests name them (data.allow_commands=true)"))
     return [*rows, ("audio mixed in", _share(cfg.augment.prob)), *_augment_rows(cfg, data)]
 
 

@@ -10,11 +10,13 @@ from corpus import make_cut, tone, write_manifest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from streamnest.build import build_data
 from streamnest.data.augment import NoiseAndSpeakerMixing
 from streamnest.data.augmentation import Augmentation
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.reverb import Reverberation
+from streamnest.data.sources import digest
 from streamnest.data.speed import SpeedPerturbation
 from streamnest.errors import UserError
 
@@ -68,6 +70,51 @@ def test_a_loader_restored_in_the_middle_continues_exactly(manifests, workers):
     tail = list(restored)
     assert len(head + tail) == len(whole) == 12
     assert all(same(one, two) for one, two in zip(head + tail, whole))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 1)])
+def test_a_resume_with_other_workers_continues_exactly(manifests, before, after):
+    whole = list(module(manifests).train_dataloader())
+    loader = module(manifests, num_workers=before).train_dataloader()
+    stream = iter(loader)
+    head = [next(stream) for _ in range(5)]
+    restored = module(manifests, num_workers=after).train_dataloader()
+    restored.load_state_dict(loader.state_dict())
+    assert all(same(one, two) for one, two in zip(head + list(restored), whole, strict=True))
+
+
+@pytest.mark.parametrize("since", [None, 0, 2])
+def test_states_of_torchdata_are_understood(manifests, since):
+    """As its loader wrote them without workers, and with, some batches after a snapshot."""
+    start = {"step": 0, "batch": 0, "group": 1, "epoch": 10}
+    place = {"step": 5 - (since or 0), "batch": 5 - (since or 0)}
+    state = {"_index_sampler_state": start, "_sampler_iter_state": place, "_num_yielded": 5}
+    if since is not None:
+        state = {"_snapshot": {"_main_snapshot": state}, "_steps_since_snapshot": since}
+    restored = module(manifests).train_dataloader()
+    restored.load_state_dict(state)
+    assert all(same(*pair) for pair in zip(restored, list(module(manifests).train_dataloader())[5:], strict=True))
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"batch_duration": 5.9}, {"max_hours": 0.008}])
+def test_a_resume_with_other_data_is_reported(manifests, caplog, change):
+    state = module(manifests).train_dataloader().state_dict()
+    module(manifests).train_dataloader().load_state_dict(state)
+    assert "have changed" not in caplog.text
+    module(manifests, **change).train_dataloader().load_state_dict(state)
+    assert "have changed since the checkpoint" in caplog.text
+
+
+def test_exchanged_ids_make_another_digest(manifests):
+    one, two = (module(manifests)._cuts["train"] for _ in range(2))
+    assert digest(one) == digest(two)
+    two.parts[0][3].id = "other"
+    assert digest(one) != digest(two)
+
+
+def test_manifests_that_are_not_set_are_named(composed):
+    with pytest.raises(UserError, match=r"^data.train_manifest must be set.*prepare.py"):
+        build_data(composed("data=manifest"))
 
 
 class Listener(L.LightningModule):

@@ -8,11 +8,15 @@ from typing import Literal
 import numpy as np
 from lhotse.audio import DurationMismatchError
 from lhotse.cut import Cut
+from lhotse.cut.data import DataCut
 from numpy.typing import NDArray
+
+from streamnest.data.decoding import cancel
+from streamnest.data.resampling import resample as resample  # sets Lhotse's resampling up as well
 
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
-Channel = int | Literal["mix"]
+Channel = int | Literal["mix", "first"]
 
 
 class BadAudioError(Exception):
@@ -20,7 +24,7 @@ class BadAudioError(Exception):
 
     Attributes:
         cause: one of `missing`, `not as long as declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
-            `constant`, and those of `StoreError`.
+            `constant`, `channels out of phase`, and those of `StoreError`.
     """
 
     def __init__(self, cause: str, detail: str = "") -> None:
@@ -33,16 +37,15 @@ def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
 
     Args:
         cut: with a recording; resampling and the like happen as the cut says.
-        channel: of audio with several: their mean ("mix") or one of them, from 0. Mono audio is taken as it is.
+        channel: of audio with several: their mean ("mix"), the "first" that the cut has, or one of them, by its number
+            in the file, from 0. Mono audio is taken as it is.
 
     Raises:
         BadAudioError: for anything that is not finite, varying audio of the declared length.
     """
     audio = _read(cut)
     if len(audio) > 1:
-        if channel != "mix" and channel >= len(audio):
-            raise BadAudioError("no such channel", f"{channel} of {len(audio)}")
-        audio = audio.mean(0) if channel == "mix" else audio[channel]
+        audio = _mix(audio) if channel == "mix" else audio[_row(cut, channel, len(audio))]
     samples = np.ascontiguousarray(audio.reshape(-1), np.float32)
     _check(samples)
     return samples
@@ -57,6 +60,24 @@ def load_channels(cut: Cut) -> Samples:
     audio = np.ascontiguousarray(_read(cut), np.float32)
     _check(audio)
     return audio
+
+
+def _mix(audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    if cancel(audio):
+        raise BadAudioError("channels out of phase", "their mean is silent; data.channel=0 takes the first")
+    mean: NDArray[np.float32] = audio.mean(0)
+    return mean
+
+
+def _row(cut: Cut, channel: Channel, rows: int) -> int:
+    """Row of a channel: a cut may hold some channels of its file only."""
+    if channel == "first":
+        return 0
+    named = _channels(cut)
+    held = named if len(named) == rows else list(range(rows))
+    if channel not in held:
+        raise BadAudioError("no such channel", f"{channel} of {', '.join(map(str, held))}")
+    return held.index(int(channel))
 
 
 def source_name(cut: Cut) -> str:
@@ -77,7 +98,27 @@ def _read(cut: Cut) -> NDArray[np.float32]:
         raise BadAudioError(_cause(cut, error), type(error).__name__) from error
     if audio is None:
         raise BadAudioError("unreadable", "the cut has no audio")
-    return np.atleast_2d(audio)
+    return _declared(cut, np.atleast_2d(audio))
+
+
+def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The channels that a cut names, of files that hold more than their recording declares."""
+    channels = _channels(cut)
+    if not channels or len(audio) == len(channels):
+        return audio
+    if max(channels) >= len(audio):
+        raise BadAudioError("no such channel", f"{max(channels)} of {len(audio)}")
+    return audio[channels]
+
+
+def _channels(cut: Cut) -> list[int]:
+    """Numbers of the channels of a cut in the order of its audio; none for cuts that are mixed or of shards."""
+    if not isinstance(cut, DataCut):
+        return []
+    if isinstance(cut.channel, int):
+        return [cut.channel]
+    order = [channel for source in cut.recording.sources for channel in source.channels]
+    return sorted(cut.channel, key=lambda channel: order.index(channel) if channel in order else channel)
 
 
 def _cause(cut: Cut, error: Exception) -> str:

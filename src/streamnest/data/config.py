@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from streamnest.errors import UserError
 
 
 @dataclass
@@ -38,6 +40,24 @@ class DataConfig:
     languages: list[str] | None = None
     max_hours: float | None = None
     transcribed: bool = False
+    allow_commands: bool = False
+
+
+def require_manifests(cfg: DictConfig) -> None:
+    """Checks that no manifest was left out.
+
+    Args:
+        cfg: config group `data`.
+
+    Raises:
+        UserError: for some that are missing.
+    """
+    missing = [str(key) for key in cfg if OmegaConf.is_missing(cfg, str(key))]
+    if missing:
+        raise UserError(
+            f"{' and '.join(f'data.{key}' for key in missing)} must be set: name a cut manifest or a folder of shards; "
+            "python scripts/prepare.py makes manifests"
+        )
 
 
 @dataclass

@@ -175,7 +175,7 @@ class ConversationDataModule(SpeakerDataModule):
         if val_conversations < 1:
             raise UserError(f"task.val_conversations={val_conversations}: need one at least")
         self.simulator, self.val_conversations = simulator, val_conversations
-        self.excerpts = load_excerpts(test_manifest) if test_manifest else []
+        self.excerpts = load_excerpts(test_manifest, allow_commands=self.allow_commands) if test_manifest else []
         self._speakers: dict[str, dict[str, list[int]]] = {}
 
     def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> ConversationDataset:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
 
-from streamnest.data.audio import SAMPLING_RATE, Channel
+from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, load_mono, source_name
 from streamnest.data.augmentation import Augmentation
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
-from streamnest.data.labels import Label, label_of, suitable, within_hours
+from streamnest.data.labels import Label, keep_channel, label_of, suitable, within_hours
+from streamnest.data.loading import ResumableLoader
 from streamnest.data.manifest import LoadReport
 from streamnest.data.mixing import Mixture, make_mixture
 from streamnest.data.noise import NoiseBank
 from streamnest.data.rooms import RoomBank
 from streamnest.data.sampling import BucketBatchSampler, OnePassSampler
-from streamnest.data.sources import Corpus, load_source, parse_sources
+from streamnest.data.sources import Corpus, digest, load_source, parse_sources
 from streamnest.errors import UserError
 
 Manifests = str | Sequence[Any] | Mapping[str, Any]
@@ -32,6 +32,8 @@ _NOISE_WINDOW = 30.0
 _RIR_LIMITS: dict[str, Any] = {"min_duration": 0.005, "max_duration": 60.0, "on_long": "skip"}
 # Utterances, before their share of unreadable ones means anything.
 _ENOUGH = 200
+# Utterances that are read at the start, until one can be.
+_TRIED = 20
 # For a run that is bounded by time and not by steps.
 _ENDLESS = 2**31 - 1
 
@@ -71,6 +73,7 @@ class SpeechDataModule(L.LightningDataModule):
         languages: of the utterances, as the manifests write them; None for all.
         max_hours: a random choice of so much training audio, drawn by `seed`; less is part of more. None for all.
         transcribed: drop utterances without text, and long ones as well, as text cannot be split with them.
+        allow_commands: run the shell commands that manifests name as sources of audio.
 
     Raises:
         UserError: see `load_cuts`; also for missing noise, and where nothing is left of a choice.
@@ -104,12 +107,20 @@ class SpeechDataModule(L.LightningDataModule):
         languages: Sequence[str] | None = None,
         max_hours: float | None = None,
         transcribed: bool = False,
+        allow_commands: bool = False,
     ) -> None:
         super().__init__()
+        if not train_manifest:
+            raise UserError("data.train_manifest is empty: name a manifest, several of them, or folders of shards")
+        self.allow_commands = allow_commands
         parts = {"train": train_manifest, "val": val_manifest, "noise": noise_manifest, "rir": rir_manifest}
         self.sources = {part: parse_sources(manifests) for part, manifests in parts.items()}
         self.temperature = temperature
-        self.loading: dict[str, Any] = {"check_files": check_files, "max_bad_share": max_bad_share}
+        self.loading: dict[str, Any] = {
+            "check_files": check_files,
+            "max_bad_share": max_bad_share,
+            "allow_commands": allow_commands,
+        }
         limits = {"min_duration": min_duration, "max_duration": max_duration}
         self.selection: dict[str, Any] = {**limits, "on_long": "skip" if transcribed else on_long}
         self.languages, self.max_hours, self.transcribed = languages, max_hours, transcribed
@@ -134,6 +145,8 @@ class SpeechDataModule(L.LightningDataModule):
             return
         cuts = {"train": self._load("train", **self._train_selection()), "val": self._load("val", **self.selection)}
         cuts = {part: self._choose(part, corpus) for part, corpus in cuts.items()}
+        for part, corpus in cuts.items():
+            self._require_readable(part, corpus)
         names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
         self._mixture = make_mixture(cuts["train"].lengths, cuts["train"].sizes, names, weights, self.temperature)
         if self.augment is not None:
@@ -168,14 +181,14 @@ class SpeechDataModule(L.LightningDataModule):
         """The texts of the training set."""
         return (text for cut in self._cuts["train"] if (text := label_of(cut).text) is not None)
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> ResumableLoader:
         """Endless batches; its state is that of the data."""
         dataset = self._dataset("train", self.augment, self.cache_mb)
         dataset.speed = self.augment.speed if self.augment else None
         rank, world_size = self._place()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.seed, rank, world_size))
 
-    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every utterance once, sorted by duration; an empty list where there is no validation set."""
         if not self._cuts["val"]:
             return []
@@ -228,6 +241,9 @@ class SpeechDataModule(L.LightningDataModule):
         options = {"sampling_rate": SAMPLING_RATE, **self.loading, **selection}
         loaded = [load_source(source.path, **options) for source in self.sources[part]]
         self.report[part] = sum((report for _, report in loaded), LoadReport())
+        if isinstance(self.channel, int) and part in ("train", "val"):
+            for cuts in (cuts for cuts, _ in loaded if isinstance(cuts, list)):
+                keep_channel(cuts, self.channel)
         return Corpus([cuts for cuts, _ in loaded])
 
     def _choose(self, part: str, corpus: Corpus) -> Corpus:
@@ -242,9 +258,23 @@ class SpeechDataModule(L.LightningDataModule):
             return corpus
         chosen = Corpus(parts)
         if not len(chosen):
-            raise UserError(f"data: nothing is left of the {part} set: {report}; look at data.languages")
+            wanted = f"data.languages={list(self.languages)}" if self.languages is not None else "texts, for this task"
+            raise UserError(f"data: nothing is left of the {part} set: {report}; what is left out lacks {wanted}")
         self.report[part] = LoadReport(float(chosen.durations.sum()), len(chosen), _speakers(parts), report.counts)
         return chosen
+
+    def _require_readable(self, part: str, corpus: Corpus) -> None:
+        """Refuses data of which nothing can be read: it is found out too late while training, on silence."""
+        if self.max_skipped_share >= 1 or not len(corpus):
+            return
+        first = ""
+        for index in range(0, len(corpus), -(-len(corpus) // _TRIED)):
+            try:
+                load_mono(corpus[index], self.channel)
+                return
+            except BadAudioError as error:
+                first = first or f"{source_name(corpus[index])}: {error}"
+        raise UserError(f"data: nothing of the {part} set can be read, first {first}")
 
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
@@ -253,21 +283,21 @@ class SpeechDataModule(L.LightningDataModule):
         longest = self.batch_duration * (dataset.speed.slowest if dataset.speed else 1.0)
         limits = (longest, self.max_batch_size, self.num_buckets)
         place = (rank, world_size)
-        return BucketBatchSampler(dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture)
+        known = partial(digest, dataset.cuts)
+        return BucketBatchSampler(
+            dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture, digest=known
+        )
 
-    def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> StatefulDataLoader:
-        with warnings.catch_warnings():
-            # torchdata's own use of a deprecated torch function, of no concern to who trains.
-            warnings.filterwarnings("ignore", message=".*set_vital.*")
-            return StatefulDataLoader(
-                dataset,
-                sampler=sampler,
-                batch_size=None,
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-                pin_memory=self.pin_memory,
-                worker_init_fn=_leave_signals_to_the_main_process,
-            )
+    def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:
+        return ResumableLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_leave_signals_to_the_main_process,
+        )
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -294,6 +324,6 @@ def _leave_signals_to_the_main_process(_: int) -> None:
 
 
 def _channel(channel: Channel) -> Channel:
-    if channel == "mix" or (isinstance(channel, int) and channel >= 0):
+    if channel == "mix" or (isinstance(channel, int) and not isinstance(channel, bool) and channel >= 0):
         return channel
     raise UserError(f"data.channel={channel!r}: choose mix or a channel number from 0")

@@ -79,6 +79,7 @@ def inspect(
     max_batch_size: int = 64,
     max_duration: float = 30.0,
     seed: int = 0,
+    allow_commands: bool = False,
 ) -> Inspection:
     """Reads manifests whole and decodes some of their cuts.
 
@@ -90,6 +91,7 @@ def inspect(
         max_batch_size: most utterances in a batch.
         max_duration: longer cuts are split, as training does.
         seed: of the sample.
+        allow_commands: see `load_cuts`.
 
     Raises:
         UserError: see `load_cuts`.
@@ -98,7 +100,7 @@ def inspect(
     report = LoadReport()
     for path in manifests:
         # A manifest with many bad lines is what one inspects.
-        loaded, found = load_cuts(path, max_duration=max_duration, max_bad_share=1.0)
+        loaded, found = load_cuts(path, max_duration=max_duration, max_bad_share=1.0, allow_commands=allow_commands)
         cuts, report = cuts + loaded, report + found
     if sample < 0:
         raise UserError(f"sample={sample}: need 0 or more")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from lhotse.cut import Cut, MultiCut
 from numpy.typing import NDArray
 
 from streamnest.data.sources import durations
@@ -47,6 +48,16 @@ def label_of(cut: Any) -> Label:
 def _single(values: list[str | None]) -> str | None:
     found = set(values)
     return found.pop() if len(found) == 1 else None
+
+
+def keep_channel(cuts: Iterable[Cut], channel: int) -> None:
+    """Removes what is said in other channels from cuts of several, of which one is going to be read.
+
+    Where everything is said in channel 0, nothing is removed: it is also what is written for "not known".
+    """
+    for cut in cuts:
+        if isinstance(cut, MultiCut) and any(part.channel != 0 for part in cut.supervisions):
+            cut.supervisions = [part for part in cut.supervisions if channel in np.atleast_1d(part.channel)]
 
 
 class Subset(Sequence[Any]):

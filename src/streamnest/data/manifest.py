@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
+from streamnest.data.checking import BadLineError, anchor, check_cut, command_in
+from streamnest.data.lines import numbered_lines
+from streamnest.data.remedies import remedy
 from streamnest.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,7 @@ def load_cuts(
     on_long: Literal["split", "skip"] = "split",
     sampling_rate: int = 16000,
     max_bad_share: float = 0.1,
+    allow_commands: bool = False,
 ) -> tuple[list[Cut], LoadReport]:
     """Reads a cut manifest.
 
@@ -84,22 +88,25 @@ def load_cuts(
         on_long: "split" or "skip". A last window below `min_duration` is dropped.
         sampling_rate: cuts at other rates are resampled when they are read.
         max_bad_share: broken lines and lines that point nowhere are skipped with a warning up to this share of all.
+        allow_commands: audio may be the output of shell commands that the manifest names.
 
     Returns:
         The usable cuts in the order of the manifest, and what was found.
 
     Raises:
-        UserError: for no such file, an empty one, nothing usable in it, or too large a share of bad lines.
+        UserError: for no such file, an empty one, nothing usable in it, too large a share of bad lines, or commands.
     """
     path = Path(path)
     if on_long not in ("split", "skip"):
         raise UserError(f"on_long={on_long!r}: choose split or skip")
     if not 0 < min_duration <= max_duration:
         raise UserError(f"min_duration={min_duration}, max_duration={max_duration}: need 0 < min <= max")
-    reader = _Reader(path, check_files)
-    cuts: list[Cut] = []
-    for cut in reader:
-        cuts.extend(_fit(cut, min_duration, max_duration, on_long == "split", sampling_rate, reader.report.counts))
+    fit = partial(_fit, shortest=min_duration, longest=max_duration, split=on_long == "split", rate=sampling_rate)
+    reader = _Reader(path, check_files, allow_commands, fit)
+    try:
+        cuts = list(reader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such manifest{remedy(path)}") from None
     _summarise(cuts, reader.report)
     _refuse(path, reader, max_bad_share)
     return cuts, reader.report
@@ -108,38 +115,40 @@ def load_cuts(
 class _Reader:
     """Iterates over the cuts of a manifest; bad lines are counted and reported, not raised."""
 
-    def __init__(self, path: Path, check_files: bool) -> None:
-        self.path, self.check_files = path, check_files
+    def __init__(self, path: Path, check_files: bool, allow_commands: bool, fit: Callable[..., list[Cut]]) -> None:
+        self.path, self.check_files, self.allow_commands, self.fit = path, check_files, allow_commands, fit
         self.report, self.lines, self.first = LoadReport(), 0, ""
         self._known: dict[str, bool] = {}
 
     def __iter__(self) -> Iterator[Cut]:
-        for number, line in self._numbered_lines():
+        for number, line in numbered_lines(self.path):
             self.lines += 1
             try:
-                data = json.loads(line)
-                missing = [name for name in _anchor(data, self.path.parent) if not self._exists(name)]
-                cut = deserialize_item(data)
+                pieces, counts = self._read(number, line)
+            except UserError:
+                raise
+            except BadLineError as error:
+                self._warn(number, error.cause, str(error))
             # Whatever a foreign line does to json or Lhotse, it is a bad line.
             except Exception as error:
                 self._warn(number, "broken line", f"{type(error).__name__}: {error}")
-                continue
-            if missing:
-                self._warn(number, "missing file", missing[0])
-            elif not isinstance(cut, Cut) or not cut.has_recording:
-                self._warn(number, "no audio", f"a {type(cut).__name__} without a recording")
             else:
-                yield cut
+                self.report.counts += counts
+                yield from pieces
 
-    def _numbered_lines(self) -> Iterator[tuple[int, str]]:
-        opener = gzip.open if self.path.suffix == ".gz" else open
-        try:
-            with opener(self.path, "rt", encoding="utf-8", errors="replace") as lines:
-                yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-        except FileNotFoundError:
-            raise UserError(f"{self.path}: no such manifest") from None
-        except (OSError, EOFError) as error:
-            raise UserError(f"{self.path}: cannot be read: {error}") from error
+    def _read(self, number: int, line: str) -> tuple[list[Cut], Counter[str]]:
+        data, counts = json.loads(line), Counter[str]()
+        if not self.allow_commands and (command := command_in(data)) is not None:
+            raise UserError(
+                f"{self.path}:{number}: its audio is the output of a command, which is not run: {command[:200]!r}; "
+                "if you trust all of this file, set data.allow_commands=true (shard.py, inspect_data.py: "
+                "--allow_commands)"
+            )
+        missing = [name for name in anchor(data, self.path.parent) if not self._exists(name)]
+        cut = check_cut(deserialize_item(data))
+        if missing:
+            raise BadLineError("missing file", missing[0])
+        return self.fit(cut, counts), counts
 
     def _exists(self, name: str) -> bool:
         if not self.check_files:
@@ -155,17 +164,7 @@ class _Reader:
             log.warning("%s:%d: %s: %s", self.path, number, cause, detail)
 
 
-def _anchor(data: dict[str, Any], folder: Path) -> list[str]:
-    """Makes the recording paths of a serialised cut absolute or relative to the working folder; returns them."""
-    tracks = [track["cut"] for track in data["tracks"]] if "tracks" in data else [data]
-    sources = [source for track in tracks for source in (track.get("recording") or {}).get("sources", [])]
-    files = [source for source in sources if source["type"] == "file"]
-    for source in files:
-        source["source"] = str(folder / source["source"])
-    return [source["source"] for source in files]
-
-
-def _fit(cut: Cut, shortest: float, longest: float, split: bool, rate: int, counts: Counter[str]) -> list[Cut]:
+def _fit(cut: Cut, counts: Counter[str], shortest: float, longest: float, split: bool, rate: int) -> list[Cut]:
     """Resamples and splits a cut as needed, and drops what is too short or too long."""
     if cut.sampling_rate != rate:
         counts["resampled"] += 1
@@ -194,8 +193,8 @@ def _refuse(path: Path, reader: _Reader, max_bad_share: float) -> None:
         log.warning("%s: %d bad lines in all, of %d", path, report.bad, reader.lines)
     if report.bad > max_bad_share * reader.lines:
         raise UserError(
-            f"{path}: {report.bad} of {reader.lines} lines cannot be used as Lhotse cuts, first {reader.first}; "
-            f"mend the manifest or raise max_bad_share={max_bad_share}"
+            f"{path}: {report.bad} of {reader.lines} lines cannot be used as Lhotse cuts, first {reader.first}"
+            f"{remedy(path) or f'; fix the manifest or raise max_bad_share={max_bad_share}'}"
         )
     if not report.num_cuts:
         raise UserError(f"{path}: no usable cut ({report})")

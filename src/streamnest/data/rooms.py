@@ -31,7 +31,7 @@ class RoomBank(RecordingBank):
     """
 
     def __init__(self, cuts: Sequence[Cut], cache_size: int = 64) -> None:
-        super().__init__(cuts, "room impulse response", channel=0, cache_size=cache_size)
+        super().__init__(cuts, "room impulse response", channel="first", cache_size=cache_size)
 
     def draw(self, rng: np.random.Generator, sampling_rate: int) -> Response | None:
         """A random response as `from_direct_path` makes it; None when several in a row were unreadable."""

@@ -63,18 +63,19 @@ def write_rttm(path: str | Path, turns: Mapping[str, Iterable[Turn]]) -> None:
     Path(path).write_text("".join(lines))
 
 
-def load_excerpts(path: str | Path, max_duration: float = 60.0) -> list[Cut]:
+def load_excerpts(path: str | Path, max_duration: float = 60.0, allow_commands: bool = False) -> list[Cut]:
     """Recordings with turns as supervisions: a folder of audio files with `.rttm` files beside them, or a cut manifest.
 
     Args:
         path: of the folder or manifest.
         max_duration: longer ones become windows of so many seconds, whose speakers are told apart anew.
+        allow_commands: see `load_cuts`.
 
     Raises:
         UserError: where there is nothing of the kind.
     """
     if not Path(path).is_dir():
-        return list(load_cuts(path, max_duration=max_duration)[0])
+        return list(load_cuts(path, max_duration=max_duration, allow_commands=allow_commands)[0])
     files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in _AUDIO)
     found = [_cut(file) for file in files if file.with_suffix(".rttm").is_file()]
     if not found:

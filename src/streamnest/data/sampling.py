@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -63,6 +63,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         shuffle: off for batches sorted by duration within each section, the same in every epoch.
         mixture: of sources; an epoch is then what it says, and not every utterance once.
         largest: utterances of a section.
+        digest: tells one training set from another, when a run is continued.
 
     Raises:
         UserError: for no utterances, or limits that admit none.
@@ -81,61 +82,63 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         shuffle: bool = True,
         mixture: Mixture | None = None,
         largest: int = SECTION,
+        digest: Callable[[], str] = str,
     ) -> None:
-        limits = Limits(batch_duration, max_batch_size, num_buckets)
-        self._make = partial(Schedule, durations, limits, seed, shuffle, mixture, largest=largest)
+        self.limits = Limits(batch_duration, max_batch_size, num_buckets)
+        self._make = partial(Schedule, durations, self.limits, seed, shuffle, mixture, largest=largest)
         self.buckets = self._make(group=world_size)
         self.num_batches = math.ceil(len(self.buckets) / world_size) if num_batches is None else num_batches
-        self.rank, self.world_size = rank, world_size
-        self._start = Position(0, 0)
-        self._stream: _Stream | None = None
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        # Once, and only for runs that are saved or continued.
+        self._digest = cache(digest)
+        self._start, self._given = Position(0, 0), 0
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[BatchIndex]:
-        self._stream = _Stream(self, self._start)
-        return self._stream
+        start, self._given = self._start, 0
+        for step in range(start.step, self.num_batches):
+            self._given = step + 1 - start.step
+            yield BatchIndex(step, self.batch(start.batch + (step - start.step) * self.world_size + self.rank))
 
     def batch(self, number: int) -> list[int]:
         """Utterances of batch `number` of the stream that all ranks share."""
         return self.buckets.batch(*divmod(number, len(self.buckets)))
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the latest iterator stands."""
-        at = self._stream.at if self._stream else self._start
-        return {"step": at.step, "batch": at.batch, "group": self.buckets.group, "epoch": len(self.buckets)}
+    def state_dict(self, taken: int | None = None) -> dict[str, Any]:
+        """Where an iterator stands after so many batches; None for what the latest has given."""
+        given = self._given if taken is None else taken
+        step, batch = self._start.step + given, self._start.batch + given * self.world_size
+        return {"step": step, "batch": batch, "group": self.buckets.group, "epoch": len(self.buckets), **self._data()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Lets the next iterator continue there, whatever the number of processes was.
 
         Groups stay as the first run cut them: cutting them anew would repeat and lose utterances in this epoch.
         """
         if state["group"] != self.buckets.group:
             self.buckets = self._make(group=state["group"])
+        data = self._data()
+        # Checkpoints from before there were digests say nothing about these.
+        changed = [_WORDS[key] for key in data if state.get(key, data[key]) != data[key]]
         if state["epoch"] != len(self.buckets):
-            log.warning("the data or the limits of batches have changed: this epoch may repeat or miss utterances")
-        self._start, self._stream = Position(state["step"], state["batch"]), None
+            changed.append("batches in an epoch")
+        if changed:
+            log.warning(
+                "the data or the limits of batches have changed since the checkpoint (%s): this epoch may repeat or "
+                "miss utterances",
+                ", ".join(changed),
+            )
+        self._start, self._given = Position(state["step"], state["batch"]), 0
+
+    def _data(self) -> dict[str, Any]:
+        """What batches are made of, to compare."""
+        return {"seed": self.seed, "limits": list(self.limits), "data": self._digest()}
 
 
-class _Stream(Iterator[BatchIndex]):
-    """One rank's walk; an object and not a generator, so that a dataloader can save and restore its place."""
-
-    def __init__(self, sampler: BucketBatchSampler, start: Position) -> None:
-        self.sampler, self.at = sampler, start
-
-    def __next__(self) -> BatchIndex:
-        sampler, (step, batch) = self.sampler, self.at
-        if step >= sampler.num_batches:
-            raise StopIteration
-        self.at = Position(step + 1, batch + sampler.world_size)
-        return BatchIndex(step, sampler.batch(batch + sampler.rank))
-
-    def state_dict(self) -> dict[str, int]:
-        return {"step": self.at.step, "batch": self.at.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.at = Position(state["step"], state["batch"])
+# Of what a state is compared with.
+_WORDS = {"seed": "data.seed", "limits": "limits of batches", "data": "ids or durations of the training set"}
 
 
 class OnePassSampler(Sampler[BatchIndex]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,9 @@ from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import is_url
 from streamnest.data.stretches import Lengths, Stretches
 from streamnest.errors import UserError
+
+# Durations and ids that a digest is made of at once, and altogether.
+_STRETCH, _MOST_IDS = 2**20, 2**16
 
 
 class Source(NamedTuple):
@@ -107,6 +111,16 @@ def lengths(cuts: Sequence[Any]) -> Lengths:
     """The same without holding them where an index knows them."""
     known = getattr(cuts, "lengths", None)
     return durations(cuts) if known is None else known
+
+
+def digest(cuts: Sequence[Any]) -> str:
+    """A checksum of durations and ids, to tell one corpus from another; of very large ones not all ids are read."""
+    found, seconds = hashlib.blake2b(digest_size=16), lengths(cuts)
+    for start in range(0, len(seconds), _STRETCH):
+        found.update(np.ascontiguousarray(seconds[start : start + _STRETCH], np.float64).tobytes())
+    for index in range(0, len(cuts), max(1, len(cuts) // _MOST_IDS)):
+        found.update(f"{cuts[index].id}\n".encode())
+    return found.hexdigest()
 
 
 def _across(parts: Sequence[Lengths], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:

@@ -10,8 +10,9 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
 
+from streamnest.data.decoding import cancel, decode
+from streamnest.data.resampling import HIGHEST_RATE, LOWEST_RATE, resample
 from streamnest.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
@@ -29,11 +30,15 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
         # Not `soundfile.read`: it seeks to 0 first, after which libsndfile drops 6.5 ms more of an Opus file than the
         # readers of training do.
         with soundfile.SoundFile(path) as file:
-            audio, found = file.read(dtype="float32", always_2d=True), file.samplerate
+            audio, found = decode(file), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as audio: {error}") from None
     if not len(audio) or not np.isfinite(audio).all():
         raise UserError(f"{path} holds no audio" if not len(audio) else f"{path} holds samples that are not finite")
+    if not LOWEST_RATE <= found <= HIGHEST_RATE:
+        raise UserError(f"{path} has a sampling rate of {found} Hz: need {LOWEST_RATE} to {HIGHEST_RATE}")
+    if audio.shape[1] > 1 and cancel(audio.T):
+        raise UserError(f"{path}: its channels are out of phase, their mean is silent: give a file of one of them")
     mono = torch.from_numpy(audio.mean(1))
     return mono if found == rate else resample(mono, found, rate)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import tarfile
@@ -13,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+from lhotse import SupervisionSegment
 from numpy.typing import NDArray
 
+from streamnest.data.checking import LONGEST, check_name, check_number, check_supervision, command_in
+from streamnest.data.lines import numbered_lines
 from streamnest.data.shards.mapping import map_arrays
 from streamnest.errors import UserError
 
@@ -169,11 +171,18 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
     """Reads a written shard back and checks that every cut has audio of its length; a shard without files is empty.
 
     Raises:
-        UserError: for a shard that does not hold what it should: a full disk, or cuts that are not at this rate.
+        UserError: for a shard that does not hold what it should: a full disk, cuts that are not at this rate, files
+            that are damaged or copied in part, or cuts that name commands.
     """
-    cuts = _read_cuts(folder / cuts_name(shard))
     tar = folder / tar_name(shard)
-    places = list(_places(tar, cuts, sampling_rate)) if cuts else []
+    cuts = _read_cuts(folder / cuts_name(shard))
+    try:
+        places = list(_places(tar, cuts, sampling_rate)) if cuts else []
+    except UserError:
+        raise
+    # Archives and decoders raise whatever they like on damaged files.
+    except Exception as error:
+        raise UserError(f"{tar}: cannot be read: {type(error).__name__}: {error}") from error
     names = sorted({place.speaker for place in places} - {""})
     number = {"": -1, **{name: i for i, name in enumerate(names)}}
     return ShardIndex(
@@ -192,8 +201,27 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
 def _read_cuts(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    cuts = []
+    for number, line in numbered_lines(path):
+        try:
+            cut = json.loads(line)
+            command = command_in(cut)
+            cut["id"], cut["duration"], cut["supervisions"] = _checked(cut)
+        # As in manifests: whatever a foreign line does to json.
+        except Exception as error:
+            raise UserError(f"{path}:{number}: broken line: {type(error).__name__}: {error}") from error
+        if command is not None:
+            raise UserError(f"{path}:{number}: names a command, which shards may not hold: {command[:200]!r}")
+        cuts.append(cut)
+    return cuts
+
+
+def _checked(cut: dict[str, Any]) -> tuple[str, float, list[dict[str, Any]]]:
+    """Id, duration and supervisions, with the types that an index needs."""
+    parts = [SupervisionSegment.from_dict(part) for part in cut.get("supervisions", [])]
+    for part in parts:
+        check_supervision(part)
+    return check_name(cut["id"], "id"), check_number(cut["duration"], "duration", 0, LONGEST), [vars(p) for p in parts]
 
 
 def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterable[_Place]:

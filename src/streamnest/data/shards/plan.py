@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lhotse.cut import Cut
@@ -64,11 +64,20 @@ def load_plan(store: Store, location: str) -> Plan | None:
         UserError: for a file that is no plan, or a store that does not answer.
     """
     try:
-        return Plan(**json.loads(store.load(PLAN)))
+        plan = Plan(**json.loads(store.load(PLAN)))
+        _check(plan)
+        return plan
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise UserError(f"{location}/{PLAN}: cannot be read: {error}") from error
+
+
+def _check(plan: Plan) -> None:
+    for key, value in asdict(plan).items():
+        good = isinstance(value, str) if key in ("format", "digest") else isinstance(value, int) and value >= 0
+        if not good:
+            raise ValueError(f"{key} is {value!r}")
 
 
 def _files(cut: Cut) -> list[str]:

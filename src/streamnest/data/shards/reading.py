@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
+from streamnest.data.remedies import remedy
+from streamnest.data.shards.checking import check_index
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
 from streamnest.data.shards.remote import StoreError
@@ -24,6 +25,8 @@ from streamnest.data.shards.unpacking import plain_copy
 from streamnest.data.shards.windows import Selection, stretches
 from streamnest.data.stretches import Stretches
 from streamnest.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,17 @@ class ShardedCuts(Sequence[ShardedCut]):
             start=start,
             num_samples=samples,
             sampling_rate=self.selection.rate,
-            text=(self.table.texts[entry] or None) if window < 0 and len(self.table.texts) else None,
+            text=self._text(entry) if window < 0 and len(self.table.texts) else None,
             language=(self.table.languages[entry] or None) if len(self.table.languages) else None,
         )
+
+    def _text(self, entry: int) -> str | None:
+        """The text of an entry; none if it is damaged, as reading all texts at the start would take long."""
+        try:
+            return self.table.texts[entry] or None
+        except UnicodeDecodeError:
+            log.warning("%s/%s: the text of entry %d is damaged and left out", self.store, FILE, entry)
+            return None
 
 
 def load_shards(
@@ -133,6 +144,7 @@ def load_shards(
     on_long: Literal["split", "skip"] = "split",
     sampling_rate: int = 16000,
     max_bad_share: float = 0.1,
+    allow_commands: bool = False,
 ) -> tuple[ShardedCuts, LoadReport]:
     """Reads the index of shards; the arguments are those of `load_cuts`.
 
@@ -144,6 +156,7 @@ def load_shards(
         on_long: "split" or "skip".
         sampling_rate: that the shards must have.
         max_bad_share: share of cuts that may lie in missing archives; they are dropped.
+        allow_commands: makes no difference, as shards hold their audio.
 
     Raises:
         UserError: for no shards there, unfinished ones, another rate, too many missing ones, nothing usable.
@@ -168,16 +181,26 @@ def load_shards(
 def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
     plan = load_plan(store, location)
     if plan is None:
-        raise UserError(f"{location}: no shards there (no {PLAN}); write them with scripts/shard.py")
+        raise UserError(f"{location}: no shards there (no {PLAN}){_instead(store)}")
     if plan.sampling_rate != sampling_rate:
         raise UserError(f"{location}: shards of {plan.sampling_rate} Hz, need {sampling_rate}; write them again")
     try:
         plain = plain_copy(store, FILE)
-        return ShardIndex.map(plain) if plain else ShardIndex.from_bytes(store.load(FILE))
+        index = ShardIndex.map(plain) if plain else ShardIndex.from_bytes(store.load(FILE))
+        check_index(index)
+        return index
     except FileNotFoundError:
         raise UserError(f"{location}: the shards are not finished; run scripts/shard.py again to go on") from None
-    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{location}/{FILE}: cannot be read: {error}") from error
+    # Archives and arrays that are damaged, or made to harm, raise whatever they like.
+    except Exception as error:
+        raise UserError(f"{location}/{FILE}: cannot be read: {error or type(error).__name__}") from error
+
+
+def _instead(store: Store) -> str:
+    """What to do about a folder without shards."""
+    path = store.path("")
+    found = remedy(path) if path else ""
+    return found or "; write them with scripts/shard.py"
 
 
 def _lost(store: Store, index: ShardIndex) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from streamnest.data.audio import BadAudioError, load_channels
 from streamnest.data.shards.index import FILE, ShardIndex, cuts_name, index_shard, tar_name
 from streamnest.data.shards.plan import PLAN, Plan, load_plan
+from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import PARTS, Store, open_store
 from streamnest.errors import UserError
 
@@ -103,6 +106,19 @@ def write_shard(location: str, plan: Plan, shard: int, cuts: Sequence[Cut]) -> N
 
 def _finish(store: Store, plan: Plan) -> tuple[ShardIndex, Dropped]:
     """Joins the parts of the index, once, and removes them."""
+    try:
+        return _join(store, plan)
+    except (UserError, StoreError):
+        raise
+    # Archives and arrays that are damaged raise whatever they like.
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{store}: what an earlier run left is damaged ({type(error).__name__}: {error}); remove all of it and "
+            "write the shards again"
+        ) from error
+
+
+def _join(store: Store, plan: Plan) -> tuple[ShardIndex, Dropped]:
     if store.size(FILE) is None:
         dropped: Dropped = sum(
             (Counter(json.loads(store.load(_dropped(i)))) for i in range(plan.num_shards)), Counter()

@@ -1,0 +1,47 @@
+"""What is given as data and is none names the command that helps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import soundfile
+from corpus import make_cut, tone, write_manifest
+
+from streamnest.data.sources import load_source
+from streamnest.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Audio, lists and manifests."""
+    cut = make_cut(tmp_path, "a", tone(1.0))
+    for name in ("audio/deep", "manifests", "kaldi", "shards", "librispeech"):
+        (tmp_path / name).mkdir(parents=True)
+    soundfile.write(tmp_path / "audio/deep/x y.flac", tone(1.0), 16000)
+    write_manifest(tmp_path / "manifests/cuts_train.jsonl", [cut])
+    (tmp_path / "kaldi/wav.scp").write_text("a a.wav\n")
+    (tmp_path / "shards/recording.000000.tar").touch()
+    (tmp_path / "nemo.json").write_text('{"audio_filepath": "a.wav", "duration": 1.0, "text": "a"}\n' * 5)
+    (tmp_path / "recordings.jsonl").write_text(json.dumps(cut.recording.to_dict()))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("nemo.json", "scripts/prepare.py manifest --source {}/nemo.json"),
+        ("audio", "scripts/prepare.py folder --source {}/audio"),
+        ("audio/deep/x y.flac", "scripts/prepare.py folder --source {}/audio/deep"),
+        ("kaldi", "scripts/prepare.py kaldi --source {}/kaldi"),
+        ("recordings.jsonl", "scripts/prepare.py lhotse --source {}/recordings.jsonl"),
+        ("shards", "scripts/shard.py --index {}/shards"),
+        ("manifests", "{}/manifests/cuts_train.jsonl"),
+        ("manifests/cuts_trian.jsonl", "holds cuts_train.jsonl"),
+        ("librispeech/cuts_train.jsonl.gz", "scripts/prepare.py librispeech --source FOLDER --out {}/librispeech"),
+    ],
+)
+def test_other_data_names_the_command_that_helps(folder, given, named):
+    with pytest.raises(UserError) as error:
+        load_source(str(folder / given))
+    assert named.format(folder) in str(error.value) and given in str(error.value)
