@@ -26,10 +26,10 @@ class Part:
     seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
 
-    def add(self, seconds: float, speaker: str | None) -> None:
+    def add(self, seconds: float, speakers: set[str]) -> None:
         """Counts one cut."""
         self.cuts, self.seconds = self.cuts + 1, self.seconds + seconds
-        self.speakers |= {speaker} if speaker else set()
+        self.speakers |= speakers
 
 
 @dataclass
