@@ -45,6 +45,11 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     return told
 
 
+def status_of(done: int, skipped: int) -> int:
+    """The exit status of a command over files: 0 if all were done, 1 if some were skipped, 2 if all were."""
+    return 0 if not skipped else 1 if done else 2
+
+
 def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:
     """The command that continues this run: its overrides, the checkpoint, and more steps where given."""
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
