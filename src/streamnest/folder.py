@@ -31,9 +31,9 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     config = {"model_type": "streamnest", "format": _FORMAT, **own}
     writers: dict[str, Callable[[Path], Any]] = {
-        CARD: lambda part: part.write_text(card),
+        CARD: lambda part: part.write_text(card, encoding="utf-8"),
         WEIGHTS: lambda part: save_file(tensors, part, {"format": "pt"}),
-        CONFIG: lambda part: part.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n"),
+        CONFIG: lambda part: part.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"),
     }
     for name, write in writers.items():
         with whole(folder / name) as part:
@@ -56,7 +56,7 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no folder of a model: it has no {name}")
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} holds a damaged model ({str(error)[:160]})") from None

@@ -10,6 +10,8 @@ from lhotse.audio import DurationMismatchError
 from lhotse.cut import Cut
 from numpy.typing import NDArray
 
+from streamnest.redaction import redact
+
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
 Channel = int | Literal["mix"]
@@ -64,7 +66,7 @@ def source_name(cut: Cut) -> str:
     if not isinstance(cut, Cut):
         return cut.source_name
     recording = getattr(cut, "recording", None)
-    return str(recording.sources[0].source) if recording and recording.sources else cut.id
+    return redact(str(recording.sources[0].source)) if recording and recording.sources else cut.id
 
 
 def _read(cut: Cut) -> NDArray[np.float32]:

@@ -21,23 +21,21 @@ from streamnest.errors import UserError
 log = logging.getLogger(__name__)
 
 # Types of lines that the Rich Transcription evaluations define beside SPEAKER.
-_OTHERS = set(
-    [
-        "SEGMENT",
-        "NOSCORE",
-        "NO_RT_METADATA",
-        "LEXEME",
-        "NON-LEX",
-        "NON-SPEECH",
-        "FILLER",
-        "EDIT",
-        "IP",
-        "SU",
-        "CB",
-        "A/P",
-        "SPKR-INFO",
-    ]
-)
+_OTHERS = {
+    "SEGMENT",
+    "NOSCORE",
+    "NO_RT_METADATA",
+    "LEXEME",
+    "NON-LEX",
+    "NON-SPEECH",
+    "FILLER",
+    "EDIT",
+    "IP",
+    "SU",
+    "CB",
+    "A/P",
+    "SPKR-INFO",
+}
 # A line ends with confidence and look-ahead, which tools leave out.
 _NAME, _MOST_FIELDS = 7, 10
 

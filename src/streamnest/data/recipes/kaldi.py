@@ -14,6 +14,7 @@ from streamnest.data.recipes.files import reading
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Command, Dropped, Piece
 from streamnest.errors import UserError
+from streamnest.redaction import redact
 
 LAYOUT = """  SOURCE/wav.scp, and where there are: segments, utt2spk, text
   (or a folder of such folders, each named after its part: train, dev ...)
@@ -68,7 +69,7 @@ def _recording(name: str, value: str, place: str, part: str | None, options: Opt
         return Piece(name, (options.audio or Path.cwd()) / value, part)
     if not options.allow_commands:
         # What a data file says is run if the user asks for it, and never by itself.
-        return Dropped(place, "a command, not a file", f"{name}: {value}")
+        return Dropped(place, "a command, not a file", f"{name}: {redact(value)}")
     return Piece(name, Path(name), part, command=Command(value))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lhotse import AudioSource, Recording
+from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.augmentation import AudioTransform, Resample, ReverbWithImpulseResponse, Speed, Tempo
 from lhotse.cut import MixedCut, PaddingCut
 from lhotse.cut.data import DataCut
@@ -19,6 +19,7 @@ from streamnest.data.recipes.jsonlines import read_lines
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Command, CutDetails, Dropped, Piece
 from streamnest.errors import UserError
+from streamnest.redaction import redact
 
 LAYOUT = """  SOURCE is a file of cuts or recordings (.jsonl, .jsonl.gz), or a folder of files *cuts_PART.jsonl[.gz]
   paths in it are relative to --audio, else to the file"""
@@ -54,7 +55,7 @@ def _items(
     if recording is None or source is None or source.type not in ("file", "command"):
         yield Dropped(place, "not one file of audio", str(getattr(item, "id", "")))
     elif source.type == "command" and not options.allow_commands:
-        yield Dropped(place, "a command, not a file", f"{item.id}: {source.source}")
+        yield Dropped(place, "a command, not a file", f"{item.id}: {redact(str(source.source))}")
     elif fault := _fault(recording.transforms or []):
         yield Dropped(place, "transform that cannot be kept", f"{item.id}: {fault}")
     else:
@@ -65,44 +66,44 @@ def _items(
 
 
 def _whole(recording: Recording, where: dict[str, Any]) -> Piece:
-    kept = _kept(recording.transforms or [])
-    details = CutDetails((), kept, _file_rate(recording)) if kept else None
-    return Piece(str(recording.id), divisible=not kept, details=details, **where)
+    details = _details(recording)
+    kept = bool(details.transforms)
+    return Piece(str(recording.id), divisible=not kept, details=details if kept else None, **where)
 
 
 def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str) -> Iterator[Piece | Dropped]:
-    recording = cut.recording
     custom = {key: value for key, value in (cut.custom or {}).items() if _is_plain(value)}
     left_out = sorted(set(cut.custom or {}) - set(custom)) + (["features"] if cut.has_features else [])
     if left_out:
         yield Dropped(place, "not audio of the cut", f"{cut.id}: {', '.join(left_out)} left out, the cut is kept")
     speakers = {said.speaker for said in cut.supervisions}
-    whole = not cut.start and abs(cut.duration - recording.duration) < 1e-3
+    whole = not cut.start and abs(cut.duration - cut.recording.duration) < 1e-3
     yield Piece(
         str(cut.id),
         start=float(cut.start),
         duration=None if whole else float(cut.duration),
-        speaker=str(next(iter(speakers))) if len(speakers) == 1 and all(speakers) else None,
+        speaker=str(speakers.pop()) if len(speakers) == 1 and all(speakers) else None,
         channels=_channels(cut, source),
-        details=CutDetails(tuple(cut.supervisions), _kept(recording.transforms or []), _file_rate(recording), custom),
+        details=_details(cut.recording, tuple(cut.supervisions), custom),
         **where,
     )
+
+
+def _details(
+    recording: Recording, supervisions: tuple[SupervisionSegment, ...] = (), custom: dict[str, Any] | None = None
+) -> CutDetails:
+    transforms = recording.transforms or []
+    # Training resamples by itself, from the rate of the file, as long as nothing else depends on the rate.
+    kept = () if all(isinstance(t, Resample) for t in transforms) else tuple(transforms)
+    speed = math.prod(t.factor for t in transforms if isinstance(t, (Speed, Tempo)))
+    rates = [t.source_sampling_rate for t in transforms if isinstance(t, Resample)]
+    return CutDetails(supervisions, kept, speed, int([*rates, recording.sampling_rate][0]), custom or {})
 
 
 def _channels(cut: DataCut, source: AudioSource) -> tuple[int, ...] | None:
     """Positions of the channels of a cut in its file; None for all of them."""
     wanted = [cut.channel] if isinstance(cut.channel, int) else list(cut.channel)
     return None if set(wanted) == set(source.channels) else tuple(source.channels.index(c) for c in wanted)
-
-
-def _kept(transforms: list[AudioTransform]) -> tuple[AudioTransform, ...]:
-    """Training resamples by itself, from the rate of the file, as long as nothing else depends on it."""
-    return () if all(isinstance(t, Resample) for t in transforms) else tuple(transforms)
-
-
-def _file_rate(recording: Recording) -> int:
-    rates = [t.source_sampling_rate for t in recording.transforms or [] if isinstance(t, Resample)]
-    return int(rates[0] if rates else recording.sampling_rate)
 
 
 def _fault(transforms: list[AudioTransform]) -> str:

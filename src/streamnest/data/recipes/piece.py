@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lhotse import SupervisionSegment
-from lhotse.augmentation import AudioTransform, Speed, Tempo
+# Processes that decode import this module, and need neither Lhotse nor torch.
+if TYPE_CHECKING:
+    from lhotse import SupervisionSegment
+    from lhotse.augmentation import AudioTransform
 
 
 class Command(str):
@@ -21,22 +23,16 @@ class CutDetails:
     Attributes:
         supervisions: segments of the cut, in seconds from its start.
         transforms: applied to the recording when it is read; start and duration of the piece are those of the result.
+        speed: seconds of the file for each second of the result.
         sampling_rate: hertz of the file according to the manifest.
         custom: plain values.
     """
 
     supervisions: tuple[SupervisionSegment, ...] = ()
     transforms: tuple[AudioTransform, ...] = ()
+    speed: float = 1.0
     sampling_rate: int = 0
     custom: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def speed(self) -> float:
-        """Seconds of the file for each second of the result."""
-        factor = 1.0
-        for transform in self.transforms:
-            factor *= transform.factor if isinstance(transform, (Speed, Tempo)) else 1.0
-        return factor
 
 
 @dataclass(frozen=True, slots=True)
