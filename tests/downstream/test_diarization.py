@@ -297,7 +297,7 @@ def test_rttm_files_survive_and_others_are_refused(tmp_path):
     write_rttm(tmp_path / "a.rttm", {"one": MEETING})
     assert read_rttm(tmp_path / "a.rttm") == {"one": MEETING}
     (tmp_path / "b.rttm").write_text("no turns here\n")
-    with pytest.raises(UserError, match="is no RTTM"):
+    with pytest.raises(UserError, match="is not a line of RTTM"):
         read_rttm(tmp_path / "b.rttm")
     with pytest.raises(UserError, match="no audio file with"):
         load_excerpts(tmp_path)

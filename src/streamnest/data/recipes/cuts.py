@@ -68,7 +68,8 @@ def _cut(whole: Cut, piece: Piece, name: str, start: float, end: float) -> Cut:
     cut.id = name
     if piece.details:
         cut.custom = piece.details.custom or None
-        cut.supervisions = [fastcopy(s, recording_id=whole.recording.id) for s in piece.details.supervisions]
+        same = {"recording_id": whole.recording.id, **({"channel": cut.channel} if isinstance(cut, MonoCut) else {})}
+        cut.supervisions = [fastcopy(said, **same) for said in piece.details.supervisions]
     elif piece.speaker or piece.text or piece.language:
         cut.supervisions = [
             SupervisionSegment(

@@ -31,12 +31,14 @@ class Journal:
         self.path, self.limits = path, limits
         self._torn = False
         self._known: dict[str, tuple[list[Any] | None, Facts]] = {}
-        if path.is_file():
-            # Not `splitlines`: names of files hold characters that it divides at. Damaged bytes cost their line.
-            text = path.read_text(encoding="utf-8", errors="replace")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.split("\n"):
-                self._recall(line)
+        try:
+            text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}): choose another --out") from None
+        self._torn = bool(text) and not text.endswith("\n")
+        # Not `splitlines`: names of files hold characters that it divides at. Damaged bytes cost their line.
+        for line in text.split("\n"):
+            self._recall(line)
 
     def look_up(self, path: str) -> Facts | None:
         """What is known about a file as it is now."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lhotse import AudioSource, Recording, SupervisionSegment
-from lhotse.augmentation import AudioTransform, Resample, ReverbWithImpulseResponse, Speed, Tempo
+from lhotse.augmentation import AudioTransform, Resample, ReverbWithImpulseResponse, Speed, Tempo, Volume
 from lhotse.cut import MixedCut, PaddingCut
 from lhotse.cut.data import DataCut
 from lhotse.serialization import deserialize_item
+from lhotse.utils import fastcopy
 
 from streamnest.data.recipes.jsonlines import read_lines
 from streamnest.data.recipes.options import Options, Recipe
@@ -72,21 +73,36 @@ def _whole(recording: Recording, where: dict[str, Any]) -> Piece:
 
 
 def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str) -> Iterator[Piece | Dropped]:
-    custom = {key: value for key, value in (cut.custom or {}).items() if _is_plain(value)}
+    custom = {str(key): value for key, value in (cut.custom or {}).items() if _is_plain(value)}
+    said = tuple(map(_checked, cut.supervisions))
     left_out = sorted(set(cut.custom or {}) - set(custom)) + (["features"] if cut.has_features else [])
     if left_out:
         yield Dropped(place, "not audio of the cut", f"{cut.id}: {', '.join(left_out)} left out, the cut is kept")
-    speakers = {said.speaker for said in cut.supervisions}
+    speakers = {each.speaker for each in said}
     whole = not cut.start and abs(cut.duration - cut.recording.duration) < 1e-3
     yield Piece(
         str(cut.id),
         start=float(cut.start),
         duration=None if whole else float(cut.duration),
-        speaker=str(speakers.pop()) if len(speakers) == 1 and all(speakers) else None,
+        speaker=speakers.pop() if len(speakers) == 1 and all(speakers) else None,
         channels=_channels(cut, source),
-        details=_details(cut.recording, tuple(cut.supervisions), custom),
+        details=_details(cut.recording, said, custom),
         **where,
     )
+
+
+def _checked(said: SupervisionSegment) -> SupervisionSegment:
+    """A supervision whose labels are texts.
+
+    Raises:
+        TypeError, ValueError: for labels that are lists or the like, and for times that are not.
+    """
+    if not (math.isfinite(said.start) and 0 <= said.duration < math.inf):
+        raise ValueError(f"supervision {said.id} of {said.duration} s at {said.start} s")
+    labels = {key: getattr(said, key) for key in ("text", "speaker", "language")}
+    if any(isinstance(value, (bool, list, dict)) for value in labels.values()):
+        raise TypeError(f"supervision {said.id} has labels that are not texts")
+    return fastcopy(said, id=str(said.id), **{k: None if v is None else str(v) for k, v in labels.items()})
 
 
 def _details(
@@ -103,6 +119,8 @@ def _details(
 def _channels(cut: DataCut, source: AudioSource) -> tuple[int, ...] | None:
     """Positions of the channels of a cut in its file; None for all of them."""
     wanted = [cut.channel] if isinstance(cut.channel, int) else list(cut.channel)
+    if not wanted:
+        raise ValueError("a cut of no channel")
     return None if set(wanted) == set(source.channels) else tuple(source.channels.index(c) for c in wanted)
 
 
@@ -111,6 +129,8 @@ def _fault(transforms: list[AudioTransform]) -> str:
     for transform in transforms:
         if isinstance(transform, (Speed, Tempo)) and not (0.1 <= transform.factor <= 10):
             return f"{type(transform).__name__} by {transform.factor}: need 0.1 to 10"
+        if isinstance(transform, Volume) and not math.isfinite(transform.factor):
+            return f"Volume by {transform.factor}: need a finite factor"
         if isinstance(transform, Resample) and not (1000 <= transform.target_sampling_rate <= 384_000):
             return f"resampling to {transform.target_sampling_rate} Hz: need 1000 to 384000"
         if isinstance(transform, ReverbWithImpulseResponse) and transform.rir is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from streamnest.data.recipes.cuts import make_cuts
 from streamnest.data.recipes.files import is_utf8, replacing
@@ -77,10 +77,13 @@ def prepare(
         raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
     usable = [piece for piece in pieces if _good(piece, facts[piece.source], report)]
-    _write(assign_parts(usable, dev_share), facts, out, relative, report)
-    if not options.part:
-        _remove_stale(out, report)
-    report.write(out)
+    try:
+        _write(assign_parts(usable, dev_share), facts, out, relative, report)
+        if not options.part:
+            _remove_stale(out, report)
+        report.write(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written to: {error.strerror}; earlier manifests are untouched") from error
     if not report.parts:
         causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
         raise UserError(f"{options.source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
@@ -111,7 +114,8 @@ def _in_utf8(piece: Piece, report: Report) -> Piece:
         return piece
     detail = f"{piece.id}: {', '.join(wrong)} left out, the audio is kept; convert the list"
     report.dropped.append(Dropped(str(piece.path), "not UTF-8", detail))
-    return replace(piece, **dict.fromkeys(wrong))
+    nothing: dict[str, Any] = dict.fromkeys(wrong)
+    return replace(piece, **nothing)
 
 
 def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: Report) -> dict[str, Facts]:

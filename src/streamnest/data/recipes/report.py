@@ -100,5 +100,5 @@ class Report:
 
 def _words(item: Dropped) -> str:
     words = f"{item.name} ({item.detail})" if item.detail else item.name
-    # Names that are not UTF-8 cannot be printed as they are.
-    return words.encode(errors="replace").decode()
+    # Bytes that are not UTF-8 cannot be printed as they are, and control characters must not reach a terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
