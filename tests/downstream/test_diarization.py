@@ -325,6 +325,20 @@ def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, s
     assert "DER 0.0%" in capsys.readouterr().out
 
 
+def test_the_script_skips_unreadable_files_and_writes_the_turns_of_others(run_config, speech_like, tmp_path, capsys):
+    save_checkpoint(diarizer(run_config("task=diarization")), tmp_path / "last.ckpt")
+    for name in ("a.wav", "c.w64"):
+        soundfile.write(tmp_path / name, speech_like(1, 16000)[0].numpy(), 16000)
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    (tmp_path / "d.wav").mkdir()
+    words = [str(tmp_path / "last.ckpt"), str(tmp_path), "--rttm", str(tmp_path / "out.rttm")]
+    assert load("diarize").run(load("diarize").parse(words)) == 1
+    assert "b.wav" in capsys.readouterr().err and set(read_rttm(tmp_path / "out.rttm")) <= {"a", "c"}
+    (tmp_path / "out.rttm").unlink()
+    words[1] = str(tmp_path / "b.wav")
+    assert load("diarize").run(load("diarize").parse(words)) == 2 and not (tmp_path / "out.rttm").exists()
+
+
 def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
     write_rttm(tmp_path / "a.rttm", {"a": MEETING})
     for name in ("a.wav", "b.wav"):

@@ -92,6 +92,7 @@ def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_lik
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 1
     printed = capsys.readouterr()
     assert "a.wav lasts 3 s" in printed.err and printed.out.count("\t") == 1
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path / "a.wav")])) == 2
 
 
 def test_error_rates_by_speakers_are_of_those_that_the_manifest_tells_apart():

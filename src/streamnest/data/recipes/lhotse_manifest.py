@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.augmentation import AudioTransform, Resample, ReverbWithImpulseResponse, Speed, Tempo, Volume
 from lhotse.cut import MixedCut, PaddingCut
@@ -133,8 +135,21 @@ def _fault(transforms: list[AudioTransform]) -> str:
             return f"Volume by {transform.factor}: need a finite factor"
         if isinstance(transform, Resample) and not (1000 <= transform.target_sampling_rate <= 384_000):
             return f"resampling to {transform.target_sampling_rate} Hz: need 1000 to 384000"
-        if isinstance(transform, ReverbWithImpulseResponse) and transform.rir is not None:
-            return "a room from a recording of its own"
+        if isinstance(transform, ReverbWithImpulseResponse):
+            return "a room"
+        if not isinstance(transform, Resample) and (fault := _trial(type(transform), json.dumps(asdict(transform)))):
+            return fault
+    return ""
+
+
+@cache
+def _trial(kind: type[AudioTransform], arguments: str) -> str:
+    """An error of a transform on silence, as for a package that is not installed; empty for none."""
+    try:
+        kind(**json.loads(arguments))(np.zeros((1, 1600), np.float32), 16000)
+    # Transforms raise whatever they like.
+    except Exception as error:
+        return f"{kind.__name__}: {type(error).__name__}: {error}"[:200]
     return ""
 
 

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from streamnest.data.recipes.segmentation import Limits, find_segments, frame_si
 _TOLERANCE = 0.025
 _BLOCK_FRAMES = 3000
 _UNKNOWN_SIZE = 0x7FFF0000
+_OGG_HEADER, _TWO_PAGES = 27, 2 * 65307
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ def measure(path: str, limits: Limits | None = None) -> Facts:
     try:
         if not isinstance(path, Command) and not Path(path).is_file():
             return Facts(path, "missing")
-        with soundfile.SoundFile(_output(path) if isinstance(path, Command) else path) as file:
-            return _decode(path, file, limits)
+        source = _output(path) if isinstance(path, Command) else path
+        with soundfile.SoundFile(source) as file:
+            facts = _decode(path, file, limits)
+            if facts.cause in (None, "constant") and (lost := _lost(source, file)):
+                facts = replace(facts, cause="not as long as declared", detail=lost)
+            return facts
     # Decoders raise whatever they like on damaged files, and one file must not end the run.
     except Exception as error:
         return Facts(path, "unreadable", f"{type(error).__name__}: {error}")
@@ -78,8 +83,7 @@ def _output(command: Command) -> io.BytesIO:
 
 
 def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
-    rate, channels = file.samplerate, file.channels
-    declared, lost = file.frames, _lost(file.extra_info)
+    rate, declared, channels = file.samplerate, file.frames, file.channels
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     parts = []
     # Blocks of whole frames: the levels of a file do not depend on how it is read.
@@ -92,28 +96,45 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
         parts.append(levels(mono, rate))
     level_db = 10 * math.log10(max(energy / max(count, 1), 1e-10)) if math.isfinite(energy) else 0.0
     cause, detail = _fault(count, declared, rate, energy, low == high)
-    if cause in (None, "constant") and (isinstance(lost, str) or lost * count > _TOLERANCE * rate):
-        cause, detail = "not as long as declared", lost if isinstance(lost, str) else f"{lost / (1 + lost):.0%} is lost"
     segments = None
     if cause is None and limits is not None and count > limits.longest * rate:
         segments = find_segments(np.concatenate(parts), limits)
     return Facts(path, cause, detail, rate, count, channels, round(level_db, 2), segments)
 
 
-def _lost(log: str) -> float | str:
-    """Audio that a file says to hold but does not: bytes lost for each byte there, or a sentence.
-
-    libsndfile decodes what is there; what it found while opening is in its log.
-    """
-    if "lacks an end-of-stream bit" in log:
-        return "its last Ogg page does not end the stream"
-    sizes = re.search(r"^ *(?:data|SSND|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", log, re.MULTILINE)
-    length = re.search(r"^Length *: *(\d+)", log, re.MULTILINE)
-    if not sizes or not length:
-        return 0.0
-    declared, there = int(sizes[1]), int(sizes[2] or length[1])
+def _lost(source: str | io.BytesIO, file: Any) -> str:
+    """A sentence on audio that a file should hold but does not: libsndfile decodes what is there; empty for none."""
+    if file.format == "OGG":
+        return "" if _ends(_tail(source)) else "it ends within a page of Ogg, or before the last one"
+    # libsndfile writes what it found while opening into a log.
+    sizes = re.search(
+        r"^ *(?:data|SSND|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", file.extra_info, re.MULTILINE
+    )
+    length = re.search(r"^Length *: *(\d+)", file.extra_info, re.MULTILINE)
     # Who writes into a pipe cannot know the size, and says 0 or nearly the largest number.
-    return 0.0 if declared >= _UNKNOWN_SIZE else max(0, declared - there) / max(1, there)
+    if not sizes or not length or int(sizes[1]) >= _UNKNOWN_SIZE:
+        return ""
+    declared, there = int(sizes[1]), int(sizes[2] or length[1])
+    seconds = max(0, declared - there) / max(1, there) * file.frames / file.samplerate
+    return f"{1 - there / declared:.0%} is lost" if seconds > _TOLERANCE else ""
+
+
+def _tail(source: str | io.BytesIO) -> bytes:
+    """The last bytes of a file, with a whole page of Ogg at least."""
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[-_TWO_PAGES:]
+    with open(source, "rb") as raw:
+        raw.seek(max(0, raw.seek(0, io.SEEK_END) - _TWO_PAGES))
+        return raw.read()
+
+
+def _ends(tail: bytes) -> bool:
+    """True if the last page of Ogg is there and says that it ends the stream."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < _OGG_HEADER or not page[5] & 4:
+        return False
+    table = page[_OGG_HEADER:][: page[_OGG_HEADER - 1]]
+    return len(page) >= _OGG_HEADER + page[_OGG_HEADER - 1] + sum(table)
 
 
 def _fault(count: int, declared: int, rate: int, energy: float, constant: bool) -> tuple[str | None, str]:
