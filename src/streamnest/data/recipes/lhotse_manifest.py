@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -137,19 +136,19 @@ def _fault(transforms: list[AudioTransform]) -> str:
             return f"resampling to {transform.target_sampling_rate} Hz: need 1000 to 384000"
         if isinstance(transform, ReverbWithImpulseResponse):
             return "a room"
-        if not isinstance(transform, Resample) and (fault := _trial(type(transform), json.dumps(asdict(transform)))):
+        if not isinstance(transform, Resample) and (fault := _trial(json.dumps(transform.to_dict()))):
             return fault
     return ""
 
 
 @cache
-def _trial(kind: type[AudioTransform], arguments: str) -> str:
+def _trial(transform: str) -> str:
     """An error of a transform on silence, as for a package that is not installed; empty for none."""
     try:
-        kind(**json.loads(arguments))(np.zeros((1, 1600), np.float32), 16000)
+        AudioTransform.from_dict(json.loads(transform))(np.zeros((1, 1600), np.float32), 16000)
     # Transforms raise whatever they like.
     except Exception as error:
-        return f"{kind.__name__}: {type(error).__name__}: {error}"[:200]
+        return f"{json.loads(transform)['name']}: {type(error).__name__}: {error}"[:200]
     return ""
 
 
