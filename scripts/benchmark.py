@@ -156,7 +156,7 @@ def peak_resident() -> int:
     """Bytes that this process held at most."""
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss would begin with what the parent held when it started this process
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+        return 1024 * int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -69,7 +69,7 @@ def _as_flac(cuts: Any, folder: Path) -> str:
         soundfile.write(folder / f"{cut.id.replace('/', '_')}.flac", load_mono(cut), 16000)
     recordings = map(Recording.from_file, sorted(folder.glob("*.flac")))
     lines = [json.dumps(recording.to_cut().to_dict()) + "\n" for recording in recordings]
-    (folder / "cuts.jsonl").write_text("".join(lines))
+    (folder / "cuts.jsonl").write_text("".join(lines), encoding="utf-8")
     return str(folder / "cuts.jsonl")
 
 

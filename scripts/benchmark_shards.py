@@ -42,7 +42,10 @@ def private_mb() -> float:
     """Memory of this process alone: pages of files that it maps are not counted, as the system takes them back."""
     status = Path("/proc/self/status")
     if status.exists():
-        return int(next(s for s in status.read_text().splitlines() if s.startswith("RssAnon")).split()[1]) / 1024
+        return (
+            int(next(s for s in status.read_text(encoding="utf-8").splitlines() if s.startswith("RssAnon")).split()[1])
+            / 1024
+        )
     # Without /proc: the most of any kind there ever was, in kB on all but macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
@@ -88,7 +91,7 @@ def make_index(count: int, folder: Path) -> None:
         speakers=Texts.pack(f"speaker-{i}" for i in range(1000)),
     )
     index.save(folder / FILE, compressed=False)
-    (folder / PLAN).write_text(json.dumps(asdict(Plan("flac", 1000, 16000, count, ""))))
+    (folder / PLAN).write_text(json.dumps(asdict(Plan("flac", 1000, 16000, count, ""))), encoding="utf-8")
     for shard in range(-(-count // 1000)):
         (folder / tar_name(shard)).touch()
 
@@ -98,7 +101,7 @@ def weigh_manifest(count: int, folder: Path) -> list[Row]:
     source = {"type": "file", "channels": [0], "source": ""}
     said = {"start": 0.0, "duration": 8.0, "channel": 0, "text": "some words of a sentence that was spoken"}
     recording = {"sampling_rate": 16000, "num_samples": 128000, "duration": 8.0, "channel_ids": [0]}
-    with (folder / "cuts.jsonl").open("w") as file:
+    with (folder / "cuts.jsonl").open("w", encoding="utf-8") as file:
         for i in range(count):
             name = f"corpus-speaker-{i:09d}-segment"[:30]
             spoken = {"id": name, "recording_id": name, "speaker": f"speaker-{i % 1000}", **said}

@@ -62,7 +62,10 @@ def main() -> int:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     config.register()
     fixed = ["name=t", "preset=t", "logger=none", "callbacks=none", f"trainer.max_steps={args.steps}"]
-    fixed += [f"paths.output_dir={tempfile.gettempdir()}", f"trainer.val_check_interval={max(1, args.steps)}"]
+    fixed += [
+        f"paths.output_dir={tempfile.mkdtemp(prefix='transfer-')}",
+        f"trainer.val_check_interval={max(1, args.steps)}",
+    ]
     rows: list[tuple[str, str, Conversion | None]] = [("layer_norm", "from scratch", None)]
     rows += [("frozen_batch_norm", "", Conversion(future_taps=taps)) for taps in FUTURE_TAPS]
     rows += [("layer_norm", b, Conversion(taps, b)) for b, taps in itertools.product(BATCH_NORMS, FUTURE_TAPS)]

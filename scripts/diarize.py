@@ -3,7 +3,7 @@
 Prints the turns of each file, as a live stream would give them: start and end in seconds, and a speaker, numbered
 anew in each file. --rttm writes them. With --reference, an RTTM file of one or several recordings, or a folder of such
 files named as the audio is, the diarisation error rate is printed as well. --picture draws activity over time, the
-reference above.
+reference above. Files that cannot be read are skipped: the exit status is 1 then, and 2 if nothing is left.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint import load_model, on_device
-from streamnest.commands import without_trace
+from streamnest.commands import status_of, without_trace
 from streamnest.data.conversations import Turn, clipped
-from streamnest.data.rttm import turns_of, write_rttm
+from streamnest.data.rttm import field_of, turns_of, write_rttm
 from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.diarization import Diarizer
 from streamnest.downstream.diarizer import StreamingDiarizer
@@ -71,7 +71,7 @@ def find(args: argparse.Namespace) -> list[Path]:
     files, by_name = find_audio(args.audio), dict[str, Path]()
     options = [name for name in ("rttm", "reference", "picture") if getattr(args, name)]
     for path in files if options else ():
-        other = by_name.setdefault(path.stem, path)
+        other = by_name.setdefault(field_of(path.stem), path)
         if other is not path:
             raise UserError(f"{other} and {path} have one name for --{options[0]}: rename one, or run them apart")
     return files
@@ -140,7 +140,13 @@ def run(args: argparse.Namespace) -> int:
     scorer = Scorer(collar, skip_overlap) if args.reference else None
     seconds: list[float] = []
     for path, reference in zip(files, references, strict=True):
-        found = diarize(stream, path, args)
+        try:
+            found = diarize(stream, path, args)
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            # It may have heard a part of the file.
+            stream = StreamingDiarizer(model)
+            continue
         show(found)
         seconds.append(found.seconds)
         turns[path.stem], score = found.turns, None
@@ -149,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
             scores.append(score)
         if args.picture:
             draw(found, reference, scorer, score, picture_path(args, found, len(files) > 1))
-    if args.rttm:
+    if args.rttm and turns:
         write_rttm(args.rttm, turns)
     figures = summarise(scores)
     if figures:
@@ -158,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
     if note := note_on_past(model, seconds):
         print(note, file=sys.stderr)
-    return 0
+    return status_of(len(turns), len(files) - len(seconds))
 
 
 @without_trace

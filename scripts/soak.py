@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def resident_gb() -> float:
     """Memory of this process now, without what was freed; 0 where the system does not say."""
     status = Path("/proc/self/status")
-    return int(status.read_text().partition("VmRSS:")[2].split()[0]) / 1e6 if status.is_file() else 0.0
+    return int(status.read_text(encoding="utf-8").partition("VmRSS:")[2].split()[0]) / 1e6 if status.is_file() else 0.0
 
 
 def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ stream remembers all of it; files over two minutes are always heard as a stream.
 best token each time, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian mono PCM at 16 kHz from
 standard input as it comes and prints the text as it is decided. With --manifest, a Lhotse cut manifest with texts, its
 utterances are recognised and error rates reported, also by speakers as far as its custom field speaker_in_train tells
-them apart.
+them apart. Audio that cannot be read is skipped: the exit status is 1 then, and 2 if nothing is left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model, on_device
-from streamnest.commands import without_trace
+from streamnest.commands import status_of, without_trace
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
@@ -53,6 +53,7 @@ class Transcriber:
         self.search = model.search(args.beam, ngram, args.lm_weight, args.bonus) if args.beam else None
         self.stream = StreamingRecognizer(model) if args.stream else None
         self.listener = Listener(model)
+        self.skipped = 0
 
     @torch.no_grad()
     def __call__(self, audio: torch.Tensor, name: str) -> str:
@@ -69,6 +70,12 @@ class Transcriber:
             text = self._decoded(self.listener(audio, name))
         self.seconds.append(len(audio) / rate)
         return text
+
+    def skip(self, reason: str) -> None:
+        """Reports audio that cannot be recognized, and forgets what a stream has heard of it."""
+        print(f"skipped: {reason}", file=sys.stderr)
+        self.skipped += 1
+        self.stream = StreamingRecognizer(self.model) if self.args.stream else None
 
     def note(self, what: str) -> str:
         """What to know about long audio; empty where there was none."""
@@ -91,7 +98,7 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
             audio = load_audio(path, transcribe.model.frontend.sample_rate)
             text = transcribe(audio, str(path))
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            transcribe.skip(str(error))
             continue
         records.append({"file": str(path), "seconds": transcribe.seconds[-1], "text": text})
         print(f"{path}\t{text}", flush=True)
@@ -108,7 +115,7 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
         try:
             text = transcribe(torch.from_numpy(load_mono(cut)), "it")
         except (BadAudioError, UserError) as error:
-            print(f"skipped: {cut.id}: {error}", file=sys.stderr)
+            transcribe.skip(f"{cut.id}: {error}")
             continue
         label = label_of(cut)
         record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": text}
@@ -175,14 +182,14 @@ def run(args: argparse.Namespace) -> int:
     records = (manifest if args.manifest else files)(transcribe, args)
     if note := transcribe.note("utterances" if args.manifest else "files"):
         print(note, file=sys.stderr)
-    rates = error_rates(records) if args.manifest else {}
+    rates = error_rates(records) if args.manifest and records else {}
     for unit in (unit for unit in ("wer", "cer") if unit in rates):
         groups = [f"{rates[k]:.1%} of {k[4:]} speakers" for k in (f"{unit}_seen", f"{unit}_unseen") if k in rates]
         interval = f"{rates[f'{unit}_low']:.1%} to {rates[f'{unit}_high']:.1%}"
         print(", ".join([f"{unit.upper()} {rates[unit]:.1%} ({interval})", *groups]))
     if args.json:
         write_json(args.json, {"utterances": records, **rates})
-    return 0
+    return status_of(len(records), transcribe.skipped)
 
 
 @without_trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shlex
 import signal
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 
 from streamnest.errors import UserError
+from streamnest.redaction import redact, refuse_secrets_in
 
 P = ParamSpec("P")
 
@@ -30,12 +32,14 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        _print_anything()
         try:
+            refuse_secrets_in(sys.argv[1:])
             status = main(*args, **kwargs)
             sys.stdout.flush()
             return status
         except (UserError, HydraException) as error:
-            print(error, file=sys.stderr)
+            print(redact(str(error)), file=sys.stderr)
             return 2
         except BrokenPipeError:
             # What is left in the buffer would fail once more as Python ends.
@@ -43,6 +47,18 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
             return 128 + signal.SIGPIPE
 
     return told
+
+
+def _print_anything() -> None:
+    """Lets a terminal or pipe that is not in UTF-8 have escapes in the place of characters that it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def status_of(done: int, skipped: int) -> int:
+    """The exit status of a command over files: 0 if all were done, 1 if some were skipped, 2 if all were."""
+    return 0 if not skipped else 1 if done else 2
 
 
 def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:

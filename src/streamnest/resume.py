@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from streamnest.checkpoint import read_checkpoint
 from streamnest.errors import UserError
+from streamnest.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        part = Path(path).with_name(f".{Path(path).name}.part")
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            _write(checkpoint, part)
-            part.replace(path)
+            with whole(Path(path)) as part:
+                _write(checkpoint, part)
             self.failures = 0
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError where a disk is full
-            self._failed(path, part, error)
+            self._failed(path, error)
 
     def remove_checkpoint(self, path: _PATH) -> None:
         """Removes one that a newer one replaces; not while newer ones cannot be written."""
@@ -55,12 +54,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         super().remove_checkpoint(path)
 
-    def _failed(self, path: _PATH, part: Path, error: Exception) -> None:
+    def _failed(self, path: _PATH, error: Exception) -> None:
         self.failures += 1
-        try:
-            part.unlink(missing_ok=True)
-        except OSError:
-            log.warning("%s is left behind", part)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{path} could not be written ({reason}); earlier checkpoints are untouched"
         if self.failures >= _MOST_FAILURES:

@@ -297,7 +297,7 @@ def test_rttm_files_survive_and_others_are_refused(tmp_path):
     write_rttm(tmp_path / "a.rttm", {"one": MEETING})
     assert read_rttm(tmp_path / "a.rttm") == {"one": MEETING}
     (tmp_path / "b.rttm").write_text("no turns here\n")
-    with pytest.raises(UserError, match="is no RTTM"):
+    with pytest.raises(UserError, match="is not a line of RTTM"):
         read_rttm(tmp_path / "b.rttm")
     with pytest.raises(UserError, match="no audio file with"):
         load_excerpts(tmp_path)
@@ -323,6 +323,20 @@ def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, s
     assert Path(names[4]).read_bytes().startswith(b"\x89PNG")
     assert load("diarize").run(load("diarize").parse([names[0], names[1], "--reference", names[2]])) == 0
     assert "DER 0.0%" in capsys.readouterr().out
+
+
+def test_the_script_skips_unreadable_files_and_writes_the_turns_of_others(run_config, speech_like, tmp_path, capsys):
+    save_checkpoint(diarizer(run_config("task=diarization")), tmp_path / "last.ckpt")
+    for name in ("a.wav", "c.w64"):
+        soundfile.write(tmp_path / name, speech_like(1, 16000)[0].numpy(), 16000)
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    (tmp_path / "d.wav").mkdir()
+    words = [str(tmp_path / "last.ckpt"), str(tmp_path), "--rttm", str(tmp_path / "out.rttm")]
+    assert load("diarize").run(load("diarize").parse(words)) == 1
+    assert "b.wav" in capsys.readouterr().err and set(read_rttm(tmp_path / "out.rttm")) <= {"a", "c"}
+    (tmp_path / "out.rttm").unlink()
+    words[1] = str(tmp_path / "b.wav")
+    assert load("diarize").run(load("diarize").parse(words)) == 2 and not (tmp_path / "out.rttm").exists()
 
 
 def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):

@@ -89,9 +89,10 @@ def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_lik
     for name, seconds in (("a", 3), ("b", 1)):
         soundfile.write(tmp_path / f"{name}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
     command = load("transcribe")
-    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 1
     printed = capsys.readouterr()
     assert "a.wav lasts 3 s" in printed.err and printed.out.count("\t") == 1
+    assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path / "a.wav")])) == 2
 
 
 def test_error_rates_by_speakers_are_of_those_that_the_manifest_tells_apart():

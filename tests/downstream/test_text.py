@@ -14,6 +14,21 @@ def test_text_is_lower_case_words_with_single_spaces():
     assert normalize_text("  Hello,\tWorld! It\u2019s 5 o'clock \u2014 ÜBER. ") == "hello world it's 5 o'clock über"
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("soft\u00adhyphen", "softhyphen"),
+        ("e\u200bmail", "email"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
+        ("ab\u200ec\u2066d\u2069", "abcd"),
+        ("\ufeffword\ufe0f \u2764\ufe0f", "word"),
+        ("e\u200d\u0301", "\u00e9"),
+    ],
+)
+def test_invisible_characters_vanish(text, word):
+    assert normalize_text(text) == word
+
+
 def test_characters_come_back_as_they_were_also_from_plain_data():
     tokenizer = load_tokenizer(make_tokenizer("char", TEXTS, 0).plain())
     for text in TEXTS:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streamnest.data.decoding import cancel
 from streamnest.data.resampling import resample as resample  # sets Lhotse's resampling up as well
+from streamnest.redaction import redact
 
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
@@ -85,7 +86,7 @@ def source_name(cut: Cut) -> str:
     if not isinstance(cut, Cut):
         return cut.source_name
     recording = getattr(cut, "recording", None)
-    return str(recording.sources[0].source) if recording and recording.sources else cut.id
+    return redact(str(recording.sources[0].source)) if recording and recording.sources else cut.id
 
 
 def _read(cut: Cut) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import is_url
 from streamnest.data.stretches import Lengths, Stretches
 from streamnest.errors import UserError
+from streamnest.redaction import refuse_secrets
 
 # Durations and ids that a digest is made of at once, and altogether.
 _STRETCH, _MOST_IDS = 2**20, 2**16
@@ -61,6 +62,7 @@ def _named(name: str, value: Any) -> Source:
 
 def load_source(path: str, **options: Any) -> tuple[Sequence[Any], LoadReport]:
     """The usable cuts of a manifest (see `load_cuts`) or of shards (see `load_shards`), and what was found."""
+    refuse_secrets(path)
     shards = Path(path).is_dir() or (is_url(path) and not path.endswith((".jsonl", ".jsonl.gz")))
     return load_shards(path, **options) if shards else load_cuts(path, **options)
 

@@ -81,7 +81,7 @@ def _aligned(path: str | Path) -> dict[str, list[Phone]]:
 def _lines(path: str | Path, example: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of a file with their numbers; each has what the example has."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:

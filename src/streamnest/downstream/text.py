@@ -15,9 +15,20 @@ BLANK = 0
 _MARK = "\u2581"  # what sentencepiece writes for a space
 
 
+# Letters and marks without a picture of their own: fillers and variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def normalize_text(text: str) -> str:
-    """Lower-case words of letters, digits and apostrophes, one space between them."""
-    lower = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    """Lower-case words of letters, digits and apostrophes, one space between them.
+
+    Characters that nobody sees (soft hyphens, joiners and non-joiners, marks of direction and of byte order) vanish:
+    texts with and without them are the same words, in training and in error rates.
+    """
+    visible = "".join(c for c in _INVISIBLE.sub("", text) if unicodedata.category(c) != "Cf")
+    lower = unicodedata.normalize("NFKC", visible).lower().replace("\u2019", "'")
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "'" else " " for c in lower)
     return re.sub(r"\s+", " ", kept).strip()
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from streamnest.data.decoding import cancel, decode
 from streamnest.data.resampling import HIGHEST_RATE, LOWEST_RATE, resample
+from streamnest.data.recipes.files import READ
 from streamnest.errors import UserError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+AUDIO_SUFFIXES = tuple(sorted(READ))
 
 
 def load_audio(path: str | Path, rate: int) -> Tensor:
@@ -51,11 +52,15 @@ def find_audio(paths: list[str]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES) if path.is_dir() else [path]
+        below = sorted(filter(_is_audio, path.rglob("*"))) if path.is_dir() else [path]
         if not below:
             raise UserError(f"{path} holds no audio file ({', '.join(AUDIO_SUFFIXES)})")
         files += below
     return files
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.is_dir()
 
 
 def standard_input(seconds: float, rate: int) -> Iterator[torch.Tensor]:

@@ -215,7 +215,7 @@ def test_commands_in_a_kaldi_folder_are_not_run(tmp_path):
     layouts.kaldi(tmp_path / "in")
     text(tmp_path / "in/dev/wav.scp", f"rec-dev touch {tmp_path / 'ran'} |")
     report = run("kaldi", tmp_path / "in", tmp_path / "out")
-    assert report.causes == {"a command, not a file": 1} and not (tmp_path / "ran").exists()
+    assert report.causes == {"a command, not a file": 3} and not (tmp_path / "ran").exists()
 
 
 def test_a_lhotse_manifest_goes_through_again_unchanged(tmp_path):

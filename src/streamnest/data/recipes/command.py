@@ -43,6 +43,11 @@ def parse(description: str | None, words: Sequence[str] | None = None) -> argpar
     chosen.add_argument("--audio", type=Path, help=f"where the audio is, if elsewhere ({_users('audio')})")
     chosen.add_argument("--part", help=f"all goes here: train, noise ... ({_users('part')})")
     chosen.add_argument("--speaker_level", type=int, default=0, help="of folder: which level below is the speaker")
+    chosen.add_argument(
+        "--allow_commands",
+        action="store_true",
+        help=f"run the shell commands that a list names in the place of files ({_users('allow_commands')})",
+    )
     args = parser.parse_args(words)
     if not args.layout and not (args.source and args.out):
         parser.error("--source and --out are needed")
@@ -55,7 +60,9 @@ def _users(option: str) -> str:
 
 def run(args: argparse.Namespace, console: Console) -> Report:
     """Prepares with a bar of progress."""
-    options = Options(args.source, args.part, args.audio, args.language, args.subset, args.speaker_level)
+    options = Options(
+        args.source, args.part, args.audio, args.language, args.subset, args.speaker_level, args.allow_commands
+    )
     _refuse_unused(args)
     limits = Limits(args.min_seconds, args.max_seconds) if args.max_seconds else None
     columns = (TextColumn("checking files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -74,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> Report:
 
 
 def _refuse_unused(args: argparse.Namespace) -> None:
-    for name in ("part", "audio", "language", "subset", "speaker_level"):
+    for name in ("part", "audio", "language", "subset", "speaker_level", "allow_commands"):
         if getattr(args, name) and name not in RECIPES[args.corpus].uses:
             raise UserError(f"--{name} means nothing to {args.corpus}")
 

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamnest.data.recipes.files import need
+from streamnest.data.recipes.files import need, reading
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
@@ -47,7 +47,7 @@ def _languages(options: Options) -> list[Path]:
 
 def _read(path: Path, part: str | None, seen: set[str], held_out: set[str]) -> Iterator[Piece | Dropped]:
     """The clips of a table; one that is no part of its own adds to `train` what is new and of other speakers."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with reading(path, newline="") as file:
         # Sentences hold single quotation marks.
         for number, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
             clip, speaker = row.get("path"), row.get("client_id")

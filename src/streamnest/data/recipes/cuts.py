@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lhotse import AudioSource, Recording, SupervisionSegment
-from lhotse.cut import Cut
+from lhotse.augmentation import Resample, Speed, Tempo
+from lhotse.cut import Cut, MonoCut, MultiCut
+from lhotse.utils import fastcopy
 
 from streamnest.data.recipes.measuring import Facts
 from streamnest.data.recipes.piece import Piece
@@ -17,18 +19,44 @@ def make_cuts(piece: Piece, facts: Facts, path: str) -> Iterator[Cut]:
     Args:
         piece: inside its file.
         facts: about the file.
-        path: of the file as the manifest shall have it.
+        path: of the file as the manifest shall have it; of a command, the command.
     """
-    sources = [AudioSource("file", list(range(facts.channels)), path)]
-    name = piece.id if piece.duration is None else _stem(piece)
-    whole = Recording(name, sources, facts.sampling_rate, facts.num_samples, facts.duration).to_cut()
+    recording = _recording(piece, facts, path)
+    whole = _whole(recording, piece.channels)
     if piece.divisible and facts.segments is not None:
         for start, end in facts.segments:
             # Named by its place: other limits must not give other audio the same name.
             yield _cut(whole, piece, f"{piece.id}-{round(start * 1000):08d}-{round(end * 1000):08d}", start, end)
     else:
-        end = facts.duration if piece.duration is None else min(piece.start + piece.duration, facts.duration)
+        length = recording.duration
+        end = length if piece.duration is None else min(piece.start + piece.duration, length)
         yield _cut(whole, piece, piece.id, piece.start, end)
+
+
+def _recording(piece: Piece, facts: Facts, path: str) -> Recording:
+    kind = "file" if piece.command is None else "command"
+    sources = [AudioSource(kind, list(range(facts.channels)), path)]
+    name = piece.id if piece.duration is None else _stem(piece)
+    recording = Recording(name, sources, facts.sampling_rate, facts.num_samples, facts.duration)
+    for transform in piece.details.transforms if piece.details else ():
+        # These three change length or rate; Lhotse keeps count of that in methods of their own.
+        if isinstance(transform, Speed):
+            recording = recording.perturb_speed(transform.factor, affix_id=False)
+        elif isinstance(transform, Tempo):
+            recording = recording.perturb_tempo(transform.factor, affix_id=False)
+        elif isinstance(transform, Resample):
+            recording = recording.resample(transform.target_sampling_rate)
+        else:
+            recording = fastcopy(recording, transforms=[*(recording.transforms or []), transform])
+    return recording
+
+
+def _whole(recording: Recording, channels: tuple[int, ...] | None) -> Cut:
+    if channels is None:
+        return recording.to_cut()
+    if len(channels) == 1:
+        return MonoCut(recording.id, 0.0, recording.duration, channels[0], recording=recording)
+    return MultiCut(recording.id, 0.0, recording.duration, list(channels), recording=recording)
 
 
 def _stem(piece: Piece) -> str:
@@ -38,7 +66,11 @@ def _stem(piece: Piece) -> str:
 def _cut(whole: Cut, piece: Piece, name: str, start: float, end: float) -> Cut:
     cut = whole if (start, end) == (0.0, whole.duration) else whole.truncate(offset=start, duration=end - start)
     cut.id = name
-    if piece.speaker or piece.text or piece.language:
+    if piece.details:
+        cut.custom = piece.details.custom or None
+        same = {"recording_id": whole.recording.id, **({"channel": cut.channel} if isinstance(cut, MonoCut) else {})}
+        cut.supervisions = [fastcopy(said, **same) for said in piece.details.supervisions]
+    elif piece.speaker or piece.text or piece.language:
         cut.supervisions = [
             SupervisionSegment(
                 id=name,

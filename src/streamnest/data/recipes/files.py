@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from streamnest.errors import UserError
+from streamnest.files import whole
 
 READ = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"}
 """What libsndfile decodes, by the end of the name."""
 NOT_READ = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".amr", ".sph", ".ape", ".mka"}
 """Audio that it does not."""
+# The words of a paragraph, with their times, are one field.
+csv.field_size_limit(2**27)
 
 
 def walk(folder: Path, suffixes: set[str]) -> Iterator[Path]:
@@ -49,18 +54,41 @@ def need(path: Path, corpus: str, layout: str) -> Path:
 
 
 @contextmanager
+def reading(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
+    """A list in UTF-8, gzipped where its name says so; bytes that are not become surrogates, which `is_utf8` finds.
+
+    Args:
+        path: file to read; a byte order mark at its beginning is skipped.
+        newline: as for `open`.
+
+    Raises:
+        UserError: the file cannot be opened, unpacked or divided into rows.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+            yield file
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read: {error}; was it copied or downloaded whole?") from error
+
+
+def is_utf8(text: str | None) -> bool:
+    """True for None and for a text that a file can hold."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[str]]:
     """A text file, gzipped where its name says so, that takes its place only when it is complete."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as raw:
-            if path.suffix == ".gz":
-                # No time and no name inside: the same cuts make the same bytes.
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
-                    yield text
-            else:
-                with io.TextIOWrapper(raw, "utf-8") as text:
-                    yield text
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as beside, beside.open("wb") as raw:
+        if path.suffix == ".gz":
+            # No time and no name inside: the same cuts make the same bytes.
+            with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
+                yield text
+        else:
+            with io.TextIOWrapper(raw, "utf-8") as text:
+                yield text

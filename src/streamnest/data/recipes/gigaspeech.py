@@ -31,14 +31,14 @@ def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
         raise UserError(f"subset {subset!r}: choose one of {', '.join(SUBSETS)}")
     path = need(options.source / "GigaSpeech.json", "GigaSpeech", LAYOUT)
     try:
-        audios = json.loads(path.read_text(encoding="utf-8"))["audios"]
-    except (ValueError, KeyError, TypeError) as error:
+        audios = list(json.loads(path.read_text(encoding="utf-8-sig"))["audios"])
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not the list of GigaSpeech ({type(error).__name__}: {error})") from error
     parts = {f"{{{subset}}}": "train", "{DEV}": "dev", "{TEST}": "test"}
     for audio in audios:
         try:
             yield from list(_segments(audio, options, parts))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             name = audio.get("aid") if isinstance(audio, dict) else audio
             yield Dropped(f"{path}: {name}", "broken line", f"{type(error).__name__}: {error}")
 

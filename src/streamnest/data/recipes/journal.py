@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from streamnest.data.recipes.measuring import Facts
+from streamnest.data.recipes.piece import Command
 from streamnest.data.recipes.segmentation import Limits
+from streamnest.errors import UserError
+from streamnest.files import open_own
 
 # Of what is found in a file; entries of other versions do not count.
-_VERSION = 1
+_VERSION = 2
 
 
 class Journal:
@@ -27,8 +31,13 @@ class Journal:
         self.path, self.limits = path, limits
         self._torn = False
         self._known: dict[str, tuple[list[Any] | None, Facts]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else ():
-            self._torn = not line.endswith("\n")
+        try:
+            text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}): choose another --out") from None
+        self._torn = bool(text) and not text.endswith("\n")
+        # Not `splitlines`: names of files hold characters that it divides at. Damaged bytes cost their line.
+        for line in text.split("\n"):
             self._recall(line)
 
     def look_up(self, path: str) -> Facts | None:
@@ -37,20 +46,25 @@ class Journal:
         return facts if key is not None and key == self._key(path) else None
 
     def add(self, found: Iterable[Facts]) -> None:
-        """Remembers facts, on disk before it returns. Missing files are not remembered: they may come."""
+        """Remembers facts, on disk before it returns; not those of missing files, which may come, and of commands."""
         lines, self._torn = ["\n"] if self._torn else [], False
         for facts in found:
-            if facts.cause != "missing":
-                key = self._key(facts.path)
+            key = self._key(facts.path)
+            if facts.cause != "missing" and key is not None:
                 self._known[facts.path] = key, facts
                 lines.append(json.dumps({"key": key, **asdict(facts)}, ensure_ascii=False) + "\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        try:
+            with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written to ({error.strerror}): choose another --out") from None
 
     def _key(self, path: str) -> list[Any] | None:
+        if isinstance(path, Command):
+            return None
         try:
             status = Path(path).stat()
-        except OSError:
+        except (OSError, ValueError):
             return None
         limits = [self.limits.shortest, self.limits.longest] if self.limits else []
         return [_VERSION, status.st_size, status.st_mtime_ns, *limits]
@@ -61,5 +75,5 @@ class Journal:
             key = entry.pop("key")
             self._known[entry["path"]] = key, Facts(**entry)
         # A killed run leaves half a line; the file is simply checked again.
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from streamnest.data.recipes.files import reading
 from streamnest.data.recipes.piece import Dropped, Piece
-from streamnest.errors import UserError
 
-Parse = Callable[[dict[str, Any], str], Piece | Dropped]
+Parse = Callable[[dict[str, Any], str], Piece | Dropped | Iterable[Piece | Dropped]]
 
 
 def read_lines(path: Path, parse: Parse) -> Iterator[Piece | Dropped]:
@@ -19,26 +18,24 @@ def read_lines(path: Path, parse: Parse) -> Iterator[Piece | Dropped]:
 
     Args:
         path: plain, or gzipped where its name ends in .gz.
-        parse: raises KeyError, TypeError, ValueError, IndexError or AttributeError for rows of another kind.
+        parse: returns one item or several; raises anything for rows of another kind.
 
     Raises:
         UserError: the file cannot be opened or unpacked.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _parse(line, f"{path}:{number}", parse)
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    with reading(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield from _parse(line, f"{path}:{number}", parse)
 
 
-def _parse(line: str, place: str, parse: Parse) -> Piece | Dropped:
+def _parse(line: str, place: str, parse: Parse) -> list[Piece | Dropped]:
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError("not an object")
-        return parse(row, place)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        return Dropped(place, "broken line", f"{type(error).__name__}: {error}")
+        found = parse(row, place)
+        return [found] if isinstance(found, (Piece, Dropped)) else list(found)
+    # Whatever a foreign line does to json or Lhotse, deep nesting and huge numbers included, it is a bad line.
+    except Exception as error:
+        return [Dropped(place, "broken line", f"{type(error).__name__}: {error}"[:300])]

@@ -16,7 +16,7 @@ from lhotse import AudioSource, Recording
 from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_musan, prepare_rir_noise
 from lhotse.recipes.rir_noise import PARTS
 
-from streamnest.data.recipes.files import need, walk
+from streamnest.data.recipes.files import need, reading, walk
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
@@ -62,7 +62,8 @@ def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
     """What the lists of a part of LibriSpeech name and Lhotse left out, as it is not there."""
     for path in walk(folder, {".txt"}):
         if path.name.endswith(".trans.txt"):
-            names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            with reading(path) as lines:
+                names = [line.split()[0] for line in lines if line.strip()]
             yield from (Dropped(str(path.parent / f"{name}.flac"), "missing") for name in names if name not in known)
 
 

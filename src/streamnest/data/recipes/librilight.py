@@ -35,9 +35,9 @@ def read_librilight(options: Options) -> Iterator[Piece]:
 
 def _speaker(path: Path, folder: Path) -> str | None:
     try:
-        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["speaker"])
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8-sig"))["speaker"])
     # The folder says the same; a lost or damaged JSON costs nothing.
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         parts = path.relative_to(folder).parts
         return parts[0] if len(parts) > 1 else None
 

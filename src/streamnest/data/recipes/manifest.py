@@ -34,20 +34,32 @@ def read_manifest(options: Options) -> Iterator[Piece | Dropped]:
 
 def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Piece:
     name = row["audio_filepath"]
-    duration = row.get("duration")
-    start = float(row.get("offset") or 0.0)
-    speaker, text = row.get("speaker"), row.get("text")
+    duration = _known(row, "duration")
+    start = float(_known(row, "offset") or 0.0)
+    speaker, text, language = (
+        _known(row, "speaker"),
+        _known(row, "text"),
+        _known(row, "lang") or _known(row, "language"),
+    )
     return Piece(
-        id=str(row.get("id") or f"{Path(name).with_suffix('').as_posix()}-{place.rpartition(':')[2]}"),
+        id=str(_known(row, "id") or f"{Path(name).with_suffix('').as_posix()}-{place.rpartition(':')[2]}"),
         path=audio / name,
         part=part,
         start=start,
         duration=None if duration is None else float(duration),
         speaker=None if speaker is None else str(speaker),
         text=None if text is None else str(text),
-        language=row.get("lang") or row.get("language"),
+        language=None if language is None else str(language),
         divisible=duration is None and not start and not text,
     )
+
+
+def _known(row: dict[str, Any], key: str) -> Any:
+    """A text or a number; None where there is none."""
+    value = row.get(key)
+    if isinstance(value, (dict, list, bool)):
+        raise TypeError(f"{key} is a {type(value).__name__}: need a text or a number")
+    return value
 
 
 RECIPES = {"manifest": Recipe(read_manifest, LAYOUT, ("audio", "part"))}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import dataclass
+import re
+import subprocess
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from streamnest.data.recipes.piece import Command
 from streamnest.data.recipes.segmentation import Limits, find_segments, frame_size, levels
 
 # Lhotse reads a file that differs by less from what its manifest declares.
 _TOLERANCE = 0.025
 _BLOCK_FRAMES = 3000
+_UNKNOWN_SIZE = 0x7FFF0000
+_OGG_HEADER, _TWO_PAGES = 27, 2 * 65307
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,28 @@ def measure(path: str, limits: Limits | None = None) -> Facts:
     """Decodes a file of any length in bounded memory. Never raises for what is wrong with the file.
 
     Args:
-        path: of an audio file that libsndfile reads.
+        path: of an audio file that libsndfile reads, or a `Command`, which is run and whose output is held whole.
         limits: of segments; None finds none.
     """
-    if not Path(path).is_file():
-        return Facts(path, "missing")
     try:
-        with soundfile.SoundFile(path) as file:
-            return _decode(path, file, limits)
+        if not isinstance(path, Command) and not Path(path).is_file():
+            return Facts(path, "missing")
+        source = _output(path) if isinstance(path, Command) else path
+        with soundfile.SoundFile(source) as file:
+            facts = _decode(path, file, limits)
+            if facts.cause in (None, "constant") and (lost := _lost(source, file)):
+                facts = replace(facts, cause="not as long as declared", detail=lost)
+            return facts
     # Decoders raise whatever they like on damaged files, and one file must not end the run.
     except Exception as error:
         return Facts(path, "unreadable", f"{type(error).__name__}: {error}")
+
+
+def _output(command: Command) -> io.BytesIO:
+    """The output of a shell command, whose pipe at the end belongs to the list and not to the shell."""
+    words = command.strip().removesuffix("|")
+    done = subprocess.run(words, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+    return io.BytesIO(done.stdout)
 
 
 def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
@@ -83,6 +100,41 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
     if cause is None and limits is not None and count > limits.longest * rate:
         segments = find_segments(np.concatenate(parts), limits)
     return Facts(path, cause, detail, rate, count, channels, round(level_db, 2), segments)
+
+
+def _lost(source: str | io.BytesIO, file: Any) -> str:
+    """A sentence on audio that a file should hold but does not: libsndfile decodes what is there; empty for none."""
+    if file.format == "OGG":
+        return "" if _ends(_tail(source)) else "it ends within a page of Ogg, or before the last one"
+    # libsndfile writes what it found while opening into a log.
+    sizes = re.search(
+        r"^ *(?:data|SSND|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", file.extra_info, re.MULTILINE
+    )
+    length = re.search(r"^Length *: *(\d+)", file.extra_info, re.MULTILINE)
+    # Who writes into a pipe cannot know the size, and says 0 or nearly the largest number.
+    if not sizes or not length or int(sizes[1]) >= _UNKNOWN_SIZE:
+        return ""
+    declared, there = int(sizes[1]), int(sizes[2] or length[1])
+    seconds = max(0, declared - there) / max(1, there) * file.frames / file.samplerate
+    return f"{1 - there / declared:.0%} is lost" if seconds > _TOLERANCE else ""
+
+
+def _tail(source: str | io.BytesIO) -> bytes:
+    """The last bytes of a file, with a whole page of Ogg at least."""
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[-_TWO_PAGES:]
+    with open(source, "rb") as raw:
+        raw.seek(max(0, raw.seek(0, io.SEEK_END) - _TWO_PAGES))
+        return raw.read()
+
+
+def _ends(tail: bytes) -> bool:
+    """True if the last page of Ogg is there and says that it ends the stream."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < _OGG_HEADER or not page[5] & 4:
+        return False
+    table = page[_OGG_HEADER:][: page[_OGG_HEADER - 1]]
+    return len(page) >= _OGG_HEADER + page[_OGG_HEADER - 1] + sum(table)
 
 
 def _fault(count: int, declared: int, rate: int, energy: float, constant: bool) -> tuple[str | None, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamnest.data.recipes.files import need
+from streamnest.data.recipes.files import need, reading
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
@@ -32,7 +32,7 @@ def read_mls(options: Options) -> Iterator[Piece | Dropped]:
 
 def _read(path: Path, folder: Path, part: str) -> Iterator[Piece | Dropped]:
     suffix = ".opus" if folder.name.endswith("_opus") else ".flac"
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with reading(path) as lines:
         for number, line in enumerate(lines, 1):
             name, _, text = line.rstrip("\n").partition("\t")
             if name.count("_") != 2:

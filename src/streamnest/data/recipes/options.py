@@ -20,6 +20,7 @@ class Options:
         language: one language of a corpus that has several; None is all.
         subset: of a corpus that comes in several sizes; None is all that is there.
         speaker_level: of a folder tree, which level below `source` is named after speakers; 0 is none.
+        allow_commands: run the shell commands that a list names in the place of files.
     """
 
     source: Path
@@ -28,6 +29,7 @@ class Options:
     language: str | None = None
     subset: str | None = None
     speaker_level: int = 0
+    allow_commands: bool = False
 
 
 Read = Callable[[Options], Iterable[Piece | Dropped]]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from streamnest.data.recipes.cuts import make_cuts
-from streamnest.data.recipes.files import replacing
+from streamnest.data.recipes.files import is_utf8, replacing
 from streamnest.data.recipes.journal import Journal
 from streamnest.data.recipes.measuring import Facts
 from streamnest.data.recipes.options import Options
@@ -76,11 +76,14 @@ def prepare(
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
-    usable = [piece for piece in pieces if _good(piece, facts[str(piece.path)], report)]
-    _write(assign_parts(usable, dev_share), facts, out, relative, report)
-    if not options.part:
-        _remove_stale(out, report)
-    report.write(out)
+    usable = [piece for piece in pieces if _good(piece, facts[piece.source], report)]
+    try:
+        _write(assign_parts(usable, dev_share), facts, out, relative, report)
+        if not options.part:
+            _remove_stale(out, report)
+        report.write(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written to: {error.strerror}; earlier manifests are untouched") from error
     if not report.parts:
         causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
         raise UserError(f"{options.source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
@@ -95,22 +98,28 @@ def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piec
             report.dropped.append(item)
         elif (item.part, item.id) in seen:
             report.dropped.append(Dropped(str(item.path), "id occurs twice", item.id))
-        elif not _is_utf8(str(item.path)):
+        elif not is_utf8(str(item.path)):
             report.dropped.append(Dropped(str(item.path), "name is not UTF-8", "rename it"))
+        elif not is_utf8(item.id):
+            report.dropped.append(Dropped(str(item.path), "not UTF-8", f"id {item.id}; convert the list"))
         else:
             seen.add((item.part, item.id))
-            yield item
+            yield _in_utf8(item, report)
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False
+def _in_utf8(piece: Piece, report: Report) -> Piece:
+    """The piece without what is in another encoding, which is reported."""
+    wrong = [name for name in ("speaker", "text", "language") if not is_utf8(getattr(piece, name))]
+    if not wrong:
+        return piece
+    detail = f"{piece.id}: {', '.join(wrong)} left out, the audio is kept; convert the list"
+    report.dropped.append(Dropped(str(piece.path), "not UTF-8", detail))
+    nothing: dict[str, Any] = dict.fromkeys(wrong)
+    return replace(piece, **nothing)
 
 
 def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: Report) -> dict[str, Facts]:
-    paths = list(dict.fromkeys(str(piece.path) for piece in pieces))
+    paths = list(dict.fromkeys(piece.source for piece in pieces))
     done = 0
 
     def tick(count: int) -> None:
@@ -130,11 +139,17 @@ def _good(piece: Piece, facts: Facts, report: Report) -> bool:
     """Whether the file is good and the piece lies inside it; a piece that does not is reported."""
     if facts.cause:
         return False
-    end = facts.duration if piece.duration is None else piece.start + piece.duration
-    if 0 <= piece.start < min(end, facts.duration) and end <= facts.duration + _OVERHANG:
+    length = facts.duration / piece.speed
+    end = length if piece.duration is None else piece.start + piece.duration
+    if piece.channels and max(piece.channels) >= facts.channels:
+        cause, detail = "no such channel", f"{piece.id}: {max(piece.channels)} of {facts.channels}"
+    elif piece.details and piece.details.transforms and piece.details.sampling_rate != facts.sampling_rate:
+        cause, detail = "transform that cannot be kept", f"{piece.id}: the file has {facts.sampling_rate} Hz"
+    elif not (0 <= piece.start < min(end, length) and end <= length + _OVERHANG):
+        cause, detail = "outside its file", f"{piece.id}: {piece.start:.2f} to {end:.2f} s of {length:.2f} s"
+    else:
         return True
-    detail = f"{piece.id}: {piece.start:.2f} to {end:.2f} s of {facts.duration:.2f} s"
-    report.dropped.append(Dropped(str(piece.path), "outside its file", detail))
+    report.dropped.append(Dropped(str(piece.path), cause, detail))
     return False
 
 
@@ -152,8 +167,9 @@ def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bo
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {}
         for piece in pieces:
-            part, known = str(piece.part), facts[str(piece.path)]
+            part, known = str(piece.part), facts[piece.source]
             path = os.path.relpath(piece.path, out) if relative else os.path.abspath(piece.path)
+            path = piece.command.strip().removesuffix("|") if piece.command else path
             cuts = list(make_cuts(piece, known, path))
             if not cuts:
                 report.dropped.append(Dropped(str(piece.path), "no speech", f"in {known.duration:.1f} s"))
@@ -161,4 +177,5 @@ def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bo
                 if part not in files:
                     files[part] = stack.enter_context(replacing(out / f"cuts_{part}.jsonl.gz"))
                 files[part].write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
-                report.parts.setdefault(part, Part()).add(cut.duration, piece.speaker)
+                speakers = {said.speaker for said in cut.supervisions if said.speaker}
+                report.parts.setdefault(part, Part()).add(cut.duration, speakers)

@@ -26,10 +26,10 @@ class Part:
     seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
 
-    def add(self, seconds: float, speaker: str | None) -> None:
+    def add(self, seconds: float, speakers: set[str]) -> None:
         """Counts one cut."""
         self.cuts, self.seconds = self.cuts + 1, self.seconds + seconds
-        self.speakers |= {speaker} if speaker else set()
+        self.speakers |= speakers
 
 
 @dataclass
@@ -100,5 +100,5 @@ class Report:
 
 def _words(item: Dropped) -> str:
     words = f"{item.name} ({item.detail})" if item.detail else item.name
-    # Names that are not UTF-8 cannot be printed as they are.
-    return words.encode(errors="replace").decode()
+    # Bytes that are not UTF-8 cannot be printed as they are, and control characters must not reach a terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

@@ -9,13 +9,12 @@ stretches of sessions, as in Lhotse's recipe, which reads neither of the other f
 from __future__ import annotations
 
 import csv
-import gzip
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamnest.data.recipes.files import need, walk
+from streamnest.data.recipes.files import need, reading, walk
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
@@ -78,8 +77,7 @@ def _utterances(folder: Path, source: Path) -> Iterator[Piece | Dropped]:
 
 def _stretches(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dropped]:
     """The rows of a published list: stretches of sessions, with their pauses."""
-    csv.field_size_limit(2**27)  # the words of a paragraph, with their times, are one field
-    with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+    with reading(path, newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="|"), 2):
             if row.get("split") not in PARTS:
                 yield Dropped(f"{path}:{number}", "in no part", "neither train, dev nor test")
@@ -102,7 +100,7 @@ def _speaker(row: dict[str, str]) -> str | None:
 
 
 def _transcribed(path: Path, part: str) -> Iterator[Piece | Dropped]:
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with reading(path, newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
             name = row.get("id")
             if not name:

@@ -40,7 +40,7 @@ def adopt(folder: Path, sampling_rate: int = 16000, track: Track = iter) -> Shar
     plan = Plan("as found", 0, sampling_rate, len(index), "")
     with store.workspace() as unfinished:
         index.save(unfinished / FILE, compressed=False)
-        (unfinished / PLAN).write_text(json.dumps(asdict(plan), indent=1) + "\n")
+        (unfinished / PLAN).write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
         # The plan is what makes a folder of shards: last.
         for name in (FILE, PLAN):
             store.put(name, unfinished / name)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from streamnest.data.shards.remote import RemoteStore
 from streamnest.errors import UserError
+from streamnest.redaction import refuse_secrets
 
 # Lhotse takes every file of a folder of shards for data, except those that begin like this.
 PARTS = "cuts.parts"
@@ -53,8 +54,9 @@ def open_store(location: str) -> Store:
     """The store of a path or a URL (`s3://`, `gs://`, `https://`, ...); nothing is read or made yet.
 
     Raises:
-        UserError: for a URL whose protocol is unknown, or needs a package that is not installed.
+        UserError: for a URL whose protocol is unknown, or needs a package that is not installed, or with a password.
     """
+    refuse_secrets(location)
     return RemoteStore(location) if is_url(location) else FolderStore(Path(location))
 
 

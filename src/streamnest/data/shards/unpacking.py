@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from streamnest.data.shards.mapping import is_plain
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store
+from streamnest.files import open_own
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def plain_copy(store: Store, name: str) -> Path | None:
     with zipfile.ZipFile(io.BufferedReader(_Stored(store, name), _PIECE)) as packed:
         copy = folder / f"{_checksum(packed)}.npz"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_own(folder)
             with _alone(folder / "lock"):
                 if not copy.exists():
                     _unpack(packed, copy)
@@ -61,6 +63,18 @@ def cache_folder() -> Path:
     """`$STREAMNEST_CACHE`, or a folder in the user's cache."""
     own = os.environ.get("STREAMNEST_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
+
+
+def _make_own(folder: Path) -> None:
+    """Makes a folder that only its user can read; one that others could have put files into is refused.
+
+    Raises:
+        PermissionError: for a folder of another user, or one that everybody may write to.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
+        raise PermissionError("others can put files there: set STREAMNEST_CACHE to a folder of your own")
 
 
 def _checksum(packed: zipfile.ZipFile) -> str:
@@ -82,11 +96,14 @@ def _unpack(packed: zipfile.ZipFile, copy: Path) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process at a time, on this machine at least; a lock ends with its process."""
-    with path.open("w") as file:
+    lock = open_own(path, os.O_RDWR)
+    try:
         # Some network file systems have no locks: then several do the same work.
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 class _Stored(io.RawIOBase):

@@ -78,7 +78,7 @@ class Machine:
             path = self.records.result(stage)
             if not path.is_file():
                 raise StageError("it left no result")
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         steps, asked = self._steps(stage), _value(stage, "trainer.max_steps")
         if steps < int(asked or 0) and not _value(stage, "trainer.max_time"):
             raise StageError(f"it stopped at step {steps} of {asked}; it continues there when started again")

@@ -23,7 +23,7 @@ def read_report(path: Path) -> Report:
         UserError: for a missing file, or one that is no `frontier.json`.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         head = {name: found[name] for name in ("probes", "done", "planned", "commits", "command")}
         # Reports from before there were variants have none.
         head["variants"] = [_variant(row) for row in found.get("variants", [])]

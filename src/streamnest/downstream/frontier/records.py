@@ -47,7 +47,7 @@ class Records:
     def read(self, stage: Stage) -> dict[str, Any] | None:
         """The record of a stage, None where it is not done."""
         try:
-            record: dict[str, Any] = json.loads(self.path(stage).read_text())
+            record: dict[str, Any] = json.loads(self.path(stage).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         return record
@@ -72,7 +72,7 @@ class Records:
         path = self.out / "plan.json"
         if not path.is_file():
             raise UserError(f"{self.out} holds no frontier: run one first, without --report")
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return Options.of(found["options"]), found["command"]
 
 

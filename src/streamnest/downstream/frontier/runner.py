@@ -16,6 +16,8 @@ from streamnest.downstream.frontier.plan import Stage
 from streamnest.downstream.frontier.processes import Machine, StageError
 from streamnest.downstream.frontier.progress import Watcher
 from streamnest.downstream.frontier.records import code_version
+from streamnest.errors import UserError
+from streamnest.files import open_own
 
 # Seconds between looks at the processes, and how long they have to save when they are told to stop.
 _INTERVAL, _GRACE = 0.5, 120.0
@@ -177,7 +179,10 @@ def interrupt_on_signals() -> None:
 def _lock(path: Path) -> int | None:
     """A file descriptor that holds the lock; None where another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        found = open_own(path, os.O_RDWR)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as a lock ({error.strerror}): remove it if it is a link") from None
     try:
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
