@@ -17,6 +17,7 @@ from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
 from streamnest.optim import Optimization
 from streamnest.randomness import hash_id
+from streamnest.samples import as_samples
 
 
 class EncoderTask(L.LightningModule):
@@ -66,8 +67,12 @@ class EncoderTask(L.LightningModule):
         return [module for module in self.modules() if isinstance(module, Normalizer)]
 
     def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames."""
-        features, frames = self.frontend(audio, lengths)
+        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames.
+
+        Raises:
+            UserError: for samples that are not what `as_samples` takes.
+        """
+        features, frames = self.frontend(as_samples(audio, ndim=2), lengths)
         return self.encoder(self.input_norm(features, frames), frames)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,18 +45,20 @@ class StreamingDiarizer:
         self._stream, self._live, self._waiting = self._fresh()
         self._state: Tensor | None = None
 
-    def push(self, samples: Tensor) -> Decided:
+    def push(self, samples: Any) -> Decided:
         """Hears the next samples `(n,)` at the model's rate; returns the frames that they decided, maybe none."""
-        return self._hear(self.session.push({self._stream: samples})[self._stream])
+        with self.session.lock:
+            return self._hear(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> Decided:
         """Ends the stream; returns the rest of its frames. What is heard next is a new stream, with new speakers."""
-        rest = self._hear(self.session.flush([self._stream])[self._stream])
-        active = torch.cat([rest.active, self._live.flush()])
-        found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
-        self._stream, self._live, self._waiting = self._fresh()
-        self._state = None
-        return found
+        with self.session.lock:
+            rest = self._hear(self.session.flush([self._stream])[self._stream])
+            active = torch.cat([rest.active, self._live.flush()])
+            found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
+            self._stream, self._live, self._waiting = self._fresh()
+            self._state = None
+            return found
 
     @torch.no_grad()
     def _hear(self, frames: Tensor) -> Decided:

@@ -11,6 +11,7 @@ from torch import Tensor
 from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.text import join
 from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.errors import UserError
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.stepping import like_state, plain_state
 
@@ -33,26 +34,43 @@ class StreamingRecognizer:
         self.text = ""
         self._stream, self._state = self.session.open(), model.start(1)
 
-    def push(self, samples: Tensor) -> str:
+    def push(self, samples: Any) -> str:
         """Hears the next samples `(n,)` at the model's rate; returns the text that they decided, maybe none."""
-        return self._decide(self.session.push({self._stream: samples})[self._stream])
+        with self.session.lock:
+            return self._decide(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> str:
         """Ends the stream; returns the rest of its text. What is heard next is a new stream."""
-        rest = self._decide(self.session.flush([self._stream])[self._stream])
-        self.text = ""
-        self._stream, self._state = self.session.open(), self.model.start(1)
-        return rest
+        with self.session.lock:
+            rest = self._decide(self.session.flush([self._stream])[self._stream])
+            self.text = ""
+            self._stream, self._state = self.session.open(), self.model.start(1)
+            return rest
 
     def save(self) -> dict[str, Any]:
         """The stream as plain containers; it goes on with the same text after `restore`."""
-        return {"stream": self.session.save(self._stream), "decoder": plain_state(self._state), "text": self.text}
+        with self.session.lock:
+            return {"stream": self.session.save(self._stream), "decoder": plain_state(self._state), "text": self.text}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Goes on with a stream that was saved, here or in another process, in place of the current one."""
-        self.session.drop(self._stream)
-        self._stream, self.text = self.session.restore(saved["stream"]), saved["text"]
-        self._state = like_state(self.model.start(1), saved["decoder"])
+        """Goes on with a stream that was saved, here or in another process, in place of the current one.
+
+        Raises:
+            UserError: for anything that `save` of a recognizer with this model does not give; then the current stream
+                goes on.
+        """
+        with self.session.lock:
+            state, text = self._decoder_of(saved), saved["text"]
+            stream = self.session.restore(saved["stream"])
+            self.session.drop(self._stream)
+            self._stream, self._state, self.text = stream, state, text
+
+    def _decoder_of(self, saved: Any) -> Any:
+        entries = ("stream", "decoder", "text")
+        missing = [name for name in entries if name not in saved] if isinstance(saved, Mapping) else list(entries)
+        if missing or not isinstance(saved["text"], str):
+            raise UserError(f"the saved stream has no {', '.join(missing or ['text'])}: give what save() returned")
+        return like_state(self.model.start(1), saved["decoder"], "decoder", self.model.tokenizer.size)
 
     @torch.no_grad()
     def _decide(self, frames: Tensor) -> str:

@@ -57,7 +57,8 @@ class OnnxSession(LiveStreams[_Stream]):
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
-        emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
+        with self.lock:
+            emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
         return cap is not None and emitted > cap
 
     @property
@@ -90,7 +91,7 @@ class OnnxSession(LiveStreams[_Stream]):
         return stream.emitted < self._total(stream.end)
 
     def _append(self, stream: _Stream, piece: Tensor) -> None:
-        stream.pending = np.concatenate([stream.pending, piece.cpu().numpy().astype(np.float32)])
+        stream.pending = np.concatenate([stream.pending, piece.to("cpu", torch.float32).numpy()])
 
     def _run(self, streams: list[_Stream]) -> None:
         """Steps all streams that have a window, as many together as the graph takes, until none has."""
@@ -98,6 +99,9 @@ class OnnxSession(LiveStreams[_Stream]):
             size = self.metadata["batch"] or len(ready)
             for first in range(0, len(ready), size):
                 self._step(ready[first : first + size])
+        for stream in streams:
+            # A view would hold all samples of a long piece while its stream pauses.
+            stream.pending = stream.pending.copy() if stream.pending.base is not None else stream.pending
 
     def _step(self, group: list[_Stream]) -> None:
         m = self.metadata
