@@ -50,7 +50,7 @@ def _check_range(samples: Tensor, ndim: int) -> None:
     if not samples.numel() or samples.is_meta or torch.compiler.is_compiling():
         return
     low, high = (bound.item() for bound in torch.aminmax(samples.detach()))
-    if not (-LOUDEST <= low and high <= LOUDEST):  # also for NaN, which both bounds then are
+    if not (low >= -LOUDEST and high <= LOUDEST):  # also for NaN, which both bounds then are
         if not np.isfinite([low, high]).all():
             raise _refused("not all of them are finite", ndim)
         raise _refused(f"they reach {max(-low, high):.4g}; divide 16-bit numbers by 32768", ndim)
@@ -69,5 +69,5 @@ def _tensor_of(given: Any) -> Tensor:
 def _refused(reason: str, ndim: int) -> UserError:
     shape = "(n,)" if ndim == 1 else "(B, N)"
     return UserError(
-        f"samples {shape} in [-1, 1] are needed, all of them finite, as floating-point numbers, int16 or int32: {reason}"
+        f"samples {shape} in [-1, 1] are needed, finite, as floating-point numbers, int16 or int32: {reason}"
     )

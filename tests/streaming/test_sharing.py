@@ -107,8 +107,7 @@ def test_a_state_that_does_not_belong_leaves_no_stream(run_config: Compose, spee
             saved = session.save(number)
             for what, wrong in _changed(saved).items():
                 with pytest.raises(UserError):
-                    session.restore(wrong)
-                    pytest.fail(f"{what} was restored")
+                    print(what, session.restore(wrong))
             assert list(session._streams) == [number]
             session.drop(session.restore({k: v for k, v in saved.items() if k != "encoder"}))
             session.drop(number)
@@ -178,11 +177,11 @@ def test_a_paused_stream_holds_only_what_is_pending(model: Pretraining, speech_l
     session.push({numbers[0]: minute[:8000]})
     small = _held(session._streams[numbers[0]].state)
     session.push({numbers[0]: minute})
-    session.push({number: minute for number in numbers[1:]})
+    session.push(dict.fromkeys(numbers[1:], minute))
     session._divide()
     for number in numbers:
         stream = session._streams[number]
-        assert 0 < len(stream.pending) and _held(stream.pending) <= 8 * len(stream.pending)
+        assert len(stream.pending) and _held(stream.pending) <= 8 * len(stream.pending)
         assert _held(stream.state) < 1.5 * small
 
 
@@ -203,7 +202,7 @@ def test_what_may_wait_in_a_stream_is_bounded(model: Pretraining, monkeypatch: p
     session = StreamingSession(model)
     monkeypatch.setattr(session, "_run", lambda streams: None)
     number, second = session.open(), torch.zeros(16000)
+    for _ in range(int(MOST_PENDING_S) + 1):
+        session.push({number: second})
     with pytest.raises(UserError, match="may wait"):
-        for pushed in range(100):
-            session.push({number: second})
-    assert MOST_PENDING_S <= pushed <= MOST_PENDING_S + 2
+        session.push({number: second})
