@@ -29,6 +29,7 @@ from streamnest.downstream.turns_drawing import draw_turns
 from streamnest.drawing import save, to_numpy
 from streamnest.errors import UserError
 from streamnest.streaming.sources import find_audio, load_audio
+from streamnest.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[
 
 def show(found: Found) -> None:
     """Prints the turns of a file."""
-    print(f"{found.path}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
+    print(f"{printable(found.path)}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
     for turn in found.turns:
         print(f"  {turn.start:8.2f} {turn.end:8.2f}  {turn.speaker}", flush=True)
 

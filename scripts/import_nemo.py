@@ -12,11 +12,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from streamnest.checkpoint import write_checkpoint
 from streamnest.commands import override, without_trace
 from streamnest.interop.nemo import import_nemo
+from streamnest.terminal import printable, terminal
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -51,10 +50,10 @@ def main() -> int:
     output = args.output or Path(args.archive.stem + ".ckpt")
     model, ledger, words = import_nemo(args.archive, CONFIGS)
     write_checkpoint(model, output)
-    Console(width=None if sys.stdout.isatty() else 120).print(ledger.table())
-    print(f"wrote {output}; go on with:")
+    terminal(120).print(ledger.table())
+    print(f"wrote {printable(output)}; go on with:")
     for command in next_commands(output, words, model.latency.streams):
-        print(f"  {command}")
+        print(f"  {printable(command)}")
     return 0
 
 

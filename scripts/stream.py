@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model, on_device
@@ -35,6 +34,7 @@ from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
 from streamnest.streaming.tables import streamed_tables
 from streamnest.task import EncoderTask
+from streamnest.terminal import printable, terminal
 
 
 def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
@@ -66,13 +66,13 @@ def stream_files(
     records, equal = list[dict[str, Any]](), True
     files = find_audio(args.audio_path)
     names = picture_names(files)
-    for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
+    for path in track(files, "streaming", disable=len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
         except UserError as error:
             if len(files) == 1:
                 raise
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
         _, result = sim.simulate_streaming_inference(session, audio, args.chunk_size, args.realtime)
         found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         stream_live(session, source(args.chunk_size, session.sample_rate))
         return 0
     records, equal = stream_files(session, model, args)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal(160)
     console.print(*streamed_tables(records))
     console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
     if args.json:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model, on_device
@@ -33,6 +32,7 @@ from streamnest.downstream.text import join, normalize_text
 from streamnest.errors import UserError
 from streamnest.files import write_json
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
+from streamnest.terminal import printable, terminal
 
 
 def load(args: argparse.Namespace) -> TextTask:
@@ -91,10 +91,10 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
             audio = load_audio(path, transcribe.model.frontend.sample_rate)
             text = transcribe(audio, str(path))
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
         records.append({"file": str(path), "seconds": transcribe.seconds[-1], "text": text})
-        print(f"{path}\t{text}", flush=True)
+        print(f"{printable(path)}\t{printable(text)}", flush=True)
     return records
 
 
@@ -102,18 +102,18 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
     """Prints and returns the text of each utterance that has a reference, and of which speaker."""
     cuts, report = load_cuts(args.manifest, max_duration=args.max_duration, on_long="skip")
     chosen = suitable(cuts, args.languages, True, report.counts)
-    print(f"{args.manifest}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
+    print(f"{printable(args.manifest)}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
     records = []
-    for cut in track(chosen, "recognising", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+    for cut in track(chosen, "recognising", console=terminal(stderr=True), disable=not sys.stderr.isatty()):
         try:
             text = transcribe(torch.from_numpy(load_mono(cut)), "it")
         except (BadAudioError, UserError) as error:
-            print(f"skipped: {cut.id}: {error}", file=sys.stderr)
+            print(f"skipped: {printable(f'{cut.id}: {error}')}", file=sys.stderr)
             continue
         label = label_of(cut)
         record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": text}
         records.append({**record, "speaker": label.speaker, "speaker_in_train": label.speaker_in_train})
-        print(f"{cut.id}\t{text}", flush=True)
+        print(f"{printable(cut.id)}\t{printable(text)}", flush=True)
     return records
 
 
@@ -128,10 +128,10 @@ def live(model: TextTask, args: argparse.Namespace) -> None:
     try:
         for piece in standard_input(args.chunk_size, rate):
             heard += len(piece)
-            print(recognizer.push(piece.to(args.device)), end="", flush=True)
+            print(printable(recognizer.push(piece.to(args.device))), end="", flush=True)
     except KeyboardInterrupt:
         pass
-    print(recognizer.flush(), flush=True)
+    print(printable(recognizer.flush()), flush=True)
     if note := note_on_past(model, [heard / rate], "streams"):
         print(note, file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shlex
 import signal
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 
 from streamnest.errors import UserError
+from streamnest.terminal import PlainFormatter, printable_lines
 
 P = ParamSpec("P")
 
@@ -30,12 +32,14 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        # It prints warnings of a command that sets up no logging.
+        logging.lastResort.setFormatter(PlainFormatter())  # type: ignore[union-attr]
         try:
             status = main(*args, **kwargs)
             sys.stdout.flush()
             return status
         except (UserError, HydraException) as error:
-            print(error, file=sys.stderr)
+            print(printable_lines(error), file=sys.stderr)
             return 2
         except BrokenPipeError:
             # What is left in the buffer would fail once more as Python ends.
