@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=200, help="utterances")
     parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024])
     parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="widths of a code")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     table = Table(title="what a code tells of the phone")
     for name in ("codes", "width", "number", "phone information", "perplexity"):
         table.add_column(name, justify="right")

@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="MODEL.nemo")
     parser.add_argument("output", type=Path, nargs="?", help="the checkpoint to write; default: MODEL.ckpt here")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     output = args.output or Path(args.archive.stem + ".ckpt")
     model, ledger, words = import_nemo(args.archive, CONFIGS)
     write_checkpoint(model, output)

@@ -78,7 +78,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     batches.add_argument("--num_buckets", type=int, default=30, help="(%(default)s)")
     batches.add_argument("--max_batch_size", type=int, default=64, help="(%(default)s)")
     batches.add_argument("--max_duration", type=float, default=30.0, help="seconds (%(default)s)")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 @without_trace

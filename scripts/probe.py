@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--picture", help="draw them here, .png or .svg")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     model = resolve_model(args.model, ROOT / "configs")
     phones = args.phones or (SAMPLE / "phones.jsonl" if args.manifest == parser.get_default("manifest") else None)

@@ -61,7 +61,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the page; `report` in the first FOLDER")
     parser.add_argument("--metric", help="such as val/gain; what the task monitors")
     parser.add_argument("--title", help="of the page")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 @without_trace

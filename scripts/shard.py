@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--max_duration", type=float, default=3600, help="seconds; longer cuts are split or skipped")
     parser.add_argument("--on_long", choices=("split", "skip"), default="split")
     parser.add_argument("--max_bad_share", type=float, default=0.1, help="share of manifest lines that may be unusable")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.index) == bool(args.manifest) or bool(args.manifest) != bool(args.out):
         parser.error("give manifests and --out, or --index alone")
     try:

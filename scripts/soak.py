@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--piece", type=float, default=0.08, help="seconds that arrive at a time")
     parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if not 0 < args.piece / 60 <= args.part <= args.minutes / 2:
         raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: give at least two parts to compare")
     torch.set_num_threads(args.threads)

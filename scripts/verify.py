@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the certificate here; a list where there are several")
     parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     model = resolve_model(args.model, CONFIGS)
     certificates = certify(model, args.context, args.seed)
     if args.json:

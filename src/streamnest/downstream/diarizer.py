@@ -9,8 +9,8 @@ from torch import Tensor
 
 from streamnest.downstream.activity import LiveDecision
 from streamnest.downstream.diarization import Diarizer
+from streamnest.downstream.exported import ExportedDiarizer, session_of
 from streamnest.encoder.state import STREAM_LEFT_MS
-from streamnest.streaming.session import StreamingSession
 
 
 class Decided(NamedTuple):
@@ -32,15 +32,15 @@ class StreamingDiarizer:
     is ever taken back, and a speaker keeps his column for the whole stream. Memory is constant.
 
     Args:
-        model: is put into evaluation mode.
+        model: is put into evaluation mode; or an exported one.
         max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
 
     Raises:
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: Diarizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
-        self.model, self.session = model, StreamingSession(model, max_left_ms)
+    def __init__(self, model: Diarizer | ExportedDiarizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
+        self.model, self.session = model, session_of(model, max_left_ms)
         self.frame_ms, self.latency_ms = self.session.frame_ms, model.decision.future * self.session.frame_ms
         self._stream, self._live, self._waiting = self._fresh()
         self._state: Tensor | None = None

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamnest.downstream.exported import ExportedRecognizer, session_of
 from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.text import join
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
-from streamnest.streaming import StreamingSession
 from streamnest.streaming.stepping import like_state, plain_state
 
 
@@ -22,15 +22,15 @@ class StreamingRecognizer:
     The tokens of a frame are decided with the frame, so text is never taken back.
 
     Args:
-        model: is put into evaluation mode.
+        model: is put into evaluation mode; or an exported one.
         max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
 
     Raises:
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: TextTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
-        self.model, self.session = model, StreamingSession(model, max_left_ms)
+    def __init__(self, model: TextTask | ExportedRecognizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
+        self.model, self.session = model, session_of(model, max_left_ms)
         self.text = ""
         self._stream, self._state = self.session.open(), model.start(1)
 

@@ -102,6 +102,22 @@ class LiveStreams(Generic[StreamT]):
             del self._streams[number]
             self._ended()
 
+    def save(self, number: int) -> dict[str, Any]:
+        """A stream as plain containers.
+
+        Raises:
+            UserError: for sessions that cannot save.
+        """
+        raise UserError("streams of this session cannot be saved: use a session of the checkpoint")
+
+    def restore(self, saved: Mapping[str, Any]) -> int:
+        """Opens a stream that was saved; returns its number.
+
+        Raises:
+            UserError: for sessions that cannot save.
+        """
+        raise UserError("streams of this session cannot be restored: use a session of the checkpoint")
+
     def _add(self, stream: StreamT) -> int:
         with self.lock:
             number, self._next = self._next, self._next + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,27 @@ class OnnxSession(LiveStreams[_Stream]):
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         super().__init__()
+        self.path = str(path)
         self._runtime, self.metadata = _open(path, threads)
         m = self.metadata
         self.sample_rate, self.frame_ms = int(m["sample_rate"]), float(m["frame_ms"])
         self.chunk_samples, self.first_samples = int(m["chunk_samples"]), int(m["first_samples"])
         self.target_shift = int(m["stem"] == "shifted")
-        self._outputs = ["encoded", *(entry["output"] for entry in m["state"])]
+        self._output, self._size = "encoded", int(m["d_model"])
+
+    def of_head(self) -> OnnxSession:
+        """A session through the same graph whose frames `(k, size)` are the outputs of its head.
+
+        Raises:
+            UserError: for a graph without a head.
+        """
+        head = self.metadata.get("head")
+        if not head:
+            raise UserError("the exported model holds the encoder only: export a checkpoint of task=ctc or diarization")
+        other = copy(self)
+        LiveStreams.__init__(other)
+        other._output, other._size = head["output"], head["size"]
+        return other
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
@@ -113,7 +129,8 @@ class OnnxSession(LiveStreams[_Stream]):
         ends = np.array([m["open_end"] if s.end is None else s.end for s in rows], np.int64)
         names = [entry["name"] for entry in m["state"]]
         state = {name: _together([stream.state[name] for stream in rows]) for name in names}
-        encoded, *after = self._runtime.run(self._outputs, {"audio": audio, "end": ends, **state})
+        outputs = [self._output, *(entry["output"] for entry in m["state"])]
+        encoded, *after = self._runtime.run(outputs, {"audio": audio, "end": ends, **state})
         for row, stream in enumerate(group):
             # A view would hold the memory of the whole batch while its stream pauses.
             alone = len(rows) == 1
@@ -129,7 +146,7 @@ class OnnxSession(LiveStreams[_Stream]):
 
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
-        return torch.from_numpy(np.concatenate(frames or [np.zeros((0, int(self.metadata["d_model"])), np.float32)]))
+        return torch.from_numpy(np.concatenate(frames or [np.zeros((0, self._size), np.float32)]))
 
 
 def require(name: str) -> Any:
