@@ -188,7 +188,15 @@ def test_a_paused_stream_holds_only_what_is_pending(model: Pretraining, speech_l
 def test_an_exported_paused_stream_holds_only_what_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {
         **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
-        **{"d_model": 2, "initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40, "state": []},
+        **{
+            "d_model": 2,
+            "initial_zeros": 0,
+            "stem": "aligned",
+            "warmup_frames": 0,
+            "batch": None,
+            "open_end": 1 << 40,
+            "state": [],
+        },
     }
     graph = type("Graph", (), {"run": lambda *_: [np.zeros((1, 1, 2), np.float32)]})()
     monkeypatch.setattr(runtime, "_open", lambda *_: (graph, metadata))

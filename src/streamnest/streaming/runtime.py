@@ -66,6 +66,11 @@ class OnnxSession(LiveStreams[_Stream]):
         head = self.metadata.get("head")
         if not head:
             raise UserError("the exported model holds the encoder only: export a checkpoint of task=ctc or diarization")
+        sizes = {one.name: one.shape[-1] for one in self._runtime.get_outputs()}
+        if sizes.get(head["output"], head["size"] + 1) not in (head["size"], None):
+            raise UserError(
+                f"{self.path}: the graph has no output {head['output']} of size {head['size']}: export it again"
+            )
         other = copy(self)
         LiveStreams.__init__(other)
         other._output, other._size = head["output"], head["size"]

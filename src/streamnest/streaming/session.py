@@ -54,10 +54,13 @@ class StreamingSession(LiveStreams[_Stream]):
 
     def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
+        if causes := _offline_settings(model):
+            raise UserError(
+                f"this model hears the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming preset, "
+                "such as encoder=lookahead40; init_from=CKPT begins with the weights of this one"
+            )
         self.model, self.max_left_ms = model.eval(), max_left_ms
         lay_out_for_steps(model)
-        if not model.input_norm.causal:
-            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
         encoder, frontend = model.encoder, model.frontend
         self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
@@ -213,3 +216,15 @@ class StreamingSession(LiveStreams[_Stream]):
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
         return torch.cat(frames) if frames else stream.pending.new_zeros(0, self.model.encoder.d_model)
+
+
+def _offline_settings(model: EncoderTask) -> list[str]:
+    """Settings of a model that keep it from streaming."""
+    convolution = model.encoder.blocks[0].convolution
+    causes = {
+        "encoder.normalize=utterance": not model.input_norm.causal,
+        "encoder.right_context_ms=null": model.encoder.context.chunk is None,
+        "encoder.conv_padding=symmetric": convolution.lookahead > 0,
+        "encoder.conv_norm=batch_norm": not convolution.norm_is_framewise,
+    }
+    return [setting for setting, holds in causes.items() if holds]
