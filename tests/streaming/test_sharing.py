@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from models import ready
 from omegaconf import DictConfig
@@ -18,6 +20,7 @@ from streamnest.pretraining import Pretraining
 from streamnest.samples import LOUDEST
 from streamnest.streaming import StreamingSession, runtime
 from streamnest.streaming.live import MOST_PENDING_S
+from streamnest.streaming.sources import load_audio
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
@@ -214,3 +217,9 @@ def test_what_may_wait_in_a_stream_is_bounded(model: Pretraining, monkeypatch: p
         session.push({number: second})
     with pytest.raises(UserError, match="may wait"):
         session.push({number: second})
+
+
+def test_a_file_beyond_the_bound_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loud.wav", np.full(1000, 1e19, np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"loud\.wav .* 1e\+19"):
+        load_audio(tmp_path / "loud.wav", 16000)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from streamnest.errors import UserError
+from streamnest.samples import as_samples
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
@@ -35,6 +36,10 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
     if not len(audio) or not np.isfinite(audio).all():
         raise UserError(f"{path} holds no audio" if not len(audio) else f"{path} holds samples that are not finite")
     mono = torch.from_numpy(audio.mean(1))
+    try:
+        as_samples(mono)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
     return mono if found == rate else resample(mono, found, rate)
 
 
