@@ -223,3 +223,8 @@ def test_a_file_beyond_the_bound_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", np.full(1000, 1e19, np.float32), 16000, subtype="FLOAT")
     with pytest.raises(UserError, match=r"loud\.wav .* 1e\+19"):
         load_audio(tmp_path / "loud.wav", 16000)
+
+
+def test_every_setting_that_keeps_a_model_from_streaming_is_named(run_config: Compose) -> None:
+    with pytest.raises(UserError, match=r"normalize=utterance, .*right_context_ms=null, .*symmetric, .*batch_norm"):
+        StreamingSession(ready(run_config("encoder=bidirectional", "size.num_layers=1")))

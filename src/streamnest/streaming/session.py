@@ -56,8 +56,8 @@ class StreamingSession(LiveStreams[_Stream]):
         super().__init__()
         if causes := _offline_settings(model):
             raise UserError(
-                f"this model hears the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming preset, "
-                "such as encoder=lookahead40; init_from=CKPT begins with the weights of this one"
+                f"this model hears the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming "
+                "preset, such as encoder=lookahead40; init_from=CKPT begins with the weights of this one"
             )
         self.model, self.max_left_ms = model.eval(), max_left_ms
         lay_out_for_steps(model)
