@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,6 +24,7 @@ from streamnest.masking import RandomBlockMasking
 from streamnest.normalization import Normalizer
 from streamnest.objectives import MaskedPrediction
 from streamnest.quantizer import RandomProjectionQuantizer
+from streamnest.terminal import terminal
 
 # The reference: NVIDIA NeMo 2.5.3, the same step at 390 GFLOP/s of float32 matrix products (issue of this project).
 REFERENCE_SECONDS = {8: 1.58, 4: 2.8}
@@ -178,7 +178,7 @@ def benchmark(args: argparse.Namespace) -> None:
     for name in (*STAGES, "total"):
         table.add_row(name, *(f"{1000 * row[name]:.0f}" for row in results), style="bold" if name == "total" else "")
     _add_comparison(table, results, args.batch * args.seconds)
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = terminal(130)
     console.print(table)
     console.print(
         f"Reference: NeMo 2.5.3, float32, where matrix products ran at {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' "

@@ -22,7 +22,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lhotse import Recording
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from streamnest import config
@@ -33,6 +32,7 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
+from streamnest.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of scripts/benchmark.py: d 256, 8 layers, 4 heads, 8192 codes, 8x; a batch of 64 s, noise over half of it.
@@ -147,7 +147,7 @@ def show(corpora: dict[str, str], args: argparse.Namespace) -> None:
         if args.steps:
             cells = [wait(manifest, workers, args.steps) for workers in args.workers]
             waiting.add_row(name, *(f"{share:.2%} of {seconds:.2f} s" for share, seconds in cells))
-    console = Console(width=100)
+    console = terminal(100)
     for table in (reading, waiting) if args.steps else (reading,):
         console.print(table)
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from benchmark_streaming import CONFIGS, REFERENCE_FACTORS, REFERENCE_SIZE, time_chunks, time_session
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
@@ -30,6 +29,7 @@ from streamnest.streaming.export import export_step
 from streamnest.streaming.layout import lay_out_for_steps
 from streamnest.streaming.quantization import quantize_step
 from streamnest.task import EncoderTask
+from streamnest.terminal import terminal
 
 CHUNK_MS = 80
 PAST_FRAMES = 70
@@ -129,7 +129,7 @@ def main() -> int:
                 ratio = statistics.median(times[name] / times[first] for times in rounds)
                 middle = statistics.median(times[name] for times in rounds)
                 table.add_row(f"{factor}x", name, f"{middle:.2f}", f"{ratio:.2f}")
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    terminal(100).print(table)
     return 0
 
 

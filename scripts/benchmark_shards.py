@@ -21,7 +21,6 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.data.audio import load_mono
@@ -33,6 +32,7 @@ from streamnest.data.shards.index import FILE, FORMATS, ShardIndex, Texts, tar_n
 from streamnest.data.shards.plan import PLAN, Plan, make_plan
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.writing import write_shards
+from streamnest.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = tuple[str, str]
@@ -204,11 +204,11 @@ def main() -> None:
         table = Table("cuts of the index", *(f"{count:,}" for count in args.cuts))
         for rows in zip(*columns):
             table.add_row(rows[0][0], *(value for _, value in rows))
-        Console(width=120).print(table)
+        terminal(120).print(table)
         table = Table(show_header=False)
         for row in [*weigh_manifest(args.manifest_cuts, Path(folder)), *read(Path(folder))]:
             table.add_row(*row)
-    Console(width=120).print(table)
+    terminal(120).print(table)
 
 
 if __name__ == "__main__":

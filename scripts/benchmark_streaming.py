@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
@@ -27,6 +26,7 @@ from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.stepping import init_state, step
 from streamnest.task import EncoderTask
+from streamnest.terminal import terminal
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 REFERENCE_FACTORS = (8, 4)
@@ -161,7 +161,7 @@ def main() -> int:
     ]
     for label, overrides in cases:
         table.add_row(*row(label, overrides, args))
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal(140)
     console.print(table)
     console.print("Beside the toolkit that has the reference size: scripts/benchmark_reference.py.")
     return 0

@@ -13,7 +13,6 @@ import itertools
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
@@ -25,6 +24,7 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
 from streamnest.resolve import resolve_model
+from streamnest.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/sample16k"
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=200, help="utterances")
     parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024])
     parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="widths of a code")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     table = Table(title="what a code tells of the phone")
     for name in ("codes", "width", "number", "phone information", "perplexity"):
         table.add_column(name, justify="right")
@@ -57,7 +57,7 @@ def main() -> int:
         told = shared_information(codes, phones)
         perplexity = code_statistics(count_codes(codes[:, None], number)).perplexity
         table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = terminal(100)
     console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")
     return 0
 

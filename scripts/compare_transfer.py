@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", help="config overrides such as encoder=causal")
     parser.add_argument("--steps", type=int, default=40, help="of training in each row; 0 is none")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

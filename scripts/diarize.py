@@ -1,9 +1,10 @@
 """Says who speaks when: `python scripts/diarize.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=diarization.
 
 Prints the turns of each file, as a live stream would give them: start and end in seconds, and a speaker, numbered
-anew in each file. --rttm writes them. With --reference, an RTTM file of one or several recordings, or a folder of such
-files named as the audio is, the diarisation error rate is printed as well. --picture draws activity over time, the
-reference above. Files that cannot be read are skipped: the exit status is 1 then, and 2 if nothing is left.
+anew in each file. An exported model of that task, out.onnx of scripts/export.py, runs in onnxruntime. --rttm writes
+the turns. With --reference, an RTTM file of one or several recordings, or a folder of such files named as the audio
+is, the diarisation error rate is printed as well. --picture draws activity over time, the reference above. Files that
+cannot be read are skipped: the exit status is 1 then, and 2 if nothing is left.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from streamnest.data.rttm import field_of, turns_of, write_rttm
 from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.diarization import Diarizer
 from streamnest.downstream.diarizer import StreamingDiarizer
+from streamnest.downstream.exported import ExportedDiarizer, check_options, is_exported
 from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.turns_drawing import draw_turns
 from streamnest.drawing import save, to_numpy
 from streamnest.errors import UserError
+from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import find_audio, load_audio
+from streamnest.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,11 @@ class Found:
     probabilities: Tensor
 
 
-def load(args: argparse.Namespace) -> Diarizer:
-    """The model of a checkpoint."""
+def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
+    """The model of a checkpoint, or an exported one."""
+    if is_exported(args.checkpoint):
+        check_options(args.context, args.device)
+        return ExportedDiarizer(OnnxSession(args.checkpoint, args.threads))
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, Diarizer):
         raise UserError(
@@ -53,7 +60,7 @@ def load(args: argparse.Namespace) -> Diarizer:
 
 def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Found:
     """Streams a file in pieces of --chunk_size seconds."""
-    rate = stream.model.frontend.sample_rate
+    rate = stream.model.sample_rate
     audio = load_audio(path, rate)
     pieces = audio.to(args.device).split(max(1, round(args.chunk_size * rate)))
     decided = [*map(stream.push, pieces), stream.flush()]
@@ -88,7 +95,7 @@ def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[
 
 def show(found: Found) -> None:
     """Prints the turns of a file."""
-    print(f"{found.path}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
+    print(f"{printable(found.path)}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
     for turn in found.turns:
         print(f"  {turn.start:8.2f} {turn.end:8.2f}  {turn.speaker}", flush=True)
 
@@ -114,7 +121,7 @@ def picture_path(args: argparse.Namespace, found: Found, many: bool) -> Path:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of task=diarization")
+    parser.add_argument("checkpoint", help="of task=diarization, or an exported model of it, .onnx")
     parser.add_argument("audio", nargs="+", help="files or folders")
     parser.add_argument("--rttm", type=Path, help="write the turns of all files here")
     parser.add_argument("--reference", type=Path, help="an RTTM file, or a folder of them")
@@ -125,7 +132,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--threads", type=int, default=1, help="of the processor")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ from streamnest.streaming.quantization import quantize_step
 from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import load_audio
 from streamnest.task import EncoderTask
+from streamnest.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT / "data/sample16k/speech/asterisk_en-demo-moreinfo.ogg"
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         files.append(args.output.with_suffix(".int8.onnx"))
         quantize_step(*files)
     figures = compare(model, files, audio, args)
-    show(figures, metadata, Console(width=None if sys.stdout.isatty() else 140))
+    show(figures, metadata, terminal(140))
     if args.json:
         write_json(args.json, figures)
     worst = figures[str(args.output)]["max_difference"]

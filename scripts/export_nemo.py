@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from streamnest.commands import without_trace
 from streamnest.interop.nemo import export_nemo, import_nemo
 from streamnest.task import EncoderTask
+from streamnest.terminal import printable, terminal
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TOLERANCE = 1e-4
@@ -39,9 +39,9 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="the archive to write, OUT.nemo")
     args = parser.parse_args()
     model, ledger = export_nemo(args.checkpoint, args.output)
-    Console(width=None if sys.stdout.isatty() else 120).print(ledger.table())
+    terminal(120).print(ledger.table())
     found = difference(model, import_nemo(args.output, CONFIGS)[0])
-    print(f"wrote {args.output}; read back, its encoder differs by {found:.1e}")
+    print(f"wrote {printable(args.output)}; read back, its encoder differs by {found:.1e}")
     return 0 if found <= TOLERANCE else 1
 
 

@@ -12,11 +12,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from streamnest.checkpoint import write_checkpoint
 from streamnest.commands import override, without_trace
 from streamnest.interop.nemo import import_nemo
+from streamnest.terminal import printable, terminal
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -47,14 +46,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="MODEL.nemo")
     parser.add_argument("output", type=Path, nargs="?", help="the checkpoint to write; default: MODEL.ckpt here")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     output = args.output or Path(args.archive.stem + ".ckpt")
     model, ledger, words = import_nemo(args.archive, CONFIGS)
     write_checkpoint(model, output)
-    Console(width=None if sys.stdout.isatty() else 120).print(ledger.table())
-    print(f"wrote {output}; go on with:")
+    terminal(120).print(ledger.table())
+    print(f"wrote {printable(output)}; go on with:")
     for command in next_commands(output, words, model.latency.streams):
-        print(f"  {command}")
+        print(f"  {printable(command)}")
     return 0
 
 

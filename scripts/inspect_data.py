@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
 from streamnest.data.inspection import QUANTILES, Inspection, draw_inspection, inspect
 from streamnest.drawing import save
+from streamnest.terminal import plain, printable, terminal
 
 _BARS = 12
 _WIDTH = 40
@@ -79,7 +79,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     batches.add_argument("--num_buckets", type=int, default=30, help="(%(default)s)")
     batches.add_argument("--max_batch_size", type=int, default=64, help="(%(default)s)")
     batches.add_argument("--max_duration", type=float, default=30.0, help="seconds (%(default)s)")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 @without_trace
@@ -88,13 +88,13 @@ def main() -> int:
     args = parse()
     choices = {key: value for key, value in vars(args).items() if key not in ("manifests", "picture")}
     found = inspect(args.manifests, **choices)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal(120)
     console.print(*tables(found, args))
     for name, cause in found.broken[:_SHOWN]:
-        console.print(f"[red]broken[/] {name}: {cause}", soft_wrap=True)
+        console.print(plain("broken", "red"), printable(f"{name}: {cause}"), soft_wrap=True)
     if args.picture:
         title = ", ".join(Path(name).name for name in args.manifests) + f": {found.report.hours:.2f} hours"
-        print(save(draw_inspection(found, title), args.picture))
+        print(printable(save(draw_inspection(found, title), args.picture)))
     return 1 if found.broken or found.report.bad else 0
 
 

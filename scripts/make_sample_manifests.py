@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(__file__).resolve().parents[1] / "data" / "sample16k"
     parser.add_argument("folder", nargs="?", type=Path, default=default)
-    for name, count in write_manifests(parser.parse_args().folder).items():
+    for name, count in write_manifests(parser.parse_intermixed_args().folder).items():
         print(f"{name}: {count} cuts")
 
 

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from streamnest.commands import without_trace
@@ -25,6 +24,7 @@ from streamnest.downstream.layerwise import LayerFigures, probe
 from streamnest.drawing import save
 from streamnest.files import write_json
 from streamnest.resolve import resolve_model
+from streamnest.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/sample16k"
@@ -56,13 +56,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--picture", help="draw them here, .png or .svg")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     model = resolve_model(args.model, ROOT / "configs")
     phones = args.phones or (SAMPLE / "phones.jsonl" if args.manifest == parser.get_default("manifest") else None)
     utterances = read_utterances(args.manifest, phones)
     figures, notes = probe(model, choose(utterances, args.most, args.seed), args.clusters)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal(120)
     console.print(table(figures), *notes, sep="\n")
     if args.json:
         write_json(args.json, {"notes": notes, "layers": [asdict(f) for f in figures]})

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from streamnest.commands import without_trace
@@ -20,6 +19,7 @@ from streamnest.comparison import Run, find_runs
 from streamnest.comparison.page import write_page
 from streamnest.comparison.tables import compare
 from streamnest.errors import UserError
+from streamnest.terminal import printable, terminal
 
 # A narrower table would lose its figures; where it is piped, nothing wraps.
 _WIDTH = 220
@@ -61,7 +61,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the page; `report` in the first FOLDER")
     parser.add_argument("--metric", help="such as val/gain; what the task monitors")
     parser.add_argument("--title", help="of the page")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 @without_trace
@@ -74,11 +74,11 @@ def main() -> int:
         known = sorted({name for run in runs for name in run.curves})
         raise UserError(f"no run has {args.metric}; they have: {', '.join(known) or 'no metrics at all'}")
     sections = by_task(runs)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = terminal(_WIDTH)
     for task, found in sections.items():
         console.print(shown(task, found, args.metric))
     heading = args.title or f"{len(runs)} runs of {', '.join(folder.name for folder in folders)}"
-    print(write_page(sections, args.out or folders[0] / "report", args.metric, heading))
+    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, heading)))
     return 0
 
 

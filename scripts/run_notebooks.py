@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", type=Path, help="percent-format notebooks; default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "notebooks", help="folder for the executed notebooks")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for each cell")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     for source in track(args.sources or sorted((ROOT / "notebooks").glob("*.py")), "notebooks"):
         if not source.is_file():
             sys.exit(f"{source}: no such notebook")

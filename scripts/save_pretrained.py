@@ -14,6 +14,7 @@ from streamnest.checkpoint import load_model
 from streamnest.commands import without_trace
 from streamnest.folder import CARD, CONFIG, WEIGHTS
 from streamnest.pretrained import save_pretrained
+from streamnest.terminal import printable
 from streamnest.wording import milliseconds
 
 
@@ -28,8 +29,8 @@ def main() -> int:
     for context, certificate in certificates.items():
         verdict = "certified" if certificate.passed else "not certified"
         ahead = milliseconds(certificate.latency.lookahead_ms)
-        print(f"{f'{context}: ' if context else ''}look-ahead {ahead}, {verdict}")
-    print(f"wrote {WEIGHTS}, {CONFIG} and {CARD} to {args.folder}")
+        print(f"{f'{printable(context)}: ' if context else ''}look-ahead {ahead}, {verdict}")
+    print(f"wrote {WEIGHTS}, {CONFIG} and {CARD} to {printable(args.folder)}")
     return 0 if all(certificate.passed for certificate in certificates.values()) else 1
 
 

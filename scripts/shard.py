@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 
 from lhotse.cut import Cut
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from streamnest.commands import without_trace
@@ -22,6 +21,7 @@ from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import FORMATS, ShardIndex
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
+from streamnest.terminal import printable, terminal
 
 
 def load(args: argparse.Namespace) -> tuple[list[Cut], LoadReport]:
@@ -39,13 +39,13 @@ def load(args: argparse.Namespace) -> tuple[list[Cut], LoadReport]:
 def shard(args: argparse.Namespace) -> tuple[ShardIndex, Counter[str]]:
     """Writes the shards, or the index of those that are there, under a progress bar."""
     if args.index:
-        bar = lambda numbers: track(numbers, "shards", console=Console(stderr=True))
+        bar = lambda numbers: track(numbers, "shards", console=terminal(stderr=True))
         return adopt(args.index, track=bar), Counter()
     cuts, report = load(args)
-    print(f"read: {report}")
+    print(f"read: {printable(report)}")
     plan = make_plan(cuts, args.format, args.shard_size)
     columns = [TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=terminal(stderr=True)) as progress:
         task = progress.add_task("shards", total=plan.num_shards)
         advance = lambda count: progress.advance(task, count)
         return write_shards(cuts, args.out, plan, args.jobs, advance)
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--on_long", choices=("split", "skip"), default="split")
     parser.add_argument("--max_bad_share", type=float, default=0.1, help="share of manifest lines that may be unusable")
     parser.add_argument("--allow_commands", action="store_true", help="run commands that manifests name as audio")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.index) == bool(args.manifest) or bool(args.manifest) != bool(args.out):
         parser.error("give manifests and --out, or --index alone")
     try:
@@ -76,10 +76,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    size, place = index.size.sum() / 1e6, args.out or args.index
+    size, place = index.size.sum() / 1e6, printable(args.out or args.index)
     print(f"written: {len(index)} cuts, {index.duration.sum() / 3600:.2f} h, {size:.1f} MB of audio in {place}")
     for cause, count in sorted(dropped.items()):
-        print(f"dropped: {count} {cause}")
+        print(f"dropped: {count} {printable(cause)}")
     return 0
 
 

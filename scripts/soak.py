@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
@@ -25,6 +24,7 @@ from streamnest.errors import UserError
 from streamnest.resolve import resolve_model
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.sources import find_audio, load_audio
+from streamnest.terminal import terminal
 
 # What is allowed from the first part to the last; other work on a machine changes times, not memory.
 _MEMORY_GROWTH, _TIME_GROWTH = 1.1, 1.25
@@ -55,7 +55,7 @@ def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
     pieces = endless(find_audio([str(args.audio)]), rate, round(args.piece * rate))
     number, parts, spent = session.open(), [], list[float]()
     total, per_part = round(60 * args.minutes / args.piece), round(60 * args.part / args.piece)
-    for count in track(range(1, total + 1), "streaming", console=Console(stderr=True)):
+    for count in track(range(1, total + 1), "streaming", console=terminal(stderr=True)):
         piece = next(pieces)
         begin = time.perf_counter()
         session.push({number: piece})
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--piece", type=float, default=0.08, help="seconds that arrive at a time")
     parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if not 0 < args.piece / 60 <= args.part <= args.minutes / 2:
         raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: give at least two parts to compare")
     torch.set_num_threads(args.threads)
@@ -87,7 +87,7 @@ def main() -> int:
         table.add_column(name, justify="right")
     for minutes, cost, worst, memory in parts:
         table.add_row(f"{minutes:g}", f"{cost:.1f}", f"{worst:.1f}", f"{memory:.3f}")
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = terminal(100)
     console.print(table)
     time_growth = parts[-1][1] / parts[0][1]
     memory_growth = parts[-1][3] / parts[0][3] if parts[0][3] else 1.0

@@ -1,11 +1,11 @@
-"""Streams audio through a checkpoint: `python scripts/stream.py --model_path CKPT --audio_path FILE_OR_FOLDER ...`.
+"""Streams audio through a checkpoint: `python scripts/stream.py CKPT FILE_OR_FOLDER ...`.
 
 Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
-model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `--audio_path -`
-reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `--audio_path mic` the microphone
-(needs the package sounddevice). An exported model, out.onnx of scripts/export.py, runs in onnxruntime; --compare_modes
-and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline frames differ by more than the
-tolerance.
+model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `-` instead of
+files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `mic` the microphone (needs the
+package sounddevice). An exported model, out.onnx of scripts/export.py, runs in onnxruntime, and one of task=ctc prints
+its text too; --compare_modes and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline
+frames differ by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model, on_device
 from streamnest.commands import without_trace
+from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
 from streamnest.drawing import draw_code_histogram, draw_difference, draw_prediction, save
 from streamnest.errors import UserError
 from streamnest.files import write_json
@@ -35,20 +35,18 @@ from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
 from streamnest.streaming.tables import streamed_tables
 from streamnest.task import EncoderTask
+from streamnest.terminal import printable, terminal
 
 
 def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
     """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
-    if Path(args.model_path).suffix != ".onnx":
+    if not is_exported(args.model_path):
         model = on_device(load_model(args.model_path, args.context), args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
-    if args.context:
-        raise UserError("--context: an exported model has one context; scripts/export.py --context chooses it")
+    check_options(args.context, args.device)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
             raise UserError(f"--{name} needs the whole network: give the checkpoint too, --reference CKPT")
-    if args.device != "cpu":
-        raise UserError(f"--device {args.device}: exported models run on the processor here")
     session = OnnxSession(args.model_path, args.threads)
     latency = session.metadata["latency"]
     reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
@@ -56,7 +54,7 @@ def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tup
 
 
 def stream_files(
-    session: sim.Session, model: EncoderTask | None, args: argparse.Namespace
+    session: sim.Session, model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """Streams each file; returns a record of each and whether all compared equal.
 
@@ -66,16 +64,19 @@ def stream_files(
     records, equal = list[dict[str, Any]](), True
     files = find_audio(args.audio_path)
     names = picture_names(files)
-    for path in track(files, "streaming", disable=len(files) < 2, console=Console(stderr=True)):
+    for path in track(files, "streaming", disable=len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
+            outputs, result = sim.simulate_streaming_inference(
+                reader.session if reader else session, audio, args.chunk_size, args.realtime
+            )
         except UserError as error:
             if len(files) == 1:
                 raise
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        _, result = sim.simulate_streaming_inference(session, audio, args.chunk_size, args.realtime)
         found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        found |= {"text": reader.begin().after(outputs).text} if reader else {}
         records.append({"file": str(path), **sim.as_dict(result), **found})
         equal = equal and found.get("comparison", {}).get("equal", True)
         for kind, figure in pictures.items() if args.pictures else ():
@@ -109,9 +110,10 @@ def picture_names(files: list[Path]) -> dict[Path, str]:
     return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
 
 
-def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor]) -> None:
-    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C."""
-    number, frames, heard = session.open(), 0, 0
+def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None) -> None:
+    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C; then the text if there is one."""
+    session = reader.session if reader else session
+    number, frames, heard, text = session.open(), 0, 0, reader.begin() if reader else None
     try:
         for piece in pieces:
             heard += len(piece)
@@ -119,12 +121,15 @@ def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor]) -> None:
             out = session.push({number: piece})[number]
             if len(out):
                 frames += len(out)
+                text = text and text.after(out)
                 spent = 1000 * (time.perf_counter() - begin)
                 print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
     except KeyboardInterrupt:
         pass
-    frames += len(session.flush([number])[number])
-    print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  end")
+    last = session.flush([number])[number]
+    print(f"{heard / session.sample_rate:8.2f} s heard  {frames + len(last)} frames  end")
+    if text:
+        print(printable(text.after(last).text))
 
 
 def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
@@ -147,8 +152,11 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", required=True, help="a checkpoint, or an exported model, .onnx")
-    parser.add_argument("--audio_path", required=True, nargs="+", help="files, folders, - or mic")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="CKPT AUDIO", help="a checkpoint or an exported model, .onnx; audio"
+    )
+    parser.add_argument("--model_path", help="the model, instead of as first argument")
+    parser.add_argument("--audio_path", nargs="+", help="files, folders, - or mic, instead of as further arguments")
     parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
     parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
     parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
@@ -160,9 +168,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if args.model_path is None and args.inputs:
+        args.model_path = args.inputs.pop(0)
+    args.audio_path = [*(args.audio_path or []), *args.inputs]
+    if not (args.model_path and args.audio_path):
+        parser.error("give a model and audio: stream.py CKPT FILE_OR_FOLDER ...")
     if args.tolerance is None:
-        args.tolerance = 1e-4 if args.model_path.endswith(".onnx") else sim.TOLERANCE
+        args.tolerance = 1e-4 if is_exported(args.model_path) else sim.TOLERANCE
     return args
 
 
@@ -172,16 +185,19 @@ def run(args: argparse.Namespace) -> int:
     live = args.audio_path in (["-"], ["mic"])
     for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
         if getattr(args, name):
-            raise UserError(f"--{name} is for files: --audio_path {args.audio_path[0]} is heard once, as it comes")
+            raise UserError(f"--{name} is for files: {args.audio_path[0]} is heard once, as it comes")
     session, model, latency = load(args)
+    reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
     if live:
         source = standard_input if args.audio_path == ["-"] else microphone
-        stream_live(session, source(args.chunk_size, session.sample_rate))
+        stream_live(session, source(args.chunk_size, session.sample_rate), reader)
         return 0
-    records, equal = stream_files(session, model, args)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    records, equal = stream_files(session, model, reader, args)
+    console = terminal(160)
     console.print(*streamed_tables(records))
     console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
+    for record in records if reader else ():
+        print(f"{printable(record['file'])}\t{printable(record['text'])}")
     if args.json:
         write_json(args.json, records)
     if not equal:

@@ -1,5 +1,7 @@
 """Recognises speech: `python scripts/transcribe.py CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=ctc or rnnt.
 
+An exported model of task=ctc, out.onnx of scripts/export.py, runs in onnxruntime and hears all audio as a stream.
+
 Prints a line of text for each file. --stream feeds the audio as if it arrived live, with the same text as long as a
 stream remembers all of it; files over two minutes are always heard as a stream. --beam searches instead of taking the
 best token each time, --lm with an n-gram in ARPA form. `-` reads raw 16-bit little-endian mono PCM at 16 kHz from
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from streamnest.checkpoint import load_model, on_device
@@ -24,6 +25,7 @@ from streamnest.commands import status_of, without_trace
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
+from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
 from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
 from streamnest.downstream.ngram import NGram
 from streamnest.downstream.recognition import TextTask
@@ -32,11 +34,16 @@ from streamnest.downstream.scoring import Utterance, summarise
 from streamnest.downstream.text import join, normalize_text
 from streamnest.errors import UserError
 from streamnest.files import write_json
+from streamnest.streaming.runtime import OnnxSession
 from streamnest.streaming.sources import find_audio, load_audio, standard_input
+from streamnest.terminal import printable, terminal
 
 
-def load(args: argparse.Namespace) -> TextTask:
-    """The recogniser of a checkpoint."""
+def load(args: argparse.Namespace) -> TextTask | ExportedRecognizer:
+    """The recogniser of a checkpoint or an exported model."""
+    if is_exported(args.checkpoint):
+        check_options(args.context, args.device)
+        return ExportedRecognizer(OnnxSession(args.checkpoint, args.threads))
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, TextTask):
         raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
@@ -46,7 +53,7 @@ def load(args: argparse.Namespace) -> TextTask:
 class Transcriber:
     """Audio to text in the way that the command line asks for; `seconds` are those of what was heard."""
 
-    def __init__(self, model: TextTask, args: argparse.Namespace) -> None:
+    def __init__(self, model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
         self.seconds: list[float] = []
         ngram = NGram.read(args.lm) if args.lm else None
@@ -62,7 +69,7 @@ class Transcriber:
         Raises:
             UserError: for what is too long to be heard at once, by a model that cannot stream.
         """
-        audio, rate = audio.to(self.args.device), self.model.frontend.sample_rate
+        audio, rate = audio.to(self.args.device), self.model.sample_rate
         if self.stream:
             pieces = audio.split(max(1, round(self.args.chunk_size * rate)))
             text = "".join([*map(self.stream.push, pieces), self.stream.flush()])
@@ -73,13 +80,15 @@ class Transcriber:
 
     def skip(self, reason: str) -> None:
         """Reports audio that cannot be recognized, and forgets what a stream has heard of it."""
-        print(f"skipped: {reason}", file=sys.stderr)
+        print(f"skipped: {printable(reason)}", file=sys.stderr)
         self.skipped += 1
         self.stream = StreamingRecognizer(self.model) if self.args.stream else None
 
     def note(self, what: str) -> str:
         """What to know about long audio; empty where there was none."""
-        return (note_on_past if self.stream else note_on_streamed)(self.model, self.seconds, what)
+        if isinstance(self.model, TextTask) and not self.stream:
+            return note_on_streamed(self.model, self.seconds, what)
+        return note_on_past(self.model, self.seconds, what)
 
     def _decoded(self, frames: torch.Tensor) -> str:
         outputs = self.model.outputs(frames[None])
@@ -95,13 +104,13 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
     records = []
     for path in find_audio(args.audio):
         try:
-            audio = load_audio(path, transcribe.model.frontend.sample_rate)
+            audio = load_audio(path, transcribe.model.sample_rate)
             text = transcribe(audio, str(path))
         except UserError as error:
             transcribe.skip(str(error))
             continue
         records.append({"file": str(path), "seconds": transcribe.seconds[-1], "text": text})
-        print(f"{path}\t{text}", flush=True)
+        print(f"{printable(path)}\t{printable(text)}", flush=True)
     return records
 
 
@@ -109,9 +118,9 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
     """Prints and returns the text of each utterance that has a reference, and of which speaker."""
     cuts, report = load_cuts(args.manifest, max_duration=args.max_duration, on_long="skip")
     chosen = suitable(cuts, args.languages, True, report.counts)
-    print(f"{args.manifest}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
+    print(f"{printable(args.manifest)}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
     records = []
-    for cut in track(chosen, "recognising", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+    for cut in track(chosen, "recognising", console=terminal(stderr=True), disable=not sys.stderr.isatty()):
         try:
             text = transcribe(torch.from_numpy(load_mono(cut)), "it")
         except (BadAudioError, UserError) as error:
@@ -120,7 +129,7 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
         label = label_of(cut)
         record = {"id": cut.id, "reference": normalize_text(label.text or ""), "text": text}
         records.append({**record, "speaker": label.speaker, "speaker_in_train": label.speaker_in_train})
-        print(f"{cut.id}\t{text}", flush=True)
+        print(f"{printable(cut.id)}\t{printable(text)}", flush=True)
     return records
 
 
@@ -129,16 +138,16 @@ def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
     return summarise([Utterance(r["id"], r["reference"], r["text"], r["speaker_in_train"]) for r in records])
 
 
-def live(model: TextTask, args: argparse.Namespace) -> None:
+def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decided."""
-    recognizer, rate, heard = StreamingRecognizer(model), model.frontend.sample_rate, 0
+    recognizer, rate, heard = StreamingRecognizer(model), model.sample_rate, 0
     try:
         for piece in standard_input(args.chunk_size, rate):
             heard += len(piece)
-            print(recognizer.push(piece.to(args.device)), end="", flush=True)
+            print(printable(recognizer.push(piece.to(args.device))), end="", flush=True)
     except KeyboardInterrupt:
         pass
-    print(recognizer.flush(), flush=True)
+    print(printable(recognizer.flush()), flush=True)
     if note := note_on_past(model, [heard / rate], "streams"):
         print(note, file=sys.stderr)
 
@@ -146,7 +155,7 @@ def live(model: TextTask, args: argparse.Namespace) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of task=ctc or rnnt")
+    parser.add_argument("checkpoint", help="of task=ctc or rnnt; or an exported model of task=ctc, .onnx")
     parser.add_argument("audio", nargs="*", help="files, folders or -")
     parser.add_argument("--manifest", help="recognise and score the utterances of a Lhotse cut manifest")
     parser.add_argument("--languages", nargs="+", help="of the manifest, only these")
@@ -161,7 +170,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--threads", type=int, default=1, help="of the processor")
     parser.add_argument("--json", type=Path, help="write texts and error rates here")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if bool(args.audio) is bool(args.manifest):
         parser.error("give either audio or --manifest")
     if args.beam and (args.stream or args.audio == ["-"]):

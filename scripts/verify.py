@@ -22,6 +22,7 @@ from streamnest.streaming.drawing import draw_staircase
 from streamnest.streaming.probing import Prober
 from streamnest.streaming.verification import Certificate, verify
 from streamnest.task import EncoderTask
+from streamnest.terminal import plain, printable, terminal
 from streamnest.wording import milliseconds
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -46,10 +47,10 @@ def show(certificate: Certificate, console: Console) -> None:
     for column in ("check", "declared", "measured", ""):
         measured.add_column(column, overflow="fold")
     for check in certificate.checks:
-        verdict = "[green]pass[/]" if check.passed else "[bold red]FAIL[/]"
+        verdict = plain("pass", "green") if check.passed else plain("FAIL", "bold red")
         measured.add_row(check.name, check.declared, check.measured, verdict)
     console.print(contract, measured)
-    console.print("[green]certified[/]" if certificate.passed else "[bold red]not certified[/]")
+    console.print(plain("certified", "green") if certificate.passed else plain("not certified", "bold red"))
 
 
 def picture(model: EncoderTask, path: Path) -> Path:
@@ -67,20 +68,20 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the certificate here; a list where there are several")
     parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     model = resolve_model(args.model, CONFIGS)
     certificates = certify(model, args.context, args.seed)
     if args.json:
         records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
         write_json(args.json, records if len(records) > 1 else records[0])
     if args.picture:
-        print(picture(model, args.picture))
+        print(printable(picture(model, args.picture)))
     return 0 if all(certificate.passed for certificate in certificates.values()) else 1
 
 
 def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | None, Certificate]:
     """Certifies and shows one context, or each that the model has, by name; the model keeps the one that was named."""
-    console, certificates = Console(width=None if sys.stdout.isatty() else 120), dict[str | None, Certificate]()
+    console, certificates = terminal(120), dict[str | None, Certificate]()
     for name in model.encoder.each_context() if context is None else (context,):
         model.encoder.use_context(name)
         if name is not None:

@@ -133,3 +133,20 @@ def test_a_stream_that_gets_slower_or_larger_fails_the_soak(
 def test_a_soaked_stream_prints_its_parts() -> None:
     text = script("scripts/soak.py", "encoder=limited3200", "--minutes", "0.4", "--part", "0.2", "--piece", "0.5")
     assert "last part over first" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "found"),
+    [
+        ("transcribe", ("m.ckpt", "--stream", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
+        ("transcribe", ("--stream", "m.ckpt", "--threads", "2", "a.wav", "b.wav"), {"audio": ["a.wav", "b.wav"]}),
+        ("diarize", ("m.ckpt", "--collar", "0", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
+        ("stream", ("m.ckpt", "--realtime", "a.wav", "-"), {"model_path": "m.ckpt", "audio_path": ["a.wav", "-"]}),
+        ("stream", ("a.wav", "--model_path", "m.ckpt"), {"model_path": "m.ckpt", "audio_path": ["a.wav"]}),
+        ("stream", ("--model_path", "m", "--audio_path", "a", "b"), {"model_path": "m", "audio_path": ["a", "b"]}),
+        ("inspect_data", ("a.jsonl", "--sample", "3", "b.jsonl"), {"manifests": ["a.jsonl", "b.jsonl"]}),
+    ],
+)
+def test_options_may_stand_anywhere(name: str, words: tuple[str, ...], found: dict[str, object]) -> None:
+    args = vars(load(name).parse(list(words)))
+    assert {key: args[key] for key in found} == found

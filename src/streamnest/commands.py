@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import shlex
 import signal
@@ -17,6 +18,7 @@ from hydra.errors import HydraException
 
 from streamnest.errors import UserError
 from streamnest.redaction import redact, refuse_secrets_in
+from streamnest.terminal import PlainFormatter, printable_lines
 
 P = ParamSpec("P")
 
@@ -33,13 +35,15 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         _print_anything()
+        # It prints warnings of a command that sets up no logging.
+        logging.lastResort.setFormatter(PlainFormatter())  # type: ignore[union-attr]
         try:
             refuse_secrets_in(sys.argv[1:])
             status = main(*args, **kwargs)
             sys.stdout.flush()
             return status
         except (UserError, HydraException) as error:
-            print(redact(str(error)), file=sys.stderr)
+            print(redact(printable_lines(error)), file=sys.stderr)
             return 2
         except BrokenPipeError:
             # What is left in the buffer would fail once more as Python ends.

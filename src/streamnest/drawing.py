@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from streamnest.terminal import caption
+
 INK, MUTED, HIDDEN, RIGHT, WRONG = "#1f2933", "#7b8794", "#f4a261", "#2a9d8f", "#c9d1d9"
 _GOLDEN_RATIO = 0.618034
 
@@ -51,7 +53,7 @@ def draw_prediction(p: Prediction) -> Figure:
     """Mel with the hidden frames, targets beside predictions, and what each hidden frame cost; time in seconds."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     mel, strips, cost = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 1.5, 1.7])
-    figure.suptitle(p.title, fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    figure.suptitle(caption(p.title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     draw_mel(mel, p.heard, p.mask, p.hop)
     mel.legend(
         handles=[Patch(color=HIDDEN, alpha=0.6, label="hidden from the encoder")],

@@ -24,6 +24,7 @@ from streamnest.downstream.base import DownstreamTask
 from streamnest.pretraining import Pretraining
 from streamnest.summary import EndedRun, skipped_by_cause
 from streamnest.task import EncoderTask
+from streamnest.terminal import plain, printable
 from streamnest.tracking import UnfailingWandbLogger
 from streamnest.transfer import TransferReport
 from streamnest.wording import causality, count, masking_in_words, milliseconds
@@ -246,9 +247,9 @@ def _panel(title: str, sections: list[list[Row]], commands: list[Row] | None = N
         if number:
             table.add_row()
         for name, value in rows:
-            table.add_row(name, Text(value, style="bold" if name in ("look-ahead", "latency", "gain") else ""))
-    parts: list[Any] = [Panel(table, title=Text(title, style="bold"), title_align="left", border_style="cyan")]
+            table.add_row(plain(name), plain(value, "bold" if name in ("look-ahead", "latency", "gain") else ""))
+    parts: list[Any] = [Panel(table, title=plain(title, "bold"), title_align="left", border_style="cyan")]
     # Outside the frame, so that they can be copied.
     for name, command in commands or []:
-        parts += [Text(f"{name}:", style="cyan"), Text(f"  {command}", no_wrap=True, overflow="ignore")]
+        parts += [Text(f"{name}:", style="cyan"), Text(f"  {printable(command)}", no_wrap=True, overflow="ignore")]
     return Group(*parts)

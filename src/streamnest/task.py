@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -17,7 +17,11 @@ from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
 from streamnest.optim import Optimization
 from streamnest.randomness import hash_id
+from streamnest.samples import as_samples
 from streamnest.stored_config import storable
+
+if TYPE_CHECKING:
+    from streamnest.streaming.heads import ExportedHead
 
 
 class EncoderTask(L.LightningModule):
@@ -57,6 +61,11 @@ class EncoderTask(L.LightningModule):
         self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
 
     @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio that it takes."""
+        return self.frontend.sample_rate
+
+    @property
     def latency(self) -> LatencyReport:
         """The latency contract of the encoder behind its front end."""
         return latency_report(self.encoder, self.frontend, self.input_norm.causal)
@@ -67,9 +76,17 @@ class EncoderTask(L.LightningModule):
         return [module for module in self.modules() if isinstance(module, Normalizer)]
 
     def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames."""
-        features, frames = self.frontend(audio, lengths)
+        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames.
+
+        Raises:
+            UserError: for samples that are not what `as_samples` takes.
+        """
+        features, frames = self.frontend(as_samples(audio, ndim=2), lengths)
         return self.encoder(self.input_norm(features, frames), frames)
+
+    def exported_head(self) -> ExportedHead | None:
+        """The head that an exported graph has behind the encoder; None for tasks without one."""
+        return None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.

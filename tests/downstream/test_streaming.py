@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recognizers import recognizer
+from recognizers import recognizer, transducer
 
 from streamnest.downstream.recognizer import StreamingRecognizer
 from streamnest.errors import UserError
@@ -47,3 +47,24 @@ def test_rows_and_padding_do_not_change_a_text(run_config, speech_like):
 def test_a_recogniser_that_hears_the_whole_utterance_is_refused(run_config):
     with pytest.raises(UserError, match="cannot stream"):
         StreamingRecognizer(recognizer(run_config("task=ctc", "encoder=bidirectional")))
+
+
+@pytest.mark.parametrize("kind", [recognizer, transducer])
+def test_a_recognizer_goes_on_after_a_refused_restore(run_config, speech_like, kind):
+    task = "task=ctc" if kind is recognizer else "task=rnnt"
+    stream = StreamingRecognizer(kind(run_config(task, "encoder=causal", "size.num_layers=1")))
+    audio = speech_like(1, 32000)[0]
+    stream.push(audio[:16000])
+    saved = stream.save()
+    decoder = saved["decoder"]
+    tokens = decoder if isinstance(decoder, torch.Tensor) else decoder[1][0]
+    bad = [{**saved, "decoder": torch.zeros(3)}, {**saved, "text": 3}, {**saved, "stream": {}}, {}, None]
+    tokens += 1000
+    for wrong in (*bad, saved):
+        with pytest.raises(UserError):
+            stream.restore(wrong)
+    assert len(stream.session._streams) == 1
+    tokens -= 1000
+    rest = stream.push(audio[16000:])
+    stream.restore(saved)
+    assert stream.push(audio[16000:]) == rest

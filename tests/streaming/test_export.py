@@ -143,7 +143,7 @@ def test_streams_that_do_not_fit_are_told_and_windows_show(
 def test_a_stream_that_pauses_holds_no_memory_of_the_batch_it_was_in(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {
         **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
-        **{"initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40},
+        **{"d_model": 2, "initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40},
         "state": [{"name": "s", "output": "next_s", "shape": [None, 5], "dtype": "float32", "initial": 0}],
     }
     graph = SimpleNamespace(run=lambda _, inputs: [np.zeros((len(inputs["end"]), 1, 2)), inputs["s"] + 1])

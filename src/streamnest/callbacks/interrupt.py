@@ -13,9 +13,9 @@ from typing import Any
 import lightning as L
 import rich
 from lightning import Callback
-from rich.text import Text
 
 from streamnest.commands import continue_command
+from streamnest.terminal import plain
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class StopOnSignal(Callback):
         if trainer.is_global_zero:
             log.warning("%s: saved step %d", self._received or "signal", trainer.global_step)
             # Not through the log, which would break the line: it is there to be copied.
-            rich.get_console().print(Text(f"continue: {continue_command(self.path)}"), soft_wrap=True)
+            rich.get_console().print(plain(f"continue: {continue_command(self.path)}"), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""

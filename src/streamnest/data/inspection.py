@@ -19,6 +19,7 @@ from streamnest.data.buckets import Buckets
 from streamnest.data.manifest import LoadReport, load_cuts
 from streamnest.drawing import HIDDEN, INK, RIGHT, plain_axes
 from streamnest.errors import UserError
+from streamnest.terminal import caption
 
 Floats = NDArray[np.float64]
 
@@ -152,7 +153,7 @@ def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buck
 def draw_inspection(found: Inspection, title: str) -> Figure:
     """Durations by the time they make up, energies, hours of each speaker, and padding of batches."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     (durations, levels), (speakers, padding) = figure.subplots(2, 2)
     hours = found.durations / 3600
     durations.hist(found.durations, bins=40, weights=hours, color=RIGHT)

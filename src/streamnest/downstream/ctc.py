@@ -15,6 +15,37 @@ from streamnest.downstream.decoding import BeamSearch, Hypothesis, collapse
 from streamnest.downstream.ngram import NGram
 from streamnest.downstream.recognition import TextTask
 from streamnest.downstream.text import BLANK
+from streamnest.streaming.heads import ExportedHead
+
+
+def greedy(outputs: Tensor, lengths: Tensor, state: Tensor) -> tuple[list[list[int]], Tensor]:
+    """The best token of each frame, without repeats and blanks; see `TextTask.decode`."""
+    rows = zip(outputs.argmax(-1), lengths.tolist(), state.tolist(), strict=True)
+    found = [collapse(row[:length], last) for row, length, last in rows]
+    return [tokens for tokens, _ in found], state.new_tensor([last for _, last in found])
+
+
+class LogProbs(ExportedHead):
+    """Log-probabilities of tokens, and the tokenizer that they belong to.
+
+    Args:
+        layer: frames to tokens.
+        labels: tokenizer as plain containers.
+    """
+
+    kind, output = "ctc", "log_probs"
+
+    def __init__(self, layer: nn.Linear, labels: Any) -> None:
+        super().__init__()
+        self.layer, self.labels, self.size = layer, labels, layer.out_features
+
+    def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `ExportedHead`."""
+        return F.log_softmax(self.layer(encoded), -1), None
+
+    def describe(self) -> dict[str, Any]:
+        """See `ExportedHead`."""
+        return {**super().describe(), "labels": self.labels}
 
 
 class CTCRecognizer(TextTask):
@@ -50,9 +81,11 @@ class CTCRecognizer(TextTask):
 
     def decode(self, outputs: Tensor, lengths: Tensor, state: Tensor) -> tuple[list[list[int]], Tensor]:
         """The best token of each frame, without repeats and blanks."""
-        rows = zip(outputs.argmax(-1), lengths.tolist(), state.tolist(), strict=True)
-        found = [collapse(row[:length], last) for row, length, last in rows]
-        return [tokens for tokens, _ in found], state.new_tensor([last for _, last in found])
+        return greedy(outputs, lengths, state)
+
+    def exported_head(self) -> ExportedHead:
+        """Log-probabilities."""
+        return LogProbs(self.head, self.tokenizer.plain())
 
     def search(
         self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5

@@ -17,6 +17,7 @@ from streamnest.downstream.der import PARTS, Scored, Scorer, summarise
 from streamnest.downstream.permutation import activity_loss
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
+from streamnest.streaming.heads import ExportedHead
 from streamnest.wording import change
 
 
@@ -47,6 +48,44 @@ class ActivityHead(nn.Module):
         elif self.memory is not None:
             encoded = encoded.new_zeros(len(encoded), 0, self.memory.hidden_size)
         return self.out(encoded), state
+
+
+class Activity(ExportedHead):
+    """Probabilities of activity, and how they are decided and scored.
+
+    Args:
+        head: frames to logits.
+        decision: threshold and median.
+        settings: of the task.
+    """
+
+    kind, output = "diarization", "activity"
+
+    def __init__(self, head: ActivityHead, decision: Decision, settings: DiarizationConfig) -> None:
+        super().__init__()
+        self.head, self.decision, self.settings, self.size = head, decision, settings, head.out.out_features
+        self.memory_size = head.memory.hidden_size if head.memory is not None else 0
+
+    def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `ExportedHead`; frame by frame if some of them must not be remembered."""
+        if memory is None:
+            return self.head(encoded)[0].sigmoid(), None
+        before = memory[None]
+        if valid is None:
+            logits, after = self.head(encoded, before)
+            return logits.sigmoid(), after[0]
+        logits = []
+        for t in range(encoded.shape[1]):
+            logit, after = self.head(encoded[:, t : t + 1], before)
+            before = torch.where(valid[None, :, t, None], after, before)
+            logits.append(logit)
+        return torch.cat(logits, 1).sigmoid(), before[0]
+
+    def describe(self) -> dict[str, Any]:
+        """See `ExportedHead`."""
+        decided = {name: getattr(self.decision, name) for name in ("threshold", "past", "future")}
+        scored = {name: getattr(self.settings, name) for name in ("collar", "skip_overlap")}
+        return {**super().describe(), **decided, **scored}
 
 
 class Diarizer(SupervisedTask):
@@ -86,6 +125,10 @@ class Diarizer(SupervisedTask):
         """Of activity `(B, T, S)` in encoder frames `(B, T, d)`, and the state for the frames that come next."""
         logits, state = self.head(encoded, state)
         return logits.float().sigmoid() if logits.dtype != torch.float64 else logits.sigmoid(), state
+
+    def exported_head(self) -> ExportedHead:
+        """Probabilities of activity."""
+        return Activity(self.head, self.decision, self.settings)
 
     def diarize(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
         """Activity `(T', S)` of each row of audio `(B, N)` of `lengths` `(B,)`."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from streamnest.downstream.activity import LiveDecision
 from streamnest.downstream.diarization import Diarizer
+from streamnest.downstream.exported import ExportedDiarizer, session_of
 from streamnest.encoder.state import STREAM_LEFT_MS
-from streamnest.streaming.session import StreamingSession
 
 
 class Decided(NamedTuple):
@@ -32,31 +32,33 @@ class StreamingDiarizer:
     is ever taken back, and a speaker keeps his column for the whole stream. Memory is constant.
 
     Args:
-        model: is put into evaluation mode.
+        model: is put into evaluation mode; or an exported one.
         max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
 
     Raises:
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: Diarizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
-        self.model, self.session = model, StreamingSession(model, max_left_ms)
+    def __init__(self, model: Diarizer | ExportedDiarizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
+        self.model, self.session = model, session_of(model, max_left_ms)
         self.frame_ms, self.latency_ms = self.session.frame_ms, model.decision.future * self.session.frame_ms
         self._stream, self._live, self._waiting = self._fresh()
         self._state: Tensor | None = None
 
-    def push(self, samples: Tensor) -> Decided:
+    def push(self, samples: Any) -> Decided:
         """Hears the next samples `(n,)` at the model's rate; returns the frames that they decided, maybe none."""
-        return self._hear(self.session.push({self._stream: samples})[self._stream])
+        with self.session.lock:
+            return self._hear(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> Decided:
         """Ends the stream; returns the rest of its frames. What is heard next is a new stream, with new speakers."""
-        rest = self._hear(self.session.flush([self._stream])[self._stream])
-        active = torch.cat([rest.active, self._live.flush()])
-        found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
-        self._stream, self._live, self._waiting = self._fresh()
-        self._state = None
-        return found
+        with self.session.lock:
+            rest = self._hear(self.session.flush([self._stream])[self._stream])
+            active = torch.cat([rest.active, self._live.flush()])
+            found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
+            self._stream, self._live, self._waiting = self._fresh()
+            self._state = None
+            return found
 
     @torch.no_grad()
     def _hear(self, frames: Tensor) -> Decided:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,17 +34,19 @@ class StreamingEmbedder:
         """`(E,)` of length 1; None before the first frame."""
         return self.model.embedding(self._moments)[0] if self._moments.heard > 0 else None
 
-    def push(self, samples: Tensor) -> Tensor | None:
+    def push(self, samples: Any) -> Tensor | None:
         """Hears the next samples `(n,)` at the model's rate; returns the embedding so far."""
-        self._add(self.session.push({self._stream: samples})[self._stream])
-        return self.embedding
+        with self.session.lock:
+            self._add(self.session.push({self._stream: samples})[self._stream])
+            return self.embedding
 
     def flush(self) -> Tensor | None:
         """Ends the stream; returns the embedding of all of it. What is heard next is a new stream."""
-        self._add(self.session.flush([self._stream])[self._stream])
-        found = self.embedding
-        self._stream, self._moments = self._fresh()
-        return found
+        with self.session.lock:
+            self._add(self.session.flush([self._stream])[self._stream])
+            found = self.embedding
+            self._stream, self._moments = self._fresh()
+            return found
 
     def _add(self, frames: Tensor) -> None:
         count = torch.tensor([len(frames)], device=frames.device)

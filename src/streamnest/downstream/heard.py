@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from streamnest.downstream.probing import INPUT
 from streamnest.errors import UserError
 from streamnest.streaming.sources import load_audio
 from streamnest.task import EncoderTask
+from streamnest.terminal import printable, terminal
 
 # One utterance in so many is tested on.
 _TESTED = 5
@@ -45,11 +45,11 @@ def layer_names(heard: list[Heard]) -> list[str]:
 def hear(model: EncoderTask, utterances: Sequence[Utterance], classes: dict[str, int]) -> list[Heard]:
     """Runs the encoder; utterances that cannot be read are skipped with a line on the standard error."""
     found = []
-    for utterance in track(utterances, "encoding", console=Console(stderr=True), transient=True):
+    for utterance in track(utterances, "encoding", console=terminal(stderr=True), transient=True):
         try:
             audio = load_audio(utterance.path, model.frontend.sample_rate)
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
         layers = layer_frames(model, audio)
         if len(layers[0]) > 1:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from streamnest.downstream.labels import Utterance, phone_classes
 from streamnest.downstream.probing import MIXED, Examples
 from streamnest.downstream.spelling import Transcribed, probe_spelling
 from streamnest.task import EncoderTask
+from streamnest.terminal import terminal
 
 # Pauses, as aligners write them.
 SILENCE = frozenset({"pau", "sil", "sp", "SIL", "#", ""})
@@ -90,7 +90,7 @@ def _probe_texts(figures: list[LayerFigures], heard: list[Heard]) -> list[str]:
     # The last line is the weighted sum of all outputs of the encoder; its input is of another width.
     lines = [[number] for number in range(len(figures) - 1)] + [list(range(1, len(figures) - 1))]
     pairs = list(zip(figures, lines, strict=True))
-    for line, layers in track(pairs, "probing characters", console=Console(stderr=True), transient=True):
+    for line, layers in track(pairs, "probing characters", console=terminal(stderr=True), transient=True):
         line.cer = probe_spelling(train.of_layers(layers), test.of_layers(layers))
     characters = len(set().union(*train.texts))
     return [f"{characters} characters: fitted on {len(train.texts)} texts, tested on {len(test.texts)}"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from streamnest.downstream.exported import ExportedModel
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
@@ -23,10 +24,10 @@ class Listener:
     """Encoder frames of one recording after the other: of short ones at once, of long ones as of a stream.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; an exported one hears all recordings as streams.
     """
 
-    def __init__(self, model: EncoderTask) -> None:
+    def __init__(self, model: EncoderTask | ExportedModel) -> None:
         self.model = model
         self._session: StreamingSession | None = None
 
@@ -37,17 +38,19 @@ class Listener:
         Raises:
             UserError: naming the audio, where it is long and the model cannot stream.
         """
-        seconds = len(audio) / self.model.frontend.sample_rate
+        if isinstance(self.model, ExportedModel):
+            return self.model.frames(audio)
+        seconds = len(audio) / self.model.sample_rate
         if seconds > AT_ONCE_S:
-            session = self._opened(seconds, name)
+            session = self._opened(self.model, seconds, name)
             number = session.open()
             return torch.cat([session.push({number: audio})[number], session.flush([number])[number]])
         encoded, valid = self.model(audio[None], torch.tensor([len(audio)], device=audio.device))
         return encoded[0, : int(valid)]
 
-    def _opened(self, seconds: float, name: str) -> StreamingSession:
+    def _opened(self, model: EncoderTask, seconds: float, name: str) -> StreamingSession:
         try:
-            self._session = self._session or StreamingSession(self.model)
+            self._session = self._session or StreamingSession(model)
         except UserError as error:
             raise UserError(
                 f"{name} lasts {seconds:.0f} s, and no more than {AT_ONCE_S:g} s are heard at once: cut it up ({error})"
@@ -55,7 +58,7 @@ class Listener:
         return self._session
 
 
-def note_on_past(model: EncoderTask, seconds: Sequence[float], what: str = "files") -> str:
+def note_on_past(model: EncoderTask | ExportedModel, seconds: Sequence[float], what: str = "files") -> str:
     """How many streams have forgotten how they began; empty where none has.
 
     Args:
@@ -63,13 +66,18 @@ def note_on_past(model: EncoderTask, seconds: Sequence[float], what: str = "file
         seconds: of each stream.
         what: they are.
     """
-    longer = sum(one > REMEMBERED_S for one in seconds)
-    if not longer or model.encoder.context.left is not None:
+    past = model.remembered_s if isinstance(model, ExportedModel) else _remembered_s(model)
+    longer = sum(past is not None and one > past for one in seconds)
+    if not longer:
         return ""
     return (
-        f"{longer} of {len(seconds)} {what} are longer than the {REMEMBERED_S:g} s of past that a stream remembers: "
+        f"{longer} of {len(seconds)} {what} are longer than the {past:g} s of past that a stream remembers: "
         "from there on the result may differ from that of the whole audio at once"
     )
+
+
+def _remembered_s(model: EncoderTask) -> float | None:
+    return REMEMBERED_S if model.encoder.context.left is None else None
 
 
 def note_on_streamed(model: EncoderTask, seconds: Sequence[float], what: str = "files") -> str:

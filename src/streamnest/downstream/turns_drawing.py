@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamnest.data.conversations import Turn
 from streamnest.drawing import INK, MUTED, plain_axes
+from streamnest.terminal import caption
 
 _COLOURS = ("#264653", "#e76f51", "#2a9d8f", "#e9c46a", "#8e6c8a", "#577590")
 
@@ -41,7 +42,7 @@ def draw_turns(
     heights = [0.35 * max(1, len(spoken)), 0.62 * len(names)] if reference is not None else [0.62 * len(names)]
     figure = Figure(figsize=(11, 1.3 + sum(heights)), dpi=110, layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     if reference is not None:
         _draw_bars(panels[0], reference, spoken, colours, height=0.7)
         panels[0].set_ylabel("reference", color=INK)
@@ -74,7 +75,7 @@ def _draw_bars(
     for row, name in enumerate(names):
         bars = [(turn.start, turn.end - turn.start) for turn in turns if turn.speaker == name]
         axes.broken_barh(bars, (row + below - height / 2, height), facecolors=colours[name], lw=0)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [caption(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
 
 

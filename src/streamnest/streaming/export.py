@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from streamnest import __version__
+from streamnest.build import task_name
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
+from streamnest.streaming.heads import ExportedHead
 from streamnest.streaming.metadata import FORMAT
 from streamnest.streaming.runtime import METADATA, require
 from streamnest.streaming.session import StreamingSession
@@ -31,6 +33,7 @@ from streamnest.streaming.stepping import StreamState, init_state, step
 from streamnest.task import EncoderTask
 
 OPSET = 18
+HEAD_MEMORY = "head_memory"
 # A protobuf message ends at 2 GiB; larger models keep their weights in a file beside it.
 _ONE_FILE_BYTES = 1_900_000_000
 
@@ -58,7 +61,8 @@ class MatrixLogMel(LogMel):
 class ExportedStep(nn.Module):
     """One chunk of a batch of streams, with a flat state.
 
-    `(B, window_samples)` audio, `(B,)` ends and the tensors of the state -> `(B, chunk, d)` and the next ones.
+    `(B, window_samples)` audio, `(B,)` ends and the tensors of the state -> `(B, chunk, d)`, the next ones, and the
+    outputs of the head of the task if it has one.
 
     Args:
         model: that can stream; is copied.
@@ -87,6 +91,7 @@ class ExportedStep(nn.Module):
         self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
         self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples - warmup
         self.initial_zeros = self.window_samples - self.first_samples
+        self.head = self.model.exported_head()
         self.eval()
         self._lay_out(init_state(self.model, 1, max_left_ms))
 
@@ -102,6 +107,9 @@ class ExportedStep(nn.Module):
         for name in self.carried:
             if name in ("heard", "norm_frames"):
                 self.initial[name] = self.initial[name] - self.missing
+        if self.head and self.head.memory_size:
+            self.initial[HEAD_MEMORY] = torch.zeros(1, self.head.memory_size)
+            self.carried.append(HEAD_MEMORY)
 
     def forward(self, window: Tensor, end: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step.
@@ -119,7 +127,15 @@ class ExportedStep(nn.Module):
         frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.heard)
         encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
         found = _named(after)
-        return encoded, *(found[name] for name in self.carried)
+        if self.head is None:
+            return encoded, *(found[name] for name in self.carried)
+        outputs, found[HEAD_MEMORY] = self.head(encoded, self._valid(encoder.position), values.get(HEAD_MEMORY))
+        return encoded, *(found[name] for name in self.carried), outputs
+
+    def _valid(self, position: Tensor) -> Tensor | None:
+        """Which frames of a step are behind the warm-up, of streams that have emitted `position` `(B,)` frames."""
+        warmup, chunk = self.model.encoder.warmup, self.model.encoder.chunk
+        return position[:, None] + torch.arange(chunk) >= warmup if warmup else None
 
     def inputs(self, batch: int) -> tuple[Tensor, ...]:
         """The first inputs of `batch` streams of silence."""
@@ -161,7 +177,7 @@ def export_step(
             dynamo=True,
             opset_version=OPSET,
             input_names=["audio", "end", *graph.carried],
-            output_names=["encoded", *(entry["output"] for entry in metadata["state"])],
+            output_names=["encoded", *(entry["output"] for entry in metadata["state"]), *_outputs(graph.head)],
             dynamic_shapes=axes,
             verbose=False,
         )
@@ -169,6 +185,10 @@ def export_step(
     weights = sum(4 * parameter.numel() for parameter in model.encoder.parameters())
     program.save(str(path), external_data=weights > _ONE_FILE_BYTES)
     return metadata
+
+
+def _outputs(head: ExportedHead | None) -> list[str]:
+    return [head.output] if head else []
 
 
 def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
@@ -183,6 +203,8 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
         "context": encoder.context_name,
         "batch": batch,
         "quantization": None,
+        "task": task_name(config) if config else None,
+        "head": graph.head.describe() if graph.head else None,
         "sample_rate": frontend.sample_rate,
         "hop_samples": frontend.hop,
         "chunk_samples": graph.chunk_samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,37 @@ class OnnxSession(LiveStreams[_Stream]):
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         super().__init__()
+        self.path = str(path)
         self._runtime, self.metadata = _open(path, threads)
         m = self.metadata
         self.sample_rate, self.frame_ms = int(m["sample_rate"]), float(m["frame_ms"])
         self.chunk_samples, self.first_samples = int(m["chunk_samples"]), int(m["first_samples"])
         self.target_shift = int(m["stem"] == "shifted")
-        self._outputs = ["encoded", *(entry["output"] for entry in m["state"])]
+        self._output, self._size = "encoded", int(m["d_model"])
+
+    def of_head(self) -> OnnxSession:
+        """A session through the same graph whose frames `(k, size)` are the outputs of its head.
+
+        Raises:
+            UserError: for a graph without a head.
+        """
+        head = self.metadata.get("head")
+        if not head:
+            raise UserError("the exported model holds the encoder only: export a checkpoint of task=ctc or diarization")
+        sizes = {one.name: one.shape[-1] for one in self._runtime.get_outputs()}
+        if sizes.get(head["output"], head["size"] + 1) not in (head["size"], None):
+            raise UserError(
+                f"{self.path}: the graph has no output {head['output']} of size {head['size']}: export it again"
+            )
+        other = copy(self)
+        LiveStreams.__init__(other)
+        other._output, other._size = head["output"], head["size"]
+        return other
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
-        emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
+        with self.lock:
+            emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
         return cap is not None and emitted > cap
 
     @property
@@ -90,7 +112,7 @@ class OnnxSession(LiveStreams[_Stream]):
         return stream.emitted < self._total(stream.end)
 
     def _append(self, stream: _Stream, piece: Tensor) -> None:
-        stream.pending = np.concatenate([stream.pending, piece.cpu().numpy().astype(np.float32)])
+        stream.pending = np.concatenate([stream.pending, piece.to("cpu", torch.float32).numpy()])
 
     def _run(self, streams: list[_Stream]) -> None:
         """Steps all streams that have a window, as many together as the graph takes, until none has."""
@@ -98,6 +120,9 @@ class OnnxSession(LiveStreams[_Stream]):
             size = self.metadata["batch"] or len(ready)
             for first in range(0, len(ready), size):
                 self._step(ready[first : first + size])
+        for stream in streams:
+            # A view would hold all samples of a long piece while its stream pauses.
+            stream.pending = stream.pending.copy() if stream.pending.base is not None else stream.pending
 
     def _step(self, group: list[_Stream]) -> None:
         m = self.metadata
@@ -109,7 +134,8 @@ class OnnxSession(LiveStreams[_Stream]):
         ends = np.array([m["open_end"] if s.end is None else s.end for s in rows], np.int64)
         names = [entry["name"] for entry in m["state"]]
         state = {name: _together([stream.state[name] for stream in rows]) for name in names}
-        encoded, *after = self._runtime.run(self._outputs, {"audio": audio, "end": ends, **state})
+        outputs = [self._output, *(entry["output"] for entry in m["state"])]
+        encoded, *after = self._runtime.run(outputs, {"audio": audio, "end": ends, **state})
         for row, stream in enumerate(group):
             # A view would hold the memory of the whole batch while its stream pauses.
             alone = len(rows) == 1
@@ -125,7 +151,7 @@ class OnnxSession(LiveStreams[_Stream]):
 
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
-        return torch.from_numpy(np.concatenate(frames or [np.zeros((0, int(self.metadata["d_model"])), np.float32)]))
+        return torch.from_numpy(np.concatenate(frames or [np.zeros((0, self._size), np.float32)]))
 
 
 def require(name: str) -> Any:

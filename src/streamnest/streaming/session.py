@@ -12,8 +12,9 @@ from torch import Tensor
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.streaming.layout import lay_out_for_steps
-from streamnest.streaming.live import LiveStreams
-from streamnest.streaming.stepping import StreamState, init_state, like_state, map_state, plain_state, step
+from streamnest.streaming.live import MOST_PENDING_S, LiveStreams
+from streamnest.streaming.saved import Fingerprint, Progress, check_entries, pending_of, state_of
+from streamnest.streaming.stepping import StreamState, compact, init_state, map_state, plain_state, step
 from streamnest.task import EncoderTask
 
 # What a step takes at most where more is due: memory is bounded by it.
@@ -53,10 +54,13 @@ class StreamingSession(LiveStreams[_Stream]):
 
     def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
+        if causes := _offline_settings(model):
+            raise UserError(
+                f"this model hears the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming "
+                "preset, such as encoder=lookahead40; init_from=CKPT begins with the weights of this one"
+            )
         self.model, self.max_left_ms = model.eval(), max_left_ms
         lay_out_for_steps(model)
-        if not model.input_norm.causal:
-            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
         encoder, frontend = model.encoder, model.frontend
         self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
@@ -64,6 +68,7 @@ class StreamingSession(LiveStreams[_Stream]):
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
         self.target_shift = encoder.target_shift
         self._batch: _Batch | None = None
+        self._fingerprint = Fingerprint(model)
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +77,8 @@ class StreamingSession(LiveStreams[_Stream]):
 
     def windowed(self, number: int) -> bool:
         """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
-        emitted, cap = self._stream(number).emitted, self.cap_frames
+        with self.lock:
+            emitted, cap = self._stream(number).emitted, self.cap_frames
         return cap is not None and emitted > cap
 
     @property
@@ -83,22 +89,54 @@ class StreamingSession(LiveStreams[_Stream]):
 
     def save(self, number: int) -> dict[str, Any]:
         """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
-        stream = self._stream(number)
-        self._divide()
-        return {
-            "state": plain_state(map_state(torch.clone, stream.state)),
-            "pending": stream.pending.clone(),
-            "heard": stream.heard,
-            "emitted": stream.emitted,
-        }
+        with self.lock:
+            stream = self._stream(number)
+            self._divide()
+            return {
+                "state": plain_state(map_state(torch.clone, stream.state)),
+                "pending": stream.pending.clone(),
+                "heard": stream.heard,
+                "emitted": stream.emitted,
+                "encoder": self._fingerprint(),
+            }
 
     def restore(self, saved: Mapping[str, Any]) -> int:
-        """Opens a stream that was saved, here or in another process; returns its number."""
-        number = self.open()
-        fresh = self._streams[number]
-        state = like_state(fresh.state, saved["state"])
-        self._streams[number] = _Stream(state, saved["pending"].clone(), saved["heard"], saved["emitted"])
-        return number
+        """Opens a stream that was saved, here or in another process; returns its number.
+
+        Raises:
+            UserError: for anything that `save` of a session of this model does not give; then no stream is opened.
+        """
+        with self.lock:
+            return self._add(self._restored(saved))
+
+    def _restored(self, saved: Mapping[str, Any]) -> _Stream:
+        check_entries(saved, self._fingerprint())
+        emitted = saved["emitted"]
+        progress = self._progress(emitted)
+        running = self.model.input_norm.kind == "running"
+        state = state_of(saved, self._template(begun=emitted > 0), progress, running)
+        most = self.first_samples + round(MOST_PENDING_S * self.sample_rate)
+        pending = pending_of(saved, self.model.frontend.window, progress, most)
+        return _Stream(state, pending, saved["heard"], emitted)
+
+    def _progress(self, emitted: int) -> Progress:
+        """The counters of a stream that has emitted so many frames and has not ended."""
+        encoder = self.model.encoder
+        if emitted % encoder.chunk:
+            raise UserError(f"the saved stream has emitted={emitted}: need a multiple of chunks of {encoder.chunk}")
+        if not emitted:
+            return Progress(0, 0, 0)
+        later = emitted // encoder.chunk - 1
+        return Progress(
+            samples=self.first_samples + later * self.chunk_samples,
+            features=encoder.first_features + later * encoder.chunk * encoder.stem.factor,
+            position=encoder.warmup + emitted,
+        )
+
+    def _template(self, begun: bool) -> StreamState:
+        """A state of the sizes before or after the first step, which changes some of them."""
+        state = init_state(self.model, 1, self.max_left_ms)
+        return step(self.model, state.frontend.previous.new_zeros(1, self.first_samples), state)[1] if begun else state
 
     def _fresh(self) -> _Stream:
         state = init_state(self.model, 1, self.max_left_ms)
@@ -114,6 +152,8 @@ class StreamingSession(LiveStreams[_Stream]):
             for group in groups:
                 if group:
                     self._step(group, min(_MOST_CHUNKS, *map(self._chunks, group)))
+        for stream in streams:
+            stream.pending = compact(stream.pending)
 
     def _chunks(self, stream: _Stream) -> int:
         """How many chunks a stream can emit now."""
@@ -140,6 +180,9 @@ class StreamingSession(LiveStreams[_Stream]):
         ends = [OPEN_END if s.end is None else s.end for s in group]
         end = None if min(ends) == OPEN_END else torch.tensor(ends, device=self.device)
         encoded, state = step(self.model, torch.stack(pieces), self._together(group), end)
+        if chunks > 1:
+            # What a stream keeps of a long step is a small end of it, and would hold all of it while the stream pauses.
+            state = map_state(compact, state)
         for row, stream in enumerate(group):
             stream.state, stream.pending = None, stream.pending[need:]
             frames = encoded[row] if stream.emitted else encoded[row, self.model.encoder.warmup :]
@@ -173,3 +216,15 @@ class StreamingSession(LiveStreams[_Stream]):
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
         return torch.cat(frames) if frames else stream.pending.new_zeros(0, self.model.encoder.d_model)
+
+
+def _offline_settings(model: EncoderTask) -> list[str]:
+    """Settings of a model that keep it from streaming."""
+    convolution = model.encoder.blocks[0].convolution
+    causes = {
+        "encoder.normalize=utterance": not model.input_norm.causal,
+        "encoder.right_context_ms=null": model.encoder.context.chunk is None,
+        "encoder.conv_padding=symmetric": convolution.lookahead > 0,
+        "encoder.conv_norm=batch_norm": not convolution.norm_is_framewise,
+    }
+    return [setting for setting, holds in causes.items() if holds]

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from streamnest.data.decoding import cancel, decode
-from streamnest.data.resampling import HIGHEST_RATE, LOWEST_RATE, resample
 from streamnest.data.recipes.files import READ
+from streamnest.data.resampling import HIGHEST_RATE, LOWEST_RATE, resample
 from streamnest.errors import UserError
+from streamnest.samples import as_samples
 
 AUDIO_SUFFIXES = tuple(sorted(READ))
 
@@ -41,6 +42,10 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
     if audio.shape[1] > 1 and cancel(audio.T):
         raise UserError(f"{path}: its channels are out of phase, their mean is silent: give a file of one of them")
     mono = torch.from_numpy(audio.mean(1))
+    try:
+        as_samples(mono)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
     return mono if found == rate else resample(mono, found, rate)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder import EncoderState
-from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
 from streamnest.task import EncoderTask
@@ -63,14 +64,50 @@ def map_state(function: Callable[..., Tensor], *states: Any) -> Any:
     return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
 
 
+def compact(x: Tensor) -> Tensor:
+    """A tensor that holds no more than twice its own memory: a copy if it is a small view of a large tensor."""
+    return x.clone() if x.untyped_storage().nbytes() > 2 * x.nbytes else x
+
+
 def plain_state(state: Any) -> Any:
     """A state as lists of tensors, for `like_state`."""
     return state if isinstance(state, Tensor) else [plain_state(part) for part in state]
 
 
-def like_state(template: Any, saved: Any) -> Any:
-    """Puts the tensors of `plain_state` into the tuples of a state."""
+def like_state(template: Any, saved: Any, name: str = "state", limit: int | None = None) -> Any:
+    """Puts the tensors of `plain_state` into the tuples of a state.
+
+    Args:
+        template: state of the sizes and types that are needed.
+        saved: lists of tensors.
+        name: of the state, for messages.
+        limit: integers are below it, such as tokens below the size of their vocabulary; None is any.
+
+    Raises:
+        UserError: for other sizes or types, values that are not finite, and integers out of range.
+    """
     if isinstance(template, Tensor):
-        return saved.to(template.device).clone()
-    parts = [like_state(part, value) for part, value in zip(template, saved, strict=True)]
+        _check_like(template, saved, name, limit)
+        return saved.detach().to(template.device).clone()
+    if not isinstance(saved, list | tuple) or len(saved) != len(template):
+        raise UserError(f"{name} is not a list of {len(template)} parts: give what save() returned")
+    names = getattr(template, "_fields", range(len(template)))
+    parts = [
+        like_state(part, value, f"{name}.{label}", limit)
+        for label, part, value in zip(names, template, saved, strict=True)
+    ]
     return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
+
+
+def _check_like(template: Tensor, saved: Any, name: str, limit: int | None) -> None:
+    if not isinstance(saved, Tensor) or saved.layout != torch.strided or saved.is_meta:
+        raise UserError(f"{name} is not a tensor: give what save() returned")
+    if saved.dtype != template.dtype or saved.shape != template.shape:
+        theirs, ours = (f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}" for x in (saved, template))
+        raise UserError(f"{name} is {theirs}, but this model needs {ours}: restore it with the model that saved it")
+    if saved.is_floating_point():
+        legal = saved.isfinite().all()
+    else:
+        legal = (saved >= 0).all() & (saved < (limit or OPEN_END)).all()
+    if not legal:
+        raise UserError(f"{name} holds values that are not finite, or integers out of range: give what save() returned")

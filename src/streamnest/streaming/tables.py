@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from streamnest.terminal import printable
+
 Record = dict[str, Any]
 Column = tuple[str, Callable[[Record], str]]
 
@@ -54,7 +56,7 @@ def _by_second(record: Record) -> str:
     return "  ".join(f"{second}: {share:.0%}" for second, share in record["analysis"]["accuracy_by_second"].items())
 
 
-_FILE: Column = ("file", lambda r: str(r["file"]))
+_FILE: Column = ("file", lambda r: printable(r["file"]))
 _COSTS: list[Column] = [
     _FILE,
     ("audio s", lambda r: f"{r['seconds']:.2f}"),

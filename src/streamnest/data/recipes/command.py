@@ -18,6 +18,7 @@ from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Report
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.errors import UserError
+from streamnest.terminal import printable, terminal
 
 
 def parse(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,14 +94,14 @@ def main(description: str | None = None) -> int:
     if args.layout:
         print(RECIPES[args.corpus].layout)
         return 0
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal(120)
     try:
-        report = run(args, Console(stderr=True))
+        report = run(args, terminal(stderr=True))
     except KeyboardInterrupt:
         print("stopped; the same command continues with the files that are not checked yet", file=sys.stderr)
         return 130
     print(f"{report.corpus}: {report.files} files, {report.known} of them checked by an earlier run")
     for table in report.tables():
         console.print(table)
-    print(f"written to {args.out}")
+    print(f"written to {printable(args.out)}")
     return 0

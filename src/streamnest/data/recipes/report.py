@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from streamnest.data.recipes.files import replacing
 from streamnest.data.recipes.piece import Dropped
+from streamnest.terminal import plain
 
 _EXAMPLES = 3
 
@@ -91,7 +91,7 @@ class Report:
             lost.add_column("count", justify="right")
             lost.add_column("first of them", overflow="fold")
             for cause, count in self.causes.most_common():
-                lost.add_row(cause, str(count), Text("\n".join(_words(item) for item in self._examples(cause))))
+                lost.add_row(plain(cause), str(count), plain("\n".join(_words(item) for item in self._examples(cause))))
             yield lost
 
     def _examples(self, cause: str) -> list[Dropped]:

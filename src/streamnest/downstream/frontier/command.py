@@ -22,6 +22,7 @@ from streamnest.downstream.frontier.progress import Watcher
 from streamnest.downstream.frontier.records import Records
 from streamnest.downstream.frontier.runner import Runner, interrupt_on_signals
 from streamnest.errors import UserError
+from streamnest.terminal import terminal
 
 # Presets of the frontier, from the least to the most that is heard.
 PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
@@ -42,7 +43,7 @@ def main(description: str, root: Path, argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
-    records, console = Records(args.out), Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
+    records, console = Records(args.out), terminal(120, soft_wrap=True)
     if args.report:
         options, command = records.options()
         return _report(options, records, command, console)

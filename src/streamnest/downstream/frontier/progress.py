@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from streamnest.downstream.frontier.plan import Stage
 from streamnest.downstream.frontier.records import Records
+from streamnest.terminal import Terminal, plain, printable
 
 # Lines of the log that are shown of a stage that failed, and bytes that are looked at for them.
 _LINES, _TAIL = 8, 8192
@@ -30,8 +30,9 @@ class Watcher:
 
     def __init__(self, records: Records, jobs: int = 1, console: Console | None = None) -> None:
         self.records, self.jobs = records, jobs
-        self.console = console or Console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.console = console or Terminal()
+        title = TextColumn("{task.description}", markup=False)
+        columns = (title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
         self._tasks: dict[str, TaskID] = {}
         self._left: dict[str, Stage] = {}
@@ -64,7 +65,7 @@ class Watcher:
 
     def started(self, stage: Stage) -> None:
         """A stage has begun."""
-        self._tasks[stage.key] = self._bars.add_task(stage.title, total=None)
+        self._tasks[stage.key] = self._bars.add_task(printable(stage.title), total=None)
         self._say(stage, "started")
 
     def finished(self, stage: Stage, seconds: float | None) -> None:
@@ -83,9 +84,7 @@ class Watcher:
         self._say(stage, f"FAILED: {reason}" if tried else reason, "red")
         if tried:
             lines = tail(log).decode(errors="replace").splitlines()[-_LINES:]
-            self.console.print(
-                Text("\n".join([*(f"    {line}" for line in lines), f"  all of it: {log}"]), style="dim")
-            )
+            self.console.print(plain("\n".join([*(f"    {line}" for line in lines), f"  all of it: {log}"]), "dim"))
 
     def look(self, running: Sequence[tuple[Stage, float]]) -> None:
         """Moves the bars; `running` are stages and since when they run."""
@@ -122,7 +121,7 @@ class Watcher:
 
     def _say(self, stage: Stage, what: str, style: str = "") -> None:
         number = f"[{self._number[stage.key]}/{len(self._number)}]"
-        self.console.print(Text(f"{number} {stage.title}: {what}", style=style))
+        self.console.print(plain(f"{number} {stage.title}: {what}", style))
 
 
 def tail(log: Path) -> bytes:

@@ -1,0 +1,73 @@
+"""Check of waveform samples from a caller: one rule for sessions and for the offline forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamnest.errors import UserError
+
+# A thousand times full scale: no recording in [-1, 1] comes near it, 16-bit numbers stored as floats exceed it, and
+# the power spectrum of float32 overflows only from 1e16 on.
+LOUDEST = 1000.0
+_FULL_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def as_samples(given: Any, ndim: int = 1) -> Tensor:
+    """Converts samples to a floating-point tensor.
+
+    Args:
+        given: tensor, numpy array or array-like. Floating-point numbers are in [-1, 1]; int16 and int32 are divided by
+            their range.
+        ndim: dimensions that are needed: 1 is `(n,)`, 2 is `(B, N)`.
+
+    Returns:
+        The tensor itself if it is floating-point already.
+
+    Raises:
+        UserError: for other types and shapes, and for samples that are not finite or beyond `LOUDEST`.
+    """
+    samples = given if isinstance(given, Tensor) else _tensor_of(given)
+    if samples.ndim != ndim:
+        raise _refused(f"their shape is {tuple(samples.shape)}", ndim)
+    if samples.dtype in _FULL_SCALE:
+        # float32 holds every 16-bit number, but not every 32-bit one.
+        exact = torch.float32 if samples.dtype == torch.int16 else torch.float64
+        return samples.to(exact) / _FULL_SCALE[samples.dtype]
+    if samples.dtype not in _FLOATS or samples.layout != torch.strided:
+        kind = str(samples.dtype if samples.layout == torch.strided else samples.layout).removeprefix("torch.")
+        raise _refused(f"their type is {kind}", ndim)
+    _check_range(samples, ndim)
+    return samples
+
+
+def _check_range(samples: Tensor, ndim: int) -> None:
+    # A graph that is traced, and a tensor without numbers, have no values to look at.
+    if not samples.numel() or samples.is_meta or torch.compiler.is_compiling():
+        return
+    low, high = (bound.item() for bound in torch.aminmax(samples.detach()))
+    if not (low >= -LOUDEST and high <= LOUDEST):  # also for NaN, which both bounds then are
+        if not np.isfinite([low, high]).all():
+            raise _refused("not all of them are finite", ndim)
+        raise _refused(f"they reach {max(-low, high):.4g}; divide 16-bit numbers by 32768", ndim)
+
+
+def _tensor_of(given: Any) -> Tensor:
+    """A tensor of an array-like; a copy, as torch takes neither all byte orders nor negative strides."""
+    try:
+        array = np.asarray(given)
+        kind = np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.array(array, kind))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise _refused(f"a {type(given).__name__} of other things than numbers was given", 1) from None
+
+
+def _refused(reason: str, ndim: int) -> UserError:
+    shape = "(n,)" if ndim == 1 else "(B, N)"
+    return UserError(
+        f"samples {shape} in [-1, 1] are needed, finite, as floating-point numbers, int16 or int32: {reason}"
+    )

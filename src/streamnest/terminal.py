@@ -1,0 +1,75 @@
+"""Printing of texts from elsewhere: names of files and speakers, ids, transcripts, messages that contain them.
+
+Such a text must neither be taken for markup nor control the terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+# Joiners that the spelling of several languages and emoji need.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: object) -> str:
+    r"""A text in one line without control characters, line separators, and marks that change its direction.
+
+    Such characters are shown as escapes: `\x1b`, `\n`, `\u202e`.
+    """
+    found = str(text)
+    return found if found.isprintable() else "".join(map(_shown, found))
+
+
+def printable_lines(text: object) -> str:
+    """The same of each line of a text."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def caption(text: object) -> str:
+    """A printable text for a figure, in which dollar signs begin no formula."""
+    return printable_lines(text).replace("$", r"\$")
+
+
+def plain(text: object, style: str = "") -> Text:
+    """A printable text for a table or a panel, in which brackets and colons mean nothing."""
+    return Text(printable_lines(text), style=style)
+
+
+def terminal(width: int | None = None, stderr: bool = False, **options: Any) -> Terminal:
+    """The console of a command.
+
+    Args:
+        width: columns where the output is not a terminal; None is what rich takes.
+        stderr: whether it prints to the standard error.
+        options: others of `rich.console.Console`.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    return Terminal(width=None if stream.isatty() else width, stderr=stderr, **options)
+
+
+class Terminal(Console):
+    """A console that prints every string as `plain` does, in tables, titles and messages; styles need a `Text`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console.render_str`."""
+        return super().render_str(printable_lines(text), **{**options, "markup": False, "emoji": False})
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log records as printable lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        return printable_lines(super().format(record))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
