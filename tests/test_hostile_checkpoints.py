@@ -117,6 +117,21 @@ def test_flipped_bytes_of_a_checkpoint_are_noticed_or_harmless(model: Pretrainin
     print(refused)
 
 
+def test_damaged_pickles_with_right_checksums_are_refused_or_harmless(model: Pretraining, tmp_path: Path) -> None:
+    path, rng, refused = tmp_path / "a.ckpt", random.Random(25), 0
+    write_checkpoint(model, path)
+    with zipfile.ZipFile(path) as old:
+        members = {member.filename: old.read(member.filename) for member in old.infolist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    for _ in range(80 * ROUNDS):
+        with zipfile.ZipFile(path, "w") as new:
+            for member, content in members.items():
+                new.writestr(member, flipped(content, rng) if member == name else content)
+        refused += outcome(path) == "refused"
+    assert refused > 40 * ROUNDS
+    print(refused)
+
+
 def test_flipped_bytes_of_a_folder_are_noticed(folder: Path) -> None:
     rng, whole = random.Random(20), (folder / WEIGHTS).read_bytes()
     for _ in range(50 * ROUNDS):
@@ -242,6 +257,8 @@ def test_a_training_continues_from_its_own_state_only(model: Pretraining, tmp_pa
     check_training_state("a.ckpt", whole, model)
     with pytest.raises(UserError, match="global_step=-3 is not valid"):
         check_training_state("a.ckpt", {**whole, "global_step": -3}, model)
+    with pytest.raises(UserError, match="loops=list is not valid"):
+        check_training_state("a.ckpt", {**whole, "loops": []}, model)
     del whole["state_dict"]["encoder.stem.out.bias"]
     with pytest.raises(UserError, match=r"encoder\.stem\.out\.bias is missing"):
         check_training_state("a.ckpt", whole, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from streamnest.folder import write_folder
 from streamnest.streaming.verification import Certificate, verify
 from streamnest.task import EncoderTask
 from streamnest.wording import milliseconds
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@|\?.*")
 
 
 def save_pretrained(model: EncoderTask, folder: str | Path) -> dict[str | None, Certificate]:
@@ -29,7 +32,8 @@ def save_pretrained(model: EncoderTask, folder: str | Path) -> dict[str | None, 
     certificates = {name: verify(model) for name in model.encoder.each_context()}
     own: dict[str, Any] = {}
     model.on_save_checkpoint(own)
-    write_folder(folder, model.state_dict(), own["streamnest"], card(model, Path(folder).name, certificates))
+    shared = {**own["streamnest"], "config": without_credentials(own["streamnest"]["config"])}
+    write_folder(folder, model.state_dict(), shared, card(model, Path(folder).name, certificates))
     return certificates
 
 
@@ -44,6 +48,15 @@ def from_pretrained(folder: str | Path, context: str | None = None) -> EncoderTa
         UserError: for what is no model of streamnest, and for an unknown context.
     """
     return load_model(folder, context)
+
+
+def without_credentials(value: Any) -> Any:
+    """Plain data in which addresses have neither a user and password nor a query, which may hold a signature."""
+    if isinstance(value, dict):
+        return {key: without_credentials(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_credentials(one) for one in value]
+    return _CREDENTIALS.sub("", value) if isinstance(value, str) and "://" in value else value
 
 
 def card(model: EncoderTask, name: str, certificates: dict[str | None, Certificate]) -> str:

@@ -55,6 +55,9 @@ class EncoderTask(L.LightningModule):
             raise UserError(
                 f"encoder.num_mels={encoder.num_mels} but frontend.num_mels={frontend.num_mels}: make them equal"
             )
+        hop_ms = encoder.frame_ms / encoder.stem.factor
+        if abs(hop_ms - frontend.hop_ms) > 0.02 * frontend.hop_ms:  # a hop is rounded to whole samples
+            raise UserError(f"encoder.hop_ms={hop_ms:g} but frontend.hop_ms={frontend.hop_ms:g}: make them equal")
         self.frontend, self.encoder = frontend, encoder
         self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
         self.optimization, self.seed, self.config, self.labels = optimization, seed, config or {}, labels

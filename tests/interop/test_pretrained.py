@@ -19,7 +19,7 @@ from streamnest.checkpoint import check_architecture, load_model, load_pretraine
 from streamnest.downstream.adoption import with_encoder_of
 from streamnest.errors import UserError
 from streamnest.folder import CARD, CONFIG, WEIGHTS
-from streamnest.pretrained import card
+from streamnest.pretrained import card, without_credentials
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.verification import Certificate, Check
 from streamnest.transfer import transfer
@@ -129,3 +129,8 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
     (folder / WEIGHTS).unlink()
     with pytest.raises(UserError, match=f"it has no {WEIGHTS}"):
         load_pretrained(folder)
+
+
+def test_a_folder_shares_no_credentials_of_its_data() -> None:
+    config = {"data": {"train_manifest": ["s3://me:hush@host/a?sig=hush", "a@b?"], "seed": 1}}
+    assert without_credentials(config) == {"data": {"train_manifest": ["s3://host/a", "a@b?"], "seed": 1}}

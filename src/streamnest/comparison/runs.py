@@ -22,6 +22,7 @@ from streamnest.errors import UserError
 from streamnest.summary import FILE
 
 log = logging.getLogger(__name__)
+_MAX_YAML, _ANCHOR = 1 << 20, re.compile(r"(?m)(?:^ *|[-:,] +|[\[{] *)&[\w-]")
 # Overrides that say where a run is or how it continues, and not what it is.
 _NO_SETTING = ("run_id", "paths", "ckpt_path", "logger", "hydra", "name", "tags", "sweep", "threads")
 
@@ -152,14 +153,18 @@ def _read(folder: Path) -> Run | None:
         overrides = _settings_of(hydra["hydra"]["overrides"]["task"])
         if not isinstance(summary, dict):
             raise ValueError(f"{FILE} holds no table of values")
-    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         log.warning("%s is left out: %s: %s", folder, type(error).__name__, str(error).partition("\n")[0])
         return None
     return Run(folder, config, choices, overrides, _curves(folder), summary)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    found = OmegaConf.to_container(OmegaConf.load(path))
+    text = path.read_text("utf-8")
+    # Anchors let a few lines stand for any amount of data; a config that Hydra writes has none.
+    if len(text) > _MAX_YAML or _ANCHOR.search(text):
+        raise ValueError(f"{path.name} is larger than a config, or has anchors")
+    found = OmegaConf.to_container(OmegaConf.create(text))
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no table of values")
     return {str(key): value for key, value in found.items()}

@@ -144,7 +144,11 @@ def _check_graph(m: StepMetadata, graph: Any) -> None:
         if name not in outputs or not _fits(outputs[name].shape, shape, loose=True):
             raise UserError(f"output {short(name)} of the graph is missing, or not {shape} as the metadata says")
     for entry in m.state:
-        np.broadcast_to(np.asarray(entry.initial, dtype=entry.dtype), (1, *entry.shape[1:]))
+        with np.errstate(over="ignore"):
+            initial = np.asarray(entry.initial, dtype=entry.dtype)
+        np.broadcast_to(initial, (1, *entry.shape[1:]))
+        if not np.isfinite(initial).all():
+            raise UserError(f"metadata.state: the first values of {short(entry.name)} are not finite")
 
 
 def _fits(found: Sequence[Any], wanted: Sequence[Any], loose: bool = False) -> bool:
