@@ -7,36 +7,44 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 
 from streamnest.errors import UserError
+from streamnest.mistakes import as_user_errors
+from streamnest.overrides import override
 
 P = ParamSpec("P")
 
+INTERRUPTED = 128 + signal.SIGINT
 # A continued run began from `init_from` once; its own checkpoint takes the place of that.
 _REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
 
 
 def without_trace(main: Callable[P, int]) -> Callable[P, int]:
-    """A command line that tells a user's mistake on the standard error and returns 2, as `train.py` does.
+    """A command line that prints a user's mistake to the standard error and returns 2, as `train.py` does.
 
-    It ends without a word where its output is read no further, as by `head`.
+    Ctrl-C ends it with a line and status 130. It ends without a word where its output is read no further, as by `head`.
     """
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        _let_ctrl_c_interrupt()
         try:
-            status = main(*args, **kwargs)
-            sys.stdout.flush()
+            with as_user_errors():
+                status = main(*args, **kwargs)
+                sys.stdout.flush()
             return status
-        except (UserError, HydraException) as error:
+        except UserError as error:
             print(error, file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("stopped by Ctrl-C", file=sys.stderr)
+            return INTERRUPTED
         except BrokenPipeError:
             # What is left in the buffer would fail once more as Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,12 +63,12 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
     return "python train.py " + " ".join(shlex.quote(word) for word in words)
 
 
-def override(setting: str, path: str | Path) -> str:
-    """A path as an override: Hydra's grammar gives "=" and the like a meaning, quotes make a path just a path."""
-    path = str(path)
-    return f"{setting}={path}" if not set(path) & set("=,'{}[]() ") else f'{setting}="{path}"'
-
-
 def sync_command(run_dir: str | Path) -> str:
     """The command that uploads a W&B run that was logged offline."""
     return f"wandb sync {shlex.quote(str(run_dir))}"
+
+
+def _let_ctrl_c_interrupt() -> None:
+    """Puts Python's own handler back, after that of `streamnest.starting`: what is open is closed on the way out."""
+    if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ import torch
 from lightning import Callback
 
 from streamnest.callbacks import StopOnSignal
-from streamnest.callbacks.interrupt import exit_if_preempted_before_training
+from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.commands import continue_command
 
 
@@ -86,7 +86,7 @@ def test_a_signal_that_a_launcher_passes_on_once_more_changes_nothing(fit, tmp_p
 def test_a_signal_before_training_ends_the_process_with_the_status_that_says_try_again():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
-        exit_if_preempted_before_training()
+        exit_on_signals_before_training()
         for number in before:
             with pytest.raises(SystemExit) as stopped:
                 os.kill(os.getpid(), number)

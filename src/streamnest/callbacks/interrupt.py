@@ -13,9 +13,10 @@ from typing import Any
 import lightning as L
 import rich
 from lightning import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.text import Text
 
-from streamnest.commands import continue_command
+from streamnest.commands import INTERRUPTED, continue_command
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,22 @@ PREEMPTED = 75
 _PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def exit_if_preempted_before_training() -> None:
-    """While a run starts up there is nothing to save: SIGTERM and SIGUSR1 end it, with the status to try again."""
+def exit_on_signals_before_training() -> None:
+    """While a run starts up there is nothing to save: SIGTERM and SIGUSR1 end it with the status to try again.
+
+    Ctrl-C ends it with a line and status 130, and not as Lightning does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in _PREEMPTING:
         signal.signal(number, lambda *_: sys.exit(PREEMPTED))
+    signal.signal(signal.SIGINT, _exit_on_ctrl_c)
+
+
+def _exit_on_ctrl_c(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once: what is open is being closed
+    print("stopped by Ctrl-C before the first step: nothing is saved", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 class StopOnSignal(Callback):
@@ -79,6 +92,26 @@ class StopOnSignal(Callback):
             log.warning("%s: saved step %d", self._received or "signal", trainer.global_step)
             # Not through the log, which would break the line: it is there to be copied.
             rich.get_console().print(Text(f"continue: {continue_command(self.path)}"), soft_wrap=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leaves a validation when any rank has received a signal; the next step, or the end of training, saves.
+
+        Half a validation counts for nothing: it is made a sanity check, which no callback or logger takes figures from.
+        """
+        if not self._previous or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
+            self._received = self._received or "signal"
+            trainer.sanity_checking = True
+            raise StopIteration  # which ends Lightning's loop over batches in good order
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
