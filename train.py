@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(Path(__file__).resolve().parent))
 
-import streamnest.starting  # isort: split
+import streamnest.starting  # noqa: F401  # isort: split
 
 import hydra
 import lightning as L

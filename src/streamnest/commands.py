@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shlex
 import signal
@@ -34,6 +35,9 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         _let_ctrl_c_interrupt()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names in letters that the terminal does not have
         try:
             with as_user_errors():
                 status = main(*args, **kwargs)

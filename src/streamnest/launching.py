@@ -27,9 +27,13 @@ def check_command_line(config_dir: Path) -> None:
     # Errors come here as they are, and not as a text of Hydra's with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = [word if word.startswith("-") else with_paths_quoted([word])[0] for word in sys.argv[1:]]
-    known, unknown = get_args_parser().parse_known_args()
-    if unknown:
-        raise UserError(_misplaced(unknown[0]))
+    known, rest = get_args_parser().parse_known_args()
+    for word in rest:
+        if word.startswith("-"):
+            raise UserError(_no_option(word))
+    words = [*known.overrides, *rest]
+    # Hydra takes options such as -m before the words only.
+    sys.argv[1:] = [*(word for word in sys.argv[1:] if word not in words), *words]
     if known.resolve and not known.cfg:
         raise UserError("--resolve goes with --cfg job: it prints values in place of references")
     if known.multirun and (known.cfg or known.info):
@@ -37,7 +41,7 @@ def check_command_line(config_dir: Path) -> None:
     elsewhere = [f"hydra.searchpath=[file://{Path(known.config_dir).resolve()}]"] if known.config_dir else []
     if not known.shell_completion:
         with config_loader(config_dir) as loader:
-            refuse_words([*elsewhere, *known.overrides], loader)
+            refuse_words([*elsewhere, *words], loader)
 
 
 def refuse(cfg: DictConfig) -> None:
@@ -57,8 +61,7 @@ def is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _misplaced(word: str) -> str:
-    if word.startswith("-"):
-        plain = word.lstrip("-")
-        return f"{word}: there is no such option; an override is written without dashes: {plain if '=' in plain else 'KEY=VALUE'}"
-    return f"{word}: options come before overrides: python train.py -m {word} ..."
+def _no_option(word: str) -> str:
+    plain = word.lstrip("-")
+    example = plain if "=" in plain else "KEY=VALUE"
+    return f"{word}: there is no such option; an override is written without dashes: {example}"
