@@ -11,7 +11,9 @@ from pathlib import Path
 
 os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(Path(__file__).resolve().parent))
 
-import streamnest.starting  # noqa: F401  # isort: split
+import streamnest.starting  # noqa: F401
+
+# isort: split
 
 import hydra
 import lightning as L
@@ -30,7 +32,7 @@ from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.launching import check_command_line, is_sweep, refuse
-from streamnest.preflight import doubts, is_finished, last_value
+from streamnest.preflight import is_finished, last_value, warn
 from streamnest.resume import checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
@@ -54,8 +56,6 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
 
-    if cfg.init_from and cfg.ckpt_path:
-        raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
     checkpoint = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, checkpoint)
     data = build_data(cfg)
@@ -78,8 +78,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins())
     report.show(report.start_panel(cfg, model, data, trainer))
-    for doubt in doubts(cfg, trainer):
-        log.warning("%s", doubt)
+    warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
     if not checkpoint:

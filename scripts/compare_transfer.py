@@ -5,6 +5,10 @@ Starts one streaming run a row from a checkpoint and prints its validation loss 
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import itertools
 import logging

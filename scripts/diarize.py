@@ -8,6 +8,10 @@ reference above.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -6,6 +6,10 @@ Writes `index.html` with everything in it, and its pictures as PNG files beside 
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import os
 import sys

@@ -10,6 +10,10 @@ them apart.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from pathlib import Path

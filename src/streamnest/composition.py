@@ -34,7 +34,7 @@ def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
         refuse_words(words, loader)
         cfg = compose("train", words, return_hydra_config=True)
         refuse_choices(cfg.hydra.runtime.choices, loader)
-        cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         refuse_out_of_range(cfg)
         return cfg
 

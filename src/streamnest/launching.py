@@ -54,6 +54,8 @@ def refuse(cfg: DictConfig) -> None:
         refuse_choices(HydraConfig.get().runtime.choices, GlobalHydra.instance().config_loader())
     refuse_out_of_range(cfg)
     refuse_trainer(cfg)
+    if cfg.init_from and cfg.ckpt_path:
+        raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
 
 
 def is_sweep() -> bool:

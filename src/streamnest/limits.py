@@ -150,7 +150,7 @@ def refuse_trainer(cfg: DictConfig) -> None:
     if trainer.accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise UserError(
             f"trainer.accelerator={trainer.accelerator}: torch {torch.__version__} finds no GPU here: take trainer=cpu, "
-            "or install a driver and a build of torch for this GPU"
+            "or install a driver and a build of torch for the GPU"
         )
     devices, present = trainer.devices, torch.cuda.device_count()
     if trainer.accelerator in ("gpu", "cuda") and isinstance(devices, int) and devices > present > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,16 @@ _PARSED = "values with spaces or any of =,(){}[]:#$'\" are quoted for Hydra and 
 _OF_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _OF_DISK |= {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
+# How a message of Hydra's about a composition begins, and what is said instead, with what it is about.
+_COMPOSITION = {
+    r"Ambiguous value for argument '(.*)'": "{0} gives several values: python train.py -m starts a run for each; "
+    "a list is written KEY=[A,B], and a comma in a value is quoted: 'KEY=\"A,B\"'",
+    r"Could not append to config. An item is already at '(.*)'": "{0} exists already: change it by {0}=VALUE, without +",
+    r"Multiple values for ([^.]*)\.": "{0} is given already: give it once and without +, {0}=CHOICE",
+    r"Could not delete from config. '(.*)' does not": "~{0}: there is no such key to drop: --cfg job prints all keys",
+    r"Could not override '(.*?)'": "{0}: there is no such key or group: --help lists groups, --cfg job prints keys",
+}
+
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
@@ -51,23 +61,12 @@ def as_user_errors() -> Iterator[None]:
 
 def explain(error: BaseException) -> str | None:
     """The sentence for an error, or None for one that is not a user's mistake."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, InstantiationException):
-        return _instantiation(error)
-    if isinstance(error, MissingConfigException):
-        return _missing(error)
-    if isinstance(error, OverrideParseException):
-        return _unparsed(error)
-    if isinstance(error, HydraException):
-        return _composition(error)
-    if isinstance(error, OmegaConfBaseException):
-        return _value(error)
-    if isinstance(error, YAMLError) or _is_lightnings(error):
+    for kind, words in _SENTENCES:
+        if isinstance(error, kind):
+            return words(error)
+    if _is_lightnings(error) or str(error).startswith("Config group override must be"):
         return _flat(str(error))
-    if isinstance(error, OSError):
-        return _disk(error)
-    return _flat(str(error)) if str(error).startswith("Config group override must be") else None
+    return None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -109,19 +108,9 @@ def _composition(error: HydraException) -> str:
     cause, text = error.__cause__, str(error)
     if isinstance(cause, OmegaConfBaseException):
         return _value(cause, text.partition("Error merging override ")[2] or text.rpartition("use +")[2])
-    if match := re.match(r"Ambiguous value for argument '(.*)'", text):
-        return (
-            f"{match[1]} gives several values: python train.py -m starts a run for each; one list is written KEY=[A,B], "
-            "and a comma in a value is quoted: 'KEY=\"A,B\"'"
-        )
-    if match := re.match(r"Could not append to config. An item is already at '(.*)'", text):
-        return f"{match[1]} exists already: change it without the +, {match[1]}=VALUE"
-    if match := re.match(r"Multiple values for ([^.]*)\.", text):
-        return f"{match[1]} is given already: give it once and without a +, {match[1]}=CHOICE"
-    if match := re.match(r"Could not delete from config. '(.*)' does not exist", text):
-        return f"~{match[1]}: there is no such key to drop: --cfg job prints all of them"
-    if match := re.match(r"Could not override '(.*?)'", text):
-        return f"{match[1] or '='}: there is no such key or group: --help lists groups, --cfg job prints keys"
+    for pattern, sentence in _COMPOSITION.items():
+        if match := re.match(pattern, text):
+            return sentence.format(match[1] or "=")
     return _flat(text)
 
 
@@ -187,3 +176,16 @@ def _flat(text: str) -> str:
     """A message of several lines as one, without links to manuals of libraries."""
     kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("See http")]
     return " ".join(kept)
+
+
+# The first kind that an error is of has its sentence.
+_SENTENCES: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
+    (UserError, str),
+    (InstantiationException, _instantiation),
+    (MissingConfigException, _missing),
+    (OverrideParseException, _unparsed),
+    (HydraException, _composition),
+    (OmegaConfBaseException, _value),
+    (YAMLError, lambda error: _flat(str(error))),
+    (OSError, _disk),
+)

@@ -26,7 +26,7 @@ def is_finished(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
     if most < 0 or step < most:
         return False
     log.warning(
-        "this run is finished: its checkpoint is of step %d and trainer.max_steps is %d; trainer.max_steps=%d trains on",
+        "this run is finished: its checkpoint has step %d and trainer.max_steps is %d: trainer.max_steps=%d trains on",
         step,
         most,
         2 * step,
@@ -40,8 +40,14 @@ def last_value(stored: Mapping[str, Any], metric: str) -> float | None:
     return float(records[-1][metric]) if records and metric in records[-1] else None
 
 
+def warn(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """Logs what a run may go on with, but is seldom meant."""
+    for doubt in doubts(cfg, trainer):
+        log.warning("%s", doubt)
+
+
 def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
-    """What a run may go on with, but is seldom meant: a sentence each, with the remedy."""
+    """The same, a sentence each, with the remedy."""
     if cfg.task.name == "pretrain" and _hides_nothing(cfg):
         yield (
             "nothing is masked, so that objective=masked learns to name codes of blocks that were heard: take another "

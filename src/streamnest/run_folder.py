@@ -54,7 +54,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         UserError: if another process writes to the folder.
     """
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         with as_user_errors():
             yield
         return

@@ -87,8 +87,8 @@ class GradientGuard(Callback):
         log.warning("step %d is skipped: gradient norm %g; %s", trainer.global_step, norm, kept)
         if self._in_row >= self.max_in_row:
             raise UserError(
-                f"the run diverges: up to step {trainer.global_step}, {self._in_row} steps in a row had gradients that "
-                f"are not finite or spike (last norm {norm:g}): lower optim.lr, lengthen optim.warmup_steps, or look at "
+                f"the run diverges: {self._in_row} steps in a row, up to step {trainer.global_step}, had gradients that "
+                f"spike or are not finite (last norm {norm:g}): lower optim.lr, lengthen optim.warmup_steps, or look at "
                 f"the batches in {self.dirpath}; callbacks.gradients.max_in_row is the limit"
             )
 

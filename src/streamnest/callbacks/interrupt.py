@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -35,13 +36,16 @@ def exit_on_signals_before_training() -> None:
         return
     for number in _PREEMPTING:
         signal.signal(number, lambda *_: sys.exit(PREEMPTED))
-    signal.signal(signal.SIGINT, _exit_on_ctrl_c)
+    own = os.getpid()
 
+    def exit_on_ctrl_c(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            return  # a process that loads data: this one ends it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once: what is open is being closed
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
-def _exit_on_ctrl_c(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once: what is open is being closed
-    print("stopped by Ctrl-C before the first step: nothing is saved", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    signal.signal(signal.SIGINT, exit_on_ctrl_c)
 
 
 class StopOnSignal(Callback):
@@ -84,14 +88,10 @@ class StopOnSignal(Callback):
             return
         if not trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             return
-        trainer.save_checkpoint(self.path)
-        self.stopped = trainer.should_stop = True
+        self._save(trainer)
+        trainer.should_stop = True
         # Lightning validates once more on the way out; who presses Ctrl-C does not want to wait for it.
         self._val_batches, trainer.limit_val_batches = trainer.limit_val_batches, 0
-        if trainer.is_global_zero:
-            log.warning("%s: saved step %d", self._received or "signal", trainer.global_step)
-            # Not through the log, which would break the line: it is there to be copied.
-            rich.get_console().print(Text(f"continue: {continue_command(self.path)}"), soft_wrap=True)
 
     def on_validation_batch_end(
         self,
@@ -115,6 +115,8 @@ class StopOnSignal(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
+        if self._received and not self.stopped:  # during the validation after the last step
+            self._save(trainer)
         self._restore()
         if self._val_batches is not None:
             trainer.limit_val_batches, self._val_batches = self._val_batches, None
@@ -122,6 +124,13 @@ class StopOnSignal(Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Puts the earlier handlers back."""
         self._restore()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self.stopped = True
+        if trainer.is_global_zero:
+            log.warning("%s: saved step %d", self._received or "signal", trainer.global_step)
+            rich.get_console().print(Text(f"continue: {continue_command(self.path)}"), soft_wrap=True)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ _CAPTIONS = {
 }
 
 
-def write_page(sections: dict[str, Sequence[Run]], folder: Path, metric: str | None, heading: str) -> Path:
+def write_page(sections: Mapping[str, Sequence[Run]], folder: Path, metric: str | None, heading: str) -> Path:
     """Writes `index.html` and `TASK_*.png` and returns the page.
 
     Args:
