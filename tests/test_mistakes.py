@@ -82,7 +82,7 @@ def test_values_and_patterns_are_not_taken_for_choices() -> None:
 
 def test_hardware_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="finds no GPU here: take trainer=cpu"):
+    with pytest.raises(UserError, match="finds no GPU: take trainer=cpu"):
         refuse_trainer(compose_config(["trainer=gpu"], CONFIGS, "t"))
     with pytest.raises(UserError, match="debug=fast"):
         refuse_trainer(compose_config(["+trainer.fast_dev_run=true"], CONFIGS, "t"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec
 
@@ -36,8 +36,8 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         _let_ctrl_c_interrupt()
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # names in letters that the terminal does not have
+            with suppress(AttributeError, OSError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in letters that the terminal does not have
         try:
             with as_user_errors():
                 status = main(*args, **kwargs)

@@ -147,13 +147,14 @@ def refuse_trainer(cfg: DictConfig) -> None:
         raise UserError(
             "trainer.fast_dev_run is not supported: debug=fast makes a short run that is checked as a whole"
         )
-    if trainer.accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    wanted = trainer.accelerator in ("gpu", "cuda")
+    if wanted and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise UserError(
-            f"trainer.accelerator={trainer.accelerator}: torch {torch.__version__} finds no GPU here: take trainer=cpu, "
-            "or install a driver and a build of torch for the GPU"
+            f"trainer.accelerator={trainer.accelerator}: torch {torch.__version__} finds no GPU: take trainer=cpu, or "
+            "install a driver and a build of torch for the GPU"
         )
     devices, present = trainer.devices, torch.cuda.device_count()
-    if trainer.accelerator in ("gpu", "cuda") and isinstance(devices, int) and devices > present > 0:
+    if wanted and isinstance(devices, int) and devices > present > 0:
         raise UserError(f"trainer.devices={devices}: this machine has {present} GPU(s): give at most {present}, or -1")
 
 

@@ -38,7 +38,7 @@ _OF_DISK |= {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _COMPOSITION = {
     r"Ambiguous value for argument '(.*)'": "{0} gives several values: python train.py -m starts a run for each; "
     "a list is written KEY=[A,B], and a comma in a value is quoted: 'KEY=\"A,B\"'",
-    r"Could not append to config. An item is already at '(.*)'": "{0} exists already: change it by {0}=VALUE, without +",
+    r"Could not append to config. An item is already at '(.*)'": "{0} exists: change it by {0}=VALUE, without +",
     r"Multiple values for ([^.]*)\.": "{0} is given already: give it once and without +, {0}=CHOICE",
     r"Could not delete from config. '(.*)' does not": "~{0}: there is no such key to drop: --cfg job prints all keys",
     r"Could not override '(.*?)'": "{0}: there is no such key or group: --help lists groups, --cfg job prints keys",

@@ -116,6 +116,7 @@ def _note(config: DictConfig, key: str) -> None:
         return  # Hydra reports it
     finally:
         hydra.cfg = before
+        OmegaConf.set_readonly(config.hydra, False)  # as it was
     missing = [path.absolute() for path in (folder, *folder.parents) if not path.exists()]
     _made.update(missing[-1:])
 

@@ -115,7 +115,8 @@ class StopOnSignal(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
-        if self._received and not self.stopped:  # during the validation after the last step
+        # During the validation after the last step no batch follows that would save.
+        if not self.stopped and trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             self._save(trainer)
         self._restore()
         if self._val_batches is not None:
@@ -136,7 +137,8 @@ class StopOnSignal(Callback):
         if self._received is not None:
             if number == signal.SIGINT:
                 self._restore()
-                raise KeyboardInterrupt
+                print("stopped by Ctrl-C, without saving", file=sys.stderr)
+                sys.exit(INTERRUPTED)
             return
         self._received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("%s: stopping after this batch; Ctrl-C to stop at once", self._received)
