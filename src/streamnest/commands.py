@@ -35,9 +35,7 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         _let_ctrl_c_interrupt()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, OSError):
-                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in letters that the terminal does not have
+        _print_any_letter()
         try:
             with as_user_errors():
                 status = main(*args, **kwargs)
@@ -70,6 +68,13 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
 def sync_command(run_dir: str | Path) -> str:
     """The command that uploads a W&B run that was logged offline."""
     return f"wandb sync {shlex.quote(str(run_dir))}"
+
+
+def _print_any_letter() -> None:
+    """Lets names in letters that the terminal does not have be printed with escapes, and not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _let_ctrl_c_interrupt() -> None:
