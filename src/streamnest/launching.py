@@ -50,10 +50,12 @@ def refuse(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, the value and what is legal.
     """
-    if HydraConfig.initialized():
+    if HydraConfig.initialized() and GlobalHydra.instance().is_initialized():
         refuse_choices(HydraConfig.get().runtime.choices, GlobalHydra.instance().config_loader())
     refuse_out_of_range(cfg)
     refuse_trainer(cfg)
+    if cfg.run_id is not None and ".." in Path(cfg.run_id).parts:
+        raise UserError(f"run_id={cfg.run_id}: a name of a folder in {cfg.paths.log_dir}: leave out '..'")
     if cfg.init_from and cfg.ckpt_path:
         raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
 

@@ -128,6 +128,8 @@ def refuse_out_of_range(cfg: DictConfig) -> None:
         for value in _numbers(OmegaConf.select(cfg, key)):
             if value != -1 and not limit.holds(value):
                 raise UserError(f"{key}={value:g} is out of range: give a number {limit}, or -1 for no limit")
+    if len(cfg.optim.betas) != 2:
+        raise UserError(f"optim.betas={list(cfg.optim.betas)}: give two numbers {_DROPOUT}")
     for key, words in _WORDS.items():
         word = OmegaConf.select(cfg, key)
         if isinstance(word, str) and word not in words:

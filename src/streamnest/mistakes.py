@@ -83,6 +83,8 @@ def unknown_choice(group: str, value: str, choices: Iterable[str]) -> str:
     if elsewhere:
         return f"{group}={value}: {elsewhere}"
     known = [name for name in choices if not name.startswith("base_")]
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        return f"{group}={value}: no such choice: {nearest(value, known)}; others need pip install -e '.[sweeps]'"
     if not known:
         return (
             f"{group}={value}: the group {group} has no choices here; configs/{group}/{value or 'NAME'}.yaml makes one"
@@ -157,7 +159,8 @@ def _instantiation(error: InstantiationException) -> str | None:
     if isinstance(cause, (UserError, OmegaConfBaseException)) or _is_lightnings(cause):
         return explain(cause)
     # The trainer checks its own arguments.
-    return f"trainer: {_flat(str(cause))}" if "lightning" in str(error) and isinstance(cause, ValueError) else None
+    of_trainer = "lightning.pytorch.trainer" in str(error) and isinstance(cause, (TypeError, ValueError))
+    return f"trainer: {_flat(str(cause))}" if of_trainer else None
 
 
 def _is_lightnings(error: BaseException) -> bool:
@@ -167,7 +170,11 @@ def _is_lightnings(error: BaseException) -> bool:
 
 def _disk(error: OSError) -> str | None:
     """What a disk refused, with the path; other system errors are defects."""
-    if error.errno not in _OF_DISK or error.filename is None:
+    if error.filename is None:
+        return None
+    if error.errno == errno.ENOENT:
+        return f"{error.filename}: {error.strerror}: check the path"
+    if error.errno not in _OF_DISK:
         return None
     return f"{error.filename}: {error.strerror}: free space, or write elsewhere with paths.log_dir or STREAMNEST_LOGS"
 
