@@ -11,21 +11,28 @@ from pathlib import Path
 
 os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(Path(__file__).resolve().parent))
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import hydra
 import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from streamnest import config, report
+from streamnest import report, run_folder
 from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
-from streamnest.callbacks.interrupt import PREEMPTED, exit_if_preempted_before_training
+from streamnest.callbacks.interrupt import PREEMPTED, exit_on_signals_before_training
 from streamnest.checkpoint import check_architecture, check_training_state, stored_labels
 from streamnest.cluster import trainer_plugins
+from streamnest.commands import without_trace
 from streamnest.downstream.adoption import load_encoder, with_encoder_of
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
+from streamnest.launching import check_command_line, is_sweep, refuse
+from streamnest.preflight import is_finished, last_value, warn
 from streamnest.resume import checkpoint_to_continue
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
@@ -39,6 +46,7 @@ log = logging.getLogger("train")
 def train(cfg: DictConfig) -> float | None:
     """Runs one job; returns what its task monitors at the last validation, None without one, for searches."""
     started = time.monotonic()
+    refuse(cfg)
     # Lightning's own use of a deprecated torch class, of no concern to who trains.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Of full sharding: outputs of blocks may be views, which nothing here writes into.
@@ -48,8 +56,6 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
 
-    if cfg.init_from and cfg.ckpt_path:
-        raise UserError("init_from begins a new run and ckpt_path continues one: give one of the two")
     checkpoint = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, checkpoint)
     data = build_data(cfg)
@@ -59,7 +65,10 @@ def train(cfg: DictConfig) -> float | None:
         require_causal(model)
     transferred = None
     if checkpoint:
-        check_training_state(checkpoint, check_architecture(checkpoint, model.config), model)
+        stored = check_architecture(checkpoint, model.config)
+        check_training_state(checkpoint, stored, model)
+        if is_finished(stored, cfg):
+            return last_value(stored, cfg.task.monitor)
     elif cfg.encoder_from:
         transferred = load_encoder(model, cfg.encoder_from)
     elif cfg.init_from:
@@ -70,6 +79,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins())
     report.show(report.start_panel(cfg, model, data, trainer))
+    warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
     if not checkpoint:
@@ -78,31 +88,45 @@ def train(cfg: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
 
+    run_folder.begin(cfg, Path(cfg.paths.output_dir))
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if history.last_step != trainer.global_step:
+    stops = [callback for callback in callbacks if isinstance(callback, StopOnSignal)]
+    if history.last_step != trainer.global_step and not any(stop.stopped for stop in stops):
         trainer.validate(model, datamodule=data, verbose=False)
     run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
     publish(summarise(run), cfg.paths.output_dir, trainer)
     finish_runs(trainer.loggers)
     report.show(report.summary_panel(run))
     # One rank says so: launchers kill the others when one ends with anything but 0, while rank 0 closes its loggers.
-    preempted = any(isinstance(callback, StopOnSignal) and callback.preempted for callback in callbacks)
-    if preempted and trainer.is_global_zero:
+    if any(stop.preempted for stop in stops) and trainer.is_global_zero:
         sys.exit(PREEMPTED)
     return history.last.get(cfg.task.monitor)
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def main(cfg: DictConfig) -> float | None:
-    """Turns a user's mistake into a message and status 2."""
+def job(cfg: DictConfig) -> float | None:
+    """Runs a job in a folder of its own; a mistake is a message and status 2, after which a sweep goes on."""
+    exit_on_signals_before_training()
     try:
-        return train(cfg)
+        with run_folder.claimed(Path(cfg.paths.output_dir)):
+            return train(cfg)
     except UserError as error:
         log.error("%s", error)
+        if is_sweep():
+            raise
         sys.exit(2)
 
 
+@without_trace
+def main() -> int:
+    """Command line."""
+    try:
+        check_command_line(Path(__file__).parent / "configs")
+        job()
+    finally:
+        run_folder.remove_refused_sweep()
+    return 0
+
+
 if __name__ == "__main__":
-    exit_if_preempted_before_training()
-    config.register()
-    main()
+    sys.exit(main())

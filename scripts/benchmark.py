@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import importlib
 import itertools

@@ -6,6 +6,10 @@ it goes, then under a real training of the benchmark model, which `scripts/bench
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import json
 import logging

@@ -8,6 +8,10 @@ onnxruntime.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import json
 import statistics

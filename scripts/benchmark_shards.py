@@ -6,6 +6,10 @@ shards.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import json
 import resource

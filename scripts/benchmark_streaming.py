@@ -7,6 +7,10 @@ takes on this machine, below which no step in float32 gets.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import statistics
 import sys

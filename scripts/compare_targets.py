@@ -8,6 +8,10 @@ built-in sample is used, of which one reader has phones.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import itertools
 import sys

@@ -5,6 +5,10 @@ Starts one streaming run a row from a checkpoint and prints its validation loss 
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import itertools
 import logging
@@ -19,14 +23,15 @@ os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(ROOT))
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from streamnest import config
 from streamnest.build import build_model
 from streamnest.commands import without_trace
+from streamnest.composition import config_loader
 from streamnest.conversion import BATCH_NORMS, FUTURE_TAPS, Conversion
+from streamnest.overrides import refuse_words
 from streamnest.statistics import fit_statistics
 from streamnest.transfer import transfer
 
@@ -60,7 +65,6 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    config.register()
     fixed = ["name=t", "preset=t", "logger=none", "callbacks=none", f"trainer.max_steps={args.steps}"]
     fixed += [
         f"paths.output_dir={tempfile.mkdtemp(prefix='transfer-')}",
@@ -71,7 +75,8 @@ def main() -> int:
     rows += [("layer_norm", b, Conversion(taps, b)) for b, taps in itertools.product(BATCH_NORMS, FUTURE_TAPS)]
     print(f"| conv_norm | batch norm | future taps | loss at step 0 | at step {args.steps} |")
     print("| --- | --- | --- | --- | --- |", flush=True)
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+    with config_loader(ROOT / "configs") as loader:
+        refuse_words(args.overrides, loader)
         for norm, name, how in rows:
             cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
             losses = run(cfg, args.checkpoint if how else None, how)

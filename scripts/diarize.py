@@ -9,6 +9,10 @@ cannot be read are skipped: the exit status is 1 then, and 2 if nothing is left.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import io
 from pathlib import Path
 from typing import Any

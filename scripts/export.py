@@ -8,6 +8,10 @@ PyTorch differ by more than the tolerance; 2: the model cannot be exported.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import math
 import sys

@@ -7,6 +7,10 @@ back and held against the checkpoint. Exit status 1: they differ; 2: the checkpo
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from pathlib import Path

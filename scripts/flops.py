@@ -6,6 +6,10 @@ checkpoints are. Overrides are those of train.py; --seconds, --peak_tflops and -
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from pathlib import Path

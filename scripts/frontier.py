@@ -8,6 +8,10 @@ built-in corpus. docs/FRONTIER.md says how to read what comes out.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import sys
 from pathlib import Path
 

@@ -7,6 +7,10 @@ out, and commands to go on with. Exit status 2: the archive cannot be read, or h
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import shlex
 import sys

@@ -8,6 +8,10 @@ or nothing to use.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import sys
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import math
 import sys
 from pathlib import Path
@@ -10,6 +14,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from streamnest.commands import without_trace
+from streamnest.composition import compose_config
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import latency_report
@@ -44,6 +49,7 @@ def row(preset: str, overrides: list[str]) -> str:
 
 def table(overrides: list[str]) -> str:
     """The Markdown table of all presets, nearest first."""
+    compose_config(overrides, CONFIGS, "presets")  # refuses what no preset has
     rows = sorted((row(name, overrides) for name in preset_names(CONFIGS)), key=_latency)
     return "\n".join([HEADER, *rows])
 

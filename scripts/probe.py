@@ -8,6 +8,10 @@ input itself, so one sees what the encoder adds; an untrained encoder for compar
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from dataclasses import asdict

@@ -6,22 +6,27 @@ Writes `index.html` with everything in it, and its pictures as PNG files beside 
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table as RichTable
 
 from streamnest.commands import without_trace
 from streamnest.comparison import Run, find_runs
+from streamnest.comparison.groups import comparable
 from streamnest.comparison.page import write_page
-from streamnest.comparison.tables import compare
+from streamnest.comparison.tables import compare, split
 from streamnest.errors import UserError
 from streamnest.terminal import printable, terminal
 
-# A narrower table would lose its figures; where it is piped, nothing wraps.
+# Of a table that is piped; on a terminal it is split into parts that fit.
 _WIDTH = 220
 
 
@@ -38,20 +43,17 @@ def newest_sweep() -> Path:
     return max(found, key=lambda folder: (folder / "multirun.yaml").stat().st_mtime)
 
 
-def by_task(runs: Sequence[Run]) -> dict[str, Sequence[Run]]:
-    """Runs of each task, in their order."""
-    return {task: [run for run in runs if run.task == task] for task in dict.fromkeys(run.task for run in runs)}
-
-
-def shown(task: str, runs: Sequence[Run], metric: str | None) -> RichTable:
-    """The table of a task for a terminal."""
+def shown(heading: str, runs: Sequence[Run], metric: str | None, width: int) -> Iterator[RichTable]:
+    """The table of runs that may be compared, in parts that fit a terminal."""
     found = compare(runs, metric or runs[0].monitor)
-    table = RichTable(title=f"{task}, the best in bold", title_justify="left")
-    for number, name in enumerate(found.header):
-        table.add_column(name, justify="right" if number > 1 else "left", overflow="fold")
-    for number, row in enumerate(found.rows):
-        table.add_row(*row, style="bold" if number == found.best else "")
-    return table
+    for number, columns in enumerate(split(found, width)):
+        title = f"{heading}{', the best in bold' if found.best is not None else ''}" if number == 0 else None
+        table = RichTable(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(found.header[column], justify="right" if column > 1 else "left", overflow="fold")
+        for row, cells in enumerate(found.rows):
+            table.add_row(*(cells[column] for column in columns), style="bold" if row == found.best else "")
+        yield table
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -73,12 +75,14 @@ def main() -> int:
     if args.metric and all(run.last(args.metric) is None for run in runs):
         known = sorted({name for run in runs for name in run.curves})
         raise UserError(f"no run has {args.metric}; they have: {', '.join(known) or 'no metrics at all'}")
-    sections = by_task(runs)
+    sections = comparable(runs, args.metric)
     console = terminal(_WIDTH)
-    for task, found in sections.items():
-        console.print(shown(task, found, args.metric))
-    heading = args.title or f"{len(runs)} runs of {', '.join(folder.name for folder in folders)}"
-    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, heading)))
+    for heading, found in sections.items():
+        console.print(*shown(heading, found, args.metric, console.width), sep="\n")
+    if len(sections) > len({run.task for run in runs}):
+        print("Runs that differ in what is hidden, predicted or validated are not compared with each other.")
+    page_heading = args.title or f"{len(runs)} runs of {', '.join(folder.name for folder in folders)}"
+    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, page_heading)))
     return 0
 
 

@@ -7,6 +7,10 @@ measured now (docs/CHECKPOINTS.md). Exit status 0: certified; 1: written, but a 
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 

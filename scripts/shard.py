@@ -7,6 +7,10 @@ origin readable instead. See docs/SHARDS.md.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from collections import Counter

@@ -7,6 +7,10 @@ memory grew by more than a tenth, or time by more than a quarter; give the machi
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import statistics
 import sys

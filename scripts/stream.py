@@ -10,6 +10,10 @@ frames differ by more than the tolerance.
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 import time

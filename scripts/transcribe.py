@@ -12,6 +12,10 @@ them apart. Audio that cannot be read is skipped: the exit status is 1 then, and
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from pathlib import Path

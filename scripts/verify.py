@@ -7,6 +7,10 @@ neighbours matter, and holds each against what the layers declare. Exit status 0
 
 from __future__ import annotations
 
+import streamnest.starting  # noqa: F401
+
+# isort: split
+
 import argparse
 import sys
 from pathlib import Path

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from inprocess import load
 
 from streamnest.comparison import find_runs
+from streamnest.comparison.groups import comparable
 from streamnest.comparison.page import write_page
 from streamnest.comparison.runs import settings
 from streamnest.comparison.tables import best, compare
@@ -132,3 +134,47 @@ def test_folders_without_runs_are_a_mistake(tmp_path: Path) -> None:
         find_runs([tmp_path])
     with pytest.raises(UserError, match="no folder"):
         find_runs([tmp_path / "nowhere"])
+
+
+def asked(folder: Path, value: float, task: str = "pretrain", **groups: Any) -> None:
+    written(folder, [])
+    (folder / "csv/metrics.csv").write_text(f"step,val/loss,val/rank\n10,{value},{value}\n")
+    config = {"task": {"name": task, "monitor": "val/loss"}, "masking": {"mask_prob": 0.01}, **groups}
+    (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_only_runs_of_the_same_question_are_compared(tmp_path: Path) -> None:
+    for number, prob in enumerate((0.01, 0.01, 0.5)):
+        asked(tmp_path / f"{number}_m", 3.0 - number, masking={"mask_prob": prob, "_target_": str(number)})
+    asked(tmp_path / "3_codes", 0.1, quantizer={"num_classes": 8})
+    asked(tmp_path / "4_objective", 0.1, objective={"heard_weight": 1})
+    asked(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
+    asked(tmp_path / "6_task", 0.1, task="ctc")
+    parts = comparable(find_runs([tmp_path]))
+    assert [[run.folder.name for run in part] for part in parts.values()] == [
+        ["0_m", "1_m"],
+        *([name] for name in ("2_m", "3_codes", "4_objective", "5_data", "6_task")),
+    ]
+    assert any("masking.mask_prob=0.5" in heading for heading in parts) and "ctc" in parts
+    assert [compare(part, "val/loss").best for part in parts.values()] == [1, *[None] * 5]
+    ranked = comparable(find_runs([tmp_path]), "val/rank")
+    assert [len(part) for part in ranked.values()] == [5, 1, 1]
+
+
+@pytest.mark.parametrize("width", [60, 100, 220])
+def test_a_table_loses_nothing_at_any_width(
+    tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latency = {"lookahead_ms": 42.4, "latency_mean_ms": 42.5}
+    for number in range(2):
+        words = [f"optim.lr={number}", f"seed={number}", f"size.d_model=2{number}"]
+        written(tmp_path / f"{number}_run", words, latency=latency, step=20, parameters=12345678, seconds=321)
+    report = load("report")
+    monkeypatch.setattr(report, "_WIDTH", width)
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "--title", "t"])
+    monkeypatch.setattr(report, "write_page", lambda *_: "page")
+    assert report.main() == 0
+    text = capsys.readouterr().out
+    for figure in ("finished", "42.4 ms", "42.5 ms", "12.3M", "321 s", "4.000", "optim.lr"):
+        assert figure in text, figure
+    assert max(map(len, text.splitlines()[:-1])) <= width

@@ -3,61 +3,62 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 
 from streamnest.errors import UserError
+from streamnest.mistakes import as_user_errors
+from streamnest.overrides import override
 from streamnest.redaction import redact, refuse_secrets_in
 from streamnest.terminal import PlainFormatter, printable_lines
 
 P = ParamSpec("P")
 
+INTERRUPTED = 128 + signal.SIGINT
 # A continued run began from `init_from` once; its own checkpoint takes the place of that.
 _REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
 
 
 def without_trace(main: Callable[P, int]) -> Callable[P, int]:
-    """A command line that tells a user's mistake on the standard error and returns 2, as `train.py` does.
+    """A command line that prints a user's mistake to the standard error and returns 2, as `train.py` does.
 
-    It ends without a word where its output is read no further, as by `head`.
+    Ctrl-C ends it with a line and status 130. It ends without a word where its output is read no further, as by `head`.
     """
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
-        _print_anything()
+        _let_ctrl_c_interrupt()
+        _print_any_letter()
         # It prints warnings of a command that sets up no logging.
         logging.lastResort.setFormatter(PlainFormatter())  # type: ignore[union-attr]
         try:
-            refuse_secrets_in(sys.argv[1:])
-            status = main(*args, **kwargs)
-            sys.stdout.flush()
+            with as_user_errors():
+                refuse_secrets_in(sys.argv[1:])
+                status = main(*args, **kwargs)
+                sys.stdout.flush()
             return status
-        except (UserError, HydraException) as error:
+        except UserError as error:
             print(redact(printable_lines(error)), file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("stopped by Ctrl-C", file=sys.stderr)
+            return INTERRUPTED
         except BrokenPipeError:
             # What is left in the buffer would fail once more as Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
 
     return told
-
-
-def _print_anything() -> None:
-    """Lets a terminal or pipe that is not in UTF-8 have escapes in the place of characters that it lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def status_of(done: int, skipped: int) -> int:
@@ -75,12 +76,19 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
     return "python train.py " + " ".join(shlex.quote(word) for word in words)
 
 
-def override(setting: str, path: str | Path) -> str:
-    """A path as an override: Hydra's grammar gives "=" and the like a meaning, quotes make a path just a path."""
-    path = str(path)
-    return f"{setting}={path}" if not set(path) & set("=,'{}[]() ") else f'{setting}="{path}"'
-
-
 def sync_command(run_dir: str | Path) -> str:
     """The command that uploads a W&B run that was logged offline."""
     return f"wandb sync {shlex.quote(str(run_dir))}"
+
+
+def _print_any_letter() -> None:
+    """Lets names in letters that the terminal does not have be printed with escapes, and not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _let_ctrl_c_interrupt() -> None:
+    """Puts Python's own handler back, after that of `streamnest.starting`: what is open is closed on the way out."""
+    if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)

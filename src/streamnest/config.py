@@ -129,7 +129,7 @@ def register() -> None:
             store.store(group=group, name=f"base_{name}", node=node)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("either", lambda *values: next(v for v in values if v is not None), replace=True)
-    OmegaConf.register_new_resolver("least", lambda *values: min(values), replace=True)
+    OmegaConf.register_new_resolver("least", lambda *values: min(v for v in values if v > 0), replace=True)
     OmegaConf.register_new_resolver("tenth", lambda steps: max(1, steps // 10), replace=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,11 @@ def effective_rank(frames: Tensor) -> float:
 
 
 def spectrum(frames: Tensor) -> Tensor:
-    """Singular values of `(N, d)` frames around their mean, as shares of their sum, the largest first."""
+    """Singular values of `(N, d)` frames around their mean, as shares of their sum, the largest first.
+
+    NaN for frames that are not finite, as those of a run that diverges.
+    """
+    if not torch.isfinite(frames).all():
+        return torch.full((min(frames.shape),), math.nan)
     values = torch.linalg.svdvals(frames.float() - frames.float().mean(0))
     return values / values.sum().clamp_min(1e-12)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from streamnest.errors import UserError
+from streamnest.files import whole
 from streamnest.tracking import UnfailingWandbLogger
 
 log = logging.getLogger(__name__)
@@ -80,10 +85,89 @@ def wandb_logger(
     return logger
 
 
+class UnfailingCSVLogger(CSVLogger):
+    """Never ends a run: what cannot be written to a full disk is kept, and written when there is space again."""
+
+    _failed = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer; one that writes nothing while its folder cannot be made."""
+        if self._experiment is None:
+            try:
+                self._fs.makedirs(self.root_dir, exist_ok=True)
+                self._experiment = _Writer(log_dir=self.log_dir)
+            except OSError as error:
+                self._report(error)
+                return DummyExperiment()
+        return self._experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """See `CSVLogger`."""
+        self._attempt(super().log_hyperparams, params)
+
+    def save(self) -> None:
+        """See `CSVLogger`."""
+        self._attempt(super().save)
+
+    def _attempt(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except OSError as error:
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        if not self._failed:
+            log.warning("metrics could not be written to %s (%s); the run goes on", self.log_dir, error)
+        self._failed = True
+
+
+class _Writer(ExperimentWriter):
+    """Appends rows whole or not at all, and keeps those that are not written."""
+
+    def save(self) -> None:
+        """Writes what was logged since it was called last."""
+        columns = list(self.metrics_keys)
+        path = Path(self.metrics_file_path)
+        try:
+            if self.metrics and self._record_new_keys() and path.exists():
+                self._rewrite_with_new_header(self.metrics_keys)
+            self._append(path)
+        except OSError:
+            self.metrics_keys = columns
+            raise
+        self.metrics = []
+
+    def _append(self, path: Path) -> None:
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+                if not before:
+                    writer.writeheader()
+                writer.writerows(self.metrics)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, before)
+            raise
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
 def csv_logger(save_dir: str) -> CSVLogger:
     """A logger to `csv/metrics.csv` of the run folder; to `csv_2/` and so on where a run continues, as none appends."""
     names = itertools.chain(["csv"], (f"csv_{number}" for number in itertools.count(2)))
-    return CSVLogger(save_dir, name=None, version=next(name for name in names if not (Path(save_dir) / name).exists()))
+    return UnfailingCSVLogger(
+        save_dir, name=None, version=next(name for name in names if not (Path(save_dir) / name).exists())
+    )
 
 
 def _finish_earlier() -> None:

@@ -31,6 +31,7 @@ def small_encoder(configs: Path, preset: str, overrides: Sequence[str] = ()) -> 
 
 def preset_latencies(configs: Path, overrides: Sequence[str] = ()) -> dict[str, LatencyReport]:
     """The latency contract of each preset that has one context and can be built with the overrides."""
+    compose_config(list(overrides), configs, "presets")  # refuses what no preset has
     found = {}
     for name in preset_names(configs):
         try:

@@ -20,10 +20,9 @@ def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
         config_dir: holds `train.yaml` and the groups.
 
     Raises:
-        UserError: for a checkpoint that cannot be read or values that do not fit.
-        HydraException: for overrides that name nothing.
+        UserError: for a checkpoint that cannot be read, overrides that name nothing, or values that do not fit.
     """
-    if len(words) == 1 and "=" not in words[0]:
+    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
         return load_model(words[0])
     cfg = compose_config(words, config_dir, "untrained")
     torch.manual_seed(cfg.seed)

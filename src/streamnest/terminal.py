@@ -57,7 +57,7 @@ class Terminal(Console):
     """A console that prints every string as `plain` does, in tables, titles and messages; styles need a `Text`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See `rich.console.Console.render_str`."""
+        """Turns a string into a text without markup."""
         return super().render_str(printable_lines(text), **{**options, "markup": False, "emoji": False})
 
 
@@ -65,7 +65,7 @@ class PlainFormatter(logging.Formatter):
     """Formats log records as printable lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter.format`."""
+        """Formats a record."""
         return printable_lines(super().format(record))
 
 

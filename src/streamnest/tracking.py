@@ -11,7 +11,7 @@ from typing import Any
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from streamnest.commands import sync_command
 
@@ -51,7 +51,10 @@ class UnfailingWandbLogger(WandbLogger):
                 return super().experiment
             except Exception as error:
                 self._go_offline(error)
-        return super().experiment
+        try:
+            return super().experiment
+        except Exception:
+            return DummyExperiment()  # not even a run that is written nowhere can begin, as on a full disk
 
     @property
     def folder(self) -> Path:
@@ -120,7 +123,7 @@ class UnfailingWandbLogger(WandbLogger):
             self._experiment = self._start()
         except Exception as second:
             log.warning("W&B: cannot be used at all (%s): nothing is logged to it", _words(second))
-            self.refused, self._wandb_init["mode"] = _words(second), "disabled"
+            self.refused, self._wandb_init["mode"], self._offline = _words(second), "disabled", False
             return
         self._offline = True
         log.warning(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from lightning import Callback
 
-from streamnest.callbacks import StopOnSignal
-from streamnest.callbacks.interrupt import exit_if_preempted_before_training
+from streamnest.callbacks import StopOnSignal, ValHistory
+from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.commands import continue_command
 
 
@@ -62,8 +62,9 @@ def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):
 
     before = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as stopped:
             fit(StopOnSignal(tmp_path), Twice())
+        assert stopped.value.code == 130
         assert not (tmp_path / "last.ckpt").exists()
     finally:
         # Lightning ignores further signals once it has caught the exception.
@@ -84,13 +85,13 @@ def test_a_signal_that_a_launcher_passes_on_once_more_changes_nothing(fit, tmp_p
 
 
 def test_a_signal_before_training_ends_the_process_with_the_status_that_says_try_again():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
-        exit_if_preempted_before_training()
+        exit_on_signals_before_training()
         for number in before:
             with pytest.raises(SystemExit) as stopped:
                 os.kill(os.getpid(), number)
-            assert stopped.value.code == 75
+            assert stopped.value.code == (130 if number == signal.SIGINT else 75)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -133,3 +134,21 @@ def test_a_signal_in_the_middle_of_an_accumulated_step_waits_for_its_end(tmp_pat
     assert saved == [] and not callback.stopped
     callback.on_train_batch_end(trainer, None, None, None, 1)
     assert saved == [tmp_path / "last.ckpt"] and callback.preempted
+
+
+class SendInValidation(Callback):
+    def __init__(self):
+        self.batches = []
+
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        self.batches.append(trainer.global_step)
+        if len(self.batches) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(10, 11), (20, 20)], ids=["in between", "at the end"])
+def test_a_signal_leaves_a_validation_whose_half_counts_for_nothing(fit, tmp_path, every, saved):
+    stop, history, send = StopOnSignal(tmp_path), ValHistory(), SendInValidation()
+    fit(stop, history, send, limit_val_batches=4, val_check_interval=every)
+    assert send.batches == [every] * 2 and history.records == []
+    assert stop.preempted and torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == saved

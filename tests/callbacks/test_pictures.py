@@ -118,3 +118,18 @@ def test_the_same_code_has_the_same_colour_and_others_differ():
 def test_spans_of_a_mask_are_half_open():
     assert runs(np.array([True, True, False, True])) == [(0, 2), (3, 4)]
     assert runs(np.zeros(3, bool)) == []
+
+
+def test_a_picture_that_cannot_be_drawn_or_written_ends_no_run(model, batch, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    pictures = Pictures(tmp_path / "file", seconds=2.5)
+    silent = replace(batch, lengths=torch.tensor([160, 320]))
+    pictures.on_validation_batch_start(trainer(silent, 0), model, silent, 0)
+    pictures.on_validation_end(trainer(silent, 0), model)
+    assert pictures._utterance is None
+    pictures.on_validation_batch_start(trainer(batch, 1), model, batch, 0)
+    pictures.on_validation_end(trainer(batch, 1), model)
+    assert "could not be written" in caplog.text
+    next(model.encoder.parameters()).data.fill_(float("nan"))
+    pictures.on_validation_end(trainer(batch, 2), model)
+    assert "not finite" in caplog.text

@@ -87,8 +87,9 @@ class GradientGuard(Callback):
         log.warning("step %d is skipped: gradient norm %g; %s", trainer.global_step, norm, kept)
         if self._in_row >= self.max_in_row:
             raise UserError(
-                f"{self._in_row} steps in a row had gradients that are not finite or spike (last norm {norm:g}): lower "
-                f"optim.lr or look at the batches in {self.dirpath}; callbacks.gradients.max_in_row is the limit"
+                f"the run diverges: {self._in_row} steps in a row, up to step {trainer.global_step}, had gradients "
+                f"that spike or are not finite (last norm {norm:g}): lower optim.lr, lengthen optim.warmup_steps, or "
+                f"look at the batches in {self.dirpath}; callbacks.gradients.max_in_row is the limit"
             )
 
     def _keep(self, trainer: L.Trainer) -> str:

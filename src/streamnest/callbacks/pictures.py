@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from streamnest.data.batch import Batch
 from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
 from streamnest.pretraining import Pretraining
 from streamnest.tracking import UnfailingWandbLogger
+
+log = logging.getLogger(__name__)
 
 
 class Pictures(Callback):
@@ -48,6 +51,8 @@ class Pictures(Callback):
             return
         samples = self.seconds * pl_module.frontend.sample_rate
         candidate = nearest_row(batch, samples)
+        if int(candidate.lengths[0]) < pl_module.frontend.hop * pl_module.quantizer.stack:
+            return  # silence in place of what could not be read has no block to show
         if self._utterance is None or distance(candidate, samples) < distance(self._utterance, samples):
             self._utterance = candidate
 
@@ -59,11 +64,17 @@ class Pictures(Callback):
         model, step = pl_module, trainer.global_step
         baseline = trainer.callback_metrics.get("val/unigram")
         picture = predict(model, self._utterance, f"step {step}", None if baseline is None else float(baseline))
+        if not np.isfinite(picture.nats).all():
+            log.warning("no picture of step %d: what the model predicts is not finite", step)
+            return
         counts = {"training": to_numpy(model.train_counts[0].double())}
         figures = {"prediction": draw_prediction(picture)}
         if counts["training"].any():
             figures["codes"] = draw_code_histogram(counts)
-        self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
+        try:
+            self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
+        except OSError as error:
+            log.warning("pictures of step %d could not be written (%s); the run goes on", step, error)
 
     def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: torch.Tensor, rate: int) -> None:
         step, sounds = trainer.global_step, {} if self._audio_sent else self._audio()

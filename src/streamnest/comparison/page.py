@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -24,11 +25,11 @@ _CAPTIONS = {
 }
 
 
-def write_page(sections: dict[str, Sequence[Run]], folder: Path, metric: str | None, heading: str) -> Path:
+def write_page(sections: Mapping[str, Sequence[Run]], folder: Path, metric: str | None, heading: str) -> Path:
     """Writes `index.html` and `TASK_*.png` and returns the page.
 
     Args:
-        sections: runs by task; each is compared by itself.
+        sections: runs by heading, see `comparable`; each is compared by itself.
         folder: is made.
         metric: to compare by; None takes the one that each task monitors.
         heading: of the page.
@@ -53,7 +54,11 @@ def _section(task: str, runs: Sequence[Run], metric: str, folder: Path) -> dict[
         "health": draw_health(runs),
     }
     pictures = [
-        {"name": name, "caption": _CAPTIONS[name], "image": _embedded(_written(figure, folder, f"{task}_{name}.png"))}
+        {
+            "name": name,
+            "caption": _CAPTIONS[name],
+            "image": _embedded(_written(figure, folder, f"{_slug(task)}_{name}.png")),
+        }
         for name, figure in figures.items()
         if figure
     ]
@@ -70,6 +75,12 @@ def _section(task: str, runs: Sequence[Run], metric: str, folder: Path) -> dict[
         "pictures": pictures,
         "details": details,
     }
+
+
+def _slug(heading: str) -> str:
+    """A heading as part of a file name, short and its own."""
+    task, _, rest = heading.partition(", ")
+    return f"{task}_{hashlib.sha256(rest.encode()).hexdigest()[:8]}" if rest else task
 
 
 def _written(figure: Figure, folder: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ class Table:
     Attributes:
         header: names of the columns.
         rows: a text for each column; empty where a run has nothing to say.
-        best: index of the best row, None where no run has the metric.
+        best: index of the best row; None where fewer than two runs have the metric.
     """
 
     header: list[str]
@@ -74,7 +74,19 @@ def compare(runs: Sequence[Run], metric: str) -> Table:
         ]
         for run in runs
     ]
-    return Table(header, rows, best(runs, metric))
+    compared = sum(value is not None and math.isfinite(value) for value in (run.last(metric) for run in runs))
+    return Table(header, rows, best(runs, metric) if compared > 1 else None)
+
+
+def split(table: Table, width: int) -> list[list[int]]:
+    """Numbers of the columns of a table in parts that fit a width, each part beginning with the first column."""
+    widths = [max(map(len, cells)) + 3 for cells in zip(table.header, *table.rows, strict=True)]
+    parts = [[0]]
+    for column in range(1, len(widths)):
+        if len(parts[-1]) > 1 and sum(widths[number] for number in (*parts[-1], column)) >= width:
+            parts.append([0])
+        parts[-1].append(column)
+    return parts
 
 
 def best(runs: Sequence[Run], metric: str) -> int | None:
