@@ -1,0 +1,80 @@
+"""Batches: what other rows hold changes nothing, for batches of 1 to 32 rows of different lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamnest.randomness import hash_id
+from streamnest.streaming.probes.check import Check
+from streamnest.streaming.probes.reach import Stage
+from streamnest.streaming.probes.sounds import noise, sound
+from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
+from streamnest.streaming.probes.trace import Difference, Limits, first_difference
+from streamnest.task import EncoderTask
+
+SIZES = (3, 4, 32)
+_SAMPLES = 4_800
+
+
+def neighbours(model: EncoderTask, seed: int) -> list[Check]:
+    """Rows of a batch change nothing in each other, in use and while training; nor does their order."""
+    double, single = Subject(model), Subject(model, torch.float32)
+    found = [leak for mode in double.rowwise((IN_USE, TRAINING)) for n in SIZES for leak in neighbour_leaks(double, mode, n)]
+    found += [leak for mode in single.rowwise([TRAINING_BFLOAT16]) for n in SIZES for leak in neighbour_leaks(single, mode, n)]
+    found += order_leaks(double.without_dropout())
+    measured = f"the {found[0][1].stage.label} hears them ({found[0][0]})" if found else "nothing"
+    return [Check("neighbours change nothing", "nothing", measured, not found)]
+
+
+def batch(rows: int, seed: int = 7, samples: int = _SAMPLES) -> tuple[Tensor, Tensor]:
+    """Audio `(rows, samples)` and lengths, all different; padding holds garbage."""
+    lengths = samples - 1 - torch.arange(rows) * (samples * 3 // 4 // rows) // 7 * 7
+    return noise(samples, rows, seed), lengths
+
+
+def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> list[tuple[str, Difference]]:
+    """Leaks between any two rows of a batch.
+
+    Any two numbers of rows differ in some bit: changing the rows that have it, and those that have it not, finds all.
+    """
+    audio, lengths = batch(rows)
+    keys = torch.tensor([hash_id(f"row {row}") for row in range(rows)])
+    others = torch.cat([audio[:1] * 30, sound("offset", audio.shape[1], rows, seed=23)[1:]])
+    shorter = lengths * 4 // 5 - 160
+    before = subject.run(audio, lengths, mode, keys)
+    for bit in range((rows - 1).bit_length()):
+        for value in (0, 1):
+            changed = (torch.arange(rows) >> bit) & 1 == value
+            moved = torch.where(changed[:, None], others, audio)
+            after = subject.run(
+                moved, torch.where(changed, shorter, lengths), mode, torch.where(changed, keys + 1, keys)
+            )
+            difference = first_difference(before, after, _rows(subject, lengths, ~changed))
+            if difference is not None:
+                return [(f"{rows} rows, {mode.name}{subject.weights}", difference)]
+    return []
+
+
+def order_leaks(subject: Subject, rows: int = 5) -> list[tuple[str, Difference]]:
+    """Stages of which the outputs of a row depend on its place in the batch; in float64, without dropout."""
+    audio, lengths = batch(rows)
+    keys = torch.tensor([hash_id(f"row {row}") for row in range(rows)])
+    order = torch.arange(rows).roll(2)
+    found = []
+    for mode in subject.rowwise((IN_USE, TRAINING)):
+        before = subject.run(audio, lengths, mode, keys)
+        after = subject.run(audio[order], lengths[order], mode, keys[order])
+        ordered = [(stage, x[order]) for stage, x in before]
+        everything = _rows(subject, lengths[order], torch.ones(rows, dtype=torch.bool))
+        difference = first_difference(ordered, after, everything, tolerance=1e-10)
+        if difference is not None:
+            found.append((f"rows in another order, {mode.name}", difference))
+    return found
+
+
+def _rows(subject: Subject, lengths: Tensor, chosen: Tensor) -> Limits:
+    def limits(stage: Stage) -> tuple[int, Tensor]:
+        return 0, torch.where(chosen, subject.reach.valid(stage, lengths), 0)
+
+    return limits
