@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,26 +37,32 @@ def batch(rows: int, seed: int = 7, samples: int = _SAMPLES) -> tuple[Tensor, Te
 
 
 def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> list[tuple[str, Difference]]:
-    """Leaks between any two rows of a batch.
-
-    Any two numbers of rows differ in some bit: changing the rows that have it, and those that have it not, finds all.
-    """
+    """Leaks between any two rows of a batch, by changing audio, lengths and random keys of groups of rows."""
     audio, lengths = batch(rows)
     keys = torch.tensor([hash_id(f"row {row}") for row in range(rows)])
     others = torch.cat([audio[:1] * 30, sound("offset", audio.shape[1], rows, seed=23)[1:]])
     shorter = lengths * 4 // 5 - 160
     before = subject.run(audio, lengths, mode, keys)
-    for bit in range((rows - 1).bit_length()):
-        for value in (0, 1):
-            changed = (torch.arange(rows) >> bit) & 1 == value
-            moved = torch.where(changed[:, None], others, audio)
-            after = subject.run(
-                moved, torch.where(changed, shorter, lengths), mode, torch.where(changed, keys + 1, keys)
-            )
-            difference = first_difference(before, after, _rows(subject, lengths, ~changed))
-            if difference is not None:
-                return [(f"{rows} rows, {mode.name}{subject.weights}", difference)]
+    for changed in groups(rows):
+        moved = torch.where(changed[:, None], others, audio), torch.where(changed, shorter, lengths)
+        after = subject.run(*moved, mode, torch.where(changed, keys + 1, keys))
+        difference = first_difference(before, after, _rows(subject, lengths, ~changed))
+        if difference is not None:
+            return [(f"{rows} rows, {mode.name}{subject.weights}", difference)]
     return []
+
+
+def groups(rows: int) -> list[Tensor]:
+    """Few groups of rows `(rows,)`, such that for any two rows one group has the first without the second.
+
+    Each row is in another choice of half of the groups, so no row is in all groups of another one.
+    """
+    count = next(n for n in range(2, rows + 2) if math.comb(n, n // 2) >= rows)
+    choices = itertools.islice(itertools.combinations(range(count), count // 2), rows)
+    members = torch.zeros(rows, count, dtype=torch.bool)
+    for row, choice in enumerate(choices):
+        members[row, list(choice)] = True
+    return list(members.t())
 
 
 def order_leaks(subject: Subject, rows: int = 5) -> list[tuple[str, Difference]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from streamnest.streaming.probes.batches import neighbour_leaks
-from streamnest.streaming.probes.futures import FUTURES
 from streamnest.streaming.probes.latencies import promises
 from streamnest.streaming.probes.loudness import loudness_leaks
 from streamnest.streaming.probes.modes import TRAIN, USE, mode_leaks
@@ -40,27 +39,30 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
     subject = Subject(model, torch.float32)
     large = sum(parameter.numel() for parameter in subject.model.parameters()) > _LARGE
     yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN))
-    yield from _later(subject, (TRAINING_BFLOAT16,), 3 if brief or large else 32)
-    yield from _across(subject, (3, 4) if brief or large else (3, 4, 32))
+    yield from _later(subject, (TRAINING_BFLOAT16,), rows=1 if brief or large else 32)
+    yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
+    yield from _across(subject, TRAINING_BFLOAT16, (4,) if brief or large else (3, 4, 32))
     if not brief:
+        yield from _across(subject, TRAINING, (4,))
         yield from _sampled(subject, large)
     for other in other_weights(subject, draws=0 if brief else 1 if large else 2):
-        yield from _later(other, (IN_USE, TRAINING, TRAINING_BFLOAT16))
-        yield from _across(other, (3,))
+        yield from _later(other, (IN_USE, TRAINING_BFLOAT16))
+        yield from _across(other, TRAINING_BFLOAT16, (3,))
 
 
 def _later(subject: Subject, modes: Sequence[Mode], rows: int = 3) -> Iterator[str]:
-    if subject.promised:
-        yield from map(_hears, (leak for mode in modes for leak in mode_leaks([subject], [mode], FUTURES[:2], rows)))
+    for mode in modes if subject.promised else ():
+        yield from map(_hears, mode_leaks([subject], [mode], ("shifted",), rows))
 
 
-def _across(subject: Subject, sizes: Sequence[int]) -> Iterator[str]:
-    for mode in subject.rowwise((TRAINING_BFLOAT16, TRAINING, IN_USE)):
-        for rows in sizes if mode is TRAINING_BFLOAT16 or not subject.weights else ():
-            for place, found in neighbour_leaks(subject, mode, rows):
-                yield f"the {found.stage.label} mixes rows of a batch ({place})"
-        for place, found in padding_leaks(subject, mode):
-            yield f"the {found.stage.label} hears padding ({place})"
+def _across(subject: Subject, mode: Mode, sizes: Sequence[int]) -> Iterator[str]:
+    if not subject.rowwise([mode]):
+        return
+    for rows in sizes:
+        for place, found in neighbour_leaks(subject, mode, rows):
+            yield f"the {found.stage.label} mixes rows of a batch ({place})"
+    for place, found in padding_leaks(subject, mode):
+        yield f"the {found.stage.label} hears padding ({place})"
 
 
 def _sampled(subject: Subject, large: bool) -> Iterator[str]:

@@ -113,7 +113,7 @@ class Subject:
         path = "forward path" if mode.path == "forward" else f"{mode.path} path"
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
-            torch.manual_seed(0)
+            (torch.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(0)
             stack.enter_context(torch.set_grad_enabled(mode.gradients))
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=mode.bfloat16))
             if not mode.hide:
