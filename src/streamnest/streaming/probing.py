@@ -143,8 +143,8 @@ def find_leaking_stage(model: EncoderTask, training: bool = False) -> str | None
     """
     if model.encoder.context.right is None:
         return None
-    found = mode_leaks([Subject(model, torch.float32)], TRAIN if training else USE)
-    return found[0][1].stage.label if found else None
+    leak = next(mode_leaks([Subject(model, torch.float32)], TRAIN if training else USE), None)
+    return None if leak is None else leak.stage.label
 
 
 def require_causal(model: EncoderTask, brief: bool = False) -> None:

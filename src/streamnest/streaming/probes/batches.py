@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from streamnest.randomness import hash_id
 from streamnest.streaming.probes.check import Check
+from streamnest.streaming.probes.futures import leak_check
+from streamnest.streaming.probes.modes import TRAIN, USE
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.sounds import noise, sound
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Difference, Limits, first_difference
+from streamnest.streaming.probes.trace import Leak, Limits, first_difference
 from streamnest.task import EncoderTask
 
 SIZES = (3, 4, 32)
@@ -23,11 +27,13 @@ _SAMPLES = 4_800
 def neighbours(model: EncoderTask, seed: int) -> list[Check]:
     """Rows of a batch change nothing in each other, in use and while training; nor does their order."""
     double, single = Subject(model), Subject(model, torch.float32)
-    found = [leak for mode in double.rowwise((IN_USE, TRAINING)) for n in SIZES for leak in neighbour_leaks(double, mode, n)]
-    found += [leak for mode in single.rowwise([TRAINING_BFLOAT16]) for n in SIZES for leak in neighbour_leaks(single, mode, n)]
-    found += order_leaks(double.without_dropout())
-    measured = f"the {found[0][1].stage.label} hears them ({found[0][0]})" if found else "nothing"
-    return [Check("neighbours change nothing", "nothing", measured, not found)]
+    runs = [(double, mode) for mode in double.rowwise((IN_USE, TRAINING))]
+    runs += [(single, mode) for mode in single.rowwise([TRAINING_BFLOAT16])]
+    sizes = [(subject, mode, rows) for subject, mode in runs for rows in SIZES]
+    sizes += [(single, mode, 4) for mode in single.rowwise((*USE, *TRAIN))]
+    mixed = (leak for subject, mode, rows in sizes for leak in neighbour_leaks(subject, mode, rows))
+    ordered = order_leaks(Subject(model).without_dropout())
+    return [leak_check("neighbours change nothing", chain(mixed, ordered), "no stage mixes rows")]
 
 
 def batch(rows: int, seed: int = 7, samples: int = _SAMPLES) -> tuple[Tensor, Tensor]:
@@ -36,7 +42,7 @@ def batch(rows: int, seed: int = 7, samples: int = _SAMPLES) -> tuple[Tensor, Te
     return noise(samples, rows, seed), lengths
 
 
-def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> list[tuple[str, Difference]]:
+def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> Iterator[Leak]:
     """Leaks between any two rows of a batch, by changing audio, lengths and random keys of groups of rows."""
     audio, lengths = batch(rows)
     keys = torch.tensor([hash_id(f"row {row}") for row in range(rows)])
@@ -48,8 +54,8 @@ def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> list[tuple[str, 
         after = subject.run(*moved, mode, torch.where(changed, keys + 1, keys))
         difference = first_difference(before, after, _rows(subject, lengths, ~changed))
         if difference is not None:
-            return [(f"{rows} rows, {mode.name}{subject.weights}", difference)]
-    return []
+            yield difference.at(f"{rows} rows, {mode.name}{subject.weights}")
+            return
 
 
 def groups(rows: int) -> list[Tensor]:
@@ -65,12 +71,11 @@ def groups(rows: int) -> list[Tensor]:
     return list(members.t())
 
 
-def order_leaks(subject: Subject, rows: int = 5) -> list[tuple[str, Difference]]:
+def order_leaks(subject: Subject, rows: int = 5) -> Iterator[Leak]:
     """Stages of which the outputs of a row depend on its place in the batch; in float64, without dropout."""
     audio, lengths = batch(rows)
     keys = torch.tensor([hash_id(f"row {row}") for row in range(rows)])
     order = torch.arange(rows).roll(2)
-    found = []
     for mode in subject.rowwise((IN_USE, TRAINING)):
         before = subject.run(audio, lengths, mode, keys)
         after = subject.run(audio[order], lengths[order], mode, keys[order])
@@ -78,8 +83,7 @@ def order_leaks(subject: Subject, rows: int = 5) -> list[tuple[str, Difference]]
         everything = _rows(subject, lengths[order], torch.ones(rows, dtype=torch.bool))
         difference = first_difference(ordered, after, everything, tolerance=1e-10)
         if difference is not None:
-            found.append((f"rows in another order, {mode.name}", difference))
-    return found
+            yield difference.at(f"rows in another order, {mode.name}")
 
 
 def _rows(subject: Subject, lengths: Tensor, chosen: Tensor) -> Limits:

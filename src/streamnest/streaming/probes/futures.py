@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, with_future
 from streamnest.streaming.probes.subject import Mode, Subject
-from streamnest.streaming.probes.trace import Difference, Limits, Trace, first_difference
+from streamnest.streaming.probes.trace import Difference, Leak, Limits, Trace, first_difference
 
 FUTURES = ("shifted", "silent", "loud")
 
@@ -65,14 +65,9 @@ def short_audio(reach: Reach, rows: int = 1) -> tuple[Tensor, Tensor]:
     return noise(samples, rows), torch.full((rows,), boundary)
 
 
-def stages_check(name: str, found: Sequence[tuple[str, Difference]]) -> Check:
-    """A line that names the first stage that was found, and where."""
-    if not found:
-        return Check(name, "none hears past its chunk", "none does", True)
-    place, difference = found[0]
-    return Check(
-        name,
-        "none hears past its chunk",
-        f"the {difference.stage.label} does ({place}, frame {difference.frame})",
-        False,
-    )
+def leak_check(name: str, leaks: Iterable[Leak], declared: str = "none hears past its chunk") -> Check:
+    """A line that names the stage of the first leak, and where it is; what comes after is not measured."""
+    leak = next(iter(leaks), None)
+    if leak is None:
+        return Check(name, declared, "none does", True)
+    return Check(name, declared, f"the {leak.stage.label} does ({leak.place}, frame {leak.frame})", False)

@@ -39,7 +39,7 @@ def latencies(model: EncoderTask, seed: int) -> list[Check]:
 
 
 def _waits(subject: Subject, times: list[int]) -> tuple[list[int], int]:
-    """Samples from the first of a block to its frame, of whole chunks, and the worst from the end of a frame's block."""
+    """Samples from the start of a block to its frame, of whole chunks; the most from the end of a frame's own block."""
     reach, shift = subject.reach, subject.reach.encoder.target_shift
     first = -(-shift // reach.chunk) * reach.chunk
     frames = range(first, first + (len(times) - first) // reach.chunk * reach.chunk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -28,21 +26,22 @@ def left_context(model: EncoderTask, seed: int) -> list[Check]:
 def _layers(subject: Subject) -> str | None:
     """The first layer whose attention does not begin where it is declared, by changing its input before a frame."""
     reach, left = subject.reach, subject.reach.context.left
-    cap = int(STREAM_LEFT_MS / reach.encoder.frame_ms)
     end = max(2, -(-8 // reach.chunk)) * reach.chunk
-    frames = (cap if left is None else end + left) + 2 * reach.chunk + 2
-    audio = noise(frames * reach.block)
+    past = int(STREAM_LEFT_MS / reach.encoder.frame_ms) if left is None else end + left
+    audio = noise((past + 2 * reach.chunk + 2) * reach.block)
     for mode in (IN_USE, TRAINING):
         before = subject.run(audio, mode=mode)
+        frames = int(reach.valid(Stage("", "stem"), torch.tensor(audio.shape[1])))
         for layer in range(len(subject.model.encoder.blocks)):
-            stage = Stage("", "attention", layer)
             for changed in (1,) if left is None else (end, end + 1):
-                after = _changed(subject, layer, changed, audio, mode)
                 first = reach.first_attending(changed)
-                found = _last_changed(before, after, layer)
-                expected = int(reach.valid(stage, torch.tensor(audio.shape[1]))) if first is None else first
-                if found + 1 != expected:
-                    return f"block {layer} attention: frame {found} hears before frame {changed}, declared {expected - 1} ({mode.name})"
+                declared = frames if first is None else first
+                found = _last_changed(before, _changed(subject, layer, changed, audio, mode), layer) + 1
+                if found != declared:
+                    return (
+                        f"block {layer} attention: frames below {found} hear what lies before frame {changed}, "
+                        f"declared: below {declared} ({mode.name})"
+                    )
     return None
 
 
@@ -76,20 +75,17 @@ def _whole(subject: Subject) -> str | None:
     reach = subject.reach
     start = 3 * reach.hop + 1
     last = reach.later(Stage("", "encoder"), start)
-    frames = 20 if last is None else last + reach.chunk + 2
-    audio = noise(frames * reach.block)
+    audio = noise((20 if last is None else last + reach.chunk + 2) * reach.block)
     moved = audio.clone()
     moved[:, :start] += 0.37
-    later: Callable[[Stage], int | None] = lambda stage: reach.later(stage, start)
+    length = torch.tensor([audio.shape[1]])
+
+    def limits(stage: Stage) -> tuple[Tensor, Tensor]:
+        frames, later = reach.valid(stage, length), reach.later(stage, start)
+        return frames if later is None else torch.tensor([later]), frames
+
     for mode in (IN_USE, TRAINING):
-        one, other = subject.run(audio, mode=mode), subject.run(moved, mode=mode)
-        length = torch.tensor([audio.shape[1]])
-        kept = [index for index, (stage, _) in enumerate(one) if later(stage) is not None]
-        found = first_difference(
-            [one[i] for i in kept],
-            [other[i] for i in kept],
-            lambda stage: (torch.tensor([later(stage)]), reach.valid(stage, length)),
-        )
+        found = first_difference(subject.run(audio, mode=mode), subject.run(moved, mode=mode), limits)
         if found is not None:
             return f"the {found.stage.label} hears too far back (frame {found.frame}, {mode.name})"
     return None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from streamnest.streaming.probes.check import Check
-from streamnest.streaming.probes.futures import FUTURES, future_leak, short_audio, stages_check
+from streamnest.streaming.probes.futures import FUTURES, future_leak, leak_check, short_audio
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Difference, first_difference
+from streamnest.streaming.probes.trace import Leak, first_difference
 from streamnest.task import EncoderTask
 
 USE = (
@@ -35,13 +36,12 @@ TRAIN = (
 def modes(model: EncoderTask, seed: int) -> list[Check]:
     """Audio after a chunk changes no stage before it, in any mode."""
     subjects = [Subject(model), Subject(model, torch.float32)]
-    use = mode_leaks(subjects, USE) + mode_leaks(subjects, USE[:1], FUTURES[:1], rows=32)
-    train = mode_leaks(subjects, TRAIN) + mode_leaks(subjects, TRAIN[:2], FUTURES[:1], rows=32)
-    apart = _target_audio(subjects[0])
-    gradient = _gradient(subjects[1])
+    apart, gradient = _target_audio(subjects[0]), _gradient(subjects[1])
     return [
-        stages_check("stages", use),
-        stages_check("stages, training mode", train),
+        leak_check("stages", chain(mode_leaks(subjects, USE), mode_leaks(subjects, USE[:1], rows=32))),
+        leak_check(
+            "stages, training mode", chain(mode_leaks(subjects, TRAIN), mode_leaks(subjects, TRAIN[:2], rows=32))
+        ),
         Check("audio of the targets", "not in the representation", apart or "not in it", apart is None),
         Check("gradients while training", "none from past a chunk", gradient or "none", gradient is None),
     ]
@@ -49,7 +49,7 @@ def modes(model: EncoderTask, seed: int) -> list[Check]:
 
 def mode_leaks(
     subjects: Sequence[Subject], chosen: Sequence[Mode], futures: Sequence[str] = FUTURES, rows: int = 3
-) -> list[tuple[str, Difference]]:
+) -> Iterator[Leak]:
     """Leaks by mode; a mode runs in the first precision that it can have.
 
     Args:
@@ -58,20 +58,18 @@ def mode_leaks(
         futures: what replaces the audio after the boundary.
         rows: in the batch, some of them padded.
     """
-    found = []
     for mode in chosen:
         subject = subjects[-1] if mode.bfloat16 else subjects[0]
         audio, boundary = short_audio(subject.reach, rows)
         lengths = audio.shape[1] - torch.arange(rows) % 3 * (2 * subject.reach.hop + 7)
-        difference = future_leak(subject, mode, audio, boundary, futures, lengths)
-        if difference is not None:
-            found.append((mode.name + subject.weights, difference))
-    return found
+        found = future_leak(subject, mode, audio, boundary, futures, lengths)
+        if found is not None:
+            yield found.at(mode.name + subject.weights)
 
 
 def _target_audio(subject: Subject) -> str | None:
     """The stage that changes with the clean audio of the targets, of a mixed batch whose noisy audio stays."""
-    mode = Mode("mixed", "training", training=True, mixed=True)
+    mode = Mode("mixed", "training", training=True, gradients=True, mixed=True)
     audio, _ = short_audio(subject.reach, rows=2)
     lengths = torch.full((2,), audio.shape[1])
     before, after = subject.run(audio, lengths, mode), subject.run(audio, lengths, TRAINING)
@@ -109,5 +107,3 @@ def _gradient(subject: Subject) -> str | None:
     (slope,) = torch.autograd.grad((outputs[0][0, :known] @ weight).sum(), features[0])
     late = slope[0, :, heard:].abs().sum(0).nonzero()
     return f"from feature frame {heard + int(late[0])}" if len(late) else None
-
-

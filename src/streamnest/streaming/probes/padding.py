@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from streamnest.streaming.probes.check import Check
-from streamnest.streaming.probes.reach import Reach, Stage
+from streamnest.streaming.probes.futures import leak_check
+from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, random_like, sound
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Difference, Limits, first_difference
+from streamnest.streaming.probes.trace import Leak, Limits, Trace, first_difference
 from streamnest.task import EncoderTask
 
 
 def padding(model: EncoderTask, seed: int) -> list[Check]:
     """Garbage in the padding, of samples and of features, and its amount change no frame of an utterance."""
     double, single = Subject(model), Subject(model, torch.float32)
-    found = [leak for mode in double.rowwise((IN_USE, TRAINING)) for leak in padding_leaks(double, mode)]
-    found += [leak for mode in single.rowwise([TRAINING_BFLOAT16]) for leak in padding_leaks(single, mode)]
+    return [leak_check("padding changes nothing", _leaks(double, single, seed), "no stage hears it")]
+
+
+def _leaks(double: Subject, single: Subject, seed: int) -> Iterator[Leak]:
+    modes = double.rowwise((IN_USE, TRAINING))
+    for mode in modes:
+        yield from padding_leaks(double, mode)
+    for mode in single.rowwise([TRAINING_BFLOAT16]):
+        yield from padding_leaks(single, mode)
     double.without_dropout()
-    found += [leak for mode in double.rowwise((IN_USE, TRAINING)) for leak in amount_leaks(double, mode)]
-    found += amount_leaks(double.perturb(seed), IN_USE)
-    measured = f"the {found[0][1].stage.label} hears it ({found[0][0]})" if found else "nothing"
-    return [Check("padding changes nothing", "nothing", measured, not found)]
+    for mode in modes:
+        yield from amount_leaks(double, mode)
+    yield from amount_leaks(double.perturb(seed), IN_USE)
 
 
 def padded_lengths(reach: Reach) -> Tensor:
@@ -32,7 +41,7 @@ def padded_lengths(reach: Reach) -> Tensor:
     return torch.tensor([max(1, f * reach.block - r * (f > 1)) for f, r in zip(frames, rests * len(frames))])
 
 
-def padding_leaks(subject: Subject, mode: Mode) -> list[tuple[str, Difference]]:
+def padding_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
     """Stages in which an utterance changes with the values of its padding; bits are compared."""
     lengths = padded_lengths(subject.reach)
     samples = int(lengths.max()) + 5 * subject.reach.block
@@ -43,12 +52,16 @@ def padding_leaks(subject: Subject, mode: Mode) -> list[tuple[str, Difference]]:
     garbage = torch.where(inside, audio, sound("loud", samples, len(lengths), seed=5) + 0.37)
     difference = first_difference(before, subject.run(garbage, lengths, mode), limits)
     if difference is not None:
-        return [(f"padded samples, {mode.name}{subject.weights}", difference)]
-    difference = first_difference(before, _garbage_features(subject, torch.where(inside, audio, 0), lengths, mode), limits)
-    return [] if difference is None else [(f"padded features, {mode.name}{subject.weights}", difference)]
+        yield difference.at(f"padded samples, {mode.name}{subject.weights}")
+        return
+    difference = first_difference(
+        before, _garbage_features(subject, torch.where(inside, audio, 0), lengths, mode), limits
+    )
+    if difference is not None:
+        yield difference.at(f"padded features, {mode.name}{subject.weights}")
 
 
-def _garbage_features(subject: Subject, audio: Tensor, lengths: Tensor, mode: Mode) -> list[tuple[Stage, Tensor]]:
+def _garbage_features(subject: Subject, audio: Tensor, lengths: Tensor, mode: Mode) -> Trace:
     def spoil(_module: object, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         features, frames = args
         inside = (torch.arange(features.shape[-1], device=features.device) < frames[:, None])[:, None]
@@ -61,7 +74,7 @@ def _garbage_features(subject: Subject, audio: Tensor, lengths: Tensor, mode: Mo
         handle.remove()
 
 
-def amount_leaks(subject: Subject, mode: Mode) -> list[tuple[str, Difference]]:
+def amount_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
     """Stages in which an utterance alone differs from the same one in a padded batch; in float64, without dropout."""
     lengths = padded_lengths(subject.reach)
     samples = int(lengths.max()) + 9_000
@@ -74,8 +87,8 @@ def amount_leaks(subject: Subject, mode: Mode) -> list[tuple[str, Difference]]:
         limits = _inside(subject.reach, lengths[row : row + 1])
         difference = first_difference(alone, in_batch, limits, tolerance=1e-10)
         if difference is not None:
-            return [(f"alone or in a batch, {mode.name}{subject.weights}", difference)]
-    return []
+            yield difference.at(f"alone or in a batch, {mode.name}{subject.weights}")
+            return
 
 
 def _inside(reach: Reach, lengths: Tensor) -> Limits:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.streaming.probes.check import Check
-from streamnest.streaming.probes.futures import future_leak, stages_check
+from streamnest.streaming.probes.futures import future_leak, leak_check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Difference
+from streamnest.streaming.probes.trace import Leak
 from streamnest.task import EncoderTask
 
 _TEN_SECONDS = 10_000.0
@@ -27,10 +28,14 @@ def places(model: EncoderTask, seed: int) -> list[Check]:
     frames = long_frames(single.reach)
     far = boundaries(single.reach, frames)
     some = [far[-1], far[len(far) // 2]]
-    found = length_leaks(single, range(1, max(10, 3 * single.reach.chunk) + 1))
-    found += far_leaks(single, frames, far, IN_USE) + far_leaks(double, frames, some, IN_USE)
-    found += far_leaks(single, frames, some, TRAINING) + far_leaks(single, frames, far[-8::3], TRAINING_BFLOAT16)
-    return [stages_check("stages, any place and length", found)]
+    leaks = chain(
+        length_leaks(single, range(1, max(10, 3 * single.reach.chunk) + 1)),
+        far_leaks(single, frames, far, IN_USE),
+        far_leaks(double, frames, some, IN_USE),
+        far_leaks(single, frames, some, TRAINING),
+        far_leaks(single, frames, far[-8::3], TRAINING_BFLOAT16),
+    )
+    return [leak_check("stages, any place and length", leaks)]
 
 
 def long_frames(reach: Reach) -> int:
@@ -48,20 +53,19 @@ def boundaries(reach: Reach, frames: int) -> list[int]:
     return sorted(end for end in ends if end < frames)
 
 
-def far_leaks(subject: Subject, frames: int, ends: list[int], mode: Mode) -> list[tuple[str, Difference]]:
+def far_leaks(subject: Subject, frames: int, ends: list[int], mode: Mode) -> Iterator[Leak]:
     """Leaks of a long utterance, changed from the end of one chunk or another on."""
     audio = noise(frames * subject.reach.block + subject.reach.hop // 2)
     before = subject.run(audio, mode=mode)
     for end in ends:
         boundary = torch.tensor([subject.reach.boundary(end)])
-        difference = future_leak(subject, mode, audio, boundary, ("shifted",), before=before)
-        if difference is not None:
+        found = future_leak(subject, mode, audio, boundary, ("shifted",), before=before)
+        if found is not None:
             seconds = frames * subject.reach.encoder.frame_ms / 1000
-            return [(f"an utterance of {seconds:.0f} s, {mode.name}", difference)]
-    return []
+            yield found.at(f"an utterance of {seconds:.0f} s, {mode.name}")
 
 
-def length_leaks(subject: Subject, lengths: Iterable[int]) -> list[tuple[str, Difference]]:
+def length_leaks(subject: Subject, lengths: Iterable[int]) -> Iterator[Leak]:
     """Leaks of utterances of so many frames, changed after their first and last chunk."""
     reach = subject.reach
     for frames in lengths:
@@ -69,7 +73,6 @@ def length_leaks(subject: Subject, lengths: Iterable[int]) -> list[tuple[str, Di
         before = subject.run(audio)
         for end in {reach.chunk, (frames - 1) // reach.chunk * reach.chunk}:
             boundary = torch.tensor([min(reach.boundary(end), audio.shape[1])])
-            difference = future_leak(subject, IN_USE, audio, boundary, ("shifted",), before=before)
-            if difference is not None:
-                return [(f"an utterance of {frames} frames", difference)]
-    return []
+            found = future_leak(subject, IN_USE, audio, boundary, ("shifted",), before=before)
+            if found is not None:
+                yield found.at(f"an utterance of {frames} frames")

@@ -13,7 +13,7 @@ from streamnest.streaming.probes.modes import TRAIN, USE, mode_leaks
 from streamnest.streaming.probes.padding import padding_leaks
 from streamnest.streaming.probes.places import far_leaks, length_leaks
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Difference
+from streamnest.streaming.probes.trace import Leak
 from streamnest.streaming.probes.weights import other_weights
 from streamnest.task import EncoderTask
 
@@ -40,11 +40,12 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
     large = sum(parameter.numel() for parameter in subject.model.parameters()) > _LARGE
     yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN))
     yield from _later(subject, (TRAINING_BFLOAT16,), rows=1 if brief or large else 32)
+    if not brief:
+        yield from _sampled(subject, large)
     yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
     yield from _across(subject, TRAINING_BFLOAT16, (4,) if brief or large else (3, 4, 32))
     if not brief:
         yield from _across(subject, TRAINING, (4,))
-        yield from _sampled(subject, large)
     for other in other_weights(subject, draws=0 if brief else 1 if large else 2):
         yield from _later(other, (IN_USE, TRAINING_BFLOAT16))
         yield from _across(other, TRAINING_BFLOAT16, (3,))
@@ -59,17 +60,17 @@ def _across(subject: Subject, mode: Mode, sizes: Sequence[int]) -> Iterator[str]
     if not subject.rowwise([mode]):
         return
     for rows in sizes:
-        for place, found in neighbour_leaks(subject, mode, rows):
-            yield f"the {found.stage.label} mixes rows of a batch ({place})"
-    for place, found in padding_leaks(subject, mode):
-        yield f"the {found.stage.label} hears padding ({place})"
+        for leak in neighbour_leaks(subject, mode, rows):
+            yield f"the {leak.stage.label} mixes rows of a batch ({leak.place})"
+    for leak in padding_leaks(subject, mode):
+        yield f"the {leak.stage.label} hears padding ({leak.place})"
 
 
 def _sampled(subject: Subject, large: bool) -> Iterator[str]:
     """Loudness and place, of which `verify` measures more."""
     if not subject.promised:
         return
-    yield from map(_hears, loudness_leaks(subject, IN_USE, ("clipped", "silent", "soft", "gaps"), ("loud", "silent")))
+    yield from map(_hears, loudness_leaks(subject, IN_USE, ("clipped", "silent", "soft", "gaps"), ("loud", "click")))
     frames = int(1000 * _FAR_SECONDS / subject.reach.encoder.frame_ms) // subject.reach.chunk * subject.reach.chunk
     ends = [subject.reach.chunk, frames - subject.reach.chunk]
     for mode in (IN_USE,) if large else (IN_USE, TRAINING_BFLOAT16):
@@ -78,6 +79,6 @@ def _sampled(subject: Subject, large: bool) -> Iterator[str]:
         yield from map(_hears, length_leaks(subject, range(subject.reach.chunk + 1, 2 * subject.reach.chunk)))
 
 
-def _hears(leak: tuple[str, Difference]) -> str:
-    place, found = leak
-    return f"the {found.stage.label} hears audio later than the preset declares ({place}): this encoder would not stream"
+def _hears(leak: Leak) -> str:
+    where = f"({leak.place}): this encoder would not stream"
+    return f"the {leak.stage.label} hears audio later than the preset declares {where}"

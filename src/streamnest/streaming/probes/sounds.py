@@ -21,7 +21,8 @@ def _gaps(x: Tensor) -> Tensor:
 
 def _click(x: Tensor) -> Tensor:
     x = 0.3 * x
-    x[..., x.shape[-1] // 2] = 100.0
+    for place in (x.shape[-1] // 4, x.shape[-1] * 9 // 10):  # before and after the middle, where audio is exchanged
+        x[..., place] = 100.0
     return x
 
 
@@ -48,12 +49,9 @@ def sound(name: str, samples: int, rows: int = 1, seed: int = 7) -> Tensor:
 
 
 def with_future(audio: Tensor, boundary: Tensor, name: str) -> Tensor:
-    """Audio `(B, N)` whose samples from `boundary` `(B,)` on are another sound; "shifted" moves those that are there."""
+    """Audio `(B, N)` whose samples from `boundary` `(B,)` on are another sound, or "shifted" by an offset."""
     time = torch.arange(audio.shape[1], device=audio.device)
-    if name == "shifted":
-        future = audio + 0.37
-    else:
-        future = sound(name, audio.shape[1], len(audio), seed=11).to(audio)
+    future = audio + 0.37 if name == "shifted" else sound(name, audio.shape[1], len(audio), seed=11).to(audio)
     return torch.where(time < boundary[:, None], audio, future)
 
 

@@ -95,7 +95,9 @@ class Subject:
         """Audio in the type and on the device of the copy."""
         return audio.to(self.model.frontend.window)
 
-    def run(self, audio: Tensor, lengths: Tensor | None = None, mode: Mode = IN_USE, keys: Tensor | None = None) -> Trace:
+    def run(
+        self, audio: Tensor, lengths: Tensor | None = None, mode: Mode = IN_USE, keys: Tensor | None = None
+    ) -> Trace:
         """Records every stage while the model runs on audio `(B, N)` of `lengths` `(B,)`; see `Mode`.
 
         Args:
@@ -129,7 +131,7 @@ class Subject:
         return [(stage, x) for stage, x in seen if len(x) == len(audio)]
 
     def perturb(self, seed: int = 0) -> Subject:
-        """Moves every weight that is exactly zero or one, so that no gate and no zero-initialized layer hides a leak."""
+        """Moves every weight that is exactly zero or one, so that no gate and no layer that starts at zero hides a leak."""
         generator = torch.Generator().manual_seed(seed)
         buffers = [b for b in self.model.encoder.buffers() if b.is_floating_point()]
         for tensor in [*self.model.parameters(), *buffers]:

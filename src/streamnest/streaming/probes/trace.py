@@ -17,13 +17,23 @@ Trace = list[tuple[Stage, Tensor]]
 Limits = Callable[[Stage], tuple[Tensor | int, Tensor | int]]
 
 
+class Leak(NamedTuple):
+    """Where a model was found to hear what it must not, and the first stage that does."""
+
+    place: str
+    stage: Stage
+    frame: int
+
+
 class Difference(NamedTuple):
-    """The first frame of the first stage in which two runs differ."""
+    """The first frame, of any row, of the first stage in which two runs differ."""
 
     stage: Stage
-    row: int
     frame: int
-    size: float
+
+    def at(self, place: str) -> Leak:
+        """The leak that the difference shows."""
+        return Leak(place, *self)
 
 
 @contextmanager
@@ -87,8 +97,7 @@ def first_difference(one: Trace, other: Trace, limits: Limits, tolerance: float 
         frames = min(a.shape[1], b.shape[1])
         found = _differing(a[:, :frames], b[:, :frames], tolerance) & _between(*limits(stage), a, frames)
         if found.any():
-            row, frame = found.nonzero()[0].tolist()
-            return Difference(stage, row, frame, float((a[row, frame] - b[row, frame]).abs().max()))
+            return Difference(stage, int(found.any(0).nonzero()[0]))
     return None
 
 

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from streamnest.streaming.probes.batches import neighbour_leaks
 from streamnest.streaming.probes.check import Check
-from streamnest.streaming.probes.futures import stages_check
+from streamnest.streaming.probes.futures import leak_check
 from streamnest.streaming.probes.modes import mode_leaks
-from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Subject
-from streamnest.streaming.probes.trace import Difference
+from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
+from streamnest.streaming.probes.trace import Leak
 from streamnest.task import EncoderTask
 
 
 def weights(model: EncoderTask, seed: int) -> list[Check]:
     """Audio after a chunk changes no stage before it, also if no weight is exactly zero or one, and with others."""
-    found, mixed = list[tuple[str, Difference]](), list[tuple[str, Difference]]()
-    for precision in (torch.float64, torch.float32):
+    checks = [leak_check("neighbours, other weights", _leaks(model, seed, _mixed), "none mixes rows")]
+    if model.encoder.context.right is not None:
+        checks.append(
+            leak_check("stages, other weights", _leaks(model, seed, lambda *one: mode_leaks([one[0]], [one[1]])))
+        )
+    return checks
+
+
+def _leaks(model: EncoderTask, seed: int, probe: Callable[[Subject, Mode], Iterator[Leak]]) -> Iterator[Leak]:
+    for precision in (torch.float32, torch.float64):
         for subject in other_weights(Subject(model, precision), draws=2, seed=seed):
-            chosen = (IN_USE, TRAINING) if precision == torch.float64 else (TRAINING_BFLOAT16,)
-            found += mode_leaks([subject], chosen) if subject.promised else []
-            mixed += [leak for mode in subject.rowwise(chosen) for leak in neighbour_leaks(subject, mode, rows=3)]
-    checks = [stages_check("stages, other weights", found)] if model.encoder.context.right is not None else []
-    measured = f"the {mixed[0][1].stage.label} does ({mixed[0][0]})" if mixed else "none does"
-    return [*checks, Check("neighbours, other weights", "no stage mixes rows", measured, not mixed)]
+            for mode in (IN_USE, TRAINING) if precision == torch.float64 else (TRAINING_BFLOAT16,):
+                yield from probe(subject, mode)
+
+
+def _mixed(subject: Subject, mode: Mode) -> Iterator[Leak]:
+    for allowed in subject.rowwise([mode]):
+        yield from neighbour_leaks(subject, allowed, rows=3)
 
 
 def other_weights(subject: Subject, draws: int, seed: int = 0) -> Iterator[Subject]:
