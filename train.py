@@ -60,9 +60,9 @@ def train(cfg: DictConfig) -> float | None:
     cfg = with_encoder_of(cfg, checkpoint)
     data = build_data(cfg)
     model = build_model(cfg, data, labels=stored_labels(checkpoint, cfg.task.name))
-    for _ in model.encoder.each_context():
+    for number, _ in enumerate(model.encoder.each_context()):
         require_no_leak(model.encoder, model.latency)
-        require_causal(model)
+        require_causal(model, brief=number > 0)
     transferred = None
     if checkpoint:
         stored = check_architecture(checkpoint, model.config)

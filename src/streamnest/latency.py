@@ -152,13 +152,14 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
     leaks = []
     if encoder.normalize == "utterance":
         leaks.append("encoder.normalize=utterance uses statistics of the whole utterance: choose global or running")
-    convolution = encoder.blocks[0].convolution
-    if convolution.lookahead:
+    convolutions = [block.convolution for block in encoder.blocks]
+    ahead = [convolution.lookahead for convolution in convolutions if convolution.lookahead]
+    if ahead:
         leaks.append(
-            f"encoder.conv_padding=symmetric hears {convolution.lookahead} frames ahead in each of "
-            f"{len(encoder.blocks)} layers: choose causal"
+            f"encoder.conv_padding=symmetric hears {max(ahead)} frames ahead in each of "
+            f"{len(ahead)} layers: choose causal"
         )
-    if not convolution.norm_is_framewise:
+    if not all(convolution.norm_is_framewise for convolution in convolutions):
         leaks.append(
             "encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm, or "
             "frozen_batch_norm to keep those of a checkpoint"

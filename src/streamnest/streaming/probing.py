@@ -7,16 +7,15 @@ bit-equal outputs before the change, so no tolerance is needed.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from streamnest.errors import UserError
+from streamnest.streaming.probes.modes import TRAIN, USE, mode_leaks
+from streamnest.streaming.probes.quick import quick_check
+from streamnest.streaming.probes.subject import Subject
 from streamnest.task import EncoderTask
 
 _CHANGE = 0.37
@@ -131,80 +130,35 @@ class Prober:
         influence = self.influence(list(range(first, first + count)), samples)
         return Staircase(influence, first, encoder.frame_ms / 1000, frontend.hop_ms / 1000)
 
-    @contextmanager
-    def stages(self) -> Iterator[list[tuple[str, Tensor]]]:
-        """Records name and output, time in dimension 1, of each stage while the model runs."""
-        seen: list[tuple[str, Tensor]] = []
-        encoder = self.model.encoder
-        modules: list[tuple[str, Any]] = [
-            ("front end", self.model.frontend),
-            ("normalisation", self.model.input_norm),
-            ("stem", encoder.stem),
-        ]
-        for number, block in enumerate(encoder.blocks):
-            modules += [
-                (f"block {number} attention", block.attention),
-                (f"block {number} convolution", block.convolution),
-                (f"block {number}", block),
-            ]
-
-        def record(name: str, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            seen.append((name, tensor.transpose(1, 2) if name in ("front end", "normalisation") else tensor))
-
-        handles = [m.register_forward_hook(lambda _m, _i, out, name=name: record(name, out)) for name, m in modules]
-        try:
-            yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
-
 
 def find_leaking_stage(model: EncoderTask, training: bool = False) -> str | None:
-    """The first stage of a chunked streaming model whose output before the end of a chunk hears audio after it.
+    """The first stage of a streaming model whose output before the end of a chunk depends on audio after it.
 
     Args:
         model: with `right_context_ms` limited.
-        training: in training mode, see `Prober`.
+        training: while training instead of in use.
 
     Returns:
-        Its name, or None. Encoders with accumulating look-ahead (`regular`) have no such boundary: None.
+        Its name, or None.
     """
-    context = model.encoder.context
-    if context.right is None or context.lag:
+    if model.encoder.context.right is None:
         return None
-    prober = Prober(model, training, torch.float32)
-    factor, hop = model.encoder.stem.factor, model.frontend.hop
-    frames = (context.chunk or 1) * max(2, math.ceil(8 / (context.chunk or 1)))
-    heard = frames * factor + model.encoder.stem.lookahead
-    boundary = heard * hop + model.frontend.lookahead_samples
-    audio = prober.audio(boundary + 6 * factor * hop + hop // 2)
-    moved = audio.clone()
-    moved[:, boundary:] += _CHANGE
-    with prober.stages() as seen:
-        prober.run(audio)
-        count = len(seen)
-        prober.run(moved)
-    for (name, before), (_, after) in zip(seen[:count], seen[count:], strict=True):
-        known = heard if name in ("front end", "normalisation") else frames
-        if not torch.equal(before[:, :known], after[:, :known]):
-            return name
-    return None
+    leak = next(mode_leaks([Subject(model, torch.float32)], TRAIN if training else USE), None)
+    return None if leak is None else leak.stage.label
 
 
-def require_causal(model: EncoderTask) -> None:
-    """The light check before training: stops a streaming preset of which a stage hears the future.
+def require_causal(model: EncoderTask, brief: bool = False) -> None:
+    """The quick check before training: stops a streaming preset of which a stage hears the future or other rows.
+
+    Args:
+        model: model about to be trained; it is left as it is.
+        brief: only what depends on the context, for the further contexts of a dynamic encoder.
 
     Raises:
         UserError: with the name of the stage.
     """
     if model.encoder.allow_future_leak:
         return
-    for training in (False, True):
-        stage = find_leaking_stage(model, training)
-        if stage is not None:
-            when = "while training" if training else "in use"
-            raise UserError(
-                f"the {stage} hears audio later than the preset declares ({when}): this encoder would not stream. "
-                "Set encoder.allow_future_leak=true to train it all the same"
-            )
+    reason = quick_check(model, brief)
+    if reason is not None:
+        raise UserError(f"{reason}. Set encoder.allow_future_leak=true to train it all the same")

@@ -149,6 +149,27 @@ def simulate_streaming_inference(
     return torch.cat(frames), _result(session, audio, busy, waits if realtime else [], windowed)
 
 
+def emission_samples(session: Session, audio: Tensor) -> list[int]:
+    """Measures after how many samples each frame of a stream is emitted.
+
+    A first stream hears one step of the frame clock after the other; a second one follows it, sample by sample when
+    frames are about to come.
+
+    Args:
+        session: session whose streams are measured; both are flushed.
+        audio: `(N,)` at the model's rate.
+    """
+    scout, follower = session.open(), session.open()
+    times, heard = list[int](), 0
+    for piece in audio.to(session.device).split(max(1, round(0.01 * session.sample_rate))):
+        due = len(session.push({scout: piece})[scout])
+        for part in piece.split(1) if due else (piece,):
+            heard += len(part)
+            times += [heard] * len(session.push({follower: part})[follower])
+    session.flush([scout, follower])
+    return times
+
+
 def compare_streaming_vs_offline(
     model: EncoderTask,
     audio: Tensor,

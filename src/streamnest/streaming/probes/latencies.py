@@ -1,0 +1,89 @@
+"""Latency a second way: from the samples after which frames leave a session; and what the config promises."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from streamnest.latency import LatencyReport
+from streamnest.streaming.probes.check import Check
+from streamnest.streaming.probes.sounds import noise
+from streamnest.streaming.probes.subject import Subject
+from streamnest.streaming.session import StreamingSession
+from streamnest.streaming.simulation import emission_samples
+from streamnest.task import EncoderTask
+from streamnest.wording import milliseconds
+
+
+def latencies(model: EncoderTask, seed: int) -> list[Check]:
+    """Look-ahead, mean and worst latency of the report, against the times at which a session emits frames."""
+    subject = Subject(model, torch.float32)
+    session = StreamingSession(subject.model)
+    samples = session.first_samples + 3 * session.chunk_samples
+    times = emission_samples(session, subject.place(noise(samples)[0]))
+    report, rate = model.latency, subject.reach.frontend.sample_rate / 1000
+    overhang = subject.reach.frontend.window_overhang_ms - report.front_end_ms
+    waits, ahead = _waits(subject, times)
+    found = {
+        "look-ahead by emission": (report.lookahead_ms, ahead / rate - overhang),
+        "latency, mean": (report.latency_mean_ms, sum(waits) / len(waits) / rate - report.frame_ms / 2),
+        "latency, worst": (report.latency_worst_ms, max(waits) / rate),
+    }
+    return [
+        Check(name, f"{declared:.4f} ms", f"{measured:.4f} ms", math.isclose(declared, measured, abs_tol=1e-6))
+        for name, (declared, measured) in found.items()
+    ]
+
+
+def _waits(subject: Subject, times: list[int]) -> tuple[list[int], int]:
+    """Samples from the start of a block to its frame, of whole chunks; the most from the end of a frame's own block."""
+    reach, shift = subject.reach, subject.reach.encoder.target_shift
+    first = -(-shift // reach.chunk) * reach.chunk
+    frames = range(first, first + (len(times) - first) // reach.chunk * reach.chunk)
+    if not frames:
+        raise RuntimeError("the session holds all frames back")
+    waits = [times[frame] - (frame - shift) * reach.block for frame in frames]
+    return waits, max(times[frame] - (frame + 1) * reach.block for frame in frames)
+
+
+def promises(model: EncoderTask, seed: int) -> list[Check]:
+    """The context that the encoder runs with, against the one of the stored config and of the name of the preset."""
+    asked = asked_context(model)
+    if asked is None:
+        return []
+    left, right, named = asked
+    context, unit = model.encoder.context, model.encoder.frame_ms
+    runs = (_ms(context.left, unit), _ms(context.right, unit))
+    agree = math.isclose(runs[0], left) and math.isclose(runs[1], right) and _adds_up(model.latency, right)
+    return [Check("context as configured", f"{named}: {_words(left, right)}", _words(*runs), agree)]
+
+
+def asked_context(model: EncoderTask) -> tuple[float, float, str] | None:
+    """Left and right context that the config asks for in milliseconds, infinite if unlimited, and its name."""
+    config: dict[str, Any] = model.config.get("encoder") or {}
+    name = model.encoder.context_name
+    chosen = (config.get("contexts") or {}).get(name) if name else None
+    asked = config if chosen is None else chosen
+    if "right_context_ms" not in config:
+        return None
+    left, right = asked.get("left_context_ms"), asked.get("right_context_ms", 0.0)
+    preset = str(name if chosen is not None else model.config.get("preset") or "the encoder")
+    number = re.fullmatch(r"lookahead(\d+)", preset)
+    if number and float(number[1]) != right:  # by another value on the command line
+        preset += ", overridden"
+    return math.inf if left is None else left, math.inf if right is None else right, preset
+
+
+def _adds_up(report: LatencyReport, right: float) -> bool:
+    return True if math.isinf(right) else math.isfinite(report.context_ms)
+
+
+def _ms(frames: int | None, unit: float) -> float:
+    return math.inf if frames is None else frames * unit
+
+
+def _words(left: float, right: float) -> str:
+    return f"left {milliseconds(left)}, right {milliseconds(right)}"

@@ -1,0 +1,95 @@
+"""Padding: neither what it holds nor how much there is changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from streamnest.streaming.probes.check import Check
+from streamnest.streaming.probes.futures import leak_check
+from streamnest.streaming.probes.reach import Reach
+from streamnest.streaming.probes.sounds import noise, random_like, sound
+from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
+from streamnest.streaming.probes.trace import Leak, Limits, Trace, first_difference
+from streamnest.task import EncoderTask
+
+
+def padding(model: EncoderTask, seed: int) -> list[Check]:
+    """Garbage in the padding, of samples and of features, and its amount change no frame of an utterance."""
+    double, single = Subject(model), Subject(model, torch.float32)
+    return [leak_check("padding changes nothing", _leaks(double, single, seed), "no stage hears it")]
+
+
+def _leaks(double: Subject, single: Subject, seed: int) -> Iterator[Leak]:
+    modes = double.rowwise((IN_USE, TRAINING))
+    for mode in modes:
+        yield from padding_leaks(double, mode)
+    for mode in single.rowwise([TRAINING_BFLOAT16]):
+        yield from padding_leaks(single, mode)
+    double.without_dropout()
+    for mode in modes:
+        yield from amount_leaks(double, mode)
+    yield from amount_leaks(double.perturb(seed), IN_USE)
+
+
+def padded_lengths(reach: Reach) -> Tensor:
+    """Lengths of utterances that end in every part of a chunk, with and without a window over their end."""
+    frames = [1, 2, reach.chunk, *range(reach.chunk + 1, 2 * reach.chunk + 1, max(1, reach.chunk // 4)), 12]
+    rests = (0, 1, reach.hop // 4 - 1, reach.hop - 1, reach.hop, 3 * reach.hop + 5)
+    return torch.tensor([max(1, f * reach.block - r * (f > 1)) for f, r in zip(frames, rests * len(frames))])
+
+
+def padding_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
+    """Stages in which an utterance changes with the values of its padding; bits are compared."""
+    lengths = padded_lengths(subject.reach)
+    samples = int(lengths.max()) + 5 * subject.reach.block
+    audio = noise(samples, len(lengths))
+    inside = torch.arange(samples) < lengths[:, None]
+    limits = _inside(subject.reach, lengths)
+    before = subject.run(torch.where(inside, audio, 0), lengths, mode)
+    garbage = torch.where(inside, audio, sound("loud", samples, len(lengths), seed=5) + 0.37)
+    difference = first_difference(before, subject.run(garbage, lengths, mode), limits)
+    if difference is not None:
+        yield difference.at(f"padded samples, {mode.name}{subject.weights}")
+        return
+    difference = first_difference(
+        before, _garbage_features(subject, torch.where(inside, audio, 0), lengths, mode), limits
+    )
+    if difference is not None:
+        yield difference.at(f"padded features, {mode.name}{subject.weights}")
+
+
+def _garbage_features(subject: Subject, audio: Tensor, lengths: Tensor, mode: Mode) -> Trace:
+    def spoil(_module: object, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        features, frames = args
+        inside = (torch.arange(features.shape[-1], device=features.device) < frames[:, None])[:, None]
+        return torch.where(inside, features, 5 * random_like(features, seed=3)), frames
+
+    handle = subject.model.encoder.register_forward_pre_hook(spoil)
+    try:
+        return subject.run(audio, lengths, mode)
+    finally:
+        handle.remove()
+
+
+def amount_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
+    """Stages in which an utterance alone differs from the same one in a padded batch; in float64, without dropout."""
+    lengths = padded_lengths(subject.reach)
+    samples = int(lengths.max()) + 9_000
+    audio = torch.where(torch.arange(samples) < lengths[:, None], noise(samples, len(lengths)), 0)
+    keys = torch.arange(len(lengths))
+    together = subject.run(audio, lengths, mode, keys)
+    for row, length in enumerate(lengths.tolist()):
+        alone = subject.run(audio[row : row + 1, :length], None, mode, keys[row : row + 1])
+        in_batch = [(stage, x[row : row + 1]) for stage, x in together]
+        limits = _inside(subject.reach, lengths[row : row + 1])
+        difference = first_difference(alone, in_batch, limits, tolerance=1e-10)
+        if difference is not None:
+            yield difference.at(f"alone or in a batch, {mode.name}{subject.weights}")
+            return
+
+
+def _inside(reach: Reach, lengths: Tensor) -> Limits:
+    return lambda stage: (0, reach.valid(stage, lengths))

@@ -1,0 +1,98 @@
+"""Receptive field of each stage as declared: which frames may depend on which samples."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from streamnest.task import EncoderTask
+
+
+class Stage(NamedTuple):
+    """One recorded stage of the model.
+
+    Attributes:
+        label: name in messages.
+        kind: "features", "stem", "attention", "convolution", "block", "encoder" or "by block".
+        layer: number of its block; 0 outside of blocks.
+    """
+
+    label: str
+    kind: str
+    layer: int = 0
+
+
+class Reach:
+    """Frames of each stage that may depend on samples before or after a point, from the contract of the layers.
+
+    Args:
+        model: model with a limited right context.
+    """
+
+    def __init__(self, model: EncoderTask) -> None:
+        self.encoder, self.frontend = model.encoder, model.frontend
+        self.context, self.stem, self.hop = model.encoder.context, model.encoder.stem, model.frontend.hop
+        self.block = self.stem.factor * self.hop
+        self.chunk = self.context.chunk or 1
+        taps = self.frontend.window.nonzero().flatten()
+        # Pre-emphasis takes one sample more.
+        self._before = len(self.frontend.window) // 2 - int(taps.min()) + int(self.frontend.preemphasis != 0)
+
+    def valid(self, stage: Stage, lengths: Tensor) -> Tensor:
+        """Frames of a stage `(B,)` that belong to utterances of `lengths` samples."""
+        features = lengths // self.hop
+        if stage.kind == "features":
+            return features
+        frames = self.stem.num_frames(features + self.context.delay * self.stem.factor)
+        return self._outputs(stage, frames)
+
+    def known(self, stage: Stage, boundary: Tensor) -> Tensor:
+        """Number of first frames of a stage that no sample from `boundary` `(B,)` on may change."""
+        features = (boundary - self.frontend.lookahead_samples) // self.hop
+        if stage.kind == "features":
+            return features.clamp_min(0)
+        frames = (features - self.stem.lookahead) // self.stem.factor
+        if stage.kind != "stem":
+            layers = len(self.encoder.blocks) if stage.kind in ("encoder", "by block") else stage.layer + 1
+            frames = frames // self.chunk * self.chunk - self.context.lag * layers
+        return self._outputs(stage, frames).clamp_min(0)
+
+    def boundary(self, frames: int) -> int:
+        """The first sample that does not have to arrive for so many outputs, whole chunks."""
+        known = frames + self.context.delay + self.context.lag * len(self.encoder.blocks)
+        features = known * self.stem.factor + self.stem.lookahead
+        return max(0, features * self.hop + self.frontend.lookahead_samples)
+
+    def later(self, stage: Stage, start: int) -> int | None:
+        """First frame of a stage that no sample before `start` may change; None if every frame may depend on it."""
+        if self.encoder.normalize == "running" and stage.label != "front end":
+            return None
+        features = -(-(start + self._before) // self.hop)
+        if stage.kind == "features":
+            return features
+        reach = (self.stem.factor - 1) * self.stem.padding.past
+        frames = -(-(features + reach) // self.stem.factor)
+        if stage.kind == "stem":
+            return frames
+        layers = len(self.encoder.blocks) if stage.kind in ("encoder", "by block") else stage.layer + 1
+        for layer in range(layers):
+            attended = self.first_attending(frames)
+            if attended is None:
+                return None
+            last = layer == layers - 1 and stage.kind == "attention"
+            frames = attended + (0 if last else self.encoder.blocks[layer].convolution.past)
+        return int(self._outputs(stage, torch.tensor(frames)))
+
+    def first_attending(self, frame: int) -> int | None:
+        """First query of one attention layer that sees no key before `frame`; None if all see the start."""
+        left = self.context.left
+        if left is None:
+            return None
+        return -(-(frame + left) // self.chunk) * self.chunk
+
+    def _outputs(self, stage: Stage, frames: Tensor) -> Tensor:
+        if stage.kind in ("encoder", "by block"):
+            frames = frames - self.context.delay
+        return frames - self.encoder.target_shift if stage.kind == "by block" else frames

@@ -1,0 +1,89 @@
+"""The path of a training step, without a trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from streamnest.data.batch import Batch
+from streamnest.downstream.base import DownstreamTask
+from streamnest.pretraining import Pretraining
+from streamnest.randomness import hash_id
+from streamnest.task import EncoderTask
+
+
+def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = None, mixed: bool = False) -> Batch:
+    """A batch of audio `(B, N)`; `mixed` gives the targets other audio than the encoder, as added noise does."""
+    ids = [f"row {row}" for row in range(len(audio))]
+    keys = torch.tensor([hash_id(name) for name in ids], device=audio.device) if keys is None else keys
+    seconds = float(lengths.sum()) / 16000
+    return Batch(0.5 * audio if mixed else audio, audio, lengths, keys, step, ids, seconds)
+
+
+def attach(model: EncoderTask) -> None:
+    """Gives a copy of a model what its steps ask of a trainer, and takes the part of labels away."""
+    reduce = SimpleNamespace(reduce=lambda x, **_: x)
+    model._trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=1, strategy=reduce, global_rank=0, local_rank=0, global_step=0, current_epoch=0, is_global_zero=True,
+        training=True, validating=False, sanity_checking=False, testing=False, predicting=False, max_steps=-1,
+    )  # fmt: skip
+    for name in ("log", "log_dict"):
+        setattr(model, name, lambda *_args, **_kwargs: None)
+    model.optimizers = lambda **_: SimpleNamespace(param_groups=[{"lr": 0.0}])  # type: ignore[assignment,method-assign]
+    if hasattr(model, "loss_of"):
+        model.loss_of = lambda encoded, *_: (encoded.sum(), torch.ones((), device=encoded.device))
+
+
+def training_step(model: EncoderTask, batch: Batch) -> None:
+    """Runs what `Trainer` runs for one batch, up to the loss; the context of a dynamic encoder stays.
+
+    A task that has no training step encodes the batch.
+    """
+    context = model.encoder.context
+    model.on_train_batch_start(batch, 0)
+    if model.encoder.choices.by_name:
+        model.encoder.context = context
+    if type(model).training_step is L.LightningModule.training_step:
+        model(batch.noisy, batch.lengths)
+    else:
+        model.training_step(batch, 0)
+
+
+def validation_step(model: EncoderTask, batch: Batch) -> None:
+    """Runs validation of one batch; a task whose validation needs labels encodes the batch."""
+    if isinstance(model, Pretraining):
+        model.validation_step(batch, 0)
+    elif isinstance(model, DownstreamTask):
+        model.encode(batch, 0)
+    else:
+        model(batch.noisy, batch.lengths)
+
+
+@contextmanager
+def nothing_hidden(model: Any) -> Iterator[None]:
+    """Turns masking and SpecAugment off: what is hidden would hide a leak."""
+    replaced: list[tuple[Any, str, Any]] = []
+    if hasattr(model, "masking"):
+        replaced.append((model.masking, "sample", _no_mask))
+    if hasattr(model, "spec_augment"):
+        replaced.append((model.spec_augment, "forward", lambda heard, *_: heard))
+    before = [vars(part).get(name) for part, name, _ in replaced]
+    for part, name, function in replaced:
+        setattr(part, name, function)
+    try:
+        yield
+    finally:
+        for (part, name, _), own in zip(replaced, before, strict=True):
+            delattr(part, name)
+            if own is not None:
+                setattr(part, name, own)
+
+
+def _no_mask(lengths: Tensor, frames: int, *_args: Any, **_kwargs: Any) -> Tensor:
+    return torch.zeros(len(lengths), frames, dtype=torch.bool, device=lengths.device)

@@ -1,0 +1,268 @@
+"""Every dimension of the verifier finds the leaks planted in it and names their stage, and so does the quick check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from leaks import (
+    Plant,
+    become,
+    block,
+    encode_plus_mean,
+    gate,
+    hear_minus_mean,
+    in_step_only,
+    mean_if,
+    on_audio,
+    on_session,
+    row_gate,
+    rows_if,
+    visible,
+    with_context,
+    wrap,
+)
+from omegaconf import DictConfig
+from torch import Tensor
+
+from streamnest.build import build_model
+from streamnest.context import Context
+from streamnest.encoder.attention import RelativeAttention
+from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.errors import UserError
+from streamnest.frontend import LogMel
+from streamnest.pretraining import Pretraining
+from streamnest.streaming.probes.batches import neighbours
+from streamnest.streaming.probes.check import Probe
+from streamnest.streaming.probes.latencies import latencies, promises
+from streamnest.streaming.probes.left import left_context
+from streamnest.streaming.probes.loudness import loudness
+from streamnest.streaming.probes.modes import modes
+from streamnest.streaming.probes.padding import padding
+from streamnest.streaming.probes.places import places
+from streamnest.streaming.probes.sessions import sessions
+from streamnest.streaming.probes.weights import weights
+from streamnest.streaming.probing import require_causal
+from streamnest.streaming.session import StreamingSession
+from streamnest.streaming.verification import layers, verify
+
+Compose = Callable[..., DictConfig]
+
+
+class Leak(NamedTuple):
+    """A plant, the probe that must find it, what the certificate must say, and whether the quick check finds it."""
+
+    plant: Plant
+    probe: Probe
+    found: str
+    quick: bool = True
+    preset: str = "lookahead40"
+
+
+def convolution(condition: Callable[..., bool]) -> Plant:
+    return lambda model: wrap(block(model).convolution, mean_if(condition))
+
+
+def rows(condition: Callable[..., bool]) -> Plant:
+    return lambda model: wrap(block(model).feed_forward_in, rows_if(condition))
+
+
+def autocast() -> bool:
+    return torch.is_autocast_enabled("cpu")
+
+
+def recomputed(model: Pretraining) -> None:
+    wrap(model.encoder, mean_if(lambda self, *_: self.recompute_blocks and torch.is_grad_enabled()))
+
+
+def unmasked_padding(model: Pretraining) -> None:
+    """Attention to padding: each row sees the keys that any row has."""
+
+    def forward(self: RelativeAttention, x: Tensor, positions: Tensor, mask: Any, *args: Any, **kwargs: Any) -> Any:
+        seen = None if mask is None else mask.any(0, keepdim=True).expand_as(mask)
+        return RelativeAttention.forward(self, x, positions, seen, *args, **kwargs)
+
+    become(block(model).attention, "Leaking", forward=forward)
+
+
+def window_over_the_end(model: Pretraining) -> None:
+    def forward(self: LogMel, audio: Tensor, lengths: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        features, _ = LogMel.forward(self, audio, torch.full_like(lengths, audio.shape[1]), keys)
+        return self._zero_past(features, self.num_frames(lengths)), self.num_frames(lengths)
+
+    become(model.frontend, "Leaking", forward=forward)
+
+
+def from_the_end(context: Context, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    shift = -len(queries) % (context.chunk or 1) if queries.ndim == 1 else 0
+    return queries + shift, keys + shift
+
+
+def more_left(frames: int | None, plus: int = 0) -> Plant:
+    def see(self: Context, queries: Tensor, keys: Tensor) -> Tensor:
+        left = (self.left or 0) + plus if frames is None else frames
+        return replace(Context(**vars(self)), left=left).visible(queries, keys)
+
+    return lambda model: with_context(model, visible=see)
+
+
+def symmetric_block(model: Pretraining) -> None:
+    model.encoder.blocks[1].convolution = ConvolutionModule(model.encoder.d_model, 9, "symmetric")
+
+
+def faster_clock(model: Pretraining) -> None:
+    model.encoder.frame_ms /= 2
+
+
+def context(*frames: int | None) -> Plant:
+    return lambda model: setattr(model.encoder, "context", Context(*frames))
+
+
+LEAKS = {
+    "only with gradients": Leak(convolution(lambda *_: torch.is_grad_enabled()), modes, "block 1 convolution"),
+    "only while training": Leak(convolution(lambda part, *_: part.training), modes, "block 1 convolution"),
+    "only training without gradients": Leak(
+        convolution(lambda part, *_: part.training and not torch.is_grad_enabled()), modes, "block 1 convolution"
+    ),
+    "only under autocast": Leak(convolution(lambda *_: autocast()), modes, "block 1 convolution"),
+    "only recomputed": Leak(recomputed, modes, "encoder output"),
+    "only in the training step": Leak(in_step_only, modes, "block 1 convolution"),
+    "before masking": Leak(hear_minus_mean, modes, "training path"),
+    "after the encoder": Leak(encode_plus_mean, modes, "training path after the encoder"),
+    "a mean of 1e-13": Leak(
+        lambda model: wrap(model.input_norm, mean_if(lambda *_: True, -1, 1e-13)), modes, "normalisation", quick=False
+    ),
+    "loud audio": Leak(on_audio(lambda audio: audio.abs().max() > 1), loudness, "front end"),
+    "quiet audio": Leak(on_audio(lambda audio: audio.square().mean() < 1e-6), loudness, "front end"),
+    "silence in audio": Leak(on_audio(lambda audio: (audio == 0).float().mean() > 0.25), loudness, "front end"),
+    "outliers": Leak(on_audio(lambda audio: audio.abs().max() > 50), loudness, "front end"),
+    "after ten seconds": Leak(convolution(lambda _, x, *__: x.shape[1] > 250), places, "block 1 convolution"),
+    "positions that wrap": Leak(
+        lambda model: with_context(model, visible=visible(lambda _, q, k: (q % 250, k % 250))), places, "attention"
+    ),
+    "chunks of 9 from the end": Leak(
+        lambda model: with_context(model, visible=visible(from_the_end)), places, "attention", preset="lookahead320"
+    ),
+    "chunks of 27 from the end": Leak(
+        lambda model: with_context(model, visible=visible(from_the_end)), places, "attention", preset="lookahead1040"
+    ),
+    "the last frame in the first": Leak(
+        lambda model: wrap(model.encoder.stem, lambda _, x, *__: x.index_add(1, torch.tensor([0]), x[:, -1:])),
+        places,
+        "stem",
+    ),
+    "large batches": Leak(convolution(lambda _, x, *__: len(x) > 16), modes, "block 1 convolution"),
+    "rows of large batches": Leak(rows(lambda _, x, *__: len(x) == 32), neighbours, "block 1"),
+    "rows while training": Leak(rows(lambda part, x, *_: part.training and len(x) == 4), neighbours, "block 1"),
+    "rows under autocast": Leak(rows(lambda *_: autocast()), neighbours, "block 1"),
+    "lengths of others": Leak(
+        lambda model: wrap(model.input_norm, lambda _, x, __, lengths: x * (1 + 1e-3 * lengths.min())),
+        neighbours,
+        "normalisation",
+    ),
+    "padded keys": Leak(unmasked_padding, padding, "block 1 attention", quick=False, preset="lookahead320"),
+    "padding in the last window": Leak(window_over_the_end, padding, "front end"),
+    "left context too long": Leak(more_left(None, 1), left_context, "block 0 attention", False, "limited3200"),
+    "left context too short": Leak(more_left(None, -1), left_context, "block 0 attention", False, "limited3200"),
+    "left context not unlimited": Leak(more_left(300), left_context, "block 0 attention", False, "causal"),
+    "a gate of zero": Leak(gate, weights, "block 1"),
+    "a gate that is almost closed": Leak(lambda model: gate(model, -100.0, torch.sigmoid), weights, "block 1"),
+    "a gate between rows": Leak(row_gate, weights, "block 1"),
+    "another context": Leak(context(None, 8), promises, "right 320.0 ms"),
+    "an unlimited context": Leak(context(), promises, "whole utterance"),
+    "one symmetric convolution": Leak(symmetric_block, layers, "conv_padding=symmetric"),
+    "another clock": Leak(faster_clock, latencies, "ms", quick=False),
+}
+
+
+def build(run_config: Compose, preset: str) -> Pretraining:
+    torch.manual_seed(0)
+    return build_model(run_config(f"encoder={preset}", "size.d_model=16", "size.stem_channels=4"))
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_planted_leak_is_found_and_named(run_config: Compose, name: str) -> None:
+    leak, model = LEAKS[name], build(run_config, LEAKS[name].preset)
+    leak.plant(model)
+    failed = [check.measured for check in verify(model, probes=[leak.probe]).checks if not check.passed]
+    assert any(leak.found in measured for measured in failed), failed
+    assert not any("cannot be measured" in measured for measured in failed)
+
+
+@pytest.mark.parametrize("name", [name for name, leak in LEAKS.items() if leak.quick])
+def test_the_quick_check_stops_a_planted_leak(run_config: Compose, name: str) -> None:
+    leak, model = LEAKS[name], build(run_config, LEAKS[name].preset)
+    leak.plant(model)
+    with pytest.raises(UserError, match="hears|mixes|runs with a context"):
+        require_causal(model)
+
+
+class HeldBack(StreamingSession):
+    def _chunks(self, stream: Any) -> int:
+        return super()._chunks(stream) if stream.end is not None else max(0, super()._chunks(stream) - 1)
+
+
+class NotReset(StreamingSession):
+    def reset(self, number: int) -> None:
+        kept = self.save(number)
+        super().reset(number)
+        self._streams[number].state = self._streams[self.restore(kept)].state
+
+
+class LostWhenSaved(StreamingSession):
+    def save(self, number: int) -> dict[str, Any]:
+        return {**super().save(number), "pending": torch.zeros(0)}
+
+
+class ForgetsAfterAMinute(StreamingSession):
+    def _step(self, group: Any, chunks: int) -> None:
+        super()._step(group, chunks)
+        for stream in group:
+            self._divide()
+            if 1_400 < stream.emitted < 1_450:
+                stream.state = self._fresh().state
+
+
+@pytest.mark.parametrize(
+    ("session", "check"),
+    [
+        (HeldBack, "chunk == full, float64"),
+        (NotReset, "streams saved, reset, dropped and joined"),
+        (LostWhenSaved, "streams saved, reset, dropped and joined"),
+        (ForgetsAfterAMinute, "a stream of a minute"),
+    ],
+)
+def test_a_faulty_session_is_not_certified(
+    run_config: Compose, monkeypatch: pytest.MonkeyPatch, session: type, check: str
+) -> None:
+    on_session(monkeypatch, session)
+    failed = [
+        found.name for found in verify(build(run_config, "lookahead40"), probes=[sessions]).checks if not found.passed
+    ]
+    assert check in failed
+
+
+def test_latency_is_measured_from_the_samples_after_which_frames_come(
+    run_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(run_config, "lookahead40")
+    assert verify(model, probes=[latencies]).passed
+    on_session(monkeypatch, HeldBack)
+    late = {check.name: check.measured for check in verify(model, probes=[latencies]).checks}
+    assert late == {
+        "look-ahead by emission": "122.4375 ms",
+        "latency, mean": "122.5000 ms",
+        "latency, worst": "162.5000 ms",
+    }
+
+
+def test_the_quick_check_leaves_the_model_as_it_was(run_config: Compose) -> None:
+    model = build(run_config, "lookahead40").train()
+    before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    require_causal(model)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not model.encoder._forward_hooks and "sample" not in vars(model.masking)
