@@ -64,16 +64,14 @@ class OnnxSession(LiveStreams[_Stream]):
             UserError: for a graph without a head.
         """
         head = self.metadata.get("head")
-        if not head:
+        if not isinstance(head, dict):
             raise UserError("the exported model holds the encoder only: export a checkpoint of task=ctc or diarization")
-        sizes = {one.name: one.shape[-1] for one in self._runtime.get_outputs()}
-        if sizes.get(head["output"], head["size"] + 1) not in (head["size"], None):
-            raise UserError(
-                f"{self.path}: the graph has no output {head['output']} of size {head['size']}: export it again"
-            )
+        output, size = head.get("output"), head.get("size")
+        if (output, size) not in [(one.name, one.shape[-1]) for one in self._runtime.get_outputs()]:
+            raise UserError(f"{self.path}: the graph has no output {output!r} of size {size!r}: export it again")
         other = copy(self)
         LiveStreams.__init__(other)
-        other._output, other._size = head["output"], head["size"]
+        other._output, other._size = str(output), int(size or 0)
         return other
 
     def windowed(self, number: int) -> bool:
