@@ -19,6 +19,7 @@ from streamnest.data.checking import BadLineError, anchor, check_cut, command_in
 from streamnest.data.lines import numbered_lines
 from streamnest.data.remedies import remedy
 from streamnest.errors import UserError
+from streamnest.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class _Reader:
         self.report.counts[cause] += 1
         self.first = self.first or f"line {number}: {cause}: {detail}"
         if self.report.bad <= _SHOWN:
-            log.warning("%s:%d: %s: %s", self.path, number, cause, detail)
+            log.warning("%s:%d: %s: %s", self.path, number, cause, printable(detail))
 
 
 def _fit(cut: Cut, counts: Counter[str], shortest: float, longest: float, split: bool, rate: int) -> list[Cut]:
