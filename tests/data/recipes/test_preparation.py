@@ -24,7 +24,7 @@ from streamnest.data.recipes.journal import Journal
 from streamnest.data.recipes.measuring import measure
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.piece import Piece
-from streamnest.data.recipes.preparation import prepare
+from streamnest.data.recipes.preparation import prepare, require_usable
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.data.recipes.splitting import assign_parts
 from streamnest.data.recipes.validation import check_files
@@ -196,8 +196,9 @@ def test_the_report_counts_cuts_hours_speakers_and_causes(tmp_path, folder):
 def test_a_corpus_with_nothing_usable_is_refused_with_the_causes(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.wav").write_bytes(b"x")
+    report = prepare("folder", Options(tmp_path / "in"), tmp_path / "out")
     with pytest.raises(UserError, match="nothing usable: 1 unreadable"):
-        prepare("folder", Options(tmp_path / "in"), tmp_path / "out")
+        require_usable(report, tmp_path / "in", tmp_path / "out")
 
 
 def test_names_that_are_not_utf8_are_dropped_and_the_report_can_still_be_written(tmp_path, folder):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamnest.commands import without_trace
 from streamnest.data.recipes.options import Options
-from streamnest.data.recipes.preparation import prepare
+from streamnest.data.recipes.preparation import prepare, require_usable
 from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Report
 from streamnest.data.recipes.segmentation import Limits
@@ -97,6 +97,7 @@ def main(description: str | None = None) -> int:
     console = terminal(120)
     try:
         report = run(args, terminal(stderr=True))
+        require_usable(report, args.source, args.out)
     except KeyboardInterrupt:
         print("stopped; the same command continues with the files that are not checked yet", file=sys.stderr)
         return 130

@@ -57,7 +57,7 @@ def prepare(
         progress: is told how many files are done, of how many.
 
     Raises:
-        UserError: the layout is not the corpus's, or nothing in it is usable.
+        UserError: the layout is not the corpus's. If nothing in it is usable, the report says why.
     """
     if corpus not in RECIPES:
         raise UserError(f"corpus {corpus!r} is not known; choose one of {', '.join(RECIPES)}")
@@ -84,10 +84,18 @@ def prepare(
         report.write(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written to: {error.strerror}; earlier manifests are untouched") from error
+    return report
+
+
+def require_usable(report: Report, source: Path, out: Path) -> None:
+    """Refuses a corpus of which nothing is left.
+
+    Raises:
+        UserError: naming the causes.
+    """
     if not report.parts:
         causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
-        raise UserError(f"{options.source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
-    return report
+        raise UserError(f"{source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
 
 
 def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piece]:
