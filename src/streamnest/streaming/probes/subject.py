@@ -71,7 +71,7 @@ class Subject:
     """
 
     def __init__(self, model: EncoderTask, precision: torch.dtype = torch.float64) -> None:
-        self.model = copy.deepcopy(model).to(precision).eval()
+        self.model = copy.deepcopy(model).to(_precision(model, precision)).eval()
         for norm in self.model.normalizers:
             if norm.needs_statistics:  # a model that was never trained: any statistics show where they come from
                 norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
@@ -169,6 +169,21 @@ class Subject:
             elif isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
         return self
+
+
+def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
+    """The precision of a copy: float32 for models with functions that keep tensors of the original."""
+    if wanted == torch.float32:
+        return wanted
+    trial = copy.deepcopy(model.encoder).to(wanted).eval()
+    frames = 4 * trial.stem.factor
+    try:
+        with torch.no_grad():
+            features = torch.zeros(1, trial.num_mels, frames, dtype=wanted, device=trial.stem.out.weight.device)
+            trial(features, torch.tensor([frames], device=features.device))
+    except RuntimeError:
+        return torch.float32
+    return wanted
 
 
 def _is_state(name: str) -> bool:
