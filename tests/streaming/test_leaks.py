@@ -192,7 +192,11 @@ def test_a_planted_leak_is_found_and_named(run_config: Compose, name: str) -> No
     assert not any("cannot be measured" in measured for measured in failed)
 
 
-@pytest.mark.parametrize("name", [name for name, leak in LEAKS.items() if leak.quick])
+# Half of what the quick check finds: each kind of leak once or twice.
+QUICK = [name for name, leak in LEAKS.items() if leak.quick][::2]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_the_quick_check_stops_a_planted_leak(run_config: Compose, name: str) -> None:
     leak, model = LEAKS[name], build(run_config, LEAKS[name].preset)
     leak.plant(model)

@@ -39,8 +39,9 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
             yield f"the encoder runs with a context of {check.measured}, but its config says {check.declared}"
     subject = Subject(model, torch.float32)
     large = sum(parameter.numel() for parameter in subject.model.parameters()) > _LARGE
-    yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN))
-    yield from _later(subject, (TRAINING_BFLOAT16,), rows=1 if brief or large else 32)
+    rows = 1 if large else 3
+    yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN), rows)
+    yield from _later(subject, (TRAINING_BFLOAT16,), 3 if large else 1 if brief else 32)
     if not brief:
         yield from _sampled(subject, large)
     yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
@@ -50,11 +51,11 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
     if not large and not brief:
         yield from _padded(model)
     for other in other_weights(subject, draws=0 if brief else 1 if large else 2):
-        yield from _later(other, (IN_USE, TRAINING_BFLOAT16))
+        yield from _later(other, (IN_USE, TRAINING_BFLOAT16), rows)
         yield from _across(other, TRAINING_BFLOAT16, (3,))
 
 
-def _later(subject: Subject, modes: Sequence[Mode], rows: int = 3) -> Iterator[str]:
+def _later(subject: Subject, modes: Sequence[Mode], rows: int) -> Iterator[str]:
     for mode in modes if subject.promised else ():
         yield from map(_hears, mode_leaks([subject], [mode], ("shifted", ENDED), rows))
 
