@@ -1,7 +1,7 @@
 """Certifies how far a model looks ahead: `python scripts/verify.py CHECKPOINT`, or with overrides, `encoder=causal`.
 
-Measures look-ahead by changing the waveform and by gradients, streaming against offline, and whether padding and
-neighbours matter, and holds each against what the layers declare. Exit status 0: everything holds; 1: something leaks;
+Measures look-ahead and left context, every stage in every mode, loudness, place and batch, and streams against offline,
+and compares each with what the layers declare. Exit status 0: everything holds; 1: something leaks;
 2: the model could not be built.
 """
 

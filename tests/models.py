@@ -7,6 +7,8 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_model
 from streamnest.pretraining import Pretraining
+from streamnest.streaming.probes.check import Probe
+from streamnest.streaming.verification import latencies, layers, lookahead, padding, promises, sessions
 
 # What makes any preset small enough for a test without changing its kind.
 TINY = (
@@ -16,6 +18,8 @@ TINY = (
     "size.stem_channels=8",
     "quantizer.num_classes=64",
 )
+# Probes that take little time, for tests that certify many models.
+SHORT_PROBES: tuple[Probe, ...] = (layers, promises, lookahead, padding, sessions, latencies)
 
 
 def ready(cfg: DictConfig) -> Pretraining:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import SHORT_PROBES
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
@@ -52,7 +53,7 @@ def test_each_step_draws_its_own_context_whatever_ran_before(model: Pretraining)
 def test_every_context_of_a_dynamic_encoder_is_certified(model: Pretraining) -> None:
     seen = {}
     for name in model.encoder.each_context():
-        certificate = verify(model)
+        certificate = verify(model, probes=SHORT_PROBES)
         assert certificate.passed, (name, [check for check in certificate.checks if not check.passed])
         seen[name] = certificate.latency.latency_mean_ms
     assert (seen["causal"], seen["lookahead40"], seen["limited3200"]) == (22.5, 42.5, 22.5)

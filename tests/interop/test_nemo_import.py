@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from archives import CONFIGS, EXPECTED, NEST, cache_aware, changed, contents, pack, recogniser
+from models import SHORT_PROBES
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
@@ -124,7 +125,7 @@ def test_a_cache_aware_recogniser_streams_and_is_certified(streaming: Imported) 
     assert encoder.default_context == encoder.choices["lookahead480_left1120"]
     assert (encoder.stem.scheme, encoder.normalize, model.target_norm.kind) == ("shifted", "none", "utterance")
     encoder.use_context("lookahead80_left1120")
-    assert verify(model).passed
+    assert verify(model, probes=SHORT_PROBES).passed
     encoder.use_context(None)
     for name in ("tokenizer", "0123_tokenizer.model", "decoder", "joint", "decoder.*", "joint.*"):
         assert ledger.outcomes(name) == ["left out"], name

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from inprocess import load, main
+from models import SHORT_PROBES
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from streamnest.build import build_model
 from streamnest.context import Context
+from streamnest.downstream.augment import SpecAugment
 from streamnest.encoder import EncoderState, FastConformer
 from streamnest.encoder.block import FeedForward
 from streamnest.encoder.convolution import ConvolutionModule
@@ -24,12 +26,28 @@ from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.normalization import Normalizer
 from streamnest.pretraining import Pretraining
+from streamnest.streaming import verification
 from streamnest.streaming.probing import find_leaking_stage, require_causal
 from streamnest.streaming.stepping import map_state
-from streamnest.streaming.verification import verify
+from streamnest.streaming.verification import (
+    PROBES,
+    latencies,
+    layers,
+    left_context,
+    lookahead,
+    modes,
+    neighbours,
+    operations,
+    padding,
+    promises,
+    sessions,
+    verify,
+)
 
 Compose = Callable[..., DictConfig]
 PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
+# Every preset in every form is measured in short, and one wholly.
+FULLY = ("encoder=lookahead40", "encoder.subsampling_factor=4", "encoder.stem=aligned")
 
 
 def build(run_config: Compose, *overrides: str) -> Pretraining:
@@ -46,7 +64,8 @@ def test_every_preset_is_certified_with_equal_declared_and_measured_look_ahead(
     if (preset, factor) in (("lookahead40", 8), ("lookahead1040", 8)):
         pytest.skip("40 and 1040 ms are no whole number of 80 ms frames")
     overrides = (f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
-    certificate = verify(build(run_config, *overrides))
+    probes = PROBES if overrides == FULLY else (layers, promises, lookahead, latencies)
+    certificate = verify(build(run_config, *overrides), probes=probes)
     assert certificate.passed, [check for check in certificate.checks if not check.passed]
     measured = [check for check in certificate.checks if check.name.startswith("look-ahead, frame 1 ")]
     assert preset == "bidirectional" or measured[0].declared == f"{certificate.latency.lookahead_ms:.4f} ms"
@@ -54,11 +73,38 @@ def test_every_preset_is_certified_with_equal_declared_and_measured_look_ahead(
 
 @pytest.mark.parametrize("kind", ["running", "none"])
 def test_other_causal_normalisations_are_certified(run_config: Compose, kind: str) -> None:
-    assert verify(build(run_config, "encoder=causal", f"encoder.normalize={kind}")).passed
+    model = build(run_config, "encoder=causal", f"encoder.normalize={kind}")
+    assert verify(model, probes=[*SHORT_PROBES, left_context]).passed
 
 
 def test_waiting_for_the_future_in_another_style_is_certified(run_config: Compose) -> None:
-    assert verify(build(run_config, "encoder=lookahead80", "encoder.style=delayed")).passed
+    model = build(run_config, "encoder=lookahead80", "encoder.style=delayed")
+    assert verify(model, probes=[*SHORT_PROBES, left_context]).passed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoder=lookahead40", "size.stem_channels=2"],
+        ["encoder=lookahead40", "size.d_model=2", "size.num_heads=1"],
+        ["encoder=limited3200", "encoder.style=regular", "encoder.left_context_ms=320"],
+        ["encoder=lookahead40", "encoder.conv_norm=frozen_batch_norm", "size.dropout=0.3"],
+    ],
+    ids=["stem of 2", "width of 2", "regular", "frozen"],
+)
+def test_odd_honest_models_are_certified(run_config: Compose, words: list[str]) -> None:
+    model = build(run_config, *words)
+    certificate = verify(model, probes=[lookahead, left_context, sessions])
+    assert certificate.passed, [check for check in certificate.checks if not check.passed]
+
+
+def test_downstream_tasks_are_measured_in_their_training_step(run_config: Compose) -> None:
+    cfg = run_config("encoder=causal", "task=ctc", "freeze=1000")
+    model = build_model(cfg, labels={"kind": "char", "symbols": ["a", "b"]})
+    require_causal(model)
+    become(model.spec_augment, MeanHidden)
+    with pytest.raises(UserError, match="training path hears"):
+        require_causal(model)
 
 
 # A plant changes the class of a part, so that it survives being copied.
@@ -67,6 +113,11 @@ def test_waiting_for_the_future_in_another_style_is_certified(run_config: Compos
 class MeanOverTime(Normalizer):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return super().forward(features - features.mean(-1, keepdim=True), lengths)
+
+
+class MeanHidden(SpecAugment):
+    def forward(self, heard: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
+        return super().forward(heard, lengths, keys) + heard.mean(-1, keepdim=True)
 
 
 class MeanOverBatch(nn.LayerNorm):
@@ -217,12 +268,22 @@ PLANTS: dict[str, tuple[Callable[[Pretraining], Any], str, str | None]] = {
 }
 
 
+PROBE_OF = {
+    "stages": modes,
+    "look-ahead": lookahead,
+    "neighbours": neighbours,
+    "streams": sessions,
+    "chunk": sessions,
+}
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_leak_is_not_certified_and_the_stage_is_named(run_config: Compose, name: str) -> None:
     plant, check, stage = PLANTS[name]
     model = build(run_config, "encoder=lookahead40")
     plant(model)
-    failed = [found.name for found in verify(model).checks if not found.passed]
+    probe = next(probe for start, probe in PROBE_OF.items() if check.startswith(start))
+    failed = [found.name for found in verify(model, probes=[probe]).checks if not found.passed]
     assert check in failed
     assert find_leaking_stage(model) == stage
 
@@ -230,14 +291,15 @@ def test_a_planted_leak_is_not_certified_and_the_stage_is_named(run_config: Comp
 def test_a_limit_of_the_past_that_only_streams_keep_is_not_certified(run_config: Compose) -> None:
     model = build(run_config, "encoder=limited3200")
     with_context(model, Unlimited)
-    failed = [check.name for check in verify(model).checks if not check.passed]
-    assert failed == ["chunk == full, float32", "chunk == full, float64"]
+    failed = [check.name for check in verify(model, probes=[sessions, left_context]).checks if not check.passed]
+    assert failed == ["chunk == full, float32", "chunk == full, float64", "left context of each layer"]
 
 
 def test_padding_that_enters_symmetric_kernels_is_not_certified(run_config: Compose) -> None:
     model = build(run_config, "encoder=bidirectional")
     become(model.encoder.blocks[0].convolution, PaddingHeard)
-    assert [check.name for check in verify(model).checks if not check.passed] == ["padding changes nothing"]
+    certificate = verify(model, probes=[promises, padding, neighbours])
+    assert [check.name for check in certificate.checks if not check.passed] == ["padding changes nothing"]
 
 
 def test_a_leak_stops_a_run_before_it_starts_with_the_name_of_the_stage(run_config: Compose) -> None:
@@ -254,12 +316,19 @@ def test_verifying_leaves_the_model_as_it_was(run_config: Compose) -> None:
     model = build(run_config, "encoder=causal").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    verify(model)
+    verify(model, probes=[modes, operations])
     assert torch.equal(torch.get_rng_state(), drawn)
     assert model.training and model.encoder.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands measure some of the probes."""
+    monkeypatch.setattr(verification, "PROBES", [layers, promises, modes, lookahead, latencies])
+
+
+@pytest.mark.usefixtures("short")
 def test_certificates_of_a_dynamic_encoder_say_whose_they_are(run_config: Compose) -> None:
     model = build(run_config, "encoder=dynamic")
     assert list(load("verify").certify(model, "causal", 0)) == ["causal"]
@@ -276,6 +345,7 @@ def test_certificates_of_a_dynamic_encoder_say_whose_they_are(run_config: Compos
     ],
     ids=["causal", "leaking", "unknown", "missing"],
 )
+@pytest.mark.usefixtures("short")
 def test_the_command_prints_a_certificate_and_its_status_tells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, told: str
 ) -> None:

@@ -20,7 +20,7 @@ from streamnest.streaming.probes.loudness import loudness
 from streamnest.streaming.probes.modes import modes
 from streamnest.streaming.probes.padding import padding
 from streamnest.streaming.probes.places import places
-from streamnest.streaming.probes.sessions import sessions
+from streamnest.streaming.probes.sessions import minute, operations, sessions
 from streamnest.streaming.probes.weights import weights
 from streamnest.task import EncoderTask
 
@@ -71,18 +71,20 @@ PROBES: tuple[Probe, ...] = (
     padding,
     neighbours,
     sessions,
+    operations,
+    minute,
     latencies,
 )
 
 
-def verify(model: EncoderTask, seed: int = 0, probes: Sequence[Probe] = PROBES) -> Certificate:
+def verify(model: EncoderTask, seed: int = 0, probes: Sequence[Probe] | None = None) -> Certificate:
     """Measures a model against its contract.
 
     Args:
         model: model to measure; it is left as it is.
         seed: of the random splits and weights.
-        probes: what to measure.
+        probes: what to measure; None is all of `PROBES`.
     """
     promised = model.encoder.context.right is not None
-    chosen = [probe for probe in probes if promised or probe in ALWAYS]
+    chosen = [probe for probe in (PROBES if probes is None else probes) if promised or probe in ALWAYS]
     return Certificate(model.latency, [check for probe in chosen for check in measured(probe, model, seed)])

@@ -37,9 +37,10 @@ def neighbours(model: EncoderTask, seed: int) -> list[Check]:
 
 
 def batch(rows: int, seed: int = 7, samples: int = _SAMPLES) -> tuple[Tensor, Tensor]:
-    """Audio `(rows, samples)` and lengths, all different; padding holds garbage."""
-    lengths = samples - 1 - torch.arange(rows) * (samples * 3 // 4 // rows) // 7 * 7
-    return noise(samples, rows, seed), lengths
+    """Audio `(rows, samples)` and lengths: different ones in no order, or the same for four rows."""
+    place = torch.arange(rows) * 5 % rows if rows % 5 else torch.arange(rows)
+    lengths = samples - 1 - place * (samples * 3 // 4 // rows) // 7 * 7
+    return noise(samples, rows, seed), torch.full((rows,), samples) if rows == 4 else lengths
 
 
 def neighbour_leaks(subject: Subject, mode: Mode, rows: int) -> Iterator[Leak]:

@@ -14,7 +14,9 @@ from streamnest.streaming.probes.sounds import noise, with_future
 from streamnest.streaming.probes.subject import Mode, Subject
 from streamnest.streaming.probes.trace import Difference, Leak, Limits, Trace, first_difference
 
-FUTURES = ("shifted", "silent", "loud")
+# The utterance ends instead, in a batch that stays as long.
+ENDED = "ended"
+FUTURES = ("shifted", "silent", "loud", ENDED)
 
 
 def future_leak(
@@ -33,15 +35,18 @@ def future_leak(
         mode: how to run it.
         audio: `(B, N)`.
         boundary: `(B,)` sample from which on each row is changed.
-        futures: sounds to put there.
+        futures: sounds to put there, or `ENDED`.
         lengths: `(B,)` samples of each row; None is all.
         before: trace of the audio as it is, if there is one already.
     """
     lengths = torch.full((len(audio),), audio.shape[1]) if lengths is None else lengths
     before = subject.run(audio, lengths, mode) if before is None else before
-    limits = known_frames(subject.reach, boundary, lengths)
-    for name in futures:
-        found = first_difference(before, subject.run(with_future(audio, boundary, name), lengths, mode), limits)
+    ended = torch.minimum(lengths, boundary + 3 * subject.reach.hop)
+    # Masks depend on lengths, and may.
+    for name in (name for name in futures if name != ENDED or not mode.hide):
+        after, until = (audio, ended) if name == ENDED else (with_future(audio, boundary, name), lengths)
+        limits = known_frames(subject.reach, boundary, until)
+        found = first_difference(before, subject.run(after, until, mode), limits)
         if found is not None:
             return found
     return None

@@ -16,7 +16,7 @@ from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOA
 from streamnest.streaming.probes.trace import Leak
 from streamnest.task import EncoderTask
 
-_TEN_SECONDS = 10_000.0
+_TEN_SECONDS, _MINUTE_MS = 10_000.0, 62_000.0
 # Frame numbers after which 8-bit counters and the numbers of bfloat16 and float16 come to an end.
 _WRAPS = (64, 128, 256)
 _MOST_CHUNKS = 62
@@ -34,6 +34,8 @@ def places(model: EncoderTask, seed: int) -> list[Check]:
         far_leaks(double, frames, some, IN_USE),
         far_leaks(single, frames, some, TRAINING),
         far_leaks(single, frames, far[-8::3], TRAINING_BFLOAT16),
+        far_leaks(single, int(_MINUTE_MS / single.reach.encoder.frame_ms), [single.reach.chunk], IN_USE),
+        far_leaks(single, int(_MINUTE_MS / single.reach.encoder.frame_ms), [single.reach.chunk], TRAINING),
     )
     return [leak_check("stages, any place and length", leaks)]
 
@@ -50,6 +52,8 @@ def boundaries(reach: Reach, frames: int) -> list[int]:
     tens = [int(_TEN_SECONDS / frame_ms), int(STREAM_LEFT_MS / frame_ms)]
     starts = [0, *_WRAPS, *(count * chunk for count in (*_WRAPS, 61)), *tens, frames - 3 * chunk]
     ends = {(start // chunk + step) * chunk for start in starts for step in (1, 2)}
+    # Rounded frame numbers go up in every fourth frame only.
+    ends |= {(256 // chunk + step) * chunk for step in (3, 4)}
     return sorted(end for end in ends if end < frames)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from streamnest.streaming.probes.batches import neighbour_leaks
+from streamnest.streaming.probes.futures import ENDED
 from streamnest.streaming.probes.latencies import promises
 from streamnest.streaming.probes.loudness import loudness_leaks
-from streamnest.streaming.probes.modes import TRAIN, USE, mode_leaks
-from streamnest.streaming.probes.padding import padding_leaks
+from streamnest.streaming.probes.modes import TRAIN, USE, mode_leaks, target_audio
+from streamnest.streaming.probes.padding import amount_leaks, padding_leaks
 from streamnest.streaming.probes.places import far_leaks, length_leaks
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak
@@ -38,22 +39,25 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
             yield f"the encoder runs with a context of {check.measured}, but its config says {check.declared}"
     subject = Subject(model, torch.float32)
     large = sum(parameter.numel() for parameter in subject.model.parameters()) > _LARGE
-    yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN))
-    yield from _later(subject, (TRAINING_BFLOAT16,), rows=1 if brief or large else 32)
+    rows = 1 if large else 3
+    yield from _later(subject, (IN_USE, TRAINING_BFLOAT16) if brief else (*USE, *TRAIN), rows)
+    yield from _later(subject, (TRAINING_BFLOAT16,), 3 if large else 1 if brief else 32)
     if not brief:
         yield from _sampled(subject, large)
     yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
     yield from _across(subject, TRAINING_BFLOAT16, (4,) if brief or large else (3, 4, 32))
     if not brief:
         yield from _across(subject, TRAINING, (4,))
+    if not large and not brief:
+        yield from _padded(model)
     for other in other_weights(subject, draws=0 if brief else 1 if large else 2):
-        yield from _later(other, (IN_USE, TRAINING_BFLOAT16))
+        yield from _later(other, (IN_USE, TRAINING_BFLOAT16), rows)
         yield from _across(other, TRAINING_BFLOAT16, (3,))
 
 
-def _later(subject: Subject, modes: Sequence[Mode], rows: int = 3) -> Iterator[str]:
+def _later(subject: Subject, modes: Sequence[Mode], rows: int) -> Iterator[str]:
     for mode in modes if subject.promised else ():
-        yield from map(_hears, mode_leaks([subject], [mode], ("shifted",), rows))
+        yield from map(_hears, mode_leaks([subject], [mode], ("shifted", ENDED), rows))
 
 
 def _across(subject: Subject, mode: Mode, sizes: Sequence[int]) -> Iterator[str]:
@@ -64,6 +68,17 @@ def _across(subject: Subject, mode: Mode, sizes: Sequence[int]) -> Iterator[str]
             yield f"the {leak.stage.label} mixes rows of a batch ({leak.place})"
     for leak in padding_leaks(subject, mode):
         yield f"the {leak.stage.label} hears padding ({leak.place})"
+
+
+def _padded(model: EncoderTask) -> Iterator[str]:
+    """The amount of padding, and audio of the targets that the encoder takes: in float64."""
+    double = Subject(model).without_dropout()
+    for mode in double.rowwise((IN_USE, TRAINING)):
+        for leak in amount_leaks(double, mode):
+            yield f"the {leak.stage.label} hears padding ({leak.place})"
+    taken = target_audio(double)
+    if taken is not None:
+        yield f"{taken}, which hears the clean audio of the targets (while training)"
 
 
 def _sampled(subject: Subject, large: bool) -> Iterator[str]:

@@ -20,14 +20,23 @@ _MINUTE = 62.0
 
 
 def sessions(model: EncoderTask, seed: int) -> list[Check]:
-    """Streams against the whole utterance: cut anywhere, served together, saved, reset, dropped, joined, long."""
-    double = Subject(model)
+    """Streams that are cut anywhere and served together, against the whole utterance."""
     cut = [_cut(Subject(model, getattr(torch, name)), name, seed) for name in TOLERANCES]
-    apart = at_most("streams served together stay apart", lambda: _together(double), TOLERANCES["float64"])
-    double.perturb(seed)
-    moved = at_most("streams saved, reset, dropped and joined", lambda: _operations(double), TOLERANCES["float64"])
-    long = at_most("a stream of a minute", lambda: _minute(double), TOLERANCES["float64"])
-    return [*cut, apart, moved, long]
+    apart = at_most("streams served together stay apart", lambda: _together(Subject(model)), TOLERANCES["float64"])
+    return [*cut, apart]
+
+
+def operations(model: EncoderTask, seed: int) -> list[Check]:
+    """Streams that are saved, restored, reset, dropped and joined, against the whole utterance."""
+    subject = Subject(model).perturb(seed)
+    name = "streams saved, reset, dropped and joined"
+    return [at_most(name, lambda: _operations(subject), TOLERANCES["float64"])]
+
+
+def minute(model: EncoderTask, seed: int) -> list[Check]:
+    """A stream of a minute, against the whole utterance with the left context that a stream keeps."""
+    subject = Subject(model).perturb(seed)
+    return [at_most("a stream of a minute", lambda: _minute(subject), TOLERANCES["float64"])]
 
 
 class Listener:

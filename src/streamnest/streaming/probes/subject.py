@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,6 @@ from streamnest.streaming.probes.trace import Trace, recorded
 from streamnest.streaming.probes.training import attach, make_batch, nothing_hidden, training_step, validation_step
 from streamnest.task import EncoderTask
 
-_LATE = 100_000
-
 
 @dataclass(frozen=True)
 class Mode:
@@ -29,10 +28,11 @@ class Mode:
         path: "forward" (`model(audio, lengths)`), "training" (the training step) or "validation".
         training: training mode, with the same dropout in every run.
         gradients: with a graph.
+        inference: in inference mode, as sessions run it.
         bfloat16: under autocast; needs a copy in float32.
         recompute: with activation recomputation.
         hide: with masking and SpecAugment as they are.
-        late: as after many steps instead of in the first one.
+        step: number of the training step.
         mixed: with audio that differs from that of the targets.
     """
 
@@ -40,10 +40,11 @@ class Mode:
     path: str = "forward"
     training: bool = False
     gradients: bool = False
+    inference: bool = False
     bfloat16: bool = False
     recompute: bool = False
     hide: bool = False
-    late: bool = False
+    step: int = 0
     mixed: bool = False
 
 
@@ -57,7 +58,7 @@ TRAINING_BFLOAT16 = Mode(
     gradients=True,
     bfloat16=True,
     recompute=True,
-    late=True,
+    step=100_000,
 )
 
 
@@ -70,7 +71,7 @@ class Subject:
     """
 
     def __init__(self, model: EncoderTask, precision: torch.dtype = torch.float64) -> None:
-        self.model = copy.deepcopy(model).to(precision).eval()
+        self.model = copy.deepcopy(model).to(_precision(model, precision)).eval()
         for norm in self.model.normalizers:
             if norm.needs_statistics:  # a model that was never trained: any statistics show where they come from
                 norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
@@ -111,11 +112,13 @@ class Subject:
         lengths = lengths.to(self.device)
         model = self.model.train(mode.training)
         model.encoder.recompute_blocks = mode.recompute
-        model._trainer.global_step = _LATE if mode.late else 0  # type: ignore[union-attr]
+        trainer: Any = model._trainer
+        trainer.global_step, trainer.current_epoch = mode.step, mode.step // 100
         path = "forward path" if mode.path == "forward" else f"{mode.path} path"
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
             (torch.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(0)
+            stack.enter_context(torch.inference_mode(mode.inference))
             stack.enter_context(torch.set_grad_enabled(mode.gradients))
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=mode.bfloat16))
             if not mode.hide:
@@ -125,16 +128,21 @@ class Subject:
                 seen_by_user, _ = model(audio, lengths)
                 seen.append((Stage(f"{path} after the encoder", "encoder"), seen_by_user.detach()))
             else:
-                batch = make_batch(audio, lengths, _LATE if mode.late else 0, keys, mode.mixed)
+                batch = make_batch(audio, lengths, mode.step, keys, mode.mixed)
                 (training_step if mode.path == "training" else validation_step)(model, batch)
         # A stem that takes a batch in parts is recorded as a whole.
         return [(stage, x) for stage, x in seen if len(x) == len(audio)]
 
     def perturb(self, seed: int = 0) -> Subject:
-        """Moves every weight that is exactly zero or one, so that no gate and no layer that starts at zero hides a leak."""
+        """Moves every weight that is exactly zero or one, so that no closed gate and no layer of zeros hides a leak.
+
+        So are other values that modules keep, and counters become large.
+        """
         generator = torch.Generator().manual_seed(seed)
-        buffers = [b for b in self.model.encoder.buffers() if b.is_floating_point()]
-        for tensor in [*self.model.parameters(), *buffers]:
+        kept = [x for name, x in self.model.named_buffers() if not name.startswith("quantizer") and _is_state(name)]
+        for counter in (x for x in kept if x.dtype == torch.int64):
+            counter.fill_(10_000)
+        for tensor in [*self.model.parameters(), *(x for x in kept if x.is_floating_point())]:
             drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor) * 0.1
             fixed = (tensor.data == 0) | (tensor.data == 1)
             # Buffers may be variances, which must stay positive.
@@ -161,3 +169,24 @@ class Subject:
             elif isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
         return self
+
+
+def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
+    """The precision of a copy: float32 for models with functions that keep tensors of the original."""
+    if wanted == torch.float32:
+        return wanted
+    trial = copy.deepcopy(model.encoder).to(wanted).eval()
+    frames = 4 * trial.stem.factor
+    try:
+        with torch.no_grad():
+            features = torch.zeros(1, trial.num_mels, frames, dtype=wanted, device=trial.stem.out.weight.device)
+            trial(features, torch.tensor([frames], device=features.device))
+    except RuntimeError:
+        return torch.float32
+    return wanted
+
+
+def _is_state(name: str) -> bool:
+    """Whether a buffer may be moved: it holds no constants of the front end, no statistics and no figures."""
+    fixed = ("window", "filterbank", "mean", "std", "fitted", "seconds_heard", "train_counts")
+    return name.rsplit(".", 1)[-1] not in fixed

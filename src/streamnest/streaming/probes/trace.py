@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Stage
 from streamnest.task import EncoderTask
 
@@ -58,7 +59,7 @@ def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
         for stage, module in _modules(model)
     ]
     handles.append(model.encoder.register_forward_pre_hook(before(Stage(path, "features")), with_kwargs=True))
-    if isinstance(getattr(model, "objective", None), nn.Module):
+    if isinstance(model, Pretraining):
         output = Stage(f"{path} after the encoder", "by block")
         handles.append(model.objective.register_forward_pre_hook(before(output), with_kwargs=True))
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from streamnest.data.batch import Batch
 from streamnest.downstream.base import DownstreamTask
+from streamnest.downstream.supervised import SupervisedTask
 from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
 from streamnest.task import EncoderTask
@@ -29,15 +30,16 @@ def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = 
 def attach(model: EncoderTask) -> None:
     """Gives a copy of a model what its steps ask of a trainer, and takes the part of labels away."""
     reduce = SimpleNamespace(reduce=lambda x, **_: x)
-    model._trainer = SimpleNamespace(  # type: ignore[assignment]
+    trainer = SimpleNamespace(
         world_size=1, strategy=reduce, global_rank=0, local_rank=0, global_step=0, current_epoch=0, is_global_zero=True,
         training=True, validating=False, sanity_checking=False, testing=False, predicting=False, max_steps=-1,
     )  # fmt: skip
-    for name in ("log", "log_dict"):
-        setattr(model, name, lambda *_args, **_kwargs: None)
-    model.optimizers = lambda **_: SimpleNamespace(param_groups=[{"lr": 0.0}])  # type: ignore[assignment,method-assign]
-    if hasattr(model, "loss_of"):
-        model.loss_of = lambda encoded, *_: (encoded.sum(), torch.ones((), device=encoded.device))
+    parts: dict[str, Any] = {"_trainer": trainer, "optimizers": lambda **_: SimpleNamespace(param_groups=[{"lr": 0.0}])}
+    parts["log"] = parts["log_dict"] = lambda *_args, **_kwargs: None
+    if isinstance(model, SupervisedTask):
+        parts["loss_of"] = lambda encoded, *_: (encoded.sum(), torch.ones((), device=encoded.device))
+    for name, part in parts.items():
+        setattr(model, name, part)
 
 
 def training_step(model: EncoderTask, batch: Batch) -> None:
@@ -45,7 +47,7 @@ def training_step(model: EncoderTask, batch: Batch) -> None:
 
     A task that has no training step encodes the batch.
     """
-    context = model.encoder.context
+    context, batch = model.encoder.context, _transferred(model, batch)
     model.on_train_batch_start(batch, 0)
     if model.encoder.choices.by_name:
         model.encoder.context = context
@@ -55,8 +57,15 @@ def training_step(model: EncoderTask, batch: Batch) -> None:
         model.training_step(batch, 0)
 
 
+def _transferred(model: EncoderTask, batch: Batch) -> Batch:
+    """The batch after the hooks of a model around its transfer to the device."""
+    changed: Batch = model.on_after_batch_transfer(model.on_before_batch_transfer(batch, 0), 0)
+    return changed
+
+
 def validation_step(model: EncoderTask, batch: Batch) -> None:
     """Runs validation of one batch; a task whose validation needs labels encodes the batch."""
+    batch = _transferred(model, batch)
     if isinstance(model, Pretraining):
         model.validation_step(batch, 0)
     elif isinstance(model, DownstreamTask):
