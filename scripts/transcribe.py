@@ -44,7 +44,7 @@ from streamnest.terminal import printable, terminal
 
 
 def load(args: argparse.Namespace) -> TextTask | ExportedRecognizer:
-    """The recogniser of a checkpoint or an exported model."""
+    """The recognizer of a checkpoint or an exported model."""
     if is_exported(args.checkpoint):
         check_options(args.context, args.device)
         return ExportedRecognizer(OnnxSession(args.checkpoint, args.threads))
@@ -124,7 +124,7 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
     chosen = suitable(cuts, args.languages, True, report.counts)
     print(f"{printable(args.manifest)}: {len(chosen)} utterances with text of {report}", file=sys.stderr)
     records = []
-    for cut in track(chosen, "recognising", console=terminal(stderr=True), disable=not sys.stderr.isatty()):
+    for cut in track(chosen, "recognizing", console=terminal(stderr=True), disable=not sys.stderr.isatty()):
         try:
             text = transcribe(torch.from_numpy(load_mono(cut)), "it")
         except (BadAudioError, UserError) as error:

@@ -84,7 +84,7 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _in_folder(folder: Path) -> str:
-    """What to give instead of a folder."""
+    """Names what to give instead of a folder."""
     found = sorted([*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")], key=lambda path: path.name)
     if not found:
         return "init_from begins a new one with the folder of a model"
@@ -204,7 +204,7 @@ def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model:
 
 
 def stored_labels(path: str | Path | None, task: str) -> Any:
-    """What the outputs of a checkpoint mean; None without a checkpoint, or if it is of another task."""
+    """Returns the labels of a checkpoint; None without a checkpoint, or if it is of another task."""
     if not path:
         return None
     own = read_checkpoint(path)["streamnest"]

@@ -61,11 +61,11 @@ def refuse(cfg: DictConfig) -> None:
 
 
 def is_sweep() -> bool:
-    """Whether this job is one of several."""
+    """True if this job is one of several."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _no_option(word: str) -> str:
     plain = word.lstrip("-")
     example = plain if "=" in plain else "KEY=VALUE"
-    return f"{word}: there is no such option; an override is written without dashes: {example}"
+    return f"{word}: it is not an option; an override is written without dashes: {example}"

@@ -29,7 +29,7 @@ class Limit:
     below: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number is legal; what is not finite never is."""
+        """True if a number is legal; one that is not finite never is."""
         low = value > self.low if self.above else value >= self.low
         high = value < self.high if self.below else value <= self.high
         return low and high and math.isfinite(value)

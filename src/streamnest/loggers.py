@@ -104,11 +104,11 @@ class UnfailingCSVLogger(CSVLogger):
         return self._experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """See `CSVLogger`."""
+        """Implements `CSVLogger`."""
         self._attempt(super().log_hyperparams, params)
 
     def save(self) -> None:
-        """See `CSVLogger`."""
+        """Implements `CSVLogger`."""
         self._attempt(super().save)
 
     def _attempt(self, work: Callable[..., None], *args: Any) -> None:

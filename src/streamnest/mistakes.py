@@ -164,12 +164,12 @@ def _instantiation(error: InstantiationException) -> str | None:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """Whether it is what Lightning raises for settings; by name, as importing Lightning takes seconds."""
+    """True for the error that Lightning raises for settings; by name, as importing Lightning takes seconds."""
     return type(error).__name__ == "MisconfigurationException"
 
 
 def _disk(error: OSError) -> str | None:
-    """What a disk refused, with the path; other system errors are defects."""
+    """Describes an error of a disk, with the path; other system errors are defects."""
     if error.filename is None:
         return None
     if error.errno == errno.ENOENT:

@@ -1,4 +1,4 @@
-"""What is worth knowing before a run begins: that it is finished, or that it will learn little or slowly."""
+"""Checks before a run begins: it may be finished already, or learn little, or be slow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS = 0.1
 
 
 def is_finished(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Whether a checkpoint to continue has made all the steps that the run is to make; reports it."""
+    """Reports and returns whether a checkpoint to continue has made all steps of the run."""
     step, most = int(stored.get("global_step", 0)), int(cfg.trainer.max_steps)
     if most < 0 or step < most:
         return False

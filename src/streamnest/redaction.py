@@ -81,7 +81,7 @@ class RefuseSecrets(Callback):
 
 
 class Redacting(logging.Filter):
-    """Removes secrets of URLs from log records, whoever wrote them."""
+    """Removes secrets of URLs from log records, of any library."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every record pass, redacted if need be."""

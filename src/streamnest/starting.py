@@ -18,7 +18,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process runs a command of the repository, and not, say, a test that imports one."""
+    """True if this process runs a command of the repository; false in a test that imports one."""
     if multiprocessing.parent_process() is not None:
         return False  # one that a command has started: the command says it
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")

@@ -106,7 +106,7 @@ def check_shapes(state: dict[str, Tensor], wanted: Iterable[tuple[str, Tensor]],
 
 
 def _something_else(path: Path) -> str:
-    """What a file is and what helps, if it is evidently not of torch; empty if it may be."""
+    """Names the kind of a file that is evidently not of torch, and the remedy; empty if it may be of torch."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -125,7 +125,7 @@ def _something_else(path: Path) -> str:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a zip archive; empty if nothing is. PyTorch does not look at the checksums in it."""
+    """Names the damage of a zip archive; empty if it has none. PyTorch does not verify its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

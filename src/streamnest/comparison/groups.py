@@ -50,7 +50,7 @@ def comparable(runs: Sequence[Run], metric: str | None = None) -> dict[str, list
 
 
 def _question(run: Run, metric: str) -> dict[str, Any]:
-    """What a metric depends on, by dotted keys."""
+    """Settings that a metric depends on, by dotted keys."""
     name = metric.rpartition("/")[2]
     wanted = {"data": _VALIDATION, **_DEPENDS.get(name, _OTHERS)}
     found: dict[str, Any] = {"metric": metric}

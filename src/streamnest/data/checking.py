@@ -1,4 +1,4 @@
-"""What a line of a cut manifest may hold: checked once, before Lhotse and training rely on it."""
+"""Checks of a line of a cut manifest, made once, before Lhotse and training rely on it."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def check_name(value: Any, what: str) -> str:
 
 
 def _text(value: Any) -> bool:
-    """Whether a value is text that can be written: half characters cannot, nor what stands for damaged ones."""
+    """True for text that can be written: lone surrogates cannot."""
     return isinstance(value, str) and value.encode(errors="replace").decode() == value
 
 

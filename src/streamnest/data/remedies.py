@@ -15,7 +15,7 @@ _LOOK, _LINES = 2000, 3
 
 
 def remedy(path: Path) -> str:
-    """What to do about a path that holds no cuts, as the end of a sentence; empty if nothing is known about it."""
+    """Names the remedy for a path without cuts, as the end of a sentence; empty if none is known."""
     # Reads every recipe: not worth it where all is well.
     from streamnest.data.recipes.files import NOT_READ, READ
 

@@ -133,7 +133,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         self._start, self._given = Position(state["step"], state["batch"]), 0
 
     def _data(self) -> dict[str, Any]:
-        """What batches are made of, to compare."""
+        """Summarizes what batches are made of, to compare it on resume."""
         return {"seed": self.seed, "limits": list(self.limits), "data": self._digest()}
 
 

@@ -40,11 +40,11 @@ class LogProbs(ExportedHead):
         self.layer, self.labels, self.size = layer, labels, layer.out_features
 
     def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """See `ExportedHead`."""
+        """Implements `ExportedHead`."""
         return F.log_softmax(self.layer(encoded), -1), None
 
     def describe(self) -> dict[str, Any]:
-        """See `ExportedHead`."""
+        """Implements `ExportedHead`."""
         return {**super().describe(), "labels": self.labels}
 
 

@@ -67,7 +67,7 @@ class Activity(ExportedHead):
         self.memory_size = head.memory.hidden_size if head.memory is not None else 0
 
     def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """See `ExportedHead`; frame by frame if some of them must not be remembered."""
+        """Implements `ExportedHead`; frame by frame if some of them must not be remembered."""
         if memory is None:
             return self.head(encoded)[0].sigmoid(), None
         before = memory[None]
@@ -82,7 +82,7 @@ class Activity(ExportedHead):
         return torch.cat(logits, 1).sigmoid(), before[0]
 
     def describe(self) -> dict[str, Any]:
-        """See `ExportedHead`."""
+        """Implements `ExportedHead`."""
         decided = {name: getattr(self.decision, name) for name in ("threshold", "past", "future")}
         scored = {name: getattr(self.settings, name) for name in ("collar", "skip_overlap")}
         return {**super().describe(), **decided, **scored}

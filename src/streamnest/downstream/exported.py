@@ -57,12 +57,12 @@ def check_options(context: str | None, device: str) -> None:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a path is that of an exported model, by its name."""
+    """True if the name of a path is that of an exported model."""
     return Path(path).suffix == ".onnx"
 
 
 class ExportedModel:
-    """What commands ask of a model that is an exported graph.
+    """Interface of commands to a model that is an exported graph.
 
     Args:
         session: of a file of `scripts/export.py`.
@@ -113,11 +113,11 @@ class ExportedRecognizer(ExportedModel):
         return cls(session) if isinstance(head, dict) and head.get("kind") == cls.kind else None
 
     def start(self, batch: int) -> Tensor:
-        """See `TextTask.start`."""
+        """Implements `TextTask.start`."""
         return torch.full((batch,), BLANK)
 
     def decode(self, outputs: Tensor, lengths: Tensor, state: Tensor) -> tuple[list[list[int]], Tensor]:
-        """See `TextTask.decode`."""
+        """Implements `TextTask.decode`."""
         return greedy(outputs, lengths, state)
 
     def begin(self) -> Transcript:
@@ -127,13 +127,13 @@ class ExportedRecognizer(ExportedModel):
     def search(
         self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5
     ) -> Callable[[Tensor], list[Hypothesis]]:
-        """See `TextTask.search`."""
+        """Implements `TextTask.search`."""
         return BeamSearch(self.tokenizer, beam, ngram, lm_weight, bonus)
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a stream of outputs of an exported recognizer says so far."""
+    """Text of a stream of outputs of an exported recognizer."""
 
     reader: ExportedRecognizer
     tokens: list[int]
@@ -161,11 +161,11 @@ class ExportedDiarizer(ExportedModel):
         self.settings = ScoringSettings(self.head["size"], self.head["collar"], self.head["skip_overlap"])
 
     def probabilities(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """See `Diarizer.probabilities`; the graph keeps the state."""
+        """Implements `Diarizer.probabilities`; the graph keeps the state."""
         return encoded, None
 
     def turns(self, active: Tensor) -> list[Turn]:
-        """See `Diarizer.turns`."""
+        """Implements `Diarizer.turns`."""
         return frames_to_turns(active, self.session.frame_ms / 1000)
 
 

@@ -192,7 +192,7 @@ def _outputs(head: ExportedHead | None) -> list[str]:
 
 
 def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
-    """What a program must know to drive the graph; docs/EXPORT.md explains each entry."""
+    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
     latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}
     past = graph.initial["blocks_0_attention_past"]

@@ -37,5 +37,5 @@ class ExportedHead(nn.Module):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """What a program needs to read the output, as plain containers."""
+        """Metadata that a program needs to read the output, as plain containers."""
         return {"kind": self.kind, "output": self.output, "size": self.size}

@@ -42,7 +42,7 @@ class StateEntry:
 
 @dataclass
 class StepMetadata:
-    """What a program must know to drive the graph; docs/EXPORT.md explains each entry. All entries must be there."""
+    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry. All entries must be there."""
 
     sample_rate: int
     hop_samples: int
@@ -152,7 +152,7 @@ def _check_graph(m: StepMetadata, graph: Any) -> None:
 
 
 def _fits(found: Sequence[Any], wanted: Sequence[Any], loose: bool = False) -> bool:
-    """Whether a shape of the graph is the one of the metadata: None is open in both; an output may leave any open."""
+    """True if a shape of the graph matches the metadata: None is open in both; an output may leave any open."""
     if len(found) != len(wanted):
         return False
     pairs = zip(found, wanted, strict=True)

@@ -18,7 +18,7 @@ class Command(str):
 
 @dataclass(frozen=True, slots=True)
 class CutDetails:
-    """What only a Lhotse cut says.
+    """Properties that only a Lhotse cut has.
 
     Attributes:
         supervisions: segments of the cut, in seconds from its start.

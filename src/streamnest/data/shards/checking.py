@@ -1,4 +1,4 @@
-"""What an index of shards may hold: checked once, when it is opened, before anything relies on it."""
+"""Checks of an index of shards, made once when it is opened."""
 
 from __future__ import annotations
 

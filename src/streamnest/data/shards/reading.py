@@ -197,7 +197,7 @@ def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
 
 
 def _instead(store: Store) -> str:
-    """What to do about a folder without shards."""
+    """Names the remedy for a folder without shards."""
     path = store.path("")
     found = remedy(path) if path else ""
     return found or "; write them with scripts/shard.py"

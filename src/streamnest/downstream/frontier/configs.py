@@ -26,7 +26,7 @@ def with_configs(options: Options, folder: Path) -> Options:
         folder: holds `train.yaml` and the groups.
 
     Raises:
-        UserError: for a choice that there is no file for.
+        UserError: for a choice without a file.
     """
     groups = {path.name for path in folder.iterdir() if path.is_dir()}
     trainings = [stage for stage in every_stage(options) if stage.kind in ("pretrain", "finetune")]

@@ -84,7 +84,7 @@ class Subject:
 
     @property
     def promised(self) -> bool:
-        """Whether the encoder promises a limited look-ahead."""
+        """True if the encoder promises a limited look-ahead."""
         return self.model.encoder.context.right is not None
 
     def rowwise(self, modes: Sequence[Mode]) -> list[Mode]:
@@ -187,6 +187,6 @@ def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
 
 
 def _is_state(name: str) -> bool:
-    """Whether a buffer may be moved: it holds no constants of the front end, no statistics and no figures."""
+    """True if a buffer may be moved: it holds no constants of the front end, no statistics and no figures."""
     fixed = ("window", "filterbank", "mean", "std", "fitted", "seconds_heard", "train_counts")
     return name.rsplit(".", 1)[-1] not in fixed
