@@ -42,7 +42,7 @@ class StateEntry:
 
 @dataclass
 class StepMetadata:
-    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry. All entries must be there."""
+    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry. All must be there."""
 
     sample_rate: int
     hop_samples: int
