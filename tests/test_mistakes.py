@@ -47,6 +47,8 @@ MISTAKES = [
     ("compile=true", "leave it out"),
     ("hparams_search=optuna", "sweep=optuna"),
     ("seed=-1", "seed=-1 is out of range: give a number at least 0"),
+    ("data.num_workers=1000000", "at least 0 and at most 1024"),
+    ("threads=1000000", "at least 1 and at most 1024"),
     ("optim.betas=[0.9,1]", "optim.betas=1 is out of range"),
     ("optim.lr=nan", "optim.lr=nan is out of range: give a number above 0"),
     ("trainer.max_steps=-2", "at least 1, or -1"),
