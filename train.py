@@ -33,7 +33,7 @@ from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.launching import check_command_line, is_sweep, refuse
 from streamnest.preflight import is_finished, last_value, warn
-from streamnest.resume import checkpoint_to_continue
+from streamnest.resume import checkpoint_to_continue, restoring
 from streamnest.statistics import fit_statistics
 from streamnest.streaming.probing import require_causal
 from streamnest.summary import EndedRun, publish, summarise
@@ -89,7 +89,8 @@ def train(cfg: DictConfig) -> float | None:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
 
     run_folder.begin(cfg, Path(cfg.paths.output_dir))
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with restoring(checkpoint):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     stops = [callback for callback in callbacks if isinstance(callback, StopOnSignal)]
     if history.last_step != trainer.global_step and not any(stop.stopped for stop in stops):
         trainer.validate(model, datamodule=data, verbose=False)

@@ -86,6 +86,18 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path, caplog: pytes
     assert "1 lines of metrics" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "values", [{"step": [1]}, {"latency": {"lookahead_ms": {}}}, {"last": 5}, {"seconds": 10**400}]
+)
+def test_a_summary_with_values_of_other_types_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, Any]
+) -> None:
+    written(tmp_path / "good", [])
+    written(tmp_path / "odd", [], **values)
+    assert [run.folder.name for run in find_runs([tmp_path])] == ["good"]
+    assert "odd is left out: ValueError: summary.json holds" in caplog.text
+
+
 def test_jobs_of_a_sweep_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in (10, 9, 0):
         written(tmp_path / f"{number}_x", [])

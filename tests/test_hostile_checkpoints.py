@@ -10,8 +10,10 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from hostile import EVIL, deep, flipped, mutated
@@ -23,11 +25,13 @@ from streamnest.checkpoint import check_training_state, load_model, read_checkpo
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.folder import CONFIG, WEIGHTS, write_folder
+from streamnest.optim import Optimization
 from streamnest.pretraining import Pretraining
-from streamnest.resume import newest_checkpoint
+from streamnest.resume import newest_checkpoint, restoring
 from streamnest.stored_config import PARTS, check_config, storable
 
 Compose = Callable[..., DictConfig]
+STORED = Path(__file__).parent / "fixtures/stored"
 ROUNDS = int(os.environ.get("STREAMNEST_FUZZ", "1"))
 
 
@@ -252,16 +256,78 @@ def test_a_training_continues_from_its_own_state_only(model: Pretraining, tmp_pa
     checkpoint = read_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="use init_from instead"):
         check_training_state("a.ckpt", checkpoint, model)
-    whole = {"epoch": 0, "pytorch-lightning_version": "2", "loops": {}, "callbacks": {}, "optimizer_states": []}
+    whole = {"epoch": 0, "pytorch-lightning_version": "2", "loops": {}, "callbacks": {}, "optimizer_states": [{}]}
     whole = {**checkpoint, **whole, "lr_schedulers": [], "global_step": 3}
     check_training_state("a.ckpt", whole, model)
     with pytest.raises(UserError, match="global_step=-3 is not valid"):
         check_training_state("a.ckpt", {**whole, "global_step": -3}, model)
     with pytest.raises(UserError, match="loops=list is not valid"):
         check_training_state("a.ckpt", {**whole, "loops": []}, model)
+    with pytest.raises(UserError, match="holds no state of an optimizer"):
+        check_training_state("a.ckpt", {**whole, "optimizer_states": []}, model)
     del whole["state_dict"]["encoder.stem.out.bias"]
     with pytest.raises(UserError, match=r"encoder\.stem\.out\.bias is missing"):
         check_training_state("a.ckpt", whole, model)
+
+
+@pytest.mark.parametrize("change", [{"loops": {}}, {"optimizer_states": [{}]}, {"pytorch-lightning_version": "x"}])
+def test_what_lightning_cannot_restore_is_a_mistake_in_the_file(change: dict[str, Any]) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    linear = torch.nn.Linear(2, 2)
+    trainer.strategy._optimizers = [torch.optim.AdamW(linear.parameters())]
+    connector = trainer._checkpoint_connector
+    connector._loaded_checkpoint = change
+    steps = {"loops": connector.restore_loops, "optimizer_states": connector.restore_optimizers}
+    restore = steps.get(next(iter(change)), lambda: connector._restore_modules_and_callbacks("a.ckpt", True))
+    with pytest.raises(UserError, match=r"a\.ckpt: its state of a training is not valid \(\w+"), restoring("a.ckpt"):
+        restore()
+    trainer.fit_loop._combined_loader = SimpleNamespace(_load_state_dicts=lambda states: states[0]["x"])
+    trainer.fit_loop._combined_loader_states_to_load, trainer.fit_loop._restarting = [{}], True
+    with pytest.raises(UserError, match="is not valid"), restoring("a.ckpt"):
+        trainer.fit_loop._load_combined_loader_states()
+    with pytest.raises(ZeroDivisionError), restoring("a.ckpt"):
+        print(1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda o, s: o["state"][0].update(exp_avg=torch.zeros(3)), "is not of this model"),
+        (lambda o, s: o["state"][0].update(exp_avg_sq=5), "is not of this model"),
+        (lambda o, s: o["state"][0].pop("exp_avg"), "is not of this model"),
+        (lambda o, s: o["param_groups"][0].update(lr="x"), "settings of its optimizer"),
+        (lambda o, s: o["param_groups"][0].update(betas=(0.9, 1.5)), "settings of its optimizer"),
+        (lambda o, s: o["param_groups"][0].update(maximize=True), "settings of its optimizer"),
+        (lambda o, s: s.update(base_lrs=["x"]), "state of its schedule"),
+        (lambda o, s: s.update(last_epoch=-7), "state of its schedule"),
+    ],
+)
+def test_a_state_of_another_optimizer_is_refused(model: Pretraining, change: Any, words: str) -> None:
+    linear = torch.nn.Linear(4, 4)
+    build = Optimization("constant", 1.0, 0.0, 1, 10, 4, [0.9, 0.98], 0.0).build
+    optimizer, schedule = build(linear)
+    linear(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    configs = [SimpleNamespace(scheduler=schedule)]
+    model._trainer = SimpleNamespace(ckpt_path="a.ckpt", optimizers=[optimizer], lr_scheduler_configs=configs)
+    model.on_train_start()
+    states = optimizer.state_dict(), schedule.state_dict()
+    change(*states)
+    optimizer.load_state_dict(states[0])
+    schedule.load_state_dict(states[1])
+    with pytest.raises(UserError, match=rf"a\.ckpt: the .*{words}"):
+        model.on_train_start()
+
+
+def test_labels_and_heads_beyond_the_weights_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamnest.checkpoint.build_model", lambda *_, **__: pytest.fail("built"))
+    for task, key in (("speaker", "embedding_size"), ("rnnt", "joiner_dim")):
+        stored = torch.load(STORED / f"{task}.ckpt", weights_only=True)
+        stored["streamnest"]["config"]["task"][key] = 8192
+        torch.save(stored, tmp_path / "a.ckpt")
+        with pytest.raises(UserError, match="weights and config do not belong together"):
+            load_model(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize(

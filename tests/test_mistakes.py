@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from streamnest.composition import compose_config, config_loader
 from streamnest.errors import UserError
+from streamnest.launching import refuse
 from streamnest.limits import _LIMITS, refuse_trainer
 from streamnest.overrides import override, refuse_choices, refuse_words, with_paths_quoted
 
@@ -19,6 +20,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 MISTAKES = [
     ("experiment=nest_lrage", "did you mean nest_large"),
+    ("experiment=[]", "one of nest_bidirectional, nest_large"),
+    ("encoder=[]", "one of bidirectional, causal"),
+    ("debug=FAST", "did you mean fast"),
     ("experiment=", "one of nest_bidirectional, nest_large"),
     ("+experiment=nest_lrage", "did you mean nest_large"),
     ("+experiment=nest_large", "without +"),
@@ -43,6 +47,8 @@ MISTAKES = [
     ("compile=true", "leave it out"),
     ("hparams_search=optuna", "sweep=optuna"),
     ("seed=-1", "seed=-1 is out of range: give a number at least 0"),
+    ("data.num_workers=1000000", "at least 0 and at most 1024"),
+    ("threads=1000000", "at least 1 and at most 1024"),
     ("optim.betas=[0.9,1]", "optim.betas=1 is out of range"),
     ("optim.lr=nan", "optim.lr=nan is out of range: give a number above 0"),
     ("trainer.max_steps=-2", "at least 1, or -1"),
@@ -69,6 +75,13 @@ def test_the_file_of_a_machine_may_be_absent() -> None:
         refuse_choices({"local": "default", "debug": None}, loader)
         with pytest.raises(UserError, match="latency"):
             refuse_choices({"sweep": "latncy"}, loader)
+
+
+@pytest.mark.parametrize("word", ["run_id=", "run_id=.", "ckpt_path=", "init_from=' '", "encoder_from=''"])
+def test_an_empty_name_of_a_run_or_file_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=f"{word.partition('=')[0]}=.* names nothing: give a value"):
+        refuse(compose_config([word], CONFIGS, "t"))
+    refuse(compose_config(["init_from=.", "run_id=a/b"], CONFIGS, "t"))
 
 
 def test_values_and_patterns_are_not_taken_for_choices() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_the_lock_of_a_process_that_died_is_taken_over(tmp_path: Path) -> None:
             assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} ")
     finally:
         os.kill(worker, 9)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("victim"), Path.mkdir, os.mkfifo])
+def test_what_is_not_a_lock_is_named_and_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (tmp_path / "victim").write_text("x")
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"\.lock is a link, a folder or a device.*remove it"), claimed(tmp_path):
+        pass
+    assert (tmp_path / "victim").read_text() == "x"
 
 
 def end_with(end: BaseException, folder: Path, *made: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -100,6 +101,15 @@ def build_model(
         if name not in DOWNSTREAM:
             raise UserError(f"task {name!r} is unknown: choose pretrain, {', '.join(DOWNSTREAM)}")
         return _downstream(DOWNSTREAM[name], config, parts, data, labels)
+
+
+def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
+    """Builds a downstream task from plain data with an encoder and a head that have shapes and take no memory."""
+    frontend = construct("frontend", config["frontend"])
+    with torch.device("meta"):
+        encoder = construct("encoder", config["encoder"])
+        settings: Any = task_settings(config["task"])
+        return DOWNSTREAM[task_name(config)](frontend=frontend, encoder=encoder, settings=settings, labels=labels)
 
 
 def build_part(group: str, node: Mapping[str, Any]) -> Any:

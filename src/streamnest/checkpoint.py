@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from streamnest.build import DOWNSTREAM, build_model, task_name
+from streamnest.build import DOWNSTREAM, build_model, build_outline, task_name
 from streamnest.errors import UserError
 from streamnest.files import whole
 from streamnest.folder import CONFIG, WEIGHTS, read_folder
@@ -114,6 +114,8 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     own, state = checkpoint["streamnest"], checkpoint["state_dict"]
     with of_file(path):
         check_labels(task_name(own["config"]), own.get("labels"))
+        if task_name(own["config"]) in DOWNSTREAM and not _has_foreign(own["config"]["encoder"]):
+            check_shapes(state, build_outline(own["config"], own.get("labels")).state_dict().items(), path)
         model: EncoderTask = build_model(own["config"], labels=own.get("labels"), training=False)
     check_shapes(state, model.state_dict().items(), path)
     try:
@@ -131,8 +133,8 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
     groups = ("encoder", "quantizer", "objective") if task_name(config) == "pretrain" else ("encoder",)
     for group in groups:
         node = config.get(group, {})
-        if not node.get("_target_", "streamnest.").startswith("streamnest."):
-            continue  # a class of the user, which may compute with its tensors
+        if _has_foreign(node):
+            continue
         last = f"encoder.blocks.{node.get('num_layers', 1) - 1}."
         if group == "encoder" and not any(name.startswith(last) for name in state):  # building many layers takes long
             raise UserError(f"{path}: weights and config do not belong together: there is no {last}* in the weights")
@@ -140,6 +142,11 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
             part = construct(group, node)
         wanted = ((f"{group}.{name}", tensor) for name, tensor in part.state_dict().items())
         check_shapes(state, wanted, path)
+
+
+def _has_foreign(node: Mapping[str, Any]) -> bool:
+    """Whether a node names a class of the user, which may compute with its tensors."""
+    return not str(node.get("_target_", "streamnest.")).startswith("streamnest.")
 
 
 def on_device(model: TaskT, device: str) -> TaskT:
@@ -197,6 +204,8 @@ def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model:
             raise UserError(f"{path} holds a model and no state of a training (no {name}): use init_from instead")
         if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise UserError(f"{path}: {name}={short(value)} is not valid: continue from another checkpoint")
+    if not checkpoint["optimizer_states"]:
+        raise UserError(f"{path} holds no state of an optimizer, which a run cannot continue without: use init_from")
     state, wanted = checkpoint["state_dict"], model.state_dict()
     check_shapes(state, wanted.items(), path)
     if strange := sorted(set(state) - set(wanted)):

@@ -54,6 +54,10 @@ def refuse(cfg: DictConfig) -> None:
         refuse_choices(HydraConfig.get().runtime.choices, GlobalHydra.instance().config_loader())
     refuse_out_of_range(cfg)
     refuse_trainer(cfg)
+    for key in ("run_id", "ckpt_path", "init_from", "encoder_from"):
+        # As where a variable of the shell is not set: the run would be another one than was meant.
+        if cfg[key] is not None and not str(cfg[key]).strip(" ./" if key == "run_id" else None):
+            raise UserError(f"{key}={cfg[key]} names nothing: give a value, or {key}=null for none")
     if cfg.run_id is not None and ".." in Path(cfg.run_id).parts:
         raise UserError(f"run_id={cfg.run_id}: a name of a folder in {cfg.paths.log_dir}: leave out '..'")
     if cfg.init_from and cfg.ckpt_path:

@@ -43,12 +43,14 @@ _COUNT, _SOME, _POSITIVE, _SHARE = Limit(1), Limit(0), Limit(0, above=True), Lim
 _DROPOUT, _SEED = Limit(0, 1, below=True), Limit(0, 2**32 - 1)
 _LIMITS = {
     **dict.fromkeys(("seed", "data.seed", "augment.seed", "quantizer.seed"), _SEED),
+    # More processes or threads than that take a machine down before they do anything.
+    **{"data.num_workers": Limit(0, 1024), "threads": Limit(1, 1024)},
     **dict.fromkeys(
         (
             *(f"{group}.{key}" for group in ("size", "encoder") for key in ("d_model", "num_layers", "num_heads")),
             *(f"{group}.{key}" for group in ("size", "encoder") for key in ("ff_expansion", "stem_channels")),
             *("size.conv_kernel_size", "encoder.conv_kernel_size", "encoder.subsampling_factor", "encoder.num_mels"),
-            *("frontend.sample_rate", "frontend.num_mels", "frontend.n_fft", "threads"),
+            *("frontend.sample_rate", "frontend.num_mels", "frontend.n_fft"),
             *("trainer.num_nodes", "trainer.accumulate_grad_batches", "trainer.val_check_interval"),
             *("data.max_batch_size", "data.num_buckets", "data.num_batches"),
             *("quantizer.stack", "quantizer.num_classes", "quantizer.num_books", "quantizer.code_dim"),
@@ -76,7 +78,7 @@ _LIMITS = {
             *("encoder.left_context_ms", "encoder.right_context_ms"),
             *("trainer.gradient_clip_val", "trainer.limit_val_batches", "trainer.limit_train_batches"),
             *("trainer.num_sanity_val_steps", "trainer.log_every_n_steps"),
-            *("data.min_duration", "data.num_workers", "data.cache_mb"),
+            *("data.min_duration", "data.cache_mb"),
             *("task.median_ms", "task.median_lookahead_ms", "task.collar", "task.margin"),
             *("task.conversations.pause", "task.conversations.overlap"),
             *("task.spec_augment.time_frames", "task.spec_augment.bands", "task.spec_augment.band_width"),

@@ -72,7 +72,8 @@ def explain(error: BaseException) -> str | None:
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`did you mean lookahead40? Choose one of ...`, with the nearest choice first if there is one."""
     known = sorted(str(choice) for choice in choices)
-    found = difflib.get_close_matches(word, known, 1, 0.6)
+    by_case = {choice.lower(): choice for choice in known}
+    found = [by_case[name] for name in difflib.get_close_matches(word.lower(), by_case, 1, 0.6)]
     listed = f"hoose one of {', '.join(known)}"
     return f"did you mean {found[0]}? C{listed}" if found else f"c{listed}"
 

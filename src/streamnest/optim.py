@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -108,3 +110,45 @@ class Optimization:
             if parameter.requires_grad:
                 found.setdefault(scale, []).append(parameter)
         return found
+
+
+def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str | Path) -> None:
+    """Refuses a restored state that is not of these parameters: kernels of torch would write beyond their ends.
+
+    Args:
+        optimizer: with the state of a checkpoint; only one of `Optimization` is looked at.
+        schedule: likewise.
+        path: of the checkpoint.
+
+    Raises:
+        UserError: for settings of other types or beyond their range, and for tensors of other sizes.
+    """
+    own = isinstance(optimizer, torch.optim.AdamW)
+    if own and not all(_is_valid(group) for group in optimizer.param_groups):
+        raise UserError(f"{path}: the settings of its optimizer are not valid: use init_from instead")
+    if own and not all(_fits(parameter, state) for parameter, state in optimizer.state.items()):
+        raise UserError(f"{path}: the state of its optimizer is not of this model: use init_from instead")
+    if isinstance(schedule, LambdaLR) and not _counts(schedule.last_epoch, schedule.base_lrs):
+        raise UserError(f"{path}: the state of its schedule is not valid: use init_from instead")
+
+
+def _is_valid(group: dict[str, Any]) -> bool:
+    betas, others = group.get("betas"), [group.get(name) for name in ("lr", "eps", "weight_decay")]
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(_is_number, [*betas, *others])):
+        return False
+    return max(betas) < 1 and min(*betas, *others) >= 0 and not group.get("amsgrad") and not group.get("maximize")
+
+
+def _fits(parameter: nn.Parameter, state: Any) -> bool:
+    """Whether a state is empty, or has the number of updates and two moments of the size of a parameter."""
+    shapes = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    return not state or (tensors and {name: value.shape for name, value in state.items()} == shapes)
+
+
+def _counts(updates: Any, rates: Any) -> bool:
+    return type(updates) is int and updates >= 0 and isinstance(rates, list) and all(map(_is_number, rates))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

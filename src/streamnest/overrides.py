@@ -78,6 +78,8 @@ def _choices(word: Override) -> list[str]:
     value = word.value()
     if isinstance(value, dict):
         return []
+    if value == []:
+        return [""]
     return [str(choice) for choice in value] if isinstance(value, list) else ["null" if value is None else str(value)]
 
 

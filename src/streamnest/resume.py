@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.loops import fit_loop
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from omegaconf import DictConfig
 
 from streamnest.checkpoint import read_checkpoint
 from streamnest.errors import UserError
 from streamnest.files import whole
+from streamnest.plain_data import first_line
 
 log = logging.getLogger(__name__)
 
 # In a row: a disk that was full for a moment is no reason to end a run of weeks, one that stays full is.
 _MOST_FAILURES = 5
+# Where Lightning restores a run, and how its functions for that begin.
+_RESTORERS = {checkpoint_connector.__file__, fit_loop.__file__}
+_RESTORES = ("restore", "resume", "load_combined_loader_states")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -93,10 +102,28 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
+@contextmanager
+def restoring(path: str | None) -> Iterator[None]:
+    """Turns errors of Lightning that the state in a checkpoint causes, while it is restored, into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        calls = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if path and any(c.co_filename in _RESTORERS and c.co_name.lstrip("_").startswith(_RESTORES) for c in calls):
+            cause = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"{path}: its state of a training is not valid ({cause}): use init_from instead") from error
+        raise
+
+
 def checkpoint_to_continue(cfg: DictConfig) -> str | None:
     """Where a run continues: at the newest checkpoint of its own folder if `run_id` names one, else at `ckpt_path`."""
     if cfg.run_id is not None:
-        own = newest_checkpoint(Path(cfg.paths.output_dir) / "checkpoints")
+        folder = Path(cfg.paths.output_dir) / "checkpoints"
+        own = newest_checkpoint(folder)
+        if own is None and any(folder.glob("*.ckpt")):
+            log.warning("run %s has no checkpoint that can be read: it begins anew", cfg.run_id)
         if own is not None:
             log.info("run %s continues at %s", cfg.run_id, own)
             return str(own)

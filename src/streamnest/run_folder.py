@@ -123,8 +123,12 @@ def _note(config: DictConfig, key: str) -> None:
 
 def _lock(folder: Path) -> int | None:
     """A file descriptor that holds the lock; None where the file system has no locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    place = folder / _LOCK
+    with as_user_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            raise UserError(f"{place} is a link, a folder or a device and not the lock of a run: remove it")
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

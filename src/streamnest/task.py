@@ -15,7 +15,7 @@ from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
-from streamnest.optim import Optimization
+from streamnest.optim import Optimization, require_fitting
 from streamnest.randomness import hash_id
 from streamnest.samples import as_samples
 from streamnest.stored_config import storable
@@ -90,6 +90,12 @@ class EncoderTask(L.LightningModule):
     def exported_head(self) -> ExportedHead | None:
         """The head that an exported graph has behind the encoder; None for tasks without one."""
         return None
+
+    def on_train_start(self) -> None:
+        """Looks at what a checkpoint has put into optimizer and schedule, before the first update uses it."""
+        if self.trainer.ckpt_path:
+            for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs):
+                require_fitting(optimizer, config.scheduler, self.trainer.ckpt_path)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.

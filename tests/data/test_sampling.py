@@ -128,3 +128,10 @@ def test_a_million_utterances_take_seconds():
     one = BucketBatchSampler(durations, 600, 64, 30, 10**6, world_size=8)
     one.load_state_dict({"step": 10**5, "batch": 8 * 10**5, "group": 8, "epoch": len(one.buckets)})
     assert next(iter(one)).step == 10**5
+
+
+@pytest.mark.parametrize("odd", [{"step": -1}, {"batch": "x"}, {"group": 0}, {"group": 10**12}, {"step": None}])
+def test_a_place_that_no_sampler_has_is_refused(odd):
+    one = sampler()
+    with pytest.raises(UserError, match=f"place in the data is not valid: {next(iter(odd))}="):
+        one.load_state_dict({**one.state_dict(), **odd})

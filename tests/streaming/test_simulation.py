@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,6 +147,9 @@ def test_other_rates_and_channels_are_read_and_what_is_no_audio_is_refused(tmp_p
     tone = np.sin(np.arange(44100) * 0.05).astype(np.float32)
     soundfile.write(tmp_path / "stereo.wav", np.stack([tone, tone], 1), 44100)
     assert load_audio(tmp_path / "stereo.wav", 16000).shape == (16000,)
+    latin = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.wav")
+    os.rename(tmp_path / "stereo.wav", latin)
+    assert load_audio(latin, 16000).shape == (16000,)
     (tmp_path / "text.wav").write_text("hello")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
     for name, message in (("text", "cannot be read"), ("empty", "holds no audio"), ("nowhere", "no audio file at")):

@@ -23,6 +23,7 @@ from streamnest.summary import FILE
 
 log = logging.getLogger(__name__)
 _MAX_YAML, _ANCHOR = 1 << 20, re.compile(r"(?m)(?:^ *|[-:,] +|[\[{] *)&[\w-]")
+_LARGEST = 1e18
 # Overrides that say where a run is or how it continues, and not what it is.
 _NO_SETTING = ("run_id", "paths", "ckpt_path", "logger", "hydra", "name", "tags", "sweep", "threads")
 
@@ -151,12 +152,26 @@ def _read(folder: Path) -> Run | None:
         summary = json.loads((folder / FILE).read_text("utf-8")) if (folder / FILE).is_file() else {}
         choices = hydra["hydra"]["runtime"]["choices"]
         overrides = _settings_of(hydra["hydra"]["overrides"]["task"])
-        if not isinstance(summary, dict):
-            raise ValueError(f"{FILE} holds no table of values")
+        _check_summary(summary)
     except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         log.warning("%s is left out: %s: %s", folder, type(error).__name__, str(error).partition("\n")[0])
         return None
     return Run(folder, config, choices, overrides, _curves(folder), summary)
+
+
+def _check_summary(summary: Any) -> None:
+    """Raises ValueError for a summary with values of other types than `streamnest.summary` writes."""
+    if not isinstance(summary, dict):
+        raise ValueError(f"{FILE} holds no table of values")
+    tables = [summary.get(name, {}) for name in ("latency", "last")]
+    numbers = [summary.get(name, 0) for name in ("step", "parameters", "hours_heard", "seconds")]
+    for table in tables:
+        if not isinstance(table, dict):
+            raise ValueError(f"{FILE} holds {type(table).__name__} in place of a table")
+        numbers += [value for value in table.values() if value is not None]
+    # Larger ones are written by nobody, and integers of any size cannot become floats.
+    if not all(isinstance(one, (int, float)) and abs(one) < _LARGEST for one in numbers):
+        raise ValueError(f"{FILE} holds a value that is not a number, or too large")
 
 
 def _yaml(path: Path) -> dict[str, Any]:

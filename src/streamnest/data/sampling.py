@@ -19,6 +19,8 @@ from streamnest.data.mixing import Mixture
 from streamnest.data.schedule import Limits, Schedule
 from streamnest.data.sections import SECTION
 from streamnest.data.stretches import Floats, Lengths
+from streamnest.errors import UserError
+from streamnest.plain_data import short
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,13 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         """Lets the next iterator continue there, whatever the number of processes was.
 
         Groups stay as the first run cut them: cutting them anew would repeat and lose utterances in this epoch.
+
+        Raises:
+            UserError: for a state that no sampler has.
         """
+        for key, lowest, highest in (("step", 0, 1 << 62), ("batch", 0, 1 << 62), ("group", 1, 1 << 16)):
+            if type(state.get(key)) is not int or not lowest <= state[key] <= highest:
+                raise UserError(f"the checkpoint's place in the data is not valid: {key}={short(state.get(key))}")
         if state["group"] != self.buckets.group:
             self.buckets = self._make(group=state["group"])
         data = self._data()

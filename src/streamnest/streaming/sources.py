@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,12 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
     try:
         # Not `soundfile.read`: it seeks to 0 first, after which libsndfile drops 6.5 ms more of an Opus file than the
         # readers of training do.
-        with soundfile.SoundFile(path) as file:
+        # Bytes, as names need not be of UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             audio, found = decode(file), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path} cannot be read as audio: {error.error_string}") from None
+    except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as audio: {error}") from None
     if not len(audio) or not np.isfinite(audio).all():
         raise UserError(f"{path} holds no audio" if not len(audio) else f"{path} holds samples that are not finite")
