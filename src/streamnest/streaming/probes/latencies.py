@@ -39,8 +39,11 @@ def latencies(model: EncoderTask, seed: int) -> list[Check]:
         Check(name, f"{declared:.4f} ms", f"{measured:.4f} ms", math.isclose(declared, measured, abs_tol=1e-6))
         for name, (declared, measured) in found.items()
     ]
-    wrong = [f"{name}: {a:.4f}, measured {b:.4f}" for name, (a, b) in _figures(subject, report, times).items()
-             if not math.isclose(a, b, abs_tol=1e-6)]
+    wrong = [
+        f"{name}: {a:.4f}, measured {b:.4f}"
+        for name, (a, b) in _figures(subject, report, times).items()
+        if not math.isclose(a, b, abs_tol=1e-6)
+    ]
     return [*checks, Check("figures of the report", "as measured", "; ".join(wrong) or "as measured", not wrong)]
 
 

@@ -18,10 +18,10 @@ from streamnest.streaming.probes.subject import IN_USE, Subject
 from streamnest.streaming.session import StreamingSession
 from streamnest.task import EncoderTask
 
-# Seconds of a long stream; so many of them come one chunk at a time, the rest at once.
-_MINUTE, _BY_CHUNK = 62.0, 45.0
+# Seconds of a long stream, and the part of it that comes at once; the rest comes one chunk at a time.
+_MINUTE, _AT_ONCE = 62.0, (40.0, 52.0)
 # Of the random operations: their number, the streams of a session, and seconds of a stream, below the cap.
-_MOVES, _MOST_STREAMS, _LONGEST = 80, 5, 10.0
+_MOVES, _MOST_STREAMS, _LONGEST = 120, 5, 10.0
 
 
 def sessions(model: EncoderTask, seed: int) -> list[Check]:
@@ -183,15 +183,15 @@ def _operations(subject: Subject, seed: int) -> float:
     distances = [_short(subject.model, subject.place(noise(1_003)[0]))]
     for _ in range(_MOVES):
         here, there = sessions[draw(2)], sessions[draw(2)]
-        if not here.heard or len(here.heard) < _MOST_STREAMS and draw(4) == 0:
+        if not here.heard or (len(here.heard) < _MOST_STREAMS and draw(4) == 0):
             here.open()
         number = list(here.heard)[draw(len(here.heard))]
-        end = 0 if here.seconds(number) >= _LONGEST else draw(24)
+        end = 0 if here.seconds(number) >= _LONGEST else draw(16)
         if end < 2:
             distances.append(here.end(number, drop=end == 1))
-        elif end == 2:
+        elif end < 4:
             here.reset(number)
-        elif end < 6 and len(there.heard) < _MOST_STREAMS:
+        elif end < 7 and len(there.heard) < _MOST_STREAMS:
             there.adopt(there.session.restore(here.session.save(number)), here.heard[number], here.frames[number])
         else:
             told = [n for n in here.heard if draw(3) and here.seconds(n) < _LONGEST]
@@ -216,8 +216,9 @@ def _minute(subject: Subject) -> tuple[Tensor, Tensor]:
     model, listener = subject.model, Listener(subject.model)
     rate, encoder = subject.reach.frontend.sample_rate, subject.model.encoder
     audio = subject.place(noise(int(_MINUTE * rate))[0])
-    number, by_chunk = listener.open(), int(_BY_CHUNK * rate)
-    for piece in (*audio[:by_chunk].split(listener.session.chunk_samples), audio[by_chunk:]):
+    number, chunk = listener.open(), listener.session.chunk_samples
+    first, second = (int(seconds * rate) for seconds in _AT_ONCE)
+    for piece in (*audio[:first].split(chunk), audio[first:second], *audio[second:].split(chunk)):
         listener.push({number: piece})
     listener.flush([number])
     found = torch.cat(listener.frames[number])

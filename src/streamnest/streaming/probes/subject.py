@@ -109,7 +109,7 @@ class Subject:
         """
         audio = self.place(audio)
         lengths = torch.full((len(audio),), audio.shape[1]) if lengths is None else lengths
-        lengths = lengths.to(self.device)
+        lengths, keys = lengths.to(self.device), None if keys is None else keys.to(self.device)
         model = self.model.train(mode.training)
         model.encoder.recompute_blocks = mode.recompute
         trainer: Any = model._trainer
