@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from leaks import (
     in_step_only,
     mean_if,
     on_audio,
+    on_class,
     on_session,
     row_gate,
     rows_if,
@@ -30,6 +32,7 @@ from torch import Tensor
 
 from streamnest.build import build_model
 from streamnest.context import Context
+from streamnest.data.batch import Batch
 from streamnest.encoder.attention import RelativeAttention
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.errors import UserError
@@ -37,6 +40,7 @@ from streamnest.frontend import LogMel
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.batches import neighbours
 from streamnest.streaming.probes.check import Probe
+from streamnest.streaming.probes.draws import draws
 from streamnest.streaming.probes.latencies import latencies, promises
 from streamnest.streaming.probes.left import left_context
 from streamnest.streaming.probes.loudness import loudness
@@ -117,6 +121,39 @@ def faster_clock(model: Pretraining) -> None:
     model.encoder.frame_ms /= 2
 
 
+def see_next_once(context: Context, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    return queries + 2 * (queries // 2 == 223), keys
+
+
+def rows_of_different_lengths(model: Pretraining) -> None:
+    wrap(model.encoder, lambda _, x, features, lengths: x + 0.1 * x.roll(1, 0) * (lengths.max() - lengths.min() > 100))
+
+
+def buffer_gate(model: Pretraining) -> None:
+    """A mean over time behind a stored value that closes it."""
+    part = block(model).feed_forward_out
+    part.register_buffer("gate", torch.full((1,), 0.5))
+    wrap(part, lambda self, x, *_: x + (self.gate - 0.5) * x.mean(1, keepdim=True))
+
+
+def in_later_batches(model: Pretraining) -> None:
+    """A mean over time in all batches of an epoch but the first."""
+    base, number = type(model).training_step, [0]
+
+    def training_step(self: Pretraining, batch: Batch, batch_idx: int) -> Tensor:
+        number[0] = batch_idx
+        return base(self, batch, batch_idx)
+
+    on_class(model, "training_step", training_step)
+    wrap(model.encoder, mean_if(lambda part, *_: part.training and number[0] > 0))
+
+
+def wrong_stem(model: Pretraining) -> None:
+    report = type(model).latency
+    wrong = property(lambda self: replace(report.fget(self), stem_ms=report.fget(self).stem_ms + 5))  # type: ignore[attr-defined]
+    model.__class__ = type("Leaking", (type(model),), {"latency": wrong})
+
+
 def context(*frames: int | None) -> Plant:
     return lambda model: setattr(model.encoder, "context", Context(*frames))
 
@@ -175,12 +212,32 @@ LEAKS = {
     "an unlimited context": Leak(context(), promises, "whole utterance"),
     "one symmetric convolution": Leak(symmetric_block, layers, "conv_padding=symmetric"),
     "another clock": Leak(faster_clock, latencies, "ms", quick=False),
+    "utterances of one length": Leak(
+        convolution(lambda _, x, *__: 50 <= x.shape[1] < 60), draws, "block 1 convolution"
+    ),
+    "batches of seven": Leak(rows(lambda _, x, *__: len(x) == 7), draws, "block 1"),
+    "peaks of one size": Leak(on_audio(lambda audio: 0.3 < audio.abs().max() < 0.5), draws, "front end"),
+    "lengths far apart": Leak(rows_of_different_lengths, draws, "encoder output"),
+    "one chunk of many": Leak(
+        lambda model: with_context(model, visible=visible(see_next_once)),
+        minute,
+        "block 0 attention hears later audio",
+        quick=False,
+    ),
+    "a gate of another value": Leak(buffer_gate, weights, "block 1"),
+    "batches after the first": Leak(in_later_batches, modes, "encoder output"),
+    "a wrong figure of the report": Leak(wrong_stem, latencies, "stem_ms: ", quick=False),
 }
 
 
+_BUILT: dict[str, Pretraining] = {}
+
+
 def build(run_config: Compose, preset: str) -> Pretraining:
-    torch.manual_seed(0)
-    return build_model(run_config(f"encoder={preset}", "size.d_model=16", "size.stem_channels=4"))
+    if preset not in _BUILT:
+        torch.manual_seed(0)
+        _BUILT[preset] = build_model(run_config(f"encoder={preset}", "size.d_model=16", "size.stem_channels=4"))
+    return copy.deepcopy(_BUILT[preset])
 
 
 @pytest.mark.parametrize("name", LEAKS)
@@ -221,6 +278,18 @@ class LostWhenSaved(StreamingSession):
         return {**super().save(number), "pending": torch.zeros(0)}
 
 
+class NumbersAgain(StreamingSession):
+    def drop(self, number: int) -> None:
+        super().drop(number)
+        self._next = number
+        self._kept = self._fresh().pending.new_ones(7)
+
+    def _fresh(self) -> Any:
+        fresh = super()._fresh()
+        fresh.pending = getattr(self, "_kept", fresh.pending)
+        return fresh
+
+
 class ForgetsAfterAMinute(StreamingSession):
     def _step(self, group: Any, chunks: int) -> None:
         super()._step(group, chunks)
@@ -232,7 +301,13 @@ class ForgetsAfterAMinute(StreamingSession):
 
 @pytest.mark.parametrize(
     ("session", "probe"),
-    [(HeldBack, operations), (NotReset, operations), (LostWhenSaved, operations), (ForgetsAfterAMinute, minute)],
+    [
+        (HeldBack, operations),
+        (NotReset, operations),
+        (LostWhenSaved, operations),
+        (NumbersAgain, operations),
+        (ForgetsAfterAMinute, minute),
+    ],
 )
 def test_a_faulty_session_is_not_certified(
     run_config: Compose, monkeypatch: pytest.MonkeyPatch, session: type, probe: Probe

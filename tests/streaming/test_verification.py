@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,9 +51,14 @@ PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead32
 FULLY = ("encoder=lookahead40", "encoder.subsampling_factor=4", "encoder.stem=aligned")
 
 
+_BUILT: dict[tuple[str, ...], Pretraining] = {}
+
+
 def build(run_config: Compose, *overrides: str) -> Pretraining:
-    torch.manual_seed(0)
-    return build_model(run_config(*overrides))
+    if overrides not in _BUILT:
+        torch.manual_seed(0)
+        _BUILT[overrides] = build_model(run_config(*overrides))
+    return copy.deepcopy(_BUILT[overrides])
 
 
 @pytest.mark.parametrize("stem", ["aligned", "shifted"])

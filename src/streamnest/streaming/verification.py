@@ -13,6 +13,7 @@ from typing import Any
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.streaming.probes.batches import neighbours
 from streamnest.streaming.probes.check import TOLERANCES, Check, Probe, measured
+from streamnest.streaming.probes.draws import draws
 from streamnest.streaming.probes.latencies import latencies, promises
 from streamnest.streaming.probes.left import left_context
 from streamnest.streaming.probes.lookahead import lookahead
@@ -70,6 +71,7 @@ PROBES: tuple[Probe, ...] = (
     left_context,
     padding,
     neighbours,
+    draws,
     sessions,
     operations,
     minute,

@@ -17,6 +17,9 @@ from streamnest.streaming.simulation import emission_samples
 from streamnest.task import EncoderTask
 from streamnest.wording import milliseconds
 
+# Draws of weights until the stem hears all that it may.
+_DRAWS = 8
+
 
 def latencies(model: EncoderTask, seed: int) -> list[Check]:
     """Look-ahead, mean and worst latency of the report, against the times at which a session emits frames."""
@@ -32,10 +35,68 @@ def latencies(model: EncoderTask, seed: int) -> list[Check]:
         "latency, mean": (report.latency_mean_ms, sum(waits) / len(waits) / rate - report.frame_ms / 2),
         "latency, worst": (report.latency_worst_ms, max(waits) / rate),
     }
-    return [
+    checks = [
         Check(name, f"{declared:.4f} ms", f"{measured:.4f} ms", math.isclose(declared, measured, abs_tol=1e-6))
         for name, (declared, measured) in found.items()
     ]
+    wrong = [
+        f"{name}: {a:.4f}, measured {b:.4f}"
+        for name, (a, b) in _figures(subject, report, times).items()
+        if not math.isclose(a, b, abs_tol=1e-6)
+    ]
+    return [*checks, Check("figures of the report", "as measured", "; ".join(wrong) or "as measured", not wrong)]
+
+
+def _figures(subject: Subject, report: LatencyReport, times: list[int]) -> dict[str, tuple[float, float]]:
+    """Other figures of the report, declared and measured."""
+    reach, rate = subject.reach, subject.reach.frontend.sample_rate / 1000
+    steps = sorted(set(times))
+    front, stem = _front_end_ahead(subject), _stem_ahead(subject) * reach.hop
+    unit, left = (steps[2] - steps[1]) / rate, reach.context.left
+    return {
+        "chunk_ms": (report.chunk_ms, unit),
+        "frame_ms": (report.frame_ms, unit / times.count(steps[1])),
+        "left_ms": (report.left_ms, math.inf if left is None else left * report.frame_ms),
+        "front_end_ms": (report.front_end_ms, front / rate),
+        "stem_ms": (report.stem_ms, stem / rate),
+        "context_ms": (report.context_ms, report.lookahead_ms - (front + stem) / rate),
+        "lookahead_samples": (report.lookahead_samples or 0, report.lookahead_ms * rate),
+    }
+
+
+def _front_end_ahead(subject: Subject) -> int:
+    """Samples past its own hop that change a feature frame: each row changes one of them, and all that follow."""
+    hop, frame, window = subject.reach.hop, 8, len(subject.reach.frontend.window)
+    audio = subject.place(noise((frame + 4) * hop + window)).repeat(2 * window, 1)
+    end = (frame + 1) * hop
+    later = torch.arange(audio.shape[1]) >= end - window + torch.arange(2 * window)[:, None]
+    rows = torch.cat([audio[:1], audio + 300.0 * later.to(audio)])
+    lengths = torch.full((len(rows),), rows.shape[1], device=subject.device)
+    features = subject.model.frontend(rows, lengths)[0][:, :, frame]
+    return int((features[1:] != features[:1]).any(1).sum()) - window
+
+
+def _stem_ahead(subject: Subject) -> int:
+    """Feature frames past its own block that change a frame of the stem, with some weights: units may be dead."""
+    ahead = [_stem_influence(subject)]
+    for draw in range(_DRAWS):
+        if ahead[-1] >= subject.reach.stem.lookahead:
+            break
+        ahead.append(_stem_influence(subject.redraw(draw)))
+    return max(ahead)
+
+
+def _stem_influence(subject: Subject) -> int:
+    """The same with the weights as they are; each row of a batch changes one frame, and all that follow."""
+    stem, frame = subject.model.encoder.stem, 4
+    span, end = 4 * stem.factor, 5 * stem.factor
+    features = noise((end + span) * subject.model.frontend.num_mels).reshape(1, -1, end + span).to(stem.out.weight)
+    later = torch.arange(end + span) >= end - span + torch.arange(2 * span)[:, None]
+    rows = torch.cat([features, features + 3.0 * later[:, None].to(features)])
+    with torch.no_grad():
+        out = stem(rows, torch.full((len(rows),), end + span, device=subject.device))[0][:, frame]
+    changed = (out[1:] != out[:1]).any(1)
+    return int(changed.sum()) - span
 
 
 def _waits(subject: Subject, times: list[int]) -> tuple[list[int], int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from streamnest.streaming.probes.batches import neighbour_leaks
+from streamnest.streaming.probes.draws import drawn_leaks
 from streamnest.streaming.probes.futures import ENDED
 from streamnest.streaming.probes.latencies import promises
 from streamnest.streaming.probes.loudness import loudness_leaks
@@ -21,6 +22,7 @@ from streamnest.task import EncoderTask
 # Weights from which on a model is large: fewer draws and smaller batches then.
 _LARGE = 30_000_000
 _FAR_SECONDS = 10.8
+_DRAWS, _DRAWN_SECONDS = 16, 5.0
 
 
 def quick_check(model: EncoderTask, brief: bool = False) -> str | None:
@@ -44,6 +46,7 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
     yield from _later(subject, (TRAINING_BFLOAT16,), 3 if large else 1 if brief else 32)
     if not brief:
         yield from _sampled(subject, large)
+        yield from _drawn(subject, large)
     yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
     yield from _across(subject, TRAINING_BFLOAT16, (4,) if brief or large else (3, 4, 32))
     if not brief:
@@ -92,6 +95,13 @@ def _sampled(subject: Subject, large: bool) -> Iterator[str]:
         yield from map(_hears, far_leaks(subject, frames + 1, ends, mode))
     if not large:
         yield from map(_hears, length_leaks(subject, range(subject.reach.chunk + 1, 2 * subject.reach.chunk)))
+
+
+def _drawn(subject: Subject, large: bool) -> Iterator[str]:
+    if not subject.promised:
+        return
+    for leak in drawn_leaks([subject], 0, _DRAWS // 4 if large else _DRAWS, _DRAWN_SECONDS):
+        yield f"the {leak.stage.label} hears later audio or other rows ({leak.place})"
 
 
 def _hears(leak: Leak) -> str:

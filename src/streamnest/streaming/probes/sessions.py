@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,12 +11,17 @@ from torch import Tensor
 
 from streamnest.latency import emission_delays
 from streamnest.streaming.probes.check import TOLERANCES, Check, at_most
+from streamnest.streaming.probes.places import far_leaks
+from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise
-from streamnest.streaming.probes.subject import Subject
+from streamnest.streaming.probes.subject import IN_USE, Subject
 from streamnest.streaming.session import StreamingSession
 from streamnest.task import EncoderTask
 
-_MINUTE = 62.0
+# Seconds of a long stream, and the part of it that comes at once; the rest comes one chunk at a time.
+_MINUTE, _AT_ONCE = 62.0, (40.0, 52.0)
+# Of the random operations: their number, the streams of a session, and seconds of a stream, below the cap.
+_MOVES, _MOST_STREAMS, _LONGEST = 120, 5, 10.0
 
 
 def sessions(model: EncoderTask, seed: int) -> list[Check]:
@@ -30,13 +35,14 @@ def operations(model: EncoderTask, seed: int) -> list[Check]:
     """Streams that are saved, restored, reset, dropped and joined, against the whole utterance."""
     subject = Subject(model).perturb(seed)
     name = "streams saved, reset, dropped and joined"
-    return [at_most(name, lambda: _operations(subject), TOLERANCES["float64"])]
+    return [at_most(name, lambda: _operations(subject, seed), TOLERANCES["float64"])]
 
 
 def minute(model: EncoderTask, seed: int) -> list[Check]:
     """A stream of a minute, against the whole utterance with the left context that a stream keeps."""
     subject = Subject(model).perturb(seed)
-    return [at_most("a stream of a minute", lambda: _minute(subject), TOLERANCES["float64"])]
+    check = at_most("a stream of a minute", lambda: distance(*_minute(subject)), TOLERANCES["float64"])
+    return [check if check.passed else replace(check, measured=check.measured + _named(subject))]
 
 
 class Listener:
@@ -55,11 +61,13 @@ class Listener:
 
     def open(self) -> int:
         """Begins a stream."""
-        return self.adopt(self.session.open(), [], [])
+        return self.adopt(self.session.open())
 
-    def adopt(self, number: int, heard: list[Tensor], frames: list[Tensor]) -> int:
-        """Follows a stream that has heard and given something already."""
-        self.heard[number], self.frames[number] = list(heard), list(frames)
+    def adopt(self, number: int, heard: Sequence[Tensor] = (), frames: Sequence[Tensor] = ()) -> int:
+        """Follows a stream, which may have heard and given something already."""
+        none = self.session.model.frontend.window.new_zeros(0)
+        self.heard[number] = list(heard) or [none]
+        self.frames[number] = list(frames) or [none.new_zeros(0, self.session.model.encoder.d_model)]
         return number
 
     def push(self, pieces: dict[int, Tensor]) -> None:
@@ -68,13 +76,36 @@ class Listener:
         for number, piece in pieces.items():
             self.heard[number].append(piece)
             self.frames[number].append(out[number].clone())
-            samples = sum(map(len, self.heard[number]))
-            self.untimely |= sum(map(len, self.frames[number])) != frames_due(self.session.model, samples)
+            due = frames_due(self.session.model, self.samples(number))
+            self.untimely |= sum(map(len, self.frames[number])) != due
+
+    def samples(self, number: int) -> int:
+        """Samples that a stream has heard."""
+        return sum(map(len, self.heard[number]))
+
+    def seconds(self, number: int) -> float:
+        """Length of what a stream has heard."""
+        return self.samples(number) / self.session.sample_rate
 
     def flush(self, numbers: Sequence[int]) -> None:
         """Ends streams."""
         for number, frames in self.session.flush(numbers).items():
             self.frames[number].append(frames.clone())
+
+    def end(self, number: int, drop: bool = False) -> float:
+        """Ends a stream, with its last frames or without; returns its `distance` and forgets it."""
+        if drop:
+            self.session.drop(number)
+        else:
+            self.flush([number])
+        distance = self.distance(number, self.session.model, ended=not drop)
+        del self.heard[number], self.frames[number]
+        return distance
+
+    def reset(self, number: int) -> None:
+        """Begins a stream anew."""
+        self.session.reset(number)
+        self.adopt(number)
 
     def distance(self, number: int, model: EncoderTask, ended: bool = True) -> float:
         """Largest difference between a stream and the whole utterance; infinite if frames are missing or late."""
@@ -141,33 +172,37 @@ def _together(subject: Subject) -> float:
     return streamed(subject.model, pieces)
 
 
-def _operations(subject: Subject) -> float:
-    """Streams that are saved, restored elsewhere, reset, dropped and joined by others while they run."""
-    model, samples = subject.model, max(12_000, 3 * subject.reach.chunk * subject.reach.block)
-    audio = subject.place(noise(samples, rows=6))
-    first, second = Listener(model), Listener(model)
-    a, b, c = first.open(), first.open(), first.open()
-    pieces = [list(row.split(samples // 7 + 13)) for row in audio]
-    first.push({a: pieces[0][0], b: pieces[1][0], c: pieces[2][0]})
-    first.push({a: pieces[0][1], c: pieces[2][1], b: pieces[1][1]})
-    saved = first.session.save(a)
-    first.session.reset(b)
-    first.adopt(b, [], [])
-    d = first.open()
-    first.push({b: pieces[3][0], d: pieces[4][0], a: pieces[0][2]})
-    restored = second.adopt(second.session.restore(saved), first.heard[a][:2], first.frames[a][:2])
-    joined = second.open()
-    first.session.drop(c)
-    for turn in range(2, len(pieces[0])):
-        second.push({joined: pieces[5][turn], restored: pieces[0][turn]})
-        first.push({d: pieces[4][turn], b: pieces[3][turn]})
-        if turn == 3:
-            first.flush([a])
-    first.flush([d, b])
-    second.flush([restored, joined])
-    ended = [first.distance(number, model) for number in (a, b, d)]
-    ended += [second.distance(number, model) for number in (restored, joined)]
-    return max(*ended, first.distance(c, model, ended=False), _short(model, audio[0]))
+def _operations(subject: Subject, seed: int) -> float:
+    """Streams of two sessions that are opened, pushed, saved, restored, reset, dropped and ended in a random order."""
+    sessions = Listener(subject.model), Listener(subject.model)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> int:
+        return int(torch.randint(count, (1,), generator=generator))
+
+    distances = [_short(subject.model, subject.place(noise(1_003)[0]))]
+    for _ in range(_MOVES):
+        here, there = sessions[draw(2)], sessions[draw(2)]
+        if not here.heard or (len(here.heard) < _MOST_STREAMS and draw(4) == 0):
+            here.open()
+        number = list(here.heard)[draw(len(here.heard))]
+        end = 0 if here.seconds(number) >= _LONGEST else draw(16)
+        if end < 2:
+            distances.append(here.end(number, drop=end == 1))
+        elif end < 4:
+            here.reset(number)
+        elif end < 7 and len(there.heard) < _MOST_STREAMS:
+            there.adopt(there.session.restore(here.session.save(number)), here.heard[number], here.frames[number])
+        else:
+            told = [n for n in here.heard if draw(3) and here.seconds(n) < _LONGEST]
+            here.push({n: subject.place(noise(_piece(subject.reach, draw), seed=draw(10_000))[0]) for n in told})
+    return max(distances + [here.end(number) for here in sessions for number in list(here.heard)])
+
+
+def _piece(reach: Reach, draw: Callable[[int], int]) -> int:
+    """Samples to push: none, a few, a part of a chunk, or several chunks."""
+    chunk = reach.chunk * reach.block
+    return draw(min((1, 200, chunk, 4 * chunk)[min(draw(6), 3)], int(_LONGEST * reach.frontend.sample_rate / 2)))
 
 
 def _short(model: EncoderTask, audio: Tensor) -> float:
@@ -176,18 +211,34 @@ def _short(model: EncoderTask, audio: Tensor) -> float:
     return streamed(model, tiny)
 
 
-def _minute(subject: Subject) -> float:
-    """A stream of a minute, against the whole with the left context to which a stream is limited."""
+def _minute(subject: Subject) -> tuple[Tensor, Tensor]:
+    """Frames of a stream of a minute, and of the whole with the left context to which a stream is limited."""
     model, listener = subject.model, Listener(subject.model)
     rate, encoder = subject.reach.frontend.sample_rate, subject.model.encoder
     audio = subject.place(noise(int(_MINUTE * rate))[0])
-    number = listener.open()
-    for piece in audio.split(int(0.93 * rate)):
+    number, chunk = listener.open(), listener.session.chunk_samples
+    first, second = (int(seconds * rate) for seconds in _AT_ONCE)
+    for piece in (*audio[:first].split(chunk), audio[first:second], *audio[second:].split(chunk)):
         listener.push({number: piece})
     listener.flush([number])
+    found = torch.cat(listener.frames[number])
     unlimited = encoder.context
     encoder.context = replace(unlimited, left=encoder.left_frames())
     try:
-        return listener.distance(number, model)
+        whole = offline(model, audio)
     finally:
         encoder.context = unlimited
+    return (found[:0] if listener.untimely else found), whole
+
+
+def _named(subject: Subject) -> str:
+    """The stage that hears later audio at the first frame where a stream of a minute differs, if one does."""
+    found, whole = _minute(subject)
+    reach = subject.reach
+    differ = (found - whole).abs().amax(1) > TOLERANCES["float64"] if found.shape == whole.shape else found.new_ones(1)
+    if not differ.any():
+        return ""
+    frame = int(differ.nonzero()[0])
+    end = (frame // reach.chunk + 1) * reach.chunk
+    leak = next(far_leaks(subject, len(whole), [end], IN_USE), None)
+    return f" from frame {frame} on" + (f": the {leak.stage.label} hears later audio" if leak else "")

@@ -32,7 +32,7 @@ class Mode:
         bfloat16: under autocast; needs a copy in float32.
         recompute: with activation recomputation.
         hide: with masking and SpecAugment as they are.
-        step: number of the training step.
+        step: number of the training step, and of the batch in its epoch.
         mixed: with audio that differs from that of the targets.
     """
 
@@ -78,7 +78,7 @@ class Subject:
         if isinstance(self.model, Pretraining):
             self.model.quantizer.float()  # it takes float32 only
         attach(self.model)
-        self.reach = Reach(self.model)
+        self.reach, self.precision = Reach(self.model), self.model.frontend.window.dtype
         self.device = self.model.frontend.window.device
         self.weights = ""
 
@@ -109,7 +109,7 @@ class Subject:
         """
         audio = self.place(audio)
         lengths = torch.full((len(audio),), audio.shape[1]) if lengths is None else lengths
-        lengths = lengths.to(self.device)
+        lengths, keys = lengths.to(self.device), None if keys is None else keys.to(self.device)
         model = self.model.train(mode.training)
         model.encoder.recompute_blocks = mode.recompute
         trainer: Any = model._trainer
@@ -136,7 +136,7 @@ class Subject:
     def perturb(self, seed: int = 0) -> Subject:
         """Moves every weight that is exactly zero or one, so that no closed gate and no layer of zeros hides a leak.
 
-        So are other values that modules keep, and counters become large.
+        So is every other value that modules keep, and counters become large.
         """
         generator = torch.Generator().manual_seed(seed)
         kept = [x for name, x in self.model.named_buffers() if not name.startswith("quantizer") and _is_state(name)]
@@ -144,7 +144,7 @@ class Subject:
             counter.fill_(10_000)
         for tensor in [*self.model.parameters(), *(x for x in kept if x.is_floating_point())]:
             drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor) * 0.1
-            fixed = (tensor.data == 0) | (tensor.data == 1)
+            fixed = (tensor.data == 0) | (tensor.data == 1) | (not tensor.requires_grad)
             # Buffers may be variances, which must stay positive.
             tensor.data.add_(torch.where(fixed, drawn if tensor.requires_grad else drawn.abs(), 0.0))
         self.weights = " (zeros and ones of the weights moved)"

@@ -54,7 +54,7 @@ def training_step(model: EncoderTask, batch: Batch) -> None:
     if type(model).training_step is L.LightningModule.training_step:
         model(batch.noisy, batch.lengths)
     else:
-        model.training_step(batch, 0)
+        model.training_step(batch, batch.step)
 
 
 def _transferred(model: EncoderTask, batch: Batch) -> Batch:

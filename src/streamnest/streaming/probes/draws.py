@@ -1,0 +1,128 @@
+"""Random draws: batches of any size, lengths, loudness, mode and place, changed after a chunk and in other rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from streamnest.streaming.probes.check import Check
+from streamnest.streaming.probes.futures import known_frames, leak_check
+from streamnest.streaming.probes.modes import TRAIN, USE
+from streamnest.streaming.probes.reach import Reach, Stage
+from streamnest.streaming.probes.sounds import noise
+from streamnest.streaming.probes.subject import Mode, Subject
+from streamnest.streaming.probes.trace import Leak, Limits, first_difference
+from streamnest.task import EncoderTask
+
+DRAWS, SECONDS = 60, 40.0
+_SHORTEST, _MOST_ROWS = 0.15, 8
+# Audio of one batch.
+_MOST_SECONDS = 12.0
+_PEAKS = 1e-3, 3.0
+
+
+class Size(NamedTuple):
+    """What is drawn for a batch: the mode, its rows, the longest row in samples and the largest sample."""
+
+    mode: Mode
+    rows: int
+    samples: int
+    peak: float
+
+
+def draws(model: EncoderTask, seed: int) -> list[Check]:
+    """Neither later audio nor other rows change a stage, in batches that are drawn at random."""
+    subjects = [Subject(model, precision) for precision in (torch.float64, torch.float32)]
+    subjects += [Subject(model, precision).perturb(seed) for precision in (torch.float64, torch.float32)]
+    leaks = drawn_leaks(subjects, seed, DRAWS, SECONDS)
+    return [leak_check("stages, random batches", leaks, "none hears past its chunk or other rows")]
+
+
+def drawn_leaks(subjects: Sequence[Subject], seed: int, count: int, seconds: float) -> Iterator[Leak]:
+    """Leaks of batches that are drawn at random.
+
+    Args:
+        subjects: the same model in several precisions or with several weights.
+        seed: of the draws.
+        count: of batches.
+        seconds: length of the longest.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for number, size in enumerate(sizes(subjects[0].reach, generator, count, seconds)):
+        fitting = [one for one in subjects if not size.mode.bfloat16 or one.precision == torch.float32]
+        subject = fitting[number % len(fitting)]
+        found = _leak(subject, size, generator)
+        if found is not None:
+            yield found
+
+
+def sizes(reach: Reach, generator: torch.Generator, count: int, seconds: float) -> Iterator[Size]:
+    """Draws that cover the range of each quantity evenly, in random combinations (a Latin hypercube)."""
+    modes, number = (*USE, *TRAIN), torch.randperm(count, generator=generator)
+    lengths, peaks = _even(_SHORTEST, seconds, count, generator), _even(*_PEAKS, count, generator)
+    steps = _even(1, 1e6, count, generator)
+    for draw, length in enumerate(lengths):
+        mode = replace(modes[draw % len(modes)], step=int(steps[draw]))
+        rows = min(1 + int(number[draw]) % _MOST_ROWS, max(1, int(_MOST_SECONDS / length)))
+        yield Size(mode, rows, int(length * reach.frontend.sample_rate), peaks[draw])
+
+
+def _even(low: float, high: float, count: int, generator: torch.Generator) -> list[float]:
+    """Numbers in random order, one from each of `count` parts of a range that are equal in logarithm."""
+    parts = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    return [low * (high / low) ** float(part / count) for part in parts]
+
+
+def _leak(subject: Subject, size: Size, generator: torch.Generator) -> Leak | None:
+    """The first stage that changes with the audio after a chunk of its row, or with other rows."""
+
+    def chance(of: float = 0.5) -> Tensor:
+        return torch.rand(size.rows, generator=generator) < of
+
+    reach, mode, rows = subject.reach, size.mode, size.rows
+    lengths = _lengths(size, generator)
+    audio, other = _audio(size, size.peak, generator), _audio(size, _even(*_PEAKS, 1, generator)[0], generator)
+    chunks = (torch.rand(rows, generator=generator) * (lengths // (reach.chunk * reach.block) + 1)).long()
+    boundary = torch.tensor([reach.boundary(int(n) * reach.chunk) for n in chunks])
+    replaced = chance() & (torch.arange(rows) != torch.randint(rows, (1,), generator=generator))
+    boundary = torch.where(replaced, 0, boundary)
+    changed = torch.where(torch.arange(size.samples) < boundary[:, None], audio, other)
+    # Masks depend on the lengths of a row, and may; not on those of others.
+    ended = replaced | (chance() & (not mode.hide))
+    until = torch.where(ended, torch.minimum(lengths, boundary + 3 * reach.hop), lengths)
+    keys = torch.arange(rows)
+    before = subject.run(audio, lengths, mode, keys)
+    after = subject.run(changed, until, mode, torch.where(replaced, keys + rows, keys))
+    limits = _others(known_frames(reach, boundary, until), replaced)
+    found = first_difference(before, after, limits)
+    what = f"{rows} rows of {size.samples / reach.frontend.sample_rate:.2f} s, peak {size.peak:.2g}, {mode.name}"
+    return None if found is None else found.at(what + subject.weights)
+
+
+def _others(limits: Limits, replaced: Tensor) -> Limits:
+    def kept(stage: Stage) -> tuple[Tensor | int, Tensor | int]:
+        first, last = limits(stage)
+        return first, torch.where(replaced, 0, torch.as_tensor(last))
+
+    return kept
+
+
+def _lengths(size: Size, generator: torch.Generator) -> Tensor:
+    """Lengths of rows: any one is the longest; in every fourth batch all are as long."""
+    shares = 0.2 + 0.8 * torch.rand(size.rows, generator=generator)
+    shares[torch.randint(size.rows, (1,), generator=generator)] = 1.0
+    equal = torch.rand(1, generator=generator) < 0.25
+    return torch.where(equal, size.samples, (shares * size.samples).long().clamp_min(1))
+
+
+def _audio(size: Size, peak: float, generator: torch.Generator) -> Tensor:
+    """Noise of a peak, with or without an offset."""
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    offset = float(torch.randint(-1, 2, (1,), generator=generator)) / 3
+    audio = noise(size.samples, size.rows, seed)
+    audio = audio / audio.abs().max() + offset
+    return audio / audio.abs().max() * peak
