@@ -109,3 +109,8 @@ def _opens_text(call: ast.Call) -> bool:
     first = 0 if isinstance(call.func, ast.Attribute) and name == "open" else 1
     mode = getattr(call.args[first], "value", "") if len(call.args) > first else "r" if first else ""
     return name in ("open", "fdopen") and mode in ("r", "w", "a", "x", "rt", "wt", "at", "r+", "w+")
+
+
+def test_names_that_are_not_utf8_are_written_and_read_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"file": "caf\udce9.wav é"})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"file": "caf\udce9.wav é"}

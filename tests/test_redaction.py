@@ -26,6 +26,8 @@ SECRETS = [
     "https://host/x?X-Amz-Credential=A&X-Amz-Signature=hunter2&X-Amz-Date=1",
     "https://host/p?sv=1&sig=hunter2%3D&se=3",
     "https://host/x#access_token=hunter2",
+    "https://host/x?pass=hunter2",
+    "https://host/x?a=1&sas=hunter2",
     "data.train_manifest={a: {path: 's3://k:hunter2@b/x', weight: 1}}",
     "data.train_manifest=[s3://a/b,https://u:hunter2@h/]",
 ]
@@ -37,6 +39,7 @@ HONEST = [
     "http://[::1]:9000/a@b",
     "[http://host:9000,foo@bar]",
     "https://host/x?download=true&version=3",
+    "https://host/x?compass=n&pattern=1",
     "sftp://user@host/x",
     "{a: s3://x/y, b: {c: d@e}}",
 ]

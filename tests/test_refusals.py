@@ -38,6 +38,9 @@ Compose = Callable[..., DictConfig]
         (["optim.schedule=step"], "noam, cosine or constant"),
         (["quantizer.normalize=batch"], "choose one of global, running, utterance, none"),
         (["objective.mask_threshold=2"], "mask_threshold"),
+        (["tags=[[x]]"], r"config.tags\[0\]=list must be of type str"),
+        (["data.train_manifest={1:x}"], "has the key 1, which is not a name"),
+        (["name='a\tb'"], "is not a name"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -22,7 +22,7 @@ from streamnest.errors import UserError
 from streamnest.plain_data import short, typed
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import QuantizerConfig
-from streamnest.stored_config import PARTS, check_config, construct, task_settings
+from streamnest.stored_config import PARTS, check_config, construct, require_loadable, task_settings
 
 DOWNSTREAM: dict[str, type[DownstreamTask]] = {
     "ctc": CTCRecognizer,
@@ -87,6 +87,8 @@ def build_model(
     """
     with user_errors():
         config = plain(cfg) if isinstance(cfg, DictConfig) else check_config(cfg)
+        if isinstance(cfg, DictConfig) and training:
+            require_loadable(config)
         make = build_part if isinstance(cfg, DictConfig) else construct
         parts = {
             "frontend": make("frontend", config["frontend"]),

@@ -139,7 +139,7 @@ def _is_valid(group: dict[str, Any]) -> bool:
     return max(betas) < 1 and min(*betas, *others) >= 0 and not group.get("amsgrad") and not group.get("maximize")
 
 
-def _fits(parameter: nn.Parameter, state: Any) -> bool:
+def _fits(parameter: torch.Tensor, state: Any) -> bool:
     """Whether a state is empty, or has the number of updates and two moments of the size of a parameter."""
     shapes = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
     tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())

@@ -23,7 +23,10 @@ _HIDDEN = "***"
 _USER = re.compile(r"(?<=://)(?!\[)(?:[^/\s@,'\"]*:(?!\d{1,5}(?:[/?#,\]}'\"]|$))[^\s'\"]*@)")
 _TOKEN_USER = re.compile(r"(?<=http://)[^/\s@?#:,'\"]+@|(?<=https://)[^/\s@?#:,'\"]+@", re.IGNORECASE)
 _URL = re.compile(r"://[^\s'\"]+")
-_QUERY = re.compile(r"([?&;#][^=&;]*(?:sig|token|secret|passw|pwd|credential|auth|key)[^=&;]*=)[^&;]+", re.IGNORECASE)
+_QUERY = re.compile(
+    r"([?&;#](?:[^=&;]*(?:sig|token|secret|passw|pwd|credential|auth|key)[^=&;]*|pass|pw|pat|sas)=)[^&;]+",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:

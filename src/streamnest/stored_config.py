@@ -217,6 +217,23 @@ def storable(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {key: _without_targets(kept[key], key) for key in kept if key in _HISTORY}
 
 
+def require_loadable(config: Mapping[str, Any]) -> None:
+    """Refuses a run whose checkpoints would be refused when they are read; classes of one's own are not looked at.
+
+    Args:
+        config: of the run, as plain containers.
+
+    Raises:
+        UserError: as `check_config`.
+    """
+    stored = storable(config)
+    for group in PARTS.keys() & stored.keys():
+        node = stored[group]
+        if isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) not in PARTS[group]:
+            stored[group] = {}
+    check_config(stored)
+
+
 def _without_targets(node: Any, where: str) -> Any:
     """A node in which the name of a class stands for what it is given, if the class is not one of ours."""
     if isinstance(node, Mapping):
