@@ -101,6 +101,7 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
     wrong |= {"less": {**saved, "emitted": saved["emitted"] - 2}, "list": [1], "none": None}
     wrong |= {"more": {**saved, "pending": torch.zeros(10**6), "heard": saved["heard"] + 10**6}}
     wrong |= {"loud": {**saved, "pending": saved["pending"] + 1e19}} if len(saved["pending"]) else {}
+    wrong |= {"meta": {**saved, "pending": saved["pending"].to("meta")}}
     wrong |= {"fresh": {**saved, "state": 3}}
     return {**wrong, "bool": {**saved, "heard": True}, "ints": {**saved, "state": [[0] * 4, [0] * 3, [0] * 4]}}
 
