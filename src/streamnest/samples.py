@@ -32,15 +32,17 @@ def as_samples(given: Any, ndim: int = 1) -> Tensor:
         UserError: for other types and shapes, and for samples that are not finite or beyond `LOUDEST`.
     """
     samples = given if isinstance(given, Tensor) else _tensor_of(given)
+    if samples.is_nested or samples.layout != torch.strided:
+        layout = "nested" if samples.is_nested else str(samples.layout).removeprefix("torch.")
+        raise _refused(f"their layout is {layout}", ndim)
     if samples.ndim != ndim:
         raise _refused(f"their shape is {tuple(samples.shape)}", ndim)
     if samples.dtype in _FULL_SCALE:
         # float32 holds every 16-bit number, but not every 32-bit one.
         exact = torch.float32 if samples.dtype == torch.int16 else torch.float64
         return samples.to(exact) / _FULL_SCALE[samples.dtype]
-    if samples.dtype not in _FLOATS or samples.layout != torch.strided:
-        kind = str(samples.dtype if samples.layout == torch.strided else samples.layout).removeprefix("torch.")
-        raise _refused(f"their type is {kind}", ndim)
+    if samples.dtype not in _FLOATS:
+        raise _refused(f"their type is {str(samples.dtype).removeprefix('torch.')}", ndim)
     _check_range(samples, ndim)
     return samples
 

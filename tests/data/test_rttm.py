@@ -22,6 +22,7 @@ TURNS = {"m1": [Turn("alice", 0.5, 4.75)]}
     "text",
     [
         f";; by hand\n\n{LINE}",
+        f"# by hand\n{LINE}",
         f"NON-SPEECH m1 1 6.0 2.0 <NA> noise <NA> <NA> <NA>\n{LINE}",
         f"SPKR-INFO m1 1 <NA> <NA> <NA> unknown alice <NA> <NA>\n{LINE}",
         f"LEXEME m1 1 0.5 0.2 hello lex alice 0.9 <NA>\n{LINE}\nNOSCORE m1 1 9.0 3.0 <NA> <NA> <NA> <NA> <NA>",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -151,6 +152,19 @@ def test_shards_of_another_rate_are_not_given_an_index(shards, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match=r"samples are \('ü0', 16000, 16000\), should be \('ü0', 8000, 8000\)"):
         adopt(tmp_path, sampling_rate=8000)
+
+
+@pytest.mark.parametrize("name", ["recording.000001.tar", "cuts.000000.jsonl.gz"])
+def test_shards_of_which_half_is_missing_are_not_given_an_index(shards, tmp_path, name):
+    for path in shards.glob("*.0*"):
+        if path.name != name:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        adopt(tmp_path)
+    # Half a download of cuts: the archive still holds what they were.
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    with pytest.raises(UserError, match=r"recordings for 0 cuts|cannot be read: [^\n]*$"):
+        adopt(tmp_path)
 
 
 def test_a_truncated_archive_costs_its_cuts_and_is_reported_once(damaged, caplog):

@@ -69,7 +69,12 @@ def test_samples_beyond_the_bound_are_refused(model: Pretraining) -> None:
 
 
 def test_what_are_no_samples_is_refused(model: Pretraining) -> None:
-    for given in ("text", b"bytes", [[1.0], [2.0, 3.0]], [None], {"a": 1}, torch.zeros(10, 1), 0.5):
+    sparse, nested = (
+        torch.ones(9, dtype=torch.int16).to_sparse(),
+        torch.nested.nested_tensor([torch.zeros(9)], layout=torch.jagged),
+    )
+    tensors = (torch.zeros(10, 1), sparse, nested, torch.zeros(9, device="meta"))
+    for given in ("text", b"bytes", [[1.0], [2.0, 3.0]], [None], {"a": 1}, 0.5, *tensors):
         with pytest.raises(UserError, match="samples"):
             streamed(StreamingSession(model), given)
 
@@ -96,6 +101,7 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
     wrong |= {"less": {**saved, "emitted": saved["emitted"] - 2}, "list": [1], "none": None}
     wrong |= {"more": {**saved, "pending": torch.zeros(10**6), "heard": saved["heard"] + 10**6}}
     wrong |= {"loud": {**saved, "pending": saved["pending"] + 1e19}} if len(saved["pending"]) else {}
+    wrong |= {"meta": {**saved, "pending": saved["pending"].to("meta")}}
     wrong |= {"fresh": {**saved, "state": 3}}
     return {**wrong, "bool": {**saved, "heard": True}, "ints": {**saved, "state": [[0] * 4, [0] * 3, [0] * 4]}}
 

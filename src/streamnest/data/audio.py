@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 from lhotse.cut.data import DataCut
 from numpy.typing import NDArray
 
+from streamnest.data.audio_ranges import LARGEST_SAMPLE
 from streamnest.data.decoding import cancel
 from streamnest.data.resampling import resample as resample  # sets Lhotse's resampling up as well
 from streamnest.redaction import redact
@@ -92,6 +93,8 @@ def source_name(cut: Cut) -> str:
 def _read(cut: Cut) -> NDArray[np.float32]:
     try:
         audio = cut.load_audio()
+        if audio is not None:
+            audio = _declared(cut, np.atleast_2d(audio))
     except BadAudioError:
         raise
     # Decoders raise whatever they like on damaged files, and no file may end a run of weeks.
@@ -99,7 +102,7 @@ def _read(cut: Cut) -> NDArray[np.float32]:
         raise BadAudioError(_cause(cut, error), type(error).__name__) from error
     if audio is None:
         raise BadAudioError("unreadable", "the cut has no audio")
-    return _declared(cut, np.atleast_2d(audio))
+    return audio
 
 
 def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,6 +110,9 @@ def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
     channels = _channels(cut)
     if not channels or len(audio) == len(channels):
         return audio
+    if len(cut.recording.sources) == 1:
+        # Lhotse has taken rows away by their places in what is declared.
+        audio = np.atleast_2d(cut.recording.load_audio(offset=cut.start, duration=cut.duration))
     if max(channels) >= len(audio):
         raise BadAudioError("no such channel", f"{max(channels)} of {len(audio)}")
     return audio[channels]
@@ -138,5 +144,7 @@ def _check(samples: Samples) -> None:
         raise BadAudioError("empty")
     if not np.isfinite(samples).all():
         raise BadAudioError("not finite")
+    if (peak := max(-samples.min(), samples.max())) > LARGEST_SAMPLE:
+        raise BadAudioError("not finite", f"samples reach {peak:.1e}, and their power overflows")
     if samples.min() == samples.max():
         raise BadAudioError("constant")

@@ -13,7 +13,7 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut, MixedCut, PaddingCut
 from lhotse.cut.data import DataCut
 
-from streamnest.data.resampling import HIGHEST_RATE, LOWEST_RATE
+from streamnest.data.audio_ranges import HIGHEST_RATE, LOWEST_RATE
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds of a cut: longer ones are slips of a pen, and would become millions of windows."""

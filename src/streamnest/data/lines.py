@@ -30,7 +30,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: for a file that is missing, damaged or has endless lines.
     """
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             for number, line in enumerate(iter(partial(file.readline, _LONGEST), ""), 1):
                 if len(line) == _LONGEST:
                     raise UserError(f"{path}:{number}: longer than {_LONGEST} characters: this is not a list of lines")
@@ -43,11 +43,17 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _open(path: Path) -> IO[str]:
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """A file of text to read, in the encodings of `numbered_lines`; the mark at its start is left out.
+
+    Args:
+        path: of the file.
+        newline: as for `open`.
+    """
     file: Any = path.open("rb")
     # Peeked at and not opened twice: it may be a pipe.
     if path.suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b":
         file = io.BufferedReader(gzip.GzipFile(fileobj=file))
     if file.peek(2)[:2] in _UTF_16:
-        return io.TextIOWrapper(file, "utf-16")
-    return io.TextIOWrapper(file, "utf-8", errors="surrogateescape")
+        return io.TextIOWrapper(file, "utf-16", newline=newline)
+    return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=newline)

@@ -14,9 +14,6 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as tabulated
 
-LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
-"""Sampling rates of audio files that are read, in Hz."""
-
 # Taps of a table: 8 MB. The rates that audio is recorded at need less, and speed factors of two digits.
 _LARGEST_TABLE = 2**21
 # Taps that are evaluated at once: some 8 MB each for a few temporary arrays.

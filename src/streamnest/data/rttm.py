@@ -59,7 +59,7 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     # Not `splitlines` and `split`, for which more is a line end or a blank than for this format.
     for number, line in enumerate(text.split("\n"), 1):
         fields = re.split(r"[ \t]+", line.strip(" \t\r\f"))
-        if not fields[0] or fields[0].startswith(";") or fields[0].upper() in _OTHERS:
+        if not fields[0] or fields[0].startswith((";", "#")) or fields[0].upper() in _OTHERS:
             continue
         recording, turn = _turn(fields, f"{path}:{number}")
         found.setdefault(recording, []).append(turn)

@@ -133,9 +133,12 @@ class LiveStreams(Generic[StreamT]):
                 f"most {MOST_PENDING_S:g} s may wait: drop or reset it"
             )
         try:
-            return as_samples(piece).detach()
+            samples = as_samples(piece).detach()
         except UserError as error:
             raise UserError(f"stream {number}: {error}") from None
+        if samples.is_meta:
+            raise UserError(f"stream {number}: a tensor of the meta device holds no samples")
+        return samples
 
     def _stream(self, number: int) -> StreamT:
         if number not in self._streams:

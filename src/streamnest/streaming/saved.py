@@ -109,7 +109,7 @@ def pending_of(saved: Mapping[str, Any], like: Tensor, progress: Progress, most:
         UserError: for anything else than samples of that type, and for another number of them.
     """
     pending, expected = saved["pending"], saved["heard"] - progress.samples
-    if not isinstance(pending, Tensor) or pending.dtype != like.dtype:
+    if not isinstance(pending, Tensor) or pending.dtype != like.dtype or pending.is_meta:
         raise UserError(f"the pending samples of the saved stream are not a tensor of {like.dtype}")
     try:
         as_samples(pending)

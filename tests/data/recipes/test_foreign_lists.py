@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 from layouts import audio, speech
-from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.augmentation import Tempo
 from lhotse.cut import Cut
 
-from streamnest.data.audio import load_mono
+from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of
 from streamnest.data.manifest import load_cuts
 from streamnest.data.recipes import validation
@@ -55,6 +55,22 @@ def test_cuts_keep_their_channels(tmp_path: Path, stereo: Recording) -> None:
     found, _ = run("lhotse", manifest(tmp_path, *cuts, both))
     for cut in (*cuts, both):
         np.testing.assert_allclose(load_mono(found[cut.id]), load_mono(cut), atol=1e-6)
+
+
+@pytest.mark.parametrize("numbers", [[0], [1], [0, 1], [1, 2]])
+def test_files_with_more_channels_than_declared_give_the_declared_ones(tmp_path: Path, numbers: list[int]) -> None:
+    voices = np.stack([speech(2, seed) for seed in range(3)], 1)
+    soundfile.write(tmp_path / "call.wav", voices, 16000, subtype="FLOAT")
+    recording = Recording("r", [AudioSource("file", numbers, str(tmp_path / "call.wav"))], 16000, 32000, 2.0)
+    whole = recording.to_cut()
+    whole.id = "whole"
+    cuts = [whole, *(MonoCut(f"c{n}", 0.5, 1.0, n, recording=recording) for n in numbers)]
+    found, report = run("lhotse", manifest(tmp_path, *cuts, recording))
+    assert not report.dropped
+    for name in ("whole", "r"):
+        np.testing.assert_allclose(load_mono(found[name]), voices[:, numbers].mean(1), atol=1e-6)
+    for n in numbers:
+        np.testing.assert_allclose(load_mono(found[f"c{n}"]), voices[8000:24000, n], atol=1e-6)
 
 
 def test_a_channel_that_is_not_in_the_file_is_dropped(tmp_path: Path, stereo: Recording) -> None:
@@ -224,6 +240,7 @@ def test_a_damaged_archive_stops_with_its_name(tmp_path: Path, corpus: str, name
 
 FORMATS = {"wav": {}, "w64": {}, "aiff": {}, "au": {}, "ogg": {}, "flac": {}, "caf": {}, "mp3": {}}
 OTHERS = {"opus": ("OGG", "OPUS"), "rf64": ("RF64", "PCM_16"), "adpcm": ("WAV", "IMA_ADPCM"), "float": ("WAV", "FLOAT")}
+OTHERS |= {"nist": ("NIST", "PCM_16"), "svx": ("SVX", "PCM_16")}
 
 
 @pytest.mark.parametrize("kind", [*FORMATS, *OTHERS])
@@ -245,6 +262,31 @@ def test_a_size_that_a_pipe_could_not_know_is_no_fault(tmp_path: Path) -> None:
     for size in (0xFFFFFFFF, 0x7FFFFFFF - 36):
         path.write_bytes(data[:at] + size.to_bytes(4, "little") + data[at + 4 :])
         assert measure(str(path)).cause is None
+
+
+@pytest.mark.parametrize("rate", [999, 800_000])
+def test_rates_that_training_refuses_are_not_usable(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(1), rate)
+    assert measure(str(tmp_path / "a.wav")).cause == "unreadable"
+
+
+def test_samples_whose_power_overflows_are_not_usable(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for scale, cause in ((4e4, None), (1e19, "not finite")):
+        soundfile.write(path, speech(1) * scale, 16000, subtype="FLOAT")
+        assert measure(str(path)).cause == cause
+    with pytest.raises(BadAudioError, match="not finite"):
+        load_mono(Recording.from_file(path).to_cut())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "gzip"])
+def test_lists_are_read_in_the_encodings_of_editors(tmp_path: Path, encoding: str) -> None:
+    audio(tmp_path / "a.wav", 1.0)
+    line = json.dumps({"audio_filepath": "a.wav", "text": "größer", "duration": 1.0}, ensure_ascii=False) + "\r\n"
+    packed = gzip.compress(line.encode()) if encoding == "gzip" else line.encode(encoding)
+    (tmp_path / "list.json").write_bytes(packed)
+    found, report = run("manifest", tmp_path / "list.json")
+    assert not report.dropped and [cut.supervisions[0].text for cut in found.values()] == ["größer"]
 
 
 def test_the_journal_remembers_names_with_line_separators(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from streamnest.data.lines import open_text
 from streamnest.errors import UserError
 from streamnest.files import whole
 
@@ -55,7 +56,7 @@ def need(path: Path, corpus: str, layout: str) -> Path:
 
 @contextmanager
 def reading(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """A list in UTF-8, gzipped where its name says so; bytes that are not become surrogates, which `is_utf8` finds.
+    """A list in UTF-8, or UTF-16 with a mark, gzipped or not; other bytes become surrogates, which `is_utf8` finds.
 
     Args:
         path: file to read; a byte order mark at its beginning is skipped.
@@ -64,11 +65,10 @@ def reading(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     Raises:
         UserError: the file cannot be opened, unpacked or divided into rows.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+        with open_text(path, newline) as file:
             yield file
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {error}; was it copied or downloaded whole?") from error
 
 

@@ -69,8 +69,7 @@ def _items(
 
 def _whole(recording: Recording, where: dict[str, Any]) -> Piece:
     details = _details(recording)
-    kept = bool(details.transforms)
-    return Piece(str(recording.id), divisible=not kept, details=details if kept else None, **where)
+    return Piece(str(recording.id), divisible=not details.transforms, details=details, **where)
 
 
 def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str) -> Iterator[Piece | Dropped]:
@@ -114,7 +113,8 @@ def _details(
     kept = () if all(isinstance(t, Resample) for t in transforms) else tuple(transforms)
     speed = math.prod(t.factor for t in transforms if isinstance(t, (Speed, Tempo)))
     rates = [t.source_sampling_rate for t in transforms if isinstance(t, Resample)]
-    return CutDetails(supervisions, kept, speed, int([*rates, recording.sampling_rate][0]), custom or {})
+    rate, numbers = int([*rates, recording.sampling_rate][0]), tuple(recording.sources[0].channels)
+    return CutDetails(supervisions, kept, speed, rate, numbers, custom or {})
 
 
 def _channels(cut: DataCut, source: AudioSource) -> tuple[int, ...] | None:

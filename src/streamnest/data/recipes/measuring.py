@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from streamnest.data.audio_ranges import HIGHEST_RATE, LARGEST_SAMPLE, LOWEST_RATE
 from streamnest.data.recipes.piece import Command
 from streamnest.data.recipes.segmentation import Limits, find_segments, frame_size, levels
 
@@ -21,6 +22,7 @@ _TOLERANCE = 0.025
 _BLOCK_FRAMES = 3000
 _UNKNOWN_SIZE = 0x7FFF0000
 _OGG_HEADER, _TWO_PAGES = 27, 2 * 65307
+_NIST_HEADER = 1024
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def measure(path: str, limits: Limits | None = None) -> Facts:
             return Facts(path, "missing")
         source = _output(path) if isinstance(path, Command) else path
         with soundfile.SoundFile(source) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                rate = f"a sampling rate of {file.samplerate} Hz: need {LOWEST_RATE} to {HIGHEST_RATE}"
+                return Facts(path, "unreadable", rate)
             facts = _decode(path, file, limits)
             if facts.cause in (None, "constant") and (lost := _lost(source, file)):
                 facts = replace(facts, cause="not as long as declared", detail=lost)
@@ -95,7 +100,7 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
         low, high = min(low, float(mono.min())), max(high, float(mono.max()))
         parts.append(levels(mono, rate))
     level_db = 10 * math.log10(max(energy / max(count, 1), 1e-10)) if math.isfinite(energy) else 0.0
-    cause, detail = _fault(count, declared, rate, energy, low == high)
+    cause, detail = _fault(count, declared, rate, energy, low, high)
     segments = None
     if cause is None and limits is not None and count > limits.longest * rate:
         segments = find_segments(np.concatenate(parts), limits)
@@ -106,9 +111,13 @@ def _lost(source: str | io.BytesIO, file: Any) -> str:
     """A sentence on audio that a file should hold but does not: libsndfile decodes what is there; empty for none."""
     if file.format == "OGG":
         return "" if _ends(_tail(source)) else "it ends within a page of Ogg, or before the last one"
+    if file.format == "NIST":
+        told = re.search(rb"^sample_count -i (\d+)", _head(source), re.MULTILINE)
+        lost = max(0, int(told[1]) - file.frames) if told else 0
+        return f"{lost / (file.frames + lost):.0%} is lost" if lost > _TOLERANCE * file.samplerate else ""
     # libsndfile writes what it found while opening into a log.
     sizes = re.search(
-        r"^ *(?:data|SSND|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", file.extra_info, re.MULTILINE
+        r"^ *(?:data|SSND|BODY|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", file.extra_info, re.MULTILINE
     )
     length = re.search(r"^Length *: *(\d+)", file.extra_info, re.MULTILINE)
     # Who writes into a pipe cannot know the size, and says 0 or nearly the largest number.
@@ -117,6 +126,14 @@ def _lost(source: str | io.BytesIO, file: Any) -> str:
     declared, there = int(sizes[1]), int(sizes[2] or length[1])
     seconds = max(0, declared - there) / max(1, there) * file.frames / file.samplerate
     return f"{1 - there / declared:.0%} is lost" if seconds > _TOLERANCE else ""
+
+
+def _head(source: str | io.BytesIO) -> bytes:
+    """The first bytes of a file, as long as a header of NIST SPHERE."""
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:_NIST_HEADER]
+    with open(source, "rb") as raw:
+        return raw.read(_NIST_HEADER)
 
 
 def _tail(source: str | io.BytesIO) -> bytes:
@@ -137,11 +154,13 @@ def _ends(tail: bytes) -> bool:
     return len(page) >= _OGG_HEADER + page[_OGG_HEADER - 1] + sum(table)
 
 
-def _fault(count: int, declared: int, rate: int, energy: float, constant: bool) -> tuple[str | None, str]:
+def _fault(count: int, declared: int, rate: int, energy: float, low: float, high: float) -> tuple[str | None, str]:
     if abs(count - declared) > _TOLERANCE * rate:
         return "not as long as declared", f"{count / rate:.2f} s of {declared / rate:.2f} s"
     if not count:
         return "empty", ""
     if not math.isfinite(energy):
         return "not finite", ""
-    return ("constant", "") if constant else (None, "")
+    if (peak := max(-low, high)) > LARGEST_SAMPLE:
+        return "not finite", f"samples reach {peak:.1e}, and their power overflows"
+    return ("constant", "") if low == high else (None, "")

@@ -25,6 +25,7 @@ class CutDetails:
         transforms: applied to the recording when it is read; start and duration of the piece are those of the result.
         speed: seconds of the file for each second of the result.
         sampling_rate: hertz of the file according to the manifest.
+        numbers: of the channels of the file according to the manifest.
         custom: plain values.
     """
 
@@ -32,6 +33,7 @@ class CutDetails:
     transforms: tuple[AudioTransform, ...] = ()
     speed: float = 1.0
     sampling_rate: int = 0
+    numbers: tuple[int, ...] = ()
     custom: dict[str, Any] = field(default_factory=dict)
 
 

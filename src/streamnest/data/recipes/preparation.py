@@ -76,6 +76,7 @@ def prepare(
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
+    pieces = [_with_numbers(piece, facts[piece.source]) for piece in pieces]
     usable = [piece for piece in pieces if _good(piece, facts[piece.source], report)]
     try:
         _write(assign_parts(usable, dev_share), facts, out, relative, report)
@@ -141,6 +142,14 @@ def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress,
         Dropped(path, facts[path].cause or "", facts[path].detail) for path in paths if facts[path].cause
     ]
     return facts
+
+
+def _with_numbers(piece: Piece, facts: Facts) -> Piece:
+    """The piece, with numbers as positions of its channels if the file holds others than its manifest declares."""
+    numbers = piece.details.numbers if piece.details else ()
+    if not numbers or len(numbers) == facts.channels:
+        return piece
+    return replace(piece, channels=tuple(numbers[place] for place in piece.channels or range(len(numbers))))
 
 
 def _good(piece: Piece, facts: Facts, report: Report) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from streamnest.data.shards.index import FILE, ShardIndex, index_shard
+from streamnest.data.shards.index import FILE, ShardIndex, cuts_name, index_shard, tar_name
 from streamnest.data.shards.plan import PLAN, Plan
 from streamnest.data.shards.store import FolderStore
 from streamnest.errors import UserError
@@ -28,12 +28,13 @@ def adopt(folder: Path, sampling_rate: int = 16000, track: Track = iter) -> Shar
     Raises:
         UserError: for no shards, an index that is there, or audio that has not the rate and length of its cut.
     """
-    numbers = sorted(
-        int(m[1]) for path in folder.glob("*") if (m := re.fullmatch(r"recording\.(\d{6})\.tar", path.name))
-    )
+    numbers, of_cuts = _numbers(folder, r"recording\.(\d{6})\.tar"), _numbers(folder, r"cuts\.(\d{6})\.jsonl\.gz")
     store = FolderStore(folder)
     if not numbers:
         raise UserError(f"{folder}: no recording.NNNNNN.tar there")
+    if alone := sorted({*numbers} ^ {*of_cuts}):
+        lost = (cuts_name if alone[0] in numbers else tar_name)(alone[0])
+        raise UserError(f"{folder / lost} is missing, the other half of its shard is there: was all of it copied?")
     if store.size(PLAN) is not None:
         raise UserError(f"{folder}: has its index already")
     index = ShardIndex.join([index_shard(folder, number, sampling_rate) for number in track(numbers)])
@@ -46,3 +47,8 @@ def adopt(folder: Path, sampling_rate: int = 16000, track: Track = iter) -> Shar
             store.put(name, unfinished / name)
     store.clear(unfinished.parent.name)
     return index
+
+
+def _numbers(folder: Path, pattern: str) -> list[int]:
+    """Numbers of the shards of which a file is there, in order."""
+    return sorted(int(found[1]) for path in folder.glob("*") if (found := re.fullmatch(pattern, path.name)))

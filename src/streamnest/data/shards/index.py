@@ -19,6 +19,7 @@ from streamnest.data.checking import LONGEST, check_name, check_number, check_su
 from streamnest.data.lines import numbered_lines
 from streamnest.data.shards.mapping import map_arrays
 from streamnest.errors import UserError
+from streamnest.plain_data import first_line
 
 Ints = NDArray[np.int64]
 
@@ -177,12 +178,12 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
     tar = folder / tar_name(shard)
     cuts = _read_cuts(folder / cuts_name(shard))
     try:
-        places = list(_places(tar, cuts, sampling_rate)) if cuts else []
+        places = list(_places(tar, cuts, sampling_rate)) if cuts or tar.is_file() else []
     except UserError:
         raise
     # Archives and decoders raise whatever they like on damaged files.
     except Exception as error:
-        raise UserError(f"{tar}: cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"{tar}: cannot be read: {type(error).__name__}: {first_line(error)}") from error
     names = sorted({place.speaker for place in places} - {""})
     number = {"": -1, **{name: i for i, name in enumerate(names)}}
     return ShardIndex(
