@@ -12,10 +12,10 @@ import soundfile
 import torch
 from torch import Tensor
 
+from streamnest.data.audio_ranges import HIGHEST_RATE, LOWEST_RATE
 from streamnest.data.decoding import cancel, decode
 from streamnest.data.recipes.files import READ
 from streamnest.data.resampling import resample
-from streamnest.data.audio_ranges import HIGHEST_RATE, LOWEST_RATE
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
 
