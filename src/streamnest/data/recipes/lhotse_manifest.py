@@ -21,6 +21,7 @@ from streamnest.data.recipes.jsonlines import read_lines
 from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Command, CutDetails, Dropped, Piece
 from streamnest.errors import UserError
+from streamnest.plain_data import short
 from streamnest.redaction import redact
 
 LAYOUT = """  SOURCE is a file of cuts or recordings (.jsonl, .jsonl.gz), or a folder of files *cuts_PART.jsonl[.gz]
@@ -114,6 +115,8 @@ def _details(
     speed = math.prod(t.factor for t in transforms if isinstance(t, (Speed, Tempo)))
     rates = [t.source_sampling_rate for t in transforms if isinstance(t, Resample)]
     rate, numbers = int([*rates, recording.sampling_rate][0]), tuple(recording.sources[0].channels)
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise TypeError(f"channels of {recording.id} are {short(recording.sources[0].channels)}")
     return CutDetails(supervisions, kept, speed, rate, numbers, custom or {})
 
 

@@ -19,9 +19,10 @@ from streamnest.streaming.probes.trace import Leak, Limits, first_difference
 from streamnest.task import EncoderTask
 
 DRAWS, SECONDS = 60, 40.0
-_SHORTEST, _ROWS = 0.15, (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
-# Audio of one batch: long batches have fewer rows, and batches of more rows than a few are shorter.
-_MOST_SECONDS, _FEW = 12.0, 8
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
+_SHORTEST = 0.15
+# Audio of one batch: long batches have fewer rows, or batches of many rows are shorter.
+_MOST_SECONDS = 12.0
 _PEAKS = 1e-3, 3.0
 
 
@@ -67,8 +68,9 @@ def sizes(reach: Reach, generator: torch.Generator, count: int, seconds: float) 
     steps = _even(1, 1e6, count, generator)
     for draw, length in enumerate(lengths):
         mode = replace(modes[draw % len(modes)], step=int(steps[draw]))
-        rows = _ROWS[int(number[draw]) % len(_ROWS)]
-        if rows > _FEW:
+        rows = ROWS[int(number[draw]) % len(ROWS)]
+        # Two of three batches have the rows that were drawn, the others the length.
+        if draw % 3:
             length = min(length, _MOST_SECONDS / rows)
         rows = min(rows, max(1, int(_MOST_SECONDS / length)))
         yield Size(mode, rows, int(length * reach.frontend.sample_rate), peaks[draw])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from streamnest.streaming.probes.batches import neighbour_leaks
-from streamnest.streaming.probes.draws import drawn_leaks
+from streamnest.streaming.probes.draws import ROWS, drawn_leaks
 from streamnest.streaming.probes.futures import ENDED
 from streamnest.streaming.probes.latencies import promises
 from streamnest.streaming.probes.loudness import loudness_leaks
@@ -47,7 +47,7 @@ def _reasons(model: EncoderTask, brief: bool) -> Iterator[str]:
     if not brief:
         yield from _sampled(subject, large)
         yield from _drawn(subject, large)
-    yield from _across(subject, IN_USE, (4,) if brief or large else (4, 32))
+    yield from _across(subject, IN_USE, (4,) if brief or large else (*ROWS[1:], 32))
     yield from _across(subject, TRAINING_BFLOAT16, (4,) if brief or large else (3, 4, 32))
     if not brief:
         yield from _across(subject, TRAINING, (4,))
