@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the certificate here; a list where there are several")
     parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
     parser.add_argument("--seed", type=int, default=0, help="of the random splits")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor; more help only if it is idle")
     args = parser.parse_intermixed_args()
+    torch.set_num_threads(max(1, args.threads))
     model = resolve_model(args.model, CONFIGS)
     certificates = certify(model, args.context, args.seed)
     if args.json:
@@ -90,7 +93,8 @@ def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | No
         model.encoder.use_context(name)
         if name is not None:
             console.rule(f"context {name}", align="left")
-        certificates[name] = verify(model, seed)
+        with terminal(stderr=True).status("measuring, up to a minute for size=tiny"):
+            certificates[name] = verify(model, seed)
         show(certificates[name], console)
     return certificates
 
