@@ -181,10 +181,18 @@ def export_step(
             dynamic_shapes=axes,
             verbose=False,
         )
+    _remove_traces(program.model)
     program.model.metadata_props[METADATA] = json.dumps(metadata)
     weights = sum(4 * parameter.numel() for parameter in model.encoder.parameters())
     program.save(str(path), external_data=weights > _ONE_FILE_BYTES)
     return metadata
+
+
+def _remove_traces(model: Any) -> None:
+    """Removes the stack traces that the exporter keeps for each node: they name files of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
 
 
 def _outputs(head: ExportedHead | None) -> list[str]:
