@@ -145,7 +145,7 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
 
 
 def _has_foreign(node: Mapping[str, Any]) -> bool:
-    """Whether a node names a class of the user, which may compute with its tensors."""
+    """True if a node names a class of the user, which may compute with its tensors."""
     return not str(node.get("_target_", "streamnest.")).startswith("streamnest.")
 
 

@@ -140,7 +140,7 @@ def _is_valid(group: dict[str, Any]) -> bool:
 
 
 def _fits(parameter: torch.Tensor, state: Any) -> bool:
-    """Whether a state is empty, or has the number of updates and two moments of the size of a parameter."""
+    """True if a state is empty, or has the number of updates and two moments of the size of a parameter."""
     shapes = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
     tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     return not state or (tensors and {name: value.shape for name, value in state.items()} == shapes)

@@ -206,5 +206,5 @@ def test_data_of_which_nothing_can_be_read_is_refused(tmp_path, part):
     for path in tmp_path.glob("b*.wav"):
         path.write_bytes(b"RIFF, but nothing else")
     data = SpeechDataModule(**{"train_manifest": str(good), part: str(bad)})
-    with pytest.raises(UserError, match=f"nothing of the {part[:-9]} set can be read, first .*b0.wav: unreadable"):
+    with pytest.raises(UserError, match=f"none of .* of the {part[:-9]} set can be read, first .*b0.wav: unreadable"):
         data.setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _OTHERS: dict[str, Sequence[str] | None] = {
 # How a group's parts are named or built, which changes no figure.
 _IGNORED = {"_target_", "d_model", "name", "monitor"}
 _MOST = 3
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def comparable(runs: Sequence[Run], metric: str | None = None) -> dict[str, list[Run]]:
@@ -59,12 +61,24 @@ def _question(run: Run, metric: str) -> dict[str, Any]:
         values = node if isinstance(node, dict) else {}
         for key in values if keys is None else keys:
             if key not in _IGNORED:
-                found[f"{group}.{key}"] = values.get(key)
+                found[f"{group}.{key}"] = _resolved(values.get(key), run.config)
     return found
 
 
+def _resolved(value: Any, config: dict[str, Any]) -> Any:
+    """A value, or the one that it refers to in its config: presets write the same value in either way."""
+    reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if reference is None:
+        return value
+    found: Any = config
+    for key in reference[1].split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return value if found is None else found
+
+
 def _differing(ours: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for one in (ours, *others) for key in one)
+    # The kind of a masking says most; what follows from it comes after.
+    keys = sorted(dict.fromkeys(key for one in (ours, *others) for key in one), key=lambda key: ".kind" not in key)
     found = [key for key in keys if any(other.get(key) != ours.get(key) for other in others)]
     shown = [f"{key}={_word(ours[key])}" for key in found if key in ours][:_MOST]
     return shown + (["..."] if len(found) > _MOST else [])

@@ -264,17 +264,17 @@ class SpeechDataModule(L.LightningDataModule):
         return chosen
 
     def _require_readable(self, part: str, corpus: Corpus) -> None:
-        """Refuses data of which nothing can be read: it is found out too late while training, on silence."""
+        """Refuses data of which no sampled utterance can be read, before a run trains on silence."""
         if self.max_skipped_share >= 1 or not len(corpus):
             return
-        first = ""
-        for index in range(0, len(corpus), -(-len(corpus) // _TRIED)):
+        first, tried = "", range(0, len(corpus), -(-len(corpus) // _TRIED))
+        for index in tried:
             try:
                 load_mono(corpus[index], self.channel)
                 return
             except BadAudioError as error:
                 first = first or f"{source_name(corpus[index])}: {error}"
-        raise UserError(f"data: nothing of the {part} set can be read, first {first}")
+        raise UserError(f"data: none of {len(tried)} utterances of the {part} set can be read, first {first}")
 
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1

@@ -112,8 +112,8 @@ def _lost(source: str | io.BytesIO, file: Any) -> str:
     if file.format == "OGG":
         return "" if _ends(_tail(source)) else "it ends within a page of Ogg, or before the last one"
     if file.format == "NIST":
-        told = re.search(rb"^sample_count -i (\d+)", _head(source), re.MULTILINE)
-        lost = max(0, int(told[1]) - file.frames) if told else 0
+        samples = re.search(rb"^sample_count -i (\d+)", _head(source), re.MULTILINE)
+        lost = max(0, int(samples[1]) - file.frames) if samples else 0
         return f"{lost / (file.frames + lost):.0%} is lost" if lost > _TOLERANCE * file.samplerate else ""
     # libsndfile writes what it found while opening into a log.
     sizes = re.search(

@@ -27,7 +27,7 @@ _PEAKS = 1e-3, 3.0
 
 
 class Size(NamedTuple):
-    """What is drawn for a batch: the mode, its rows, the longest row in samples and the largest sample."""
+    """Size of a random batch: mode, rows, longest row in samples and largest sample."""
 
     mode: Mode
     rows: int
