@@ -84,6 +84,13 @@ def test_an_empty_name_of_a_run_or_file_is_refused(word: str) -> None:
     refuse(compose_config(["init_from=.", "run_id=a/b"], CONFIGS, "t"))
 
 
+def test_a_run_refuses_a_number_that_is_out_of_range() -> None:
+    cfg = compose_config([], CONFIGS, "t")
+    cfg.optim.lr = -1.0  # past `compose_config`, which has the same check
+    with pytest.raises(UserError, match=r"optim\.lr=-1 is out of range: give a number above 0"):
+        refuse(cfg)
+
+
 def test_values_and_patterns_are_not_taken_for_choices() -> None:
     with config_loader(CONFIGS) as loader:
         refuse_words(
