@@ -43,11 +43,11 @@ typecheck: $(STAMP) ## Check types
 	$(BIN)/mypy
 
 benchmark: $(STAMP) ## Time and weigh a training step, then the loader and how long a step waits for it
-	$(BIN)/python scripts/benchmark.py $(ARGS)
-	$(BIN)/python scripts/benchmark_loader.py $(LOADER_ARGS)
+	$(BIN)/python benchmarks/training_step.py $(ARGS)
+	$(BIN)/python benchmarks/loader.py $(LOADER_ARGS)
 
 notebooks: $(STAMP) ## Execute the notebooks
-	$(BIN)/python scripts/run_notebooks.py $(ARGS)
+	$(BIN)/python tools/run_notebooks.py $(ARGS)
 
 clean: ## Remove the environment, logs and caches
 	rm -rf $(VENV) logs outputs multirun build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@
 # %% [markdown]
 # # Quality against latency
 #
-# What every millisecond of look-ahead buys, from a finished `python scripts/frontier.py`. The notebook reads the
+# What every millisecond of look-ahead buys, from a finished `streamnest frontier`. The notebook reads the
 # newest `frontier.json` below `logs/`, or the one that `STREAMNEST_FRONTIER` names. **Without any it shows a small
 # example with made-up numbers**, and every title says so.
 
@@ -20,12 +20,12 @@
 # %matplotlib inline
 from IPython.display import Markdown, display
 
-from streamnest.downstream.frontier.drawing import draw_frontier, draw_labels
-from streamnest.downstream.frontier.effects import draw_delays, draw_effects
-from streamnest.downstream.frontier.reading import read_report
-from streamnest.downstream.frontier.report import note
-from streamnest.downstream.frontier.tables import main_table
-from streamnest.notebook import find_frontier, repository
+from streamnest.frontier.effects import draw_delays, draw_effects
+from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.report import note
+from streamnest.frontier.stored_results import read_report
+from streamnest.frontier.tables import main_table
+from streamnest.reporting.notebook import find_frontier, repository
 
 path, made_up = find_frontier(repository())
 report = read_report(path)

@@ -18,21 +18,21 @@
 #
 # The checkpoint is the newest below `logs/`, or `STREAMNEST_CKPT`; without any, both encoders are untrained. Speech
 # is the built-in sample; for other speech set `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES` (the format of
-# `scripts/probe.py`).
+# `streamnest probe`).
 
 # %%
 # %matplotlib inline
 import torch
 from IPython.display import Markdown, display
 
-from streamnest.downstream.drawing import draw_probes, draw_similarity, draw_spectra
-from streamnest.downstream.heard import choose, hear, layer_names
-from streamnest.downstream.labels import phone_classes
-from streamnest.downstream.layerwise import SILENCE, probe_heard
-from streamnest.downstream.probing import similarity, spaced
-from streamnest.health import spectrum
-from streamnest.notebook import how_many, labelled_speech, open_subject, repository, twin
-from streamnest.wording import markdown_table
+from streamnest.code_usage import spectrum
+from streamnest.formatting import markdown_table
+from streamnest.probing.encoded import choose, hear, layer_names
+from streamnest.probing.layerwise import SILENCE, probe_heard
+from streamnest.probing.linear_probe import similarity, spaced
+from streamnest.probing.phone_labels import phone_classes
+from streamnest.probing.plots import draw_probes, draw_similarity, draw_spectra
+from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository, twin
 
 UTTERANCES = how_many(70)  # with phones, and as many without
 CLUSTERS = 50  # of k-means

@@ -21,8 +21,8 @@
 from IPython.display import Audio, display
 
 from streamnest.callbacks.pictures import predict
-from streamnest.drawing import draw_code_histogram, draw_prediction
-from streamnest.notebook import open_subject, repository, utterance_near
+from streamnest.plotting import draw_code_histogram, draw_prediction
+from streamnest.reporting.notebook import open_subject, repository, utterance_near
 
 subject = open_subject(repository())
 model = subject.model

@@ -23,13 +23,13 @@
 # %matplotlib inline
 from IPython.display import Markdown, display
 
+from streamnest.config.presets import preset_latencies
+from streamnest.formatting import markdown_table, milliseconds
 from streamnest.latency import emission_delays
-from streamnest.notebook import open_subject, repository, twin
-from streamnest.presets import preset_latencies
-from streamnest.streaming.drawing import draw_latencies, draw_memory, draw_staircase, draw_waits
-from streamnest.streaming.probing import Prober
-from streamnest.streaming.verification import verify
-from streamnest.wording import markdown_table, milliseconds
+from streamnest.reporting.notebook import open_subject, repository, twin
+from streamnest.streaming.certificate import verify
+from streamnest.streaming.plots import draw_latencies, draw_memory, draw_staircase, draw_waits
+from streamnest.streaming.receptive_field import Prober
 
 root = repository()
 subject = open_subject(root)
@@ -58,7 +58,7 @@ display(draw_staircase(Prober(leaky).staircase(), title))
 
 # %% [markdown]
 # ## The certificate
-# What `scripts/verify.py` prints: look-ahead found by changing the audio sample by sample, streamed against offline
+# What `streamnest verify` prints: look-ahead found by changing the audio sample by sample, streamed against offline
 # output, padding and neighbours in the batch.
 
 # %%

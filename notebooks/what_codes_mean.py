@@ -18,23 +18,23 @@
 #
 # Codes are those of the newest checkpoint below `logs/`, or of `STREAMNEST_CKPT`; without any, of the default config.
 # Speech is the built-in sample, of which one reader has phones. For other speech set `STREAMNEST_MANIFEST` and
-# `STREAMNEST_PHONES` (the format of `scripts/probe.py`).
+# `STREAMNEST_PHONES` (the format of `streamnest probe`).
 
 # %%
 # %matplotlib inline
 from IPython.display import display
 
-from streamnest.downstream.code_drawing import (
+from streamnest.plotting import draw_code_histogram
+from streamnest.probing.code_plots import (
     draw_code_distances,
     draw_phones_of_codes,
     draw_spoken_codes,
     draw_told,
 )
-from streamnest.downstream.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
-from streamnest.downstream.heard import choose
-from streamnest.drawing import draw_code_histogram
-from streamnest.notebook import how_many, labelled_speech, open_subject, repository
+from streamnest.probing.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
+from streamnest.probing.encoded import choose
 from streamnest.quantizer import count_codes
+from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository
 
 UTTERANCES = how_many(700)  # with phones, and as many without
 FEW = 100  # codes of the kinds that are compared

@@ -1,53 +1,10 @@
-"""Writes a checkpoint of pretraining as an archive of NeMo: `python scripts/export_nemo.py CKPT OUT.nemo`.
-
-NeMo opens it as EncDecDenoiseMaskedTokenPredModel, and its encoder gives the same output for a whole utterance. What
-NeMo cannot compute is refused, and what differs beside the encoder is named (docs/CHECKPOINTS.md). The archive is read
-back and held against the checkpoint. Exit status 1: they differ; 2: the checkpoint cannot be exported.
-"""
+"""`streamnest export-nemo` from a checkout: `python scripts/export_nemo.py --help`."""
 
 from __future__ import annotations
 
-import streamnest.starting  # noqa: F401
-
-# isort: split
-
-import argparse
 import sys
-from pathlib import Path
 
-import torch
-
-from streamnest.commands import without_trace
-from streamnest.interop.nemo import export_nemo, import_nemo
-from streamnest.task import EncoderTask
-from streamnest.terminal import printable, terminal
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-TOLERANCE = 1e-4
-
-
-@torch.no_grad()
-def difference(one: EncoderTask, other: EncoderTask) -> float:
-    """Largest difference of the outputs of two models for three seconds of noise."""
-    rate = one.frontend.sample_rate
-    audio = 0.1 * torch.randn(1, 3 * rate, generator=torch.Generator().manual_seed(0))
-    outputs = [model(audio, torch.tensor([audio.shape[1]]))[0] for model in (one, other)]
-    return float((outputs[0] - outputs[1]).abs().max())
-
-
-@without_trace
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of task=pretrain, or a folder of one")
-    parser.add_argument("output", type=Path, help="the archive to write, OUT.nemo")
-    args = parser.parse_args()
-    model, ledger = export_nemo(args.checkpoint, args.output)
-    terminal(120).print(ledger.table())
-    found = difference(model, import_nemo(args.output, CONFIGS)[0])
-    print(f"wrote {printable(args.output)}; read back, its encoder differs by {found:.1e}")
-    return 0 if found <= TOLERANCE else 1
-
+from streamnest.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

@@ -1,65 +1,10 @@
-"""Makes a checkpoint of a NeMo archive: `python scripts/import_nemo.py MODEL.nemo [OUT.ckpt]`.
-
-NEST archives come with quantizer and heads, recognisers with a FastConformer with the encoder alone; bidirectional and
-cache-aware ones (docs/CHECKPOINTS.md). Nothing in the archive is executed. Prints what was kept, translated and left
-out, and commands to go on with. Exit status 2: the archive cannot be read, or holds what cannot be had here.
-"""
+"""`streamnest import-nemo` from a checkout: `python scripts/import_nemo.py --help`."""
 
 from __future__ import annotations
 
-import streamnest.starting  # noqa: F401
-
-# isort: split
-
-import argparse
-import shlex
 import sys
-from pathlib import Path
 
-from streamnest.checkpoint import write_checkpoint
-from streamnest.commands import override, without_trace
-from streamnest.interop.nemo import import_nemo
-from streamnest.terminal import printable, terminal
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-
-def next_commands(output: Path, words: list[str], streams: bool) -> list[str]:
-    """What the checkpoint is good for, ready to be copied."""
-    train = ["python", "train.py", *words, override("init_from", output)]
-    commands = [
-        f"python scripts/verify.py {shlex.quote(str(output))}",
-        " ".join(map(shlex.quote, train)),
-        f"python train.py task=ctc {shlex.quote(override('encoder_from', output))}",
-    ]
-    if streams:
-        return [*commands, f"python scripts/stream.py --model_path {shlex.quote(str(output))} --audio_path talk.wav"]
-    # The preset comes last, and takes what makes the archive's encoder bidirectional with it.
-    return [*commands, " ".join(map(shlex.quote, streaming_words(words, output)))]
-
-
-def streaming_words(words: list[str], output: Path) -> list[str]:
-    """The command that makes a streaming encoder of a bidirectional one."""
-    sizes = [word for word in words if word.startswith(("size.", "frontend.", "encoder.subsampling", "quantizer"))]
-    return ["python", "train.py", "encoder=causal", "masking=causal", *sizes, override("init_from", output)]
-
-
-@without_trace
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", type=Path, help="MODEL.nemo")
-    parser.add_argument("output", type=Path, nargs="?", help="the checkpoint to write; default: MODEL.ckpt here")
-    args = parser.parse_intermixed_args()
-    output = args.output or Path(args.archive.stem + ".ckpt")
-    model, ledger, words = import_nemo(args.archive, CONFIGS)
-    write_checkpoint(model, output)
-    terminal(120).print(ledger.table())
-    print(f"wrote {printable(output)}; go on with:")
-    for command in next_commands(output, words, model.latency.streams):
-        print(f"  {printable(command)}")
-    return 0
-
+from streamnest.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

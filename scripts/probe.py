@@ -1,81 +1,10 @@
-"""What can be read off each layer of a frozen encoder: `python scripts/probe.py CHECKPOINT`.
-
-For each layer: the accuracy of a linear probe for phones (frames) and speakers (utterances), the error rate of one for
-characters (less is better), the effective rank, and how well frames fall into clusters. The first line is the log-mel
-input itself, so one sees what the encoder adds; an untrained encoder for comparison: overrides such as
-`encoder=lookahead40` in place of the checkpoint. Without a manifest it probes the built-in sample.
-"""
+"""`streamnest probe` from a checkout: `python scripts/probe.py --help`."""
 
 from __future__ import annotations
 
-import streamnest.starting  # noqa: F401
-
-# isort: split
-
-import argparse
 import sys
-from dataclasses import asdict
-from pathlib import Path
 
-import torch
-from rich.table import Table
-
-from streamnest.commands import without_trace
-from streamnest.downstream.drawing import draw_layers
-from streamnest.downstream.heard import choose
-from streamnest.downstream.labels import read_utterances
-from streamnest.downstream.layerwise import LayerFigures, probe
-from streamnest.drawing import save
-from streamnest.files import write_json
-from streamnest.resolve import resolve_model
-from streamnest.terminal import terminal
-
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data/sample16k"
-
-
-def table(figures: list[LayerFigures]) -> Table:
-    """For people."""
-    shown = Table(title_justify="left")
-    for name in ("layer", "phones", "CER", "speakers", "rank", "silhouette", "phone information"):
-        shown.add_column(name, justify="right")
-    for f in figures:
-        values = (f.phones, f.cer, f.speakers, f.rank, f.silhouette, f.phone_information)
-        shown.add_row(f.layer, *("" if v is None else f"{v:.3g}" for v in values))
-    return shown
-
-
-@without_trace
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides of an untrained encoder")
-    parser.add_argument(
-        "--manifest", default=str(SAMPLE / "manifest.jsonl"), help="JSON lines: id, path, speaker, split, text"
-    )
-    parser.add_argument("--phones", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
-    parser.add_argument("--most", type=int, default=600, help="utterances with phones, and as many without")
-    parser.add_argument("--clusters", type=int, default=100, help="of k-means")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--picture", help="draw them here, .png or .svg")
-    args = parser.parse_intermixed_args()
-    torch.set_num_threads(args.threads)
-    model = resolve_model(args.model, ROOT / "configs")
-    phones = args.phones or (SAMPLE / "phones.jsonl" if args.manifest == parser.get_default("manifest") else None)
-    utterances = read_utterances(args.manifest, phones)
-    figures, notes = probe(model, choose(utterances, args.most, args.seed), args.clusters)
-    console = terminal(120)
-    console.print(table(figures), *notes, sep="\n")
-    if args.json:
-        write_json(args.json, {"notes": notes, "layers": [asdict(f) for f in figures]})
-    if args.picture:
-        # Of a path its end: the run, and which of its checkpoints.
-        title = " ".join("/".join(Path(word).parts[-3:]) for word in args.model)
-        console.print(f"picture: {save(draw_layers(figures, title), args.picture)}")
-    return 0
-
+from streamnest.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

@@ -1,103 +1,10 @@
-"""Certifies how far a model looks ahead: `python scripts/verify.py CHECKPOINT`, or with overrides, `encoder=causal`.
-
-Measures look-ahead and left context, every stage in every mode, loudness, place and batch, and streams against offline,
-and compares each with what the layers declare. Exit status 0: everything holds; 1: something leaks;
-2: the model could not be built.
-"""
+"""`streamnest verify` from a checkout: `python scripts/verify.py --help`."""
 
 from __future__ import annotations
 
-import streamnest.starting  # noqa: F401
-
-# isort: split
-
-import argparse
 import sys
-from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from streamnest.commands import without_trace
-from streamnest.drawing import save
-from streamnest.files import write_json
-from streamnest.resolve import resolve_model
-from streamnest.streaming.drawing import draw_staircase
-from streamnest.streaming.probing import Prober
-from streamnest.streaming.verification import Certificate, verify
-from streamnest.task import EncoderTask
-from streamnest.terminal import plain, printable, terminal
-from streamnest.wording import milliseconds
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-
-def show(certificate: Certificate, console: Console) -> None:
-    """Prints the contract and the checks."""
-    contract = Table(title="declared", title_justify="left", show_header=False)
-    latency = certificate.latency
-    for name, value in (
-        ("front end", latency.front_end_ms),
-        ("stem", latency.stem_ms),
-        ("attention and convolution", latency.context_ms),
-        ("look-ahead, total", latency.lookahead_ms),
-        ("frame stride", latency.frame_ms),
-        ("chunk", latency.chunk_ms),
-        ("algorithmic latency, mean", latency.latency_mean_ms),
-        ("algorithmic latency, worst", latency.latency_worst_ms),
-    ):
-        contract.add_row(name, milliseconds(value))
-    measured = Table(title="measured", title_justify="left")
-    for column in ("check", "declared", "measured", ""):
-        measured.add_column(column, overflow="fold")
-    for check in certificate.checks:
-        verdict = plain("pass", "green") if check.passed else plain("FAIL", "bold red")
-        measured.add_row(check.name, check.declared, check.measured, verdict)
-    console.print(contract, measured)
-    console.print(plain("certified", "green") if certificate.passed else plain("not certified", "bold red"))
-
-
-def picture(model: EncoderTask, path: Path) -> Path:
-    """Draws the influence of input time on output time."""
-    title = f"what each output hears: look-ahead {milliseconds(model.latency.lookahead_ms)}"
-    return save(draw_staircase(Prober(model).staircase(), title), path)
-
-
-@without_trace
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=causal")
-    parser.add_argument("--context", help="certify one context of encoder=dynamic; else each of them")
-    parser.add_argument("--json", type=Path, help="write the certificate here; a list where there are several")
-    parser.add_argument("--picture", type=Path, help="draw which input each output hears; of the default context")
-    parser.add_argument("--seed", type=int, default=0, help="of the random splits")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor; more help only if it is idle")
-    args = parser.parse_intermixed_args()
-    torch.set_num_threads(max(1, args.threads))
-    model = resolve_model(args.model, CONFIGS)
-    certificates = certify(model, args.context, args.seed)
-    if args.json:
-        records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
-        write_json(args.json, records if len(records) > 1 else records[0])
-    if args.picture:
-        print(printable(picture(model, args.picture)))
-    return 0 if all(certificate.passed for certificate in certificates.values()) else 1
-
-
-def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | None, Certificate]:
-    """Certifies and shows one context, or each that the model has, by name; the model keeps the one that was named."""
-    console, certificates = terminal(120), dict[str | None, Certificate]()
-    for name in model.encoder.each_context() if context is None else (context,):
-        model.encoder.use_context(name)
-        if name is not None:
-            console.rule(f"context {name}", align="left")
-        with terminal(stderr=True).status("measuring, up to a minute for size=tiny"):
-            certificates[name] = verify(model, seed)
-        show(certificates[name], console)
-    return certificates
-
+from streamnest.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

@@ -14,7 +14,7 @@ from hypothesis import settings
 from models import TINY
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest import config
+from streamnest.config import schema as config
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))

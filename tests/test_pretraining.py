@@ -13,10 +13,10 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
+from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.batch import Batch
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.statistics import fit_statistics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base"))

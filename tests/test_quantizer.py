@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamnest import health
-from streamnest.downstream.probing import shared_information
+from streamnest import code_usage as health
 from streamnest.errors import UserError
+from streamnest.probing.linear_probe import shared_information
 from streamnest.quantizer import (
     RandomProjectionQuantizer,
     code_statistics,

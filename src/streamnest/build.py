@@ -11,18 +11,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from streamnest.config.stored import PARTS, check_config, construct, require_loadable, task_settings
 from streamnest.data.config import DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
+from streamnest.downstream.asr.ctc import CTCRecognizer
+from streamnest.downstream.asr.rnnt import RNNTRecognizer
 from streamnest.downstream.base import DownstreamTask
-from streamnest.downstream.ctc import CTCRecognizer
-from streamnest.downstream.diarization import Diarizer
-from streamnest.downstream.rnnt import RNNTRecognizer
-from streamnest.downstream.speaker import SpeakerRecognizer
+from streamnest.downstream.diarization.task import Diarizer
+from streamnest.downstream.speaker.task import SpeakerRecognizer
 from streamnest.errors import UserError
-from streamnest.plain_data import short, typed
+from streamnest.files.plain_data import short, typed
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import QuantizerConfig
-from streamnest.stored_config import PARTS, check_config, construct, require_loadable, task_settings
 
 DOWNSTREAM: dict[str, type[DownstreamTask]] = {
     "ctc": CTCRecognizer,
@@ -77,7 +77,7 @@ def build_model(
 
     Args:
         cfg: the composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
-            name only those of `streamnest.stored_config`.
+            name only those of `streamnest.config.stored`.
         data: where a downstream task finds what its outputs are to mean.
         labels: what they mean, where a checkpoint knows it.
         training: with optimiser and schedule.

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from streamnest import health
+from streamnest import code_usage as health
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import heard_until
 from streamnest.masking import ChunkMasking, Masking
+from streamnest.metrics import ValidationScores, figures, training_scores
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Hearing, Objective, PredictionResult
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
-from streamnest.scores import ValidationScores, figures, training_scores
-from streamnest.task import EncoderTask
 
 _MASK_STREAM = 0x3A5C
 _OBJECTIVE_STREAM = 0x0B1E

@@ -12,8 +12,8 @@ from streamnest.build import build_model
 from streamnest.callbacks import Pictures
 from streamnest.callbacks.pictures import predict
 from streamnest.data.batch import Batch
-from streamnest.drawing import code_colours, runs
-from streamnest.tracking import UnfailingWandbLogger
+from streamnest.loggers.wandb import UnfailingWandbLogger
+from streamnest.plotting import code_colours, runs
 
 SMALL = (
     "size.d_model=32",

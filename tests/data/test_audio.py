@@ -14,12 +14,12 @@ from lhotse.augmentation import Speed
 
 from streamnest.data import resampling
 from streamnest.data.audio import BadAudioError, load_mono
+from streamnest.data.augment.recordings import RecordingBank
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recordings import RecordingBank
 from streamnest.data.resampling import resample
 from streamnest.errors import UserError
-from streamnest.streaming.sources import load_audio
+from streamnest.streaming.audio_sources import load_audio
 
 
 def load(folder, line, channel="mix"):

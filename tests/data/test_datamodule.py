@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from streamnest.build import build_data
-from streamnest.data.augment import NoiseAndSpeakerMixing
-from streamnest.data.augmentation import Augmentation
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
+from streamnest.data.augment.reverb import Reverberation
+from streamnest.data.augment.speed import SpeedPerturbation
 from streamnest.data.config import AugmentConfig, DataConfig
 from streamnest.data.datamodule import SpeechDataModule
-from streamnest.data.reverb import Reverberation
-from streamnest.data.sources import digest
-from streamnest.data.speed import SpeedPerturbation
+from streamnest.data.sampling.sources import digest
 from streamnest.errors import UserError
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from corpus import make_cut, tone
 
-from streamnest.data.augment import NoiseAndSpeakerMixing
+from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
 from streamnest.data.dataset import SpeechDataset
-from streamnest.data.sampling import BatchIndex
+from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.randomness import hash_id
 
 

@@ -17,7 +17,7 @@ from mutations import flipped, mutated
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
-from streamnest.data.sampling import BatchIndex
+from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import FILE, cuts_name, tar_name
 from streamnest.data.shards.plan import PLAN, make_plan

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from corpus import make_cut, tone, write_manifest
 
-from streamnest.data.buckets import Buckets
 from streamnest.data.inspection import draw_inspection, fill, inspect, level_db
+from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,12 @@ import pytest
 from corpus import make_cut, tone, write_manifest
 
 from streamnest.data.audio import load_mono
-from streamnest.data.augment import NoiseAndSpeakerMixing
-from streamnest.data.augmentation import Augmentation
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
+from streamnest.data.augment.reverb import Reverberation
+from streamnest.data.conversations.rttm import load_excerpts
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
-from streamnest.data.reverb import Reverberation
-from streamnest.data.rttm import load_excerpts
 from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import cuts_name, tar_name
 from streamnest.errors import UserError

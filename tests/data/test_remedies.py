@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from corpus import make_cut, tone, write_manifest
 
-from streamnest.data.sources import load_source
+from streamnest.data.sampling.sources import load_source
 from streamnest.errors import UserError
 
 

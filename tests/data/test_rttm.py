@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from streamnest.data.conversations import Turn
-from streamnest.data.rttm import load_excerpts, read_rttm, turns_of, write_rttm
+from streamnest.data.conversations.rttm import load_excerpts, read_rttm, turns_of, write_rttm
+from streamnest.data.conversations.simulation import Turn
 from streamnest.errors import UserError
 
 LINE = "SPEAKER m1 1 0.50 4.25 <NA> <NA> alice <NA> <NA>"

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import DictConfig
 
 from streamnest.build import build_data, build_model
-from streamnest.downstream.adoption import load_encoder, with_encoder_of
-from streamnest.statistics import fit_statistics
+from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
+from streamnest.corpus_statistics import fit_statistics
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from recognizers import recognizer
 
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
-from streamnest.downstream.augment import SpecAugment
-from streamnest.downstream.ctc import ctc_loss
-from streamnest.downstream.frontier.evaluation import _recognise
+from streamnest.downstream.asr.ctc import ctc_loss
+from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.errors import UserError
+from streamnest.frontier.evaluation import _recognise
 from streamnest.randomness import random_keys
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamnest.downstream.decoding import BeamSearch, collapse
-from streamnest.downstream.ngram import NGram
-from streamnest.downstream.text import CharTokenizer
+from streamnest.downstream.asr.ctc_decoding import BeamSearch, collapse
+from streamnest.downstream.asr.ngram import NGram
+from streamnest.downstream.asr.vocabulary import CharTokenizer
 from streamnest.errors import UserError
 
 ARPA = """\\data\\

@@ -12,14 +12,20 @@ from inprocess import load
 from speakers import NAMES, speaker_corpus
 
 from streamnest.build import build_data, build_model
-from streamnest.data.conversation_module import ConversationDataModule
-from streamnest.data.conversations import ConversationSimulator, Turn
-from streamnest.data.rttm import load_excerpts, read_rttm, write_rttm
-from streamnest.data.sampling import BatchIndex
-from streamnest.downstream.activity import Decision, LiveDecision, arrivals, frames_to_turns, turns_to_frames
-from streamnest.downstream.der import Scorer, summarise
-from streamnest.downstream.diarizer import StreamingDiarizer
-from streamnest.downstream.permutation import activity_loss
+from streamnest.data.conversations.datamodule import ConversationDataModule
+from streamnest.data.conversations.rttm import load_excerpts, read_rttm, write_rttm
+from streamnest.data.conversations.simulation import ConversationSimulator, Turn
+from streamnest.data.sampling.samplers import BatchIndex
+from streamnest.downstream.diarization.activity import (
+    Decision,
+    LiveDecision,
+    arrivals,
+    frames_to_turns,
+    turns_to_frames,
+)
+from streamnest.downstream.diarization.diarizer import StreamingDiarizer
+from streamnest.downstream.diarization.permutation import activity_loss
+from streamnest.downstream.metrics.diarization_error import Scorer, summarise
 from streamnest.errors import UserError
 
 # CI has twenty minutes; `make test-all` runs these.

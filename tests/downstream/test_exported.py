@@ -18,11 +18,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from streamnest.build import build_model
-from streamnest.checkpoint import write_checkpoint
+from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.downstream.exported import ExportedDiarizer, ExportedRecognizer
 from streamnest.errors import UserError
 from streamnest.streaming.export import export_step
-from streamnest.streaming.runtime import OnnxSession
+from streamnest.streaming.onnx_session import OnnxSession
 
 SMALL = ("size.num_layers=1", "encoder.left_context_ms=480")
 ROOT = Path(__file__).parents[2]

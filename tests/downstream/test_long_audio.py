@@ -12,9 +12,9 @@ import torch
 from inprocess import load
 from recognizers import recognizer
 
-from streamnest.context import Context
 from streamnest.downstream import long_audio
 from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
+from streamnest.encoder.context import Context
 from streamnest.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import torch
 from recognizers import LABELS, recognizer, transducer, untrained
 
 from streamnest.build import build_model
-from streamnest.checkpoint import check_architecture, load_model
+from streamnest.checkpoint.loading import check_architecture, load_model
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
-from streamnest.downstream.recognizer import StreamingRecognizer
+from streamnest.downstream.asr.recognizer import StreamingRecognizer
 from streamnest.errors import UserError
 from streamnest.randomness import random_keys
 

@@ -13,7 +13,7 @@ import torch
 from processes import Process, run
 from runs import environment
 
-from streamnest.checkpoint import load_model
+from streamnest.checkpoint.loading import load_model
 from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
 

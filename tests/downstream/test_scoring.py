@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from torchmetrics.functional.text import char_error_rate, word_error_rate
 
-from streamnest.downstream.der import Scored
-from streamnest.downstream.der import summarise as summarise_speakers
-from streamnest.downstream.scoring import Utterance, bootstrap, errors, rate, rows_of_rates, summarise
+from streamnest.downstream.metrics.diarization_error import Scored
+from streamnest.downstream.metrics.diarization_error import summarise as summarise_speakers
+from streamnest.downstream.metrics.error_rates import Utterance, bootstrap, errors, rate, rows_of_rates, summarise
 
 PAIRS = [("the old ship", "the cold ship"), ("hello", ""), ("go on then", "go  on"), ("yes", "yes no"), ("no", "no")]
 UTTERANCES = [Utterance(str(i), reference, said, seen=i < 3) for i, (reference, said) in enumerate(PAIRS)]

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from speakers import speaker_corpus
 
 from streamnest.build import build_data, build_model
-from streamnest.downstream.embedder import StreamingEmbedder
-from streamnest.downstream.pooling import Moments
-from streamnest.downstream.speaker import SpeakerClassifier
-from streamnest.downstream.trials import draw_trials, equal_error_rate
+from streamnest.downstream.metrics.verification import draw_trials, equal_error_rate
+from streamnest.downstream.speaker.embedder import StreamingEmbedder
+from streamnest.downstream.speaker.pooling import Moments
+from streamnest.downstream.speaker.task import SpeakerClassifier
 from streamnest.errors import UserError
 
 # CI has twenty minutes; `make test-all` runs these.

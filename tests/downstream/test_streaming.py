@@ -6,7 +6,7 @@ import pytest
 import torch
 from recognizers import recognizer, transducer
 
-from streamnest.downstream.recognizer import StreamingRecognizer
+from streamnest.downstream.asr.recognizer import StreamingRecognizer
 from streamnest.errors import UserError
 
 PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "limited3200"]

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from streamnest.downstream.text import CharTokenizer, join, load_tokenizer, make_tokenizer, normalize_text
+from streamnest.downstream.asr.vocabulary import CharTokenizer, join, load_tokenizer, make_tokenizer, normalize_text
 from streamnest.errors import UserError
 
 TEXTS = ["hello there", "it's the old ship", "über alles", "the the the old old hello ship there"] * 5

@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from streamnest.downstream.ngram import Language, NGram
-from streamnest.downstream.predictor import make_predictor
-from streamnest.downstream.text import BLANK, CharTokenizer
-from streamnest.downstream.transducer import Transducer, split_rows
-from streamnest.downstream.transducer_search import TransducerBeamSearch
+from streamnest.downstream.asr.ngram import Language, NGram
+from streamnest.downstream.asr.prediction_network import make_predictor
+from streamnest.downstream.asr.transducer import Transducer, split_rows
+from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
+from streamnest.downstream.asr.vocabulary import BLANK, CharTokenizer
 from streamnest.errors import UserError
 
 # CI has twenty minutes; `make test-all` runs these.

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from streamnest.encoder import EncoderConfig, FastConformer, subsampling
 from streamnest.encoder.attention import RelativeAttention, relative_positions
-from streamnest.encoder.block import FeedForward
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.layer import FeedForward
 from streamnest.encoder.subsampling import Subsampling
 
 

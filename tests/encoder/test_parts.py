@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from streamnest.encoder import FastConformer
-from streamnest.encoder.block import FeedForward
+from streamnest.encoder.layer import FeedForward
 from streamnest.encoder.parts import at_hand
 
 SIZES = {"num_mels": 16, "d_model": 32, "num_layers": 2, "num_heads": 2, "stem_channels": 8, "subsampling_factor": 4}

@@ -12,7 +12,7 @@ from archives import CONFIGS
 from models import TINY
 from omegaconf import DictConfig
 
-from streamnest.composition import compose_config
+from streamnest.config.compose import compose_config
 from streamnest.interop.nemo import importing
 
 

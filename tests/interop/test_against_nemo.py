@@ -14,7 +14,7 @@ from archives import CONFIGS
 from models import ready
 from omegaconf import DictConfig
 
-from streamnest.checkpoint import write_checkpoint
+from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.encoder import FastConformer
 from streamnest.interop.nemo import export_nemo, import_nemo
 from streamnest.pretraining import Pretraining
@@ -33,7 +33,7 @@ def audio() -> torch.Tensor:
 
 
 def nemo(what: str, archive: Path, audio: torch.Tensor) -> dict[str, Any]:
-    script, folder = Path(__file__).with_name("nemo_reference.py"), archive.parent
+    script, folder = Path(__file__).parents[1] / "helpers/nemo_reference.py", archive.parent
     torch.save(audio, folder / "audio.pt")
     words = [PYTHON, str(script), what, str(archive), str(folder / "audio.pt"), str(folder / "out.pt")]
     # Without PYTHONPATH: an environment of its own.

@@ -17,13 +17,13 @@ from archives import CONFIGS, NEST, changed, contents, pack
 from hostile import flipped, mutated
 
 from streamnest.errors import UserError
+from streamnest.files.plain_data import of_file
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo import archive as archives
 from streamnest.interop.nemo import import_nemo
 from streamnest.interop.nemo.archive import CONFIG, WEIGHTS, read_archive
 from streamnest.interop.nemo.settings import read_settings
 from streamnest.interop.nemo.targets import read_targets
-from streamnest.plain_data import of_file
 
 ROUNDS = int(os.environ.get("STREAMNEST_FUZZ", "1"))
 

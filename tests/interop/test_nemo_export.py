@@ -11,7 +11,7 @@ from archives import CONFIGS, NEST
 from models import ready
 from omegaconf import DictConfig
 
-from streamnest.checkpoint import write_checkpoint
+from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger

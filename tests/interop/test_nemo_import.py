@@ -15,9 +15,10 @@ from models import SHORT_PROBES
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
-from streamnest.checkpoint import load_pretrained, write_checkpoint
-from streamnest.composition import compose_config
-from streamnest.downstream.adoption import load_encoder, with_encoder_of
+from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
+from streamnest.checkpoint.loading import load_pretrained, write_checkpoint
+from streamnest.checkpoint.transfer import transfer
+from streamnest.config.compose import compose_config
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo import import_nemo
@@ -25,8 +26,7 @@ from streamnest.interop.nemo.archive import read_archive
 from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import read_targets
 from streamnest.pretraining import Pretraining
-from streamnest.streaming.verification import verify
-from streamnest.transfer import transfer
+from streamnest.streaming.certificate import verify
 
 Imported = tuple[Pretraining, Ledger, list[str]]
 

@@ -22,9 +22,10 @@ pytest.importorskip("onnxscript")
 
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.streaming import export, runtime
+from streamnest.streaming import export
+from streamnest.streaming import onnx_session as runtime
+from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.quantization import quantize_step
-from streamnest.streaming.runtime import OnnxSession
 
 ROOT = Path(__file__).parents[2]
 SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[0]

@@ -13,9 +13,9 @@ import torch
 from hostile import deep, mutated
 
 from streamnest.errors import UserError
-from streamnest.streaming import runtime
-from streamnest.streaming.metadata import read_metadata
-from streamnest.streaming.runtime import OnnxSession
+from streamnest.streaming import onnx_session as runtime
+from streamnest.streaming.graph_metadata import read_metadata
+from streamnest.streaming.onnx_session import OnnxSession
 
 ROUNDS = int(os.environ.get("STREAMNEST_FUZZ", "1"))
 STATE = [

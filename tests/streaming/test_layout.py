@@ -13,9 +13,9 @@ from models import TINY, ready
 from omegaconf import DictConfig
 
 from streamnest import from_pretrained, save_pretrained
-from streamnest.context import Context
+from streamnest.encoder.context import Context
 from streamnest.streaming import StreamingSession
-from streamnest.streaming.layout import lay_out_for_steps
+from streamnest.streaming.pack_weights import lay_out_for_steps
 
 Compose = Callable[..., DictConfig]
 

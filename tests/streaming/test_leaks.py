@@ -31,13 +31,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from streamnest.build import build_model
-from streamnest.context import Context
 from streamnest.data.batch import Batch
 from streamnest.encoder.attention import RelativeAttention
+from streamnest.encoder.context import Context
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.pretraining import Pretraining
+from streamnest.streaming.certificate import layers, verify
 from streamnest.streaming.probes.batches import neighbours
 from streamnest.streaming.probes.check import Probe
 from streamnest.streaming.probes.draws import draws
@@ -49,9 +50,8 @@ from streamnest.streaming.probes.padding import padding
 from streamnest.streaming.probes.places import places
 from streamnest.streaming.probes.sessions import minute, operations
 from streamnest.streaming.probes.weights import weights
-from streamnest.streaming.probing import require_causal
+from streamnest.streaming.receptive_field import require_causal
 from streamnest.streaming.session import StreamingSession
-from streamnest.streaming.verification import layers, verify
 
 Compose = Callable[..., DictConfig]
 

@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.samples import LOUDEST
-from streamnest.streaming import StreamingSession, runtime
+from streamnest.streaming import StreamingSession
+from streamnest.streaming import onnx_session as runtime
+from streamnest.streaming.audio_sources import load_audio
 from streamnest.streaming.live import MOST_PENDING_S
-from streamnest.streaming.sources import load_audio
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]

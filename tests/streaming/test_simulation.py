@@ -20,14 +20,14 @@ from lhotse import Recording
 from models import ready
 from omegaconf import DictConfig
 
-from streamnest.checkpoint import on_device
+from streamnest.checkpoint.loading import on_device
 from streamnest.data.audio import load_mono
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
 from streamnest.streaming.analysis import analyze_predictions, code_counts
-from streamnest.streaming.sources import find_audio, load_audio
+from streamnest.streaming.audio_sources import find_audio, load_audio
 from streamnest.streaming.tables import streamed_tables
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.latency import emission_delays
-from streamnest.streaming.drawing import draw_latencies, draw_waits
-from streamnest.streaming.probing import Prober, Staircase
+from streamnest.streaming.plots import draw_latencies, draw_waits
+from streamnest.streaming.receptive_field import Prober, Staircase
 
 
 def test_nothing_stands_right_of_the_steps_but_the_rest_of_the_chunk(run_config: Callable[..., DictConfig]) -> None:

@@ -17,20 +17,18 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from streamnest.build import build_model
-from streamnest.context import Context
-from streamnest.downstream.augment import SpecAugment
+from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.encoder import EncoderState, FastConformer
-from streamnest.encoder.block import FeedForward
+from streamnest.encoder.context import Context
 from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.layer import FeedForward
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.normalization import Normalizer
 from streamnest.pretraining import Pretraining
-from streamnest.streaming import verification
-from streamnest.streaming.probing import find_leaking_stage, require_causal
-from streamnest.streaming.stepping import map_state
-from streamnest.streaming.verification import (
+from streamnest.streaming import certificate as verification
+from streamnest.streaming.certificate import (
     PROBES,
     latencies,
     layers,
@@ -44,6 +42,8 @@ from streamnest.streaming.verification import (
     sessions,
     verify,
 )
+from streamnest.streaming.receptive_field import find_leaking_stage, require_causal
+from streamnest.streaming.step import map_state
 
 Compose = Callable[..., DictConfig]
 PRESETS = ["bidirectional", "causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]

@@ -16,8 +16,8 @@ import rich
 from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from streamnest.commands import INTERRUPTED, continue_command
-from streamnest.terminal import plain
+from streamnest.console.running import INTERRUPTED, continue_command
+from streamnest.console.terminal import plain
 
 log = logging.getLogger(__name__)
 

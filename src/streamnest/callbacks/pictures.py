@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamnest.data.batch import Batch
-from streamnest.drawing import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
+from streamnest.loggers.wandb import UnfailingWandbLogger
+from streamnest.plotting import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
 from streamnest.pretraining import Pretraining
-from streamnest.tracking import UnfailingWandbLogger
 
 log = logging.getLogger(__name__)
 

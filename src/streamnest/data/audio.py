@@ -11,10 +11,10 @@ from lhotse.cut import Cut
 from lhotse.cut.data import DataCut
 from numpy.typing import NDArray
 
+from streamnest.console.redaction import redact
 from streamnest.data.audio_ranges import LARGEST_SAMPLE
 from streamnest.data.decoding import cancel
 from streamnest.data.resampling import resample as resample  # sets Lhotse's resampling up as well
-from streamnest.redaction import redact
 
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]

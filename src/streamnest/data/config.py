@@ -56,7 +56,7 @@ def require_manifests(cfg: DictConfig) -> None:
     if missing:
         raise UserError(
             f"{' and '.join(f'data.{key}' for key in missing)} must be set: name a cut manifest or a folder of shards; "
-            "python scripts/prepare.py makes manifests"
+            "streamnest prepare makes manifests"
         )
 
 
@@ -64,7 +64,7 @@ def require_manifests(cfg: DictConfig) -> None:
 class ReverbConfig:
     """Arguments of `Reverberation`."""
 
-    _target_: str = "streamnest.data.reverb.Reverberation"
+    _target_: str = "streamnest.data.augment.reverb.Reverberation"
     prob: float = 0.0
     t60: list[float] = field(default_factory=lambda: [0.15, 0.8])
     drr_db: list[float] = field(default_factory=lambda: [-5.0, 15.0])
@@ -75,7 +75,7 @@ class ReverbConfig:
 class SpeedConfig:
     """Arguments of `SpeedPerturbation`."""
 
-    _target_: str = "streamnest.data.speed.SpeedPerturbation"
+    _target_: str = "streamnest.data.augment.speed.SpeedPerturbation"
     prob: float = 0.0
     factors: list[float] = field(default_factory=lambda: [0.9, 1.1])
     seed: int = II("..seed")
@@ -85,7 +85,7 @@ class SpeedConfig:
 class AugmentConfig:
     """Arguments of `Augmentation.build`: those of `NoiseAndSpeakerMixing`, and the other parts."""
 
-    _target_: str = "streamnest.data.augmentation.Augmentation.build"
+    _target_: str = "streamnest.data.augment.augmentation.Augmentation.build"
     prob: float = 0.5
     noise_ratio: float = 0.5
     noise_db: list[float] = field(default_factory=lambda: [-5.0, 20.0])

@@ -12,17 +12,17 @@ import lightning as L
 import torch
 
 from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, load_mono, source_name
-from streamnest.data.augmentation import Augmentation
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.augment.noise import NoiseBank
+from streamnest.data.augment.rooms import RoomBank
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import Label, keep_channel, label_of, suitable, within_hours
 from streamnest.data.loading import ResumableLoader
 from streamnest.data.manifest import LoadReport
-from streamnest.data.mixing import Mixture, make_mixture
-from streamnest.data.noise import NoiseBank
-from streamnest.data.rooms import RoomBank
-from streamnest.data.sampling import BucketBatchSampler, OnePassSampler
-from streamnest.data.sources import Corpus, digest, load_source, parse_sources
+from streamnest.data.sampling.mixing import Mixture, make_mixture
+from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
+from streamnest.data.sampling.sources import Corpus, digest, load_source, parse_sources
 from streamnest.errors import UserError
 
 Manifests = str | Sequence[Any] | Mapping[str, Any]

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, Samples, load_mono, source_name
+from streamnest.data.augment.speed import SpeedPerturbation
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label, label_of
-from streamnest.data.sampling import BatchIndex
-from streamnest.data.sources import durations, lengths
-from streamnest.data.speed import SpeedPerturbation
-from streamnest.data.stretches import Lengths
+from streamnest.data.sampling.durations import Lengths
+from streamnest.data.sampling.samplers import BatchIndex
+from streamnest.data.sampling.sources import durations, lengths
 from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)

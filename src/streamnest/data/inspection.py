@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamnest.console.terminal import caption
 from streamnest.data.audio import BadAudioError, load_mono, source_name
-from streamnest.data.buckets import Buckets
 from streamnest.data.manifest import LoadReport, load_cuts
-from streamnest.drawing import HIDDEN, INK, RIGHT, plain_axes
+from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
-from streamnest.terminal import caption
+from streamnest.plotting import HIDDEN, INK, RIGHT, plain_axes
 
 Floats = NDArray[np.float64]
 

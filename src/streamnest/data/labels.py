@@ -11,7 +11,7 @@ import numpy as np
 from lhotse.cut import Cut, MultiCut
 from numpy.typing import NDArray
 
-from streamnest.data.sources import durations
+from streamnest.data.sampling.sources import durations
 from streamnest.randomness import hash_id
 
 

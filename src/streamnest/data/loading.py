@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from streamnest.data.batch import Batch
-from streamnest.data.sampling import BucketBatchSampler
+from streamnest.data.sampling.samplers import BucketBatchSampler
 
 
 class ResumableLoader(DataLoader[Batch]):

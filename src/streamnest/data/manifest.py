@@ -15,11 +15,11 @@ import numpy as np
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
+from streamnest.console.terminal import printable
 from streamnest.data.checking import BadLineError, anchor, check_cut, command_in
 from streamnest.data.lines import numbered_lines
 from streamnest.data.remedies import remedy
 from streamnest.errors import UserError
-from streamnest.terminal import printable
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ def remedy(path: Path) -> str:
 
 
 def _prepare(corpus: str, source: Path | str, out: Path | str = "data/NAME") -> str:
-    words = ["python", "scripts/prepare.py", corpus, "--source", str(source), "--out", str(out)]
+    words = ["python", "streamnest prepare", corpus, "--source", str(source), "--out", str(out)]
     return f"; make a manifest with `{shlex.join(words)}`"
 
 
@@ -48,7 +48,7 @@ def _of_folder(path: Path) -> str:
     from streamnest.data.recipes.files import READ
 
     if (path / "recording.000000.tar").is_file():
-        return f"; index its shards with `python scripts/shard.py --index {shlex.quote(str(path))}`"
+        return f"; index its shards with `streamnest shard --index {shlex.quote(str(path))}`"
     if (path / "wav.scp").is_file():
         return _prepare("kaldi", path)
     manifests = sorted(path.glob("*.jsonl*"))

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from streamnest.config.tasks import DownstreamConfig
 from streamnest.data.batch import Batch
-from streamnest.downstream.augment import SpecAugment
-from streamnest.downstream.config import DownstreamConfig
+from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.encoder import FastConformer
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
+from streamnest.formatting import change
 from streamnest.frontend import LogMel
 from streamnest.optim import Optimization
 from streamnest.randomness import fold_keys
-from streamnest.task import EncoderTask
-from streamnest.wording import change
 
 if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule

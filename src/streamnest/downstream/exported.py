@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from streamnest.data.conversations import Turn
-from streamnest.downstream.activity import Decision, frames_to_turns
-from streamnest.downstream.ctc import greedy
-from streamnest.downstream.decoding import BeamSearch, Hypothesis
-from streamnest.downstream.ngram import NGram
-from streamnest.downstream.text import BLANK, join, load_tokenizer
+from streamnest.data.conversations.simulation import Turn
+from streamnest.downstream.asr.ctc import greedy
+from streamnest.downstream.asr.ctc_decoding import BeamSearch, Hypothesis
+from streamnest.downstream.asr.ngram import NGram
+from streamnest.downstream.asr.vocabulary import BLANK, join, load_tokenizer
+from streamnest.downstream.diarization.activity import Decision, frames_to_turns
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.streaming.runtime import OnnxSession
+from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.session import StreamingSession
-from streamnest.task import EncoderTask
 
 # What a head of each kind must say of itself besides its size and its output.
 _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
@@ -51,7 +51,7 @@ def check_options(context: str | None, device: str) -> None:
         UserError: for a context, and for a device other than the processor.
     """
     if context:
-        raise UserError("--context: an exported model has one context; scripts/export.py --context chooses it")
+        raise UserError("--context: an exported model has one context; streamnest export --context chooses it")
     if device != "cpu":
         raise UserError(f"--device {device}: exported models run on the processor here")
 
@@ -65,7 +65,7 @@ class ExportedModel:
     """Interface of commands to a model that is an exported graph.
 
     Args:
-        session: of a file of `scripts/export.py`.
+        session: of a file of `streamnest export`.
 
     Raises:
         UserError: for a file without such a head, and for a description of it that makes no sense.
@@ -182,7 +182,7 @@ def _checked_head(session: OnnxSession, kind: str) -> dict[str, Any]:
         raise UserError(f"{path} has no head of task={kind} (its task is {task}): export a checkpoint of task={kind}")
     for name, types in {"size": (int,), "output": (str,), **_ENTRIES[kind]}.items():
         if type(head.get(name)) not in types:
-            raise UserError(f"{path}: its metadata has no usable head.{name}: export it again with scripts/export.py")
+            raise UserError(f"{path}: its metadata has no usable head.{name}: export it again with streamnest export")
     for name in ("past", "future", "size"):
         if not 0 <= head.get(name, 1) < _MOST_FRAMES:
             raise UserError(f"{path}: head.{name}={head[name]} must be from 0 to {_MOST_FRAMES}")

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from streamnest.downstream.exported import ExportedModel
 from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
-from streamnest.task import EncoderTask
 
 # Seconds of audio that are heard at once. Offline, attention holds numbers for each pair of frames: by
 # their number 30 minutes need some 65 GB, two minutes a 225th of that. No utterance of training is as long.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamnest.context import ContextChoice
+from streamnest.encoder.context import ContextChoice
 
 
 @dataclass

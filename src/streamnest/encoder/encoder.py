@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from streamnest.context import Context, ContextChoices
 from streamnest.encoder.attention import AttentionState, RelativeAttention, relative_positions
-from streamnest.encoder.block import BlockParts, BlockState, ConformerBlock
 from streamnest.encoder.config import EncoderConfig
+from streamnest.encoder.context import Context, ContextChoices
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.layer import BlockParts, BlockState, ConformerBlock
 from streamnest.encoder.parts import KeepsParts, at_hand
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling

@@ -3,7 +3,7 @@
 A module looks up each weight and each part of its own by name and asks for hooks whenever it is called. A streaming
 step makes some 25 such calls a block between products of one or two frames, and the weights of those drive the code
 of a call out of the cache of the processor. Parts at hand are functions that know their weights; what they save is a
-row of `scripts/benchmark_reference.py`.
+row of `benchmarks/reference.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from streamnest.encoder.attention import AttentionState
-from streamnest.encoder.block import BlockState
+from streamnest.encoder.layer import BlockState
 
 # How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
 STREAM_LEFT_MS = 20_000.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from streamnest.plain_data import printable
+from streamnest.files.plain_data import printable
 
 # "new": not in the source, made here. "differs": there, but what uses it computes something else.
 OUTCOMES = ("kept", "translated", "new", "differs", "left out")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from streamnest.callbacks.pictures import predict
 from streamnest.data.batch import Batch
-from streamnest.drawing import Prediction
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
+from streamnest.plotting import Prediction
 from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
-from streamnest.task import EncoderTask
 
 
 def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:

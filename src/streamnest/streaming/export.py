@@ -24,13 +24,13 @@ from streamnest import __version__
 from streamnest.build import task_name
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder_task import EncoderTask
 from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
+from streamnest.streaming.graph_metadata import FORMAT
 from streamnest.streaming.heads import ExportedHead
-from streamnest.streaming.metadata import FORMAT
-from streamnest.streaming.runtime import METADATA, require
+from streamnest.streaming.onnx_session import METADATA, require
 from streamnest.streaming.session import StreamingSession
-from streamnest.streaming.stepping import StreamState, init_state, step
-from streamnest.task import EncoderTask
+from streamnest.streaming.step import StreamState, init_state, step
 
 OPSET = 18
 HEAD_MEMORY = "head_memory"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from streamnest.streaming.runtime import METADATA, require
+from streamnest.streaming.onnx_session import METADATA, require
 
 # Products with fewer rows of weights gain nothing; the stem's first, which hears the features themselves, is one.
 _SMALLEST = 32

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.streaming.layout import lay_out_for_steps
 from streamnest.streaming.live import MOST_PENDING_S, LiveStreams
-from streamnest.streaming.saved import Fingerprint, Progress, check_entries, pending_of, state_of
-from streamnest.streaming.stepping import StreamState, compact, init_state, map_state, plain_state, step
-from streamnest.task import EncoderTask
+from streamnest.streaming.pack_weights import lay_out_for_steps
+from streamnest.streaming.saved_state import Fingerprint, Progress, check_entries, pending_of, state_of
+from streamnest.streaming.step import StreamState, compact, init_state, map_state, plain_state, step
 
 # What a step takes at most where more is due: memory is bounded by it.
 _MOST_CHUNKS = 64

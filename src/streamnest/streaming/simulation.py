@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from streamnest.callbacks.throughput import peak_memory_gb
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
-from streamnest.task import EncoderTask
 
 TOLERANCE = 1e-5
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from streamnest.terminal import printable
+from streamnest.console.terminal import printable
 
 Record = dict[str, Any]
 Column = tuple[str, Callable[[Record], str]]
 
 
 def streamed_tables(records: Sequence[Record]) -> list[Table]:
-    """Records of `scripts/stream.py`: a table with a row for each file, and one of their analysis where there is one.
+    """Records of `streamnest stream`: a table with a row for each file, and one of their analysis where there is one.
 
     Args:
         records: `StreamResult` by field with `file`, and `comparison` and `analysis` where they were asked for.

@@ -1,4 +1,4 @@
-"""The command line of `scripts/prepare.py`."""
+"""The command line of `streamnest prepare`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamnest.commands import without_trace
+from streamnest.console.running import without_trace
+from streamnest.console.terminal import printable, terminal
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.preparation import prepare, require_usable
 from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Report
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.errors import UserError
-from streamnest.terminal import printable, terminal
 
 
 def parse(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from typing import IO
 
 from streamnest.data.lines import open_text
 from streamnest.errors import UserError
-from streamnest.files import whole
+from streamnest.files.atomic_write import whole
 
 READ = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"}
 """What libsndfile decodes, by the end of the name."""

@@ -13,7 +13,7 @@ from streamnest.data.recipes.measuring import Facts
 from streamnest.data.recipes.piece import Command
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.errors import UserError
-from streamnest.files import open_own
+from streamnest.files.atomic_write import open_own
 
 # Of what is found in a file; entries of other versions do not count.
 _VERSION = 2

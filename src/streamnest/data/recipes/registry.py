@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamnest.data.recipes import (
+from streamnest.data.recipes.corpora import (
     commonvoice,
     folder,
     gigaspeech,

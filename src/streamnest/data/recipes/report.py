@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
+from streamnest.console.terminal import plain
 from streamnest.data.recipes.files import replacing
 from streamnest.data.recipes.piece import Dropped
-from streamnest.terminal import plain
 
 _EXAMPLES = 3
 

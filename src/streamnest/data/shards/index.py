@@ -19,7 +19,7 @@ from streamnest.data.checking import LONGEST, check_name, check_number, check_su
 from streamnest.data.lines import numbered_lines
 from streamnest.data.shards.mapping import map_arrays
 from streamnest.errors import UserError
-from streamnest.plain_data import first_line
+from streamnest.files.plain_data import first_line
 
 Ints = NDArray[np.int64]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
 from streamnest.data.remedies import remedy
+from streamnest.data.sampling.durations import Stretches
 from streamnest.data.shards.checking import check_index
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
@@ -23,7 +24,6 @@ from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store, open_store
 from streamnest.data.shards.unpacking import plain_copy
 from streamnest.data.shards.windows import Selection, stretches
-from streamnest.data.stretches import Stretches
 from streamnest.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def load_shards(
     """Reads the index of shards; the arguments are those of `load_cuts`.
 
     Args:
-        location: folder or URL that `scripts/shard.py` wrote.
+        location: folder or URL that `streamnest shard` wrote.
         check_files: look for every archive.
         min_duration: shorter cuts are dropped.
         max_duration: longer cuts are split into windows of this length, or dropped.
@@ -190,7 +190,7 @@ def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
         check_index(index)
         return index
     except FileNotFoundError:
-        raise UserError(f"{location}: the shards are not finished; run scripts/shard.py again to go on") from None
+        raise UserError(f"{location}: the shards are not finished; run streamnest shard again to go on") from None
     # Archives and arrays that are damaged, or made to harm, raise whatever they like.
     except Exception as error:
         raise UserError(f"{location}/{FILE}: cannot be read: {error or type(error).__name__}") from error
@@ -200,7 +200,7 @@ def _instead(store: Store) -> str:
     """Names the remedy for a folder without shards."""
     path = store.path("")
     found = remedy(path) if path else ""
-    return found or "; write them with scripts/shard.py"
+    return found or "; write them with streamnest shard"
 
 
 def _lost(store: Store, index: ShardIndex) -> list[int]:

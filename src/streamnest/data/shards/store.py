@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from streamnest.console.redaction import refuse_secrets
 from streamnest.data.shards.remote import RemoteStore
 from streamnest.errors import UserError
-from streamnest.redaction import refuse_secrets
 
 # Lhotse takes every file of a folder of shards for data, except those that begin like this.
 PARTS = "cuts.parts"

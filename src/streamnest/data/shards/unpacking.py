@@ -19,7 +19,7 @@ from typing import Any
 from streamnest.data.shards.mapping import is_plain
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store
-from streamnest.files import open_own
+from streamnest.files.atomic_write import open_own
 
 log = logging.getLogger(__name__)
 

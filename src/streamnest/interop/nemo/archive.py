@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from streamnest.errors import UserError
-from streamnest.files import whole
-from streamnest.plain_data import first_line
-from streamnest.tensor_file import load_tensors, require_weights
+from streamnest.files.atomic_write import whole
+from streamnest.files.plain_data import first_line
+from streamnest.files.tensor_file import load_tensors, require_weights
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_MEMBERS = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamnest.context import Context, ContextChoices
+from streamnest.encoder.context import Context, ContextChoices
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.section import Section
 

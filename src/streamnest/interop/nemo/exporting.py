@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamnest.build import task_name
-from streamnest.checkpoint import load_model
+from streamnest.checkpoint.loading import load_model
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import write_archive

@@ -13,8 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from streamnest.build import build_model, plain
-from streamnest.composition import compose_config
+from streamnest.config.compose import compose_config
+from streamnest.config.stored import construct
 from streamnest.errors import UserError
+from streamnest.files.plain_data import of_file, short
+from streamnest.files.tensor_file import stored_bytes
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import Archive, read_archive
 from streamnest.interop.nemo.description import heads_of
@@ -22,10 +25,7 @@ from streamnest.interop.nemo.settings import Settings, read_settings
 from streamnest.interop.nemo.targets import OWN, read_targets
 from streamnest.interop.nemo.weights import encoder_state_from_nemo, encoder_state_to_nemo, heads_state_from_nemo
 from streamnest.normalization import Normalizer
-from streamnest.plain_data import of_file, short
 from streamnest.pretraining import Pretraining
-from streamnest.stored_config import construct
-from streamnest.tensor_file import stored_bytes
 
 # Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
 _BANK_TOLERANCE = 1e-6

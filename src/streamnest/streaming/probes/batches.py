@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.randomness import hash_id
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import leak_check
@@ -18,7 +19,6 @@ from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.sounds import noise, sound
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak, Limits, first_difference
-from streamnest.task import EncoderTask
 
 SIZES = (3, 4, 32)
 _SAMPLES = 4_800

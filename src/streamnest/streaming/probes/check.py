@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.task import EncoderTask
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import known_frames, leak_check
 from streamnest.streaming.probes.modes import TRAIN, USE
@@ -16,7 +17,6 @@ from streamnest.streaming.probes.reach import Reach, Stage
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Mode, Subject
 from streamnest.streaming.probes.trace import Leak, Limits, first_difference
-from streamnest.task import EncoderTask
 
 DRAWS, SECONDS = 60, 40.0
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)

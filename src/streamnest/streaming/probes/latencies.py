@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from streamnest.encoder_task import EncoderTask
+from streamnest.formatting import milliseconds
 from streamnest.latency import LatencyReport
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Subject
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.simulation import emission_samples
-from streamnest.task import EncoderTask
-from streamnest.wording import milliseconds
 
 # Draws of weights until the stem hears all that it may.
 _DRAWS = 8

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, Mode, Subject
 from streamnest.streaming.probes.trace import Trace, first_difference
-from streamnest.task import EncoderTask
 
 
 def left_context(model: EncoderTask, seed: int) -> list[Check]:

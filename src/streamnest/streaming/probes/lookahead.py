@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.latency import last_heard
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Subject
-from streamnest.streaming.probing import Prober
-from streamnest.task import EncoderTask
+from streamnest.streaming.receptive_field import Prober
 
 # Draws of weights until one is found whose outputs depend on all that they may hear.
 _DRAWS = 8

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import future_leak, leak_check, short_audio
 from streamnest.streaming.probes.sounds import SOUNDS, sound
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, Mode, Subject
 from streamnest.streaming.probes.trace import Leak
-from streamnest.task import EncoderTask
 
 # Each moves statistics of an utterance in another way.
 FUTURES = ("loud", "silent", "click", "plain", "faint", "offset")

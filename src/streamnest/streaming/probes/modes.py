@@ -8,12 +8,12 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import FUTURES, future_leak, leak_check, short_audio
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak, first_difference
-from streamnest.task import EncoderTask
 
 USE = (
     IN_USE,

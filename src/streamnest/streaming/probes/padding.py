@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import leak_check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, random_like, sound
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak, Limits, Trace, first_difference
-from streamnest.task import EncoderTask
 
 
 def padding(model: EncoderTask, seed: int) -> list[Check]:

@@ -8,13 +8,13 @@ from itertools import chain
 import torch
 
 from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import future_leak, leak_check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak
-from streamnest.task import EncoderTask
 
 _TEN_SECONDS, _MINUTE_MS = 10_000.0, 62_000.0
 # Frame numbers after which 8-bit counters and the numbers of bfloat16 and float16 come to an end.

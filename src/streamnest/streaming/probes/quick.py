@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.batches import neighbour_leaks
 from streamnest.streaming.probes.draws import ROWS, drawn_leaks
 from streamnest.streaming.probes.futures import ENDED
@@ -17,7 +18,6 @@ from streamnest.streaming.probes.places import far_leaks, length_leaks
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak
 from streamnest.streaming.probes.weights import other_weights
-from streamnest.task import EncoderTask
 
 # Weights from which on a model is large: fewer draws and smaller batches then.
 _LARGE = 30_000_000

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from streamnest.task import EncoderTask
+from streamnest.encoder_task import EncoderTask
 
 
 class Stage(NamedTuple):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.latency import emission_delays
 from streamnest.streaming.probes.check import TOLERANCES, Check, at_most
 from streamnest.streaming.probes.places import far_leaks
@@ -16,7 +17,6 @@ from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import IN_USE, Subject
 from streamnest.streaming.session import StreamingSession
-from streamnest.task import EncoderTask
 
 # Seconds of a long stream, and the part of it that comes at once; the rest comes one chunk at a time.
 _MINUTE, _AT_ONCE = 62.0, (40.0, 52.0)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Reach, Stage
 from streamnest.streaming.probes.trace import Trace, recorded
 from streamnest.streaming.probes.training import attach, make_batch, nothing_hidden, training_step, validation_step
-from streamnest.task import EncoderTask
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Stage
-from streamnest.task import EncoderTask
 
 Trace = list[tuple[Stage, Tensor]]
 # First and last frame of each row of a stage, `(B,)`, that are compared.

@@ -14,9 +14,9 @@ from torch import Tensor
 from streamnest.data.batch import Batch
 from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.supervised import SupervisedTask
+from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
-from streamnest.task import EncoderTask
 
 
 def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = None, mixed: bool = False) -> Batch:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.batches import neighbour_leaks
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import leak_check
 from streamnest.streaming.probes.modes import mode_leaks
 from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak
-from streamnest.task import EncoderTask
 
 
 def weights(model: EncoderTask, seed: int) -> list[Check]:

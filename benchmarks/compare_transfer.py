@@ -1,0 +1,89 @@
+"""What each way of changing a convolution module's kind is worth: `python benchmarks/compare_transfer.py CHECKPOINT`.
+
+Starts one streaming run a row from a checkpoint and prints its validation loss before the first step and after a few.
+"""
+
+from __future__ import annotations
+
+import streamnest.console.starting  # noqa: F401
+
+# isort: split
+
+import argparse
+import itertools
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(ROOT))
+
+import lightning as L
+import torch
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.checkpoint.convert_convolution import BATCH_NORMS, FUTURE_TAPS, Conversion
+from streamnest.checkpoint.transfer import transfer
+from streamnest.config.compose import config_loader
+from streamnest.console.overrides import refuse_words
+from streamnest.console.running import without_trace
+from streamnest.corpus_statistics import fit_statistics
+
+
+def run(cfg: DictConfig, checkpoint: str | None, how: Conversion | None = None) -> list[float]:
+    """Validation losses before and after training, in nats."""
+    L.seed_everything(cfg.seed, verbose=False)
+    model = build_model(cfg)
+    if checkpoint:
+        transfer(model, checkpoint, how)
+    data = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    data.setup("fit")
+    fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
+    trainer = instantiate(cfg.trainer, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    losses = [trainer.validate(model, datamodule=data, verbose=False)[0]["val/loss"]]
+    if cfg.trainer.max_steps:
+        trainer.fit(model, datamodule=data)
+        losses += [trainer.validate(model, datamodule=data, verbose=False)[0]["val/loss"]]
+    return losses
+
+
+@without_trace
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="of a non-streaming run with batch norm")
+    parser.add_argument("overrides", nargs="*", help="config overrides such as encoder=causal")
+    parser.add_argument("--steps", type=int, default=40, help="of training in each row; 0 is none")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    args = parser.parse_intermixed_args()
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    fixed = ["name=t", "preset=t", "logger=none", "callbacks=none", f"trainer.max_steps={args.steps}"]
+    fixed += [
+        f"paths.output_dir={tempfile.mkdtemp(prefix='transfer-')}",
+        f"trainer.val_check_interval={max(1, args.steps)}",
+    ]
+    rows: list[tuple[str, str, Conversion | None]] = [("layer_norm", "from scratch", None)]
+    rows += [("frozen_batch_norm", "", Conversion(future_taps=taps)) for taps in FUTURE_TAPS]
+    rows += [("layer_norm", b, Conversion(taps, b)) for b, taps in itertools.product(BATCH_NORMS, FUTURE_TAPS)]
+    print(f"| conv_norm | batch norm | future taps | loss at step 0 | at step {args.steps} |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    with config_loader(ROOT / "configs") as loader:
+        refuse_words(args.overrides, loader)
+        for norm, name, how in rows:
+            cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
+            losses = run(cfg, args.checkpoint if how else None, how)
+            taps = how.future_taps if how else ""
+            print(f"| {norm} | {name} | {taps} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Times a streaming step of NVIDIA NeMo's encoder; run by `benchmarks/reference.py` in an environment with NeMo.
+
+Each line on standard input is a number of steps; each answer is a line of JSON, the milliseconds of that many steps of
+80 ms, features to encoder frames, d 256, 8 layers, 70 frames of past, one thread, random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+
+def build(factor: int) -> Any:
+    """The cache-aware FastConformer at the size of the comparison; chunks of 80 ms at either factor."""
+    from nemo.collections.asr.modules import ConformerEncoder
+
+    encoder = ConformerEncoder(
+        feat_in=80,
+        n_layers=8,
+        d_model=256,
+        subsampling="dw_striding",
+        subsampling_factor=factor,
+        subsampling_conv_channels=256,
+        causal_downsampling=True,
+        n_heads=4,
+        att_context_size=[70, 8 // factor - 1],
+        att_context_style="chunked_limited",
+        conv_kernel_size=9,
+        conv_norm_type="layer_norm",
+        conv_context_size="causal",
+    ).eval()
+    encoder.setup_streaming_params()
+    return encoder
+
+
+class Stream:
+    """One stream of noise through an encoder."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder, config = encoder, encoder.streaming_cfg
+        frames = config.pre_encode_cache_size[1] + config.chunk_size[1]
+        self.features, self.length = torch.randn(1, 80, frames), torch.tensor([frames])
+        self.caches = encoder.get_initial_cache_state(batch_size=1)
+
+    def step(self) -> float:
+        """Milliseconds of one step."""
+        begin = time.perf_counter()
+        channel, past, filled = self.caches
+        out = self.encoder.cache_aware_stream_step(
+            processed_signal=self.features,
+            processed_signal_length=self.length,
+            cache_last_channel=channel,
+            cache_last_time=past,
+            cache_last_channel_len=filled,
+            keep_all_outputs=False,
+            drop_extra_pre_encoded=self.encoder.streaming_cfg.drop_extra_pre_encoded,
+        )
+        self.caches = out[2:5]
+        return 1000 * (time.perf_counter() - begin)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Serves one factor."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("factor", type=int, choices=(4, 8), help="subsampling")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    stream = Stream(build(args.factor))
+    for _ in range(80):  # until the past is full
+        stream.step()
+    for line in sys.stdin:
+        print("times", json.dumps([stream.step() for _ in range(int(line))]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

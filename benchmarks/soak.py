@@ -1,0 +1,103 @@
+"""Streams for hours and watches time and memory: `python benchmarks/soak.py CHECKPOINT`, or `encoder=limited3200`.
+
+Real speech of the built-in corpus, over and over, in one stream that is never reset. Prints a line for each part of
+the stream; neither the cost of a second of audio nor memory may grow. Exit status 1: from the first part to the last
+memory grew by more than a tenth, or time by more than a quarter; give the machine nothing else to do.
+"""
+
+from __future__ import annotations
+
+import streamnest.console.starting  # noqa: F401
+
+# isort: split
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from streamnest.checkpoint.resolve_model import resolve_model
+from streamnest.console.running import without_trace
+from streamnest.console.terminal import terminal
+from streamnest.errors import UserError
+from streamnest.streaming import StreamingSession
+from streamnest.streaming.audio_sources import find_audio, load_audio
+
+# What is allowed from the first part to the last; other work on a machine changes times, not memory.
+_MEMORY_GROWTH, _TIME_GROWTH = 1.1, 1.25
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def resident_gb() -> float:
+    """Memory of this process now, without what was freed; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    return int(status.read_text(encoding="utf-8").partition("VmRSS:")[2].split()[0]) / 1e6 if status.is_file() else 0.0
+
+
+def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:
+    """Pieces of `samples` from the files, over and over."""
+    rest = torch.zeros(0)
+    while True:
+        for path in files:
+            rest = torch.cat([rest, load_audio(path, rate)])
+            while len(rest) >= samples:
+                yield rest[:samples]
+                rest = rest[samples:]
+
+
+def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
+    """Minutes heard, milliseconds a second of audio, p99 of a piece and memory, at the end of each part."""
+    model = resolve_model(args.model, ROOT / "configs").eval()
+    session, rate = StreamingSession(model), model.frontend.sample_rate
+    pieces = endless(find_audio([str(args.audio)]), rate, round(args.piece * rate))
+    number, parts, spent = session.open(), [], list[float]()
+    total, per_part = round(60 * args.minutes / args.piece), round(60 * args.part / args.piece)
+    for count in track(range(1, total + 1), "streaming", console=terminal(stderr=True)):
+        piece = next(pieces)
+        begin = time.perf_counter()
+        session.push({number: piece})
+        spent.append(1000 * (time.perf_counter() - begin))
+        if count % per_part == 0:
+            cost, worst = statistics.mean(spent) / args.piece, sorted(spent)[int(0.99 * len(spent))]
+            parts.append((count * args.piece / 60, cost, worst, resident_gb()))
+            spent = []
+    return parts
+
+
+@without_trace
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=limited3200")
+    parser.add_argument("--minutes", type=float, default=60, help="of audio")
+    parser.add_argument("--part", type=float, default=10, help="minutes of audio a line")
+    parser.add_argument("--piece", type=float, default=0.08, help="seconds that arrive at a time")
+    parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_intermixed_args()
+    if not 0 < args.piece / 60 <= args.part <= args.minutes / 2:
+        raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: give at least two parts to compare")
+    torch.set_num_threads(args.threads)
+    parts = soak(args)
+    table = Table(title="one stream, never reset", title_justify="left")
+    for name in ("minutes heard", "ms a second of audio", "ms a piece, p99", "memory, GB"):
+        table.add_column(name, justify="right")
+    for minutes, cost, worst, memory in parts:
+        table.add_row(f"{minutes:g}", f"{cost:.1f}", f"{worst:.1f}", f"{memory:.3f}")
+    console = terminal(100)
+    console.print(table)
+    time_growth = parts[-1][1] / parts[0][1]
+    memory_growth = parts[-1][3] / parts[0][3] if parts[0][3] else 1.0
+    console.print(f"last part over first: time {time_growth:.2f}, memory {memory_growth:.3f}")
+    return 1 if memory_growth > _MEMORY_GROWTH or time_growth > _TIME_GROWTH else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

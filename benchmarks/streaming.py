@@ -1,0 +1,177 @@
+"""What live streams cost: `python benchmarks/streaming.py --help`.
+
+One thread, steps of one chunk, random weights. For each size: milliseconds a chunk of one stream, and how many
+real-time streams one core serves when they are stepped together. Beside it the time that only reading the weights
+takes on this machine, below which no step in float32 gets.
+"""
+
+from __future__ import annotations
+
+import streamnest.console.starting  # noqa: F401
+
+# isort: split
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from streamnest.checkpoint.resolve_model import resolve_model
+from streamnest.console.running import without_trace
+from streamnest.console.terminal import terminal
+from streamnest.encoder_task import EncoderTask
+from streamnest.errors import UserError
+from streamnest.streaming.export import export_step
+from streamnest.streaming.onnx_session import OnnxSession
+from streamnest.streaming.pack_weights import lay_out_for_steps
+from streamnest.streaming.quantization import quantize_step
+from streamnest.streaming.step import init_state, step
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+REFERENCE_FACTORS = (8, 4)
+
+
+@torch.inference_mode()
+def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
+    """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
+    encoder, hop = model.encoder, model.frontend.hop
+    if chunk_ms < encoder.frame_ms or chunk_ms % encoder.frame_ms:
+        raise UserError(f"--chunk {chunk_ms / 1000:g}: give a whole number of frames of {encoder.frame_ms:g} ms")
+    lay_out_for_steps(model)
+    chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
+    first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)
+    warm = first + (encoder.context.left or 0) * encoder.stem.factor * hop
+    audio = 0.1 * torch.randn(batch, warm - warm % chunk + first)
+    state = init_state(model, batch)
+    _, state = step(model, audio[:, :first], state)
+    for piece in audio[:, first:].split(chunk, dim=1):
+        _, state = step(model, piece, state)
+    times, piece = [], 0.1 * torch.randn(batch, chunk)
+    for _ in range(count):
+        begin = time.perf_counter()
+        _, state = step(model, piece, state)
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def time_weights(model: EncoderTask, count: int) -> float:
+    """Median seconds of multiplying one vector with each matrix of the encoder: what reading them costs."""
+    matrices = [p for p in model.encoder.parameters() if p.ndim == 2]
+    vectors = {m.shape[1]: torch.randn(1, m.shape[1]) for m in matrices}
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        for matrix in matrices:
+            torch.nn.functional.linear(vectors[matrix.shape[1]], matrix)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def time_session(path: Path, count: int) -> float:
+    """Median seconds of a step of an exported graph, once its past is full."""
+    session = OnnxSession(path)
+    number, piece = session.open(), 0.1 * torch.randn(session.chunk_samples)
+    times = []
+    for _ in range(int(session.metadata["left_frames"]) + count):
+        begin = time.perf_counter()
+        session.push({number: piece})
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[-count:])
+
+
+def time_exported(overrides: list[str], args: argparse.Namespace) -> list[float]:
+    """Seconds of an exported step in float32 and in int8. A graph has one chunk, so the context is made to fit it."""
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
+    right = f"encoder.right_context_ms={1000 * args.chunk - model.encoder.frame_ms}"
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides, right], CONFIGS)
+    with tempfile.TemporaryDirectory() as folder:
+        path, small = Path(folder) / "step.onnx", Path(folder) / "step.int8.onnx"
+        export_step(model, path)
+        quantize_step(path, small)
+        return [time_session(file, args.count) for file in (path, small)]
+
+
+def percentile(times: list[float], share: float) -> float:
+    """Milliseconds."""
+    return 1000 * sorted(times)[min(len(times) - 1, int(share * len(times)))]
+
+
+@torch.no_grad()
+def row(label: str, overrides: list[str], args: argparse.Namespace) -> list[str]:
+    """One line of the table."""
+    model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
+    chunk_ms = args.chunk * 1000
+    one = time_chunks(model, 1, args.count, chunk_ms)
+    streams = []
+    for batch in args.batches:
+        count = max(5, args.count // batch)
+        streams.append(batch * args.chunk / statistics.median(time_chunks(model, batch, count, chunk_ms)))
+    parameters = sum(p.numel() for p in model.encoder.parameters()) / 1e6
+    floor = 1000 * time_weights(model, args.count)
+    exported = time_exported(overrides, args) if args.export else []
+    return [
+        label,
+        f"{parameters:.1f}",
+        f"{percentile(one, 0.5):.1f} / {percentile(one, 0.99):.1f}",
+        f"{floor:.1f}",
+        f"{percentile(one, 0.5) / chunk_ms:.3f}",
+        *(f"{1000 * value:.1f}" for value in exported),
+        *(f"{value:.0f}" for value in streams),
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "overrides", nargs="*", help="config overrides for all rows, such as encoder.left_context_ms=5600"
+    )
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "medium", "large"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="streams stepped together")
+    parser.add_argument("--chunk", type=float, default=0.08, help="seconds of audio a step")
+    parser.add_argument("--export", action="store_true", help="time the exported step too, in float32 and int8")
+    parser.add_argument("--count", type=int, default=60, help="timed steps")
+    return parser.parse_args()
+
+
+@without_trace
+def main() -> int:
+    """Prints the table."""
+    args = parse()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    table = Table(title=f"steps of {1000 * args.chunk:g} ms, one thread", title_justify="left")
+    exported = ("exported, ms", "int8, ms") if args.export else ()
+    for name in ("size", "M parameters", "ms a chunk, p50 / p99", "weights alone, ms", "RTF", *exported):
+        table.add_column(name, justify="right")
+    for batch in args.batches:
+        table.add_column(f"streams a core, {batch} together", justify="right")
+    cases = [
+        (
+            f"reference size, {factor}x",
+            [*REFERENCE_SIZE, f"encoder.subsampling_factor={factor}", f"encoder.left_context_ms={700 * factor}"],
+        )
+        for factor in REFERENCE_FACTORS
+    ]
+    cases += [
+        (f"{size}, {f}x", [f"size={size}", f"encoder.subsampling_factor={f}", "encoder.left_context_ms=5600"])
+        for size in args.sizes
+        for f in (4, 8)
+    ]
+    for label, overrides in cases:
+        table.add_row(*row(label, overrides, args))
+    console = terminal(140)
+    console.print(table)
+    console.print("Beside the toolkit that has the reference size: benchmarks/reference.py.")
+    return 0
+
+
+REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.stem_channels=256"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""`python -m streamnest COMMAND ...`, the same as `streamnest COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from streamnest.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Loading, resuming, transferring and sharing of checkpoints."""

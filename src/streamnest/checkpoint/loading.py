@@ -1,0 +1,245 @@
+"""Checkpoints: opening them safely, and saying clearly what does not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from streamnest.build import DOWNSTREAM, build_model, build_outline, task_name
+from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
+from streamnest.config.stored import check_config, check_labels, construct
+from streamnest.encoder_task import EncoderTask
+from streamnest.errors import UserError
+from streamnest.files.atomic_write import whole
+from streamnest.files.plain_data import of_file, require_plain, short
+from streamnest.files.tensor_file import check_shapes, load_tensors, require_weights
+from streamnest.pretraining import Pretraining
+
+TaskT = TypeVar("TaskT", bound=EncoderTask)
+
+# What decides the shape and the function of the network; the rest may change between runs.
+_ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
+# What checkpoints meant that were written before there was such a key.
+_BEFORE = {"codes": "random"}
+_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
+_FREE |= {"masked_weight", "next_token_weight", "heard_weight", "max_heard", "frame_share"}
+
+# What Lightning needs to continue, and its types.
+_STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}
+_STATE |= {"optimizer_states": list, "lr_schedulers": list}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a streamnest checkpoint without executing anything in it.
+
+    Raises:
+        UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder, which a run cannot continue from: {_in_folder(path)}")
+    if not os.path.isfile(path):
+        raise UserError(f"no checkpoint at {path}: check the path")
+    checkpoint = load_tensors(path)
+    if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of streamnest: it has no config of streamnest")
+    _check_content(checkpoint, path)
+    return checkpoint
+
+
+def read_own(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint, or a folder of `save_pretrained`, whose config builds classes of streamnest only.
+
+    Raises:
+        UserError: as `read_checkpoint`, `read_folder` and `check_config`.
+    """
+    path = Path(path)
+    folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
+    if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
+        raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
+    checkpoint = read_folder(path) if folder else read_checkpoint(path)
+    _check_content(checkpoint, path)
+    with of_file(path):
+        config = check_config(checkpoint["streamnest"]["config"])
+        _check_sizes(config, checkpoint["state_dict"], path)
+    return checkpoint
+
+
+def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses weights that are not tensors, and a config or labels that are not plain data."""
+    require_weights(checkpoint["state_dict"], path)
+    own = checkpoint["streamnest"]
+    if not isinstance(own, dict) or not isinstance(own.get("config"), dict):
+        raise UserError(f"{path} is not a checkpoint of streamnest: it has no config of streamnest")
+    with of_file(path):
+        require_plain(own["config"], "config")
+        require_plain(own.get("labels"), "labels", interpolations=True)
+        for group, node in own["config"].items():
+            if group in _ARCHITECTURE and not isinstance(node, dict):
+                raise UserError(f"{group}={short(node)} must be a mapping of names to values")
+
+
+def _in_folder(folder: Path) -> str:
+    """Names what to give instead of a folder."""
+    found = sorted([*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")], key=lambda path: path.name)
+    if not found:
+        return "init_from begins a new one with the folder of a model"
+    last = next((path for path in found if path.name == "last.ckpt"), found[-1])
+    return f"give a checkpoint in it, such as {last}"
+
+
+def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
+    """Writes a model, without the state of a training, whole or not at all; `load_model` gives it back."""
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    with whole(Path(path)) as part:
+        torch.save(checkpoint, part)
+
+
+def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
+    """A model of any task in evaluation mode, built from the config in the checkpoint.
+
+    Args:
+        path: of the checkpoint, or of a folder of `save_pretrained`.
+        context: the name of one of the contexts of a dynamic encoder; None is its default.
+
+    Raises:
+        UserError: as `read_own`; and for an unknown context.
+    """
+    checkpoint = read_own(path)
+    own, state = checkpoint["streamnest"], checkpoint["state_dict"]
+    with of_file(path):
+        check_labels(task_name(own["config"]), own.get("labels"))
+        if task_name(own["config"]) in DOWNSTREAM and not _has_foreign(own["config"]["encoder"]):
+            check_shapes(state, build_outline(own["config"], own.get("labels")).state_dict().items(), path)
+        model: EncoderTask = build_model(own["config"], labels=own.get("labels"), training=False)
+    check_shapes(state, model.state_dict().items(), path)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # tensors of a file can be of any kind
+        raise UserError(
+            f"{path}: weights and config do not belong together ({' '.join(str(error).split())[:300]})"
+        ) from None
+    model.encoder.use_context(context)
+    return model.eval()
+
+
+def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | Path) -> None:
+    """Compares the large parts of a model with the weights before any memory is taken for them."""
+    groups = ("encoder", "quantizer", "objective") if task_name(config) == "pretrain" else ("encoder",)
+    for group in groups:
+        node = config.get(group, {})
+        if _has_foreign(node):
+            continue
+        last = f"encoder.blocks.{node.get('num_layers', 1) - 1}."
+        if group == "encoder" and not any(name.startswith(last) for name in state):  # building many layers takes long
+            raise UserError(f"{path}: weights and config do not belong together: there is no {last}* in the weights")
+        with torch.device("meta"):
+            part = construct(group, node)
+        wanted = ((f"{group}.{name}", tensor) for name, tensor in part.state_dict().items())
+        check_shapes(state, wanted, path)
+
+
+def _has_foreign(node: Mapping[str, Any]) -> bool:
+    """True if a node names a class of the user, which may compute with its tensors."""
+    return not str(node.get("_target_", "streamnest.")).startswith("streamnest.")
+
+
+def on_device(model: TaskT, device: str) -> TaskT:
+    """Moves a model.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what PyTorch raises differs by device
+        raise UserError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
+    """The same of a checkpoint of pretraining.
+
+    Raises:
+        UserError: as `load_model`; and for a checkpoint of another task.
+    """
+    model = load_model(path, context)
+    if not isinstance(model, Pretraining):
+        raise UserError(f"{path} is of task={task_name(model.config)}: need a checkpoint of task=pretrain")
+    return model
+
+
+def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads a checkpoint to continue from and compares it with the config of this run.
+
+    Raises:
+        UserError: naming every value of the architecture that differs.
+    """
+    checkpoint = read_checkpoint(path)
+    theirs = checkpoint["streamnest"]["config"]
+    if task_name(theirs) != task_name(config):
+        raise UserError(
+            f"{path} is of task={task_name(theirs)}, this run of task={task_name(config)}: see encoder_from"
+        )
+    found = [*differences(theirs, config), *_task_differences(theirs, config)]
+    if found:
+        listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
+        raise UserError(f"{path} holds another architecture:\n{listed}")
+    return checkpoint
+
+
+def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model: EncoderTask) -> None:
+    """Refuses a checkpoint that a training cannot continue from: one without its state, or with a damaged one.
+
+    Raises:
+        UserError: naming the entry.
+    """
+    for name, kind in _STATE.items():
+        value = checkpoint.get(name)
+        if name not in checkpoint:
+            raise UserError(f"{path} holds a model and no state of a training (no {name}): use init_from instead")
+        if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
+            raise UserError(f"{path}: {name}={short(value)} is not valid: continue from another checkpoint")
+    if not checkpoint["optimizer_states"]:
+        raise UserError(f"{path} holds no state of an optimizer, which a run cannot continue without: use init_from")
+    state, wanted = checkpoint["state_dict"], model.state_dict()
+    check_shapes(state, wanted.items(), path)
+    if strange := sorted(set(state) - set(wanted)):
+        raise UserError(f"{path}: weights and config do not belong together: no {short(strange[0])} in this model")
+
+
+def stored_labels(path: str | Path | None, task: str) -> Any:
+    """Returns the labels of a checkpoint; None without a checkpoint, or if it is of another task."""
+    if not path:
+        return None
+    own = read_checkpoint(path)["streamnest"]
+    with of_file(path):
+        if task_name(own["config"]) != task:
+            return None
+        check_labels(task, own.get("labels"))
+    return own.get("labels")
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name and values, theirs and ours, of what differs in the architecture of two configs."""
+    found = []
+    for group in _ARCHITECTURE:
+        for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
+            then, now = theirs.get(group, {}).get(key, _BEFORE.get(key)), ours[group].get(key)
+            if key not in _FREE and then != now:
+                found.append((f"{group}.{key}", then, now))
+    return found
+
+
+def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The same of what shapes the head of a downstream task; what is not there has its default, as when it is built."""
+    task = DOWNSTREAM.get(task_name(ours))
+    if task is None:
+        return []
+    defaults = vars(task.Settings())
+    both = [(key, *(config["task"].get(key, defaults[key]) for config in (theirs, ours))) for key in task.shaped_by]
+    return [(f"task.{key}", then, now) for key, then, now in both if then != now]

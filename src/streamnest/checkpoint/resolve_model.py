@@ -1,0 +1,33 @@
+"""What command lines call a model: the path of a checkpoint, or overrides of the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from streamnest.build import build_model
+from streamnest.checkpoint.loading import load_model
+from streamnest.config.compose import compose_config
+from streamnest.encoder_task import EncoderTask
+
+
+def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
+    """The model of a checkpoint, or an untrained one of a config with overrides.
+
+    Args:
+        words: one path, or any number of overrides such as `encoder=causal`.
+        config_dir: holds `train.yaml` and the groups.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read, overrides that name nothing, or values that do not fit.
+    """
+    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
+        return load_model(words[0])
+    cfg = compose_config(words, config_dir, "untrained")
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg, training=False).eval()
+    for norm in model.normalizers:
+        if norm.needs_statistics:  # any will do where nothing was trained
+            norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
+    return model

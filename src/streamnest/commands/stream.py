@@ -1,0 +1,211 @@
+"""Streams audio through a checkpoint: `streamnest stream CKPT FILE_OR_FOLDER ...`.
+
+Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
+model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `-` instead of
+files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `mic` the microphone (needs the
+package sounddevice). An exported model, out.onnx of streamnest export, runs in onnxruntime, and one of task=ctc prints
+its text too; --compare_modes and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline
+frames differ by more than the tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from streamnest.checkpoint.loading import load_model, on_device
+from streamnest.console.running import without_trace
+from streamnest.console.terminal import printable, terminal
+from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
+from streamnest.encoder_task import EncoderTask
+from streamnest.errors import UserError
+from streamnest.files.atomic_write import write_json
+from streamnest.plotting import draw_code_histogram, draw_difference, draw_prediction, save
+from streamnest.streaming import StreamingSession
+from streamnest.streaming import simulation as sim
+from streamnest.streaming.analysis import analyze_predictions, code_counts
+from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
+from streamnest.streaming.onnx_session import OnnxSession
+from streamnest.streaming.tables import streamed_tables
+
+
+def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
+    """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
+    if not is_exported(args.model_path):
+        model = on_device(load_model(args.model_path, args.context), args.device)
+        return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
+    check_options(args.context, args.device)
+    for name in ("compare_modes", "analyze"):
+        if getattr(args, name) and not args.reference:
+            raise UserError(f"--{name} needs the whole network: give the checkpoint too, --reference CKPT")
+    session = OnnxSession(args.model_path, args.threads)
+    latency = session.metadata["latency"]
+    reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
+    return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
+
+
+def stream_files(
+    session: sim.Session, model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
+) -> tuple[list[dict[str, Any]], bool]:
+    """Streams each file; returns a record of each and whether all compared equal.
+
+    Raises:
+        UserError: where none could be read.
+    """
+    records, equal = list[dict[str, Any]](), True
+    files = find_audio(args.audio_path)
+    names = picture_names(files)
+    for path in track(files, "streaming", disable=len(files) < 2, console=terminal(stderr=True)):
+        try:
+            audio = load_audio(path, session.sample_rate)
+            outputs, result = sim.simulate_streaming_inference(
+                reader.session if reader else session, audio, args.chunk_size, args.realtime
+            )
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            print(f"skipped: {printable(error)}", file=sys.stderr)
+            continue
+        found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        found |= {"text": reader.begin().after(outputs).text} if reader else {}
+        records.append({"file": str(path), **sim.as_dict(result), **found})
+        equal = equal and found.get("comparison", {}).get("equal", True)
+        for kind, figure in pictures.items() if args.pictures else ():
+            save(figure, args.pictures / f"{names[path]}_{kind}.png")
+    if not records:
+        raise UserError(f"none of the {len(files)} files could be read")
+    if len(records) < len(files):
+        print(f"{len(files) - len(records)} of {len(files)} files could not be read", file=sys.stderr)
+    return records, equal
+
+
+def examine(
+    session: sim.Session, model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What --compare_modes and --analyze find in a file, and pictures of it by kind."""
+    found, pictures = dict[str, Any](), dict[str, Figure]()
+    if args.compare_modes:
+        comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
+        found["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
+        pictures["difference"] = draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
+    if args.analyze:
+        found["analysis"], shown = analyze_predictions(model, audio, path.stem)
+        pictures["predictions"] = draw_prediction(shown)
+        pictures["codes"] = draw_code_histogram(code_counts(model, shown))
+    return found, pictures
+
+
+def picture_names(files: list[Path]) -> dict[Path, str]:
+    """What pictures of files are called: the stem, with the place in the list before it where several share it."""
+    stems = Counter(path.stem for path in files)
+    return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
+
+
+def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None) -> None:
+    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C; then the text if there is one."""
+    session = reader.session if reader else session
+    number, frames, heard, text = session.open(), 0, 0, reader.begin() if reader else None
+    try:
+        for piece in pieces:
+            heard += len(piece)
+            begin = time.perf_counter()
+            out = session.push({number: piece})[number]
+            if len(out):
+                frames += len(out)
+                text = text and text.after(out)
+                spent = 1000 * (time.perf_counter() - begin)
+                print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
+    except KeyboardInterrupt:
+        pass
+    last = session.flush([number])[number]
+    print(f"{heard / session.sample_rate:8.2f} s heard  {frames + len(last)} frames  end")
+    if text:
+        print(printable(text.after(last).text))
+
+
+def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
+    """Samples of the default microphone."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise UserError(f"the microphone needs the package sounddevice and PortAudio: {error}") from None
+    try:
+        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
+            while True:
+                samples, overflowed = stream.read(max(1, round(seconds * rate)))
+                if overflowed:
+                    print("samples were lost: steps take too long, or the machine is busy", file=sys.stderr)
+                yield torch.from_numpy(samples[:, 0].copy())
+    except sounddevice.PortAudioError as error:
+        raise UserError(f"the microphone cannot be read: {error}") from None
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "inputs", nargs="*", metavar="CKPT AUDIO", help="a checkpoint or an exported model, .onnx; audio"
+    )
+    parser.add_argument("--model_path", help="the model, instead of as first argument")
+    parser.add_argument("--audio_path", nargs="+", help="files, folders, - or mic, instead of as further arguments")
+    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
+    parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
+    parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
+    parser.add_argument("--reference", help="the checkpoint of an exported model, for --compare_modes and --analyze")
+    parser.add_argument("--tolerance", type=float, help="largest difference allowed (1e-5; exported models 1e-4)")
+    parser.add_argument("--analyze", action="store_true", help="what the model predicts where audio is hidden")
+    parser.add_argument("--realtime", action="store_true", help="pace the input; measures what a listener waits")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
+    args = parser.parse_intermixed_args(argv)
+    if args.model_path is None and args.inputs:
+        args.model_path = args.inputs.pop(0)
+    args.audio_path = [*(args.audio_path or []), *args.inputs]
+    if not (args.model_path and args.audio_path):
+        parser.error("give a model and audio: stream.py CKPT FILE_OR_FOLDER ...")
+    if args.tolerance is None:
+        args.tolerance = 1e-4 if is_exported(args.model_path) else sim.TOLERANCE
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Streams what was asked for."""
+    torch.set_num_threads(args.threads)
+    live = args.audio_path in (["-"], ["mic"])
+    for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
+        if getattr(args, name):
+            raise UserError(f"--{name} is for files: {args.audio_path[0]} is heard once, as it comes")
+    session, model, latency = load(args)
+    reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
+    if live:
+        source = standard_input if args.audio_path == ["-"] else microphone
+        stream_live(session, source(args.chunk_size, session.sample_rate), reader)
+        return 0
+    records, equal = stream_files(session, model, reader, args)
+    console = terminal(160)
+    console.print(*streamed_tables(records))
+    console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
+    for record in records if reader else ():
+        print(f"{printable(record['file'])}\t{printable(record['text'])}")
+    if args.json:
+        write_json(args.json, records)
+    if not equal:
+        print(f"streamed and offline frames differ by more than {args.tolerance:g}", file=sys.stderr)
+    return 0 if equal else 1
+
+
+@without_trace
+def main() -> int:
+    """Turns a user's mistake into a message and status 2."""
+    return run(parse())

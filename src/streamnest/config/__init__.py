@@ -1,0 +1,1 @@
+"""Schemas of the config groups, composing configs, and what files may name."""

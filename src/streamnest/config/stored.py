@@ -1,0 +1,276 @@
+"""Configs from files: plain data that builds classes of an explicit table, each from a typed schema, and nothing else.
+
+Nothing here asks Hydra or OmegaConf: there is nothing to interpolate, to resolve or to import by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from streamnest.config.schema import SizeConfig, StatisticsConfig, TrainConfig, TrainerConfig
+from streamnest.config.tasks import CTCConfig, DiarizationConfig, RNNTConfig, SpeakerConfig, TaskConfig
+from streamnest.data.config import AugmentConfig, DataConfig
+from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.errors import UserError
+from streamnest.files.plain_data import Limits, check_value, hints_of, require_known, require_plain, short, typed
+from streamnest.frontend import FrontendConfig, LogMel
+from streamnest.masking import (
+    BlocksConfig,
+    ChunkConfig,
+    ChunkMasking,
+    MultiscaleConfig,
+    build_masking,
+    build_multiscale,
+)
+from streamnest.objectives import (
+    MaskedAndNextToken,
+    MaskedAndNextTokenConfig,
+    MaskedConfig,
+    MaskedPrediction,
+    NextTokenConfig,
+    NextTokenPrediction,
+)
+from streamnest.optim import OptimConfig, Optimization
+from streamnest.quantizer import QuantizerConfig, RandomProjectionQuantizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class that a config may name: what makes it, and the schema of its arguments."""
+
+    make: Callable[..., Any]
+    schema: type
+
+
+# By group and `_target_`; the first one of a group is meant if a config names none.
+PARTS: dict[str, dict[str, Part]] = {
+    "frontend": {"streamnest.frontend.LogMel": Part(LogMel, FrontendConfig)},
+    "encoder": {"streamnest.encoder.FastConformer.build": Part(FastConformer.build, EncoderConfig)},
+    "masking": {
+        "streamnest.masking.build_masking": Part(build_masking, BlocksConfig),
+        "streamnest.masking.build_multiscale": Part(build_multiscale, MultiscaleConfig),
+        "streamnest.masking.ChunkMasking": Part(ChunkMasking, ChunkConfig),
+    },
+    "quantizer": {"streamnest.quantizer.RandomProjectionQuantizer": Part(RandomProjectionQuantizer, QuantizerConfig)},
+    "objective": {
+        "streamnest.objectives.MaskedPrediction": Part(MaskedPrediction, MaskedConfig),
+        "streamnest.objectives.NextTokenPrediction": Part(NextTokenPrediction, NextTokenConfig),
+        "streamnest.objectives.MaskedAndNextToken": Part(MaskedAndNextToken, MaskedAndNextTokenConfig),
+    },
+    "optim": {"streamnest.optim.Optimization": Part(Optimization, OptimConfig)},
+}
+TASKS: dict[str, type[TaskConfig]] = {
+    "pretrain": TaskConfig,
+    "ctc": CTCConfig,
+    "rnnt": RNNTConfig,
+    "diarization": DiarizationConfig,
+    "speaker": SpeakerConfig,
+}
+# What a run was trained with. Nothing is built from these when a model is loaded; as `_target_` they may have what our
+# configs write, or have written.
+_HISTORY: dict[str, tuple[str, ...]] = {
+    "data": ("streamnest.data.datamodule.SpeechDataModule",),
+    "augment": (
+        "streamnest.data.augment.augmentation.Augmentation.build",
+        "streamnest.data.augment.noise_and_speakers.NoiseAndSpeakerMixing",
+    ),
+    "augment.reverb": ("streamnest.data.augment.reverb.Reverberation",),
+    "augment.speed": ("streamnest.data.augment.speed.SpeedPerturbation",),
+    "trainer": ("lightning.Trainer",),
+    "trainer.strategy": ("streamnest.distributed.sharding.FullySharded",),
+    "statistics": (),
+}
+_SCHEMAS: dict[str, type] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "statistics": StatisticsConfig,
+    "size": SizeConfig,
+}
+# Above what anybody trains; a file with larger numbers would take all memory, or for ever.
+LIMITS: Limits = {
+    **{"sample_rate": (1000, 768_000), "num_mels": (1, 1024), "window_ms": (1, 1000), "hop_ms": (1, 1000)},
+    **{"n_fft": (16, 16_384), "preemphasis": (-1, 1), "dither": (0, 1)},
+    **{"subsampling_factor": (1, 64), "stem_channels": (1, 8192), "d_model": (1, 16_384), "num_layers": (1, 512)},
+    **{"num_heads": (1, 1024), "ff_expansion": (1, 64), "conv_kernel_size": (1, 1025)},
+    **{"left_context_ms": (-1, 600_000), "right_context_ms": (-1, 120_000), "weight": (-1e9, 1e9)},
+    **{
+        "feat_in": (1, 1024),
+        "stack": (1, 64),
+        "num_classes": (0, 1 << 20),
+        "num_books": (0, 64),
+        "code_dim": (0, 4096),
+    },
+    **{"num_offsets": (0, 256), "block_size": (0, 1_000_000), "block_sizes": (0, 1_000_000)},
+    **{"chunk_frames": (0, 1_000_000), "seed": (-(1 << 63), (1 << 63) - 1), "max_steps": (-1, 1 << 40)},
+    **{"vocab_size": (0, 1 << 20), "predictor_dim": (0, 4096), "context_size": (0, 64), "predictor_layers": (0, 8)},
+    **{"joiner_dim": (0, 8192), "max_symbols": (0, 100), "max_scores": (0, 1 << 40), "max_speakers": (1, 64)},
+    **{"head_size": (1, 4096), "embedding_size": (1, 8192), "trials": (0, 1 << 30)},
+    **{"median_ms": (0, 60_000), "median_lookahead_ms": (0, 60_000), "time_frames": (0, 1_000_000), "bands": (0, 1024)},
+}
+
+
+def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
+    """Lets configs of files name a class of your own, which its `_target_` on the command line has trained.
+
+    Args:
+        group: the group of the config, such as "encoder" or "masking".
+        target: the class or function; it is called with the fields of the schema.
+        schema: a dataclass of its arguments.
+
+    Raises:
+        UserError: for another group, and a schema that is not a dataclass.
+    """
+    if group not in PARTS or not is_dataclass(schema):
+        raise UserError(f"allow_class: choose a group of {', '.join(PARTS)}, and give a dataclass as schema")
+    PARTS[group][f"{target.__module__}.{target.__qualname__}"] = Part(target, schema)
+
+
+def construct(group: str, node: Mapping[str, Any]) -> Any:
+    """Builds what a node of a config describes, from the table.
+
+    Raises:
+        UserError: for a class that is not in the table, an unknown key, a wrong type, and a value out of range.
+    """
+    part, settings = _settings(group, node)
+    # How the input of the quantizer is normalized is for who calls it.
+    without = {"_target_"} | ({"normalize"} if group == "quantizer" else set())
+    return part.make(**{key: value for key, value in vars(settings).items() if key not in without})
+
+
+def task_settings(node: Mapping[str, Any] | str) -> TaskConfig:
+    """The settings of a task; older configs have its name only."""
+    fields = {"name": node} if isinstance(node, str) else node
+    name = fields.get("name") if isinstance(fields, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
+        raise UserError(f"task {short(name)} is unknown: choose {', '.join(TASKS)}")
+    return typed(TASKS[name], fields, "task", LIMITS)
+
+
+def check_config(config: Any) -> dict[str, Any]:
+    """Checks the config of a file, all of it.
+
+    Returns:
+        The same config.
+
+    Raises:
+        UserError: naming the key; see the top of this module for what is refused.
+    """
+    require_plain(config, "config")
+    hints = hints_of(TrainConfig)
+    require_known(config, hints, "config")
+    if missing := {"task", "frontend", "encoder"} - set(config):
+        raise UserError(f"the config has no {', '.join(sorted(missing))}: it is not of a model of streamnest")
+    _check_targets(config)
+    task_settings(config["task"])
+    for group, node in config.items():
+        if group in PARTS:
+            _settings(group, node)
+        elif group in _SCHEMAS:
+            typed(_SCHEMAS[group], node, group, LIMITS)
+        elif group == "trainer":
+            _check_trainer(node)
+        elif group not in ("task", "logger", "callbacks", "paths"):
+            check_value(hints[group], node, f"config.{group}", LIMITS)
+    _check_names(config)
+    return dict(config)
+
+
+def _check_trainer(node: Any) -> None:
+    """The trainer's arguments: Lightning has more of them than our schema."""
+    hints = hints_of(TrainerConfig)
+    require_known(node, node, "trainer")
+    for key, value in node.items():
+        check_value(hints.get(key, Any), value, f"trainer.{key}", LIMITS)
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Refuses names that tables and terminals would take for markup or control characters."""
+    contexts = config["encoder"].get("contexts", {})
+    for name in (config.get("preset", ""), config.get("name", ""), *contexts):
+        if not name.isprintable() or (name in contexts and set(name) & set("[]")):
+            raise UserError(f"{short(name)} is not a name: it has brackets or characters that cannot be printed")
+
+
+def check_labels(task: str, labels: Any) -> None:
+    """Checks what the outputs of a task mean, as a file says it.
+
+    Raises:
+        UserError: for labels that are not of this task.
+    """
+    require_plain(labels, "labels", interpolations=True)
+    if task in ("ctc", "rnnt"):
+        names = labels.get("symbols") if isinstance(labels, dict) else None
+        if isinstance(labels, dict) and labels.get("kind") == "sentencepiece" and isinstance(labels.get("model"), str):
+            return
+    elif task == "speaker":
+        names = labels.get("speakers") if isinstance(labels, dict) else None
+    else:
+        return
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"the labels of task={task} are not valid: they must be a list of names or characters")
+    if len(set(names)) < len(names) or (task != "speaker" and not all(name.isprintable() for name in names)):
+        raise UserError(f"the labels of task={task} are not valid: one is there twice, or not printable")
+
+
+def storable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's config that a file keeps: keys that every run has, and history without foreign classes."""
+    kept = {key: value for key, value in config.items() if key in hints_of(TrainConfig)}
+    return kept | {key: _without_targets(kept[key], key) for key in kept if key in _HISTORY}
+
+
+def require_loadable(config: Mapping[str, Any]) -> None:
+    """Refuses a run whose checkpoints would be refused when they are read; classes of one's own are not looked at.
+
+    Args:
+        config: of the run, as plain containers.
+
+    Raises:
+        UserError: as `check_config`.
+    """
+    stored = storable(config)
+    for group in PARTS.keys() & stored.keys():
+        node = stored[group]
+        if isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) not in PARTS[group]:
+            stored[group] = {}
+    check_config(stored)
+
+
+def _without_targets(node: Any, where: str) -> Any:
+    """A node in which the name of a class stands for what it is given, if the class is not one of ours."""
+    if isinstance(node, Mapping):
+        if "_target_" in node and node["_target_"] not in _HISTORY.get(where, ()):
+            return str(node["_target_"])
+        return {key: _without_targets(value, f"{where}.{key}") for key, value in node.items()}
+    return [_without_targets(value, where + "[]") for value in node] if isinstance(node, list) else node
+
+
+def _settings(group: str, node: Any) -> tuple[Part, Any]:
+    known = PARTS[group]
+    target = node.get("_target_", next(iter(known))) if isinstance(node, Mapping) else next(iter(known))
+    if not isinstance(target, str) or target not in known:
+        raise UserError(
+            f"{group}._target_={short(target)} is refused: a file may name {', '.join(known)} only. "
+            f"A class of your own is allowed with streamnest.allow_class({group!r}, CLASS, SCHEMA)"
+        )
+    return known[target], typed(known[target].schema, node, group, LIMITS)
+
+
+def _check_targets(config: Mapping[str, Any]) -> None:
+    """Refuses classes outside of the places that have one; the groups of the table are checked as they are built."""
+    for where, target in _targets(config, ""):
+        if where in PARTS or (where in _HISTORY and isinstance(target, str) and target in _HISTORY[where]):
+            continue
+        raise UserError(f"{where or 'config'}._target_={short(target)} is refused: a file may not name a class there")
+
+
+def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield where, node["_target_"]
+        for key, value in node.items():
+            yield from _targets(value, f"{where}.{key}" if where else key)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _targets(value, f"{where}[{index}]")

@@ -1,0 +1,1 @@
+"""Command-line plumbing: text on terminals, log records, errors of users."""

@@ -1,0 +1,1 @@
+"""Augmentation of audio: speed, rooms, noise and other speakers."""

@@ -1,0 +1,1 @@
+"""Conversations: simulated from single speakers, and recorded ones."""

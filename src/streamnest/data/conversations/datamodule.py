@@ -1,0 +1,205 @@
+"""Batches of conversations: simulated from the utterances of a corpus, and recorded ones to test on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamnest.data.audio import SAMPLING_RATE, Samples
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.batch import Batch
+from streamnest.data.conversations.rttm import load_excerpts
+from streamnest.data.conversations.simulation import (
+    ConversationLabel,
+    ConversationSimulator,
+    Turn,
+    Utterance,
+    clipped,
+)
+from streamnest.data.conversations.speakers import SpeakerDataModule
+from streamnest.data.dataset import SpeechDataset
+from streamnest.data.labels import label_of
+from streamnest.data.sampling.durations import Lengths
+from streamnest.data.sampling.samplers import BatchIndex, BucketBatchSampler
+from streamnest.data.sampling.sources import Corpus, durations
+from streamnest.errors import UserError
+from streamnest.randomness import hash_id
+
+# Of the conversations of validation, whatever the seed of the run.
+_VALIDATION_SEED = 0
+
+
+class ConversationDataset(SpeechDataset):
+    """A conversation for each of some utterances, with which it begins, and recorded ones.
+
+    What is drawn for a conversation depends on (seed, step, id of that utterance) alone, on no worker or neighbour.
+
+    Args:
+        cuts: utterances.
+        speakers: numbers of the utterances of each speaker.
+        simulator: of conversations.
+        seed: of all draws.
+        anchors: utterances that conversations begin with; None for all.
+        excerpts: recorded conversations, which come after the simulated ones.
+        augmentation: rooms, one for each speaker, and noise; None for none.
+        options: of `SpeechDataset`.
+    """
+
+    def __init__(
+        self,
+        cuts: Sequence[Any],
+        speakers: Mapping[str, Sequence[int]],
+        simulator: ConversationSimulator,
+        seed: int,
+        anchors: Sequence[int] | None = None,
+        excerpts: Sequence[Any] = (),
+        augmentation: Augmentation | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(Corpus([cuts, excerpts]), **options)
+        self.speakers, self.simulator, self.seed, self.augmentation = speakers, simulator, seed, augmentation
+        self.anchors = range(len(cuts)) if anchors is None else anchors
+        self.excerpts = excerpts
+        self._recorded = len(cuts)
+        self._due = 0
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each conversation, `(len,)`."""
+        return np.concatenate([np.full(len(self.anchors), self.simulator.seconds), durations(self.excerpts)])
+
+    @property
+    def lengths(self) -> Lengths:
+        """The same."""
+        return self.durations
+
+    def __len__(self) -> int:
+        return len(self.anchors) + len(self.excerpts)
+
+    def __getitem__(self, batch_index: BatchIndex) -> Batch:
+        skipped: Counter[str] = Counter()
+        self._due = 0
+        made = [self._make(index, batch_index.step, skipped) for index in batch_index.indices]
+        kept = [item for item in made if item is not None]
+        if not kept:
+            return replace(super().__getitem__(BatchIndex(batch_index.step, [])), skipped=dict(skipped), due=self._due)
+        cuts, rows, labels = (list(part) for part in zip(*kept))
+        return replace(self._collate(cuts, rows, batch_index.step, skipped), labels=labels, due=self._due)
+
+    def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
+        """A conversation takes several utterances, each of which may be unreadable: they are what is counted."""
+        self._due += 1
+        return super()._load(index, skipped)
+
+    def _make(self, index: int, step: int, skipped: Counter[str]) -> tuple[Any, Samples, ConversationLabel] | None:
+        """Whose key it has, what is heard, and who speaks when."""
+        simulated = index < len(self.anchors)
+        place = self.anchors[index] if simulated else self._recorded + index - len(self.anchors)
+        cut = self.cuts[place]
+        if simulated:
+            audio, turns = self._converse(place, step, skipped)
+            return (cut, audio, ConversationLabel(turns=turns)) if turns else None
+        heard = self._load(place, skipped)
+        turns = clipped((Turn(str(s.speaker), s.start, s.end) for s in cut.supervisions), cut.duration)
+        return None if heard is None else (cut, heard, ConversationLabel(turns=turns, real=True))
+
+    def _converse(self, anchor: int, step: int, skipped: Counter[str]) -> tuple[Samples, tuple[Turn, ...]]:
+        cut = self.cuts[anchor]
+        first, begun = str(label_of(cut).speaker), False
+
+        def say(rng: np.random.Generator, speaker: str) -> Utterance | None:
+            nonlocal begun
+            choice = self.speakers[speaker]
+            index = choice[int(rng.integers(len(choice)))] if begun else anchor
+            begun = True
+            return self._utterance(index, f"{cut.id}/{speaker}", step, skipped)
+
+        others = [speaker for speaker in self.speakers if speaker != first]
+        tracks, turns = self.simulator(self.seed, step, cut.id, first, others, say)
+        return self._heard(cut.id, tracks, step), turns
+
+    def _utterance(self, index: int, voice: str, step: int, skipped: Counter[str]) -> Utterance | None:
+        """The part of a cut in which its speaker is heard, at the speed of that voice in this conversation."""
+        audio = self._load(index, skipped)
+        if audio is None:
+            return None
+        turns = clipped((Turn("", s.start, s.end) for s in self.cuts[index].supervisions), len(audio) / SAMPLING_RATE)
+        if not turns:
+            return None
+        begin, end = turns[0].start, max(turn.end for turn in turns)
+        audio = audio[round(begin * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
+        pace = 1.0
+        if self.speed is not None:
+            before, audio = len(audio), self.speed(audio, voice, step)
+            pace = len(audio) / before
+        return Utterance(audio, [(pace * (turn.start - begin), pace * (turn.end - begin)) for turn in turns])
+
+    def _heard(self, name: str, tracks: Mapping[str, Samples], step: int) -> Samples:
+        """The tracks in their rooms, together, and noise."""
+        rows = torch.from_numpy(np.stack(list(tracks.values())))
+        if self.augmentation is None:
+            return rows.sum(0).numpy()
+        lengths, voices = torch.full((len(rows),), rows.shape[1]), [f"{name}/{speaker}" for speaker in tracks]
+        mix = self.augmentation.reverb(rows, lengths, voices, step).sum(0, keepdim=True)
+        heard: Samples = self.augmentation.mixing(mix, lengths[:1], [name], step)[0].numpy()
+        return heard
+
+
+class ConversationDataModule(SpeakerDataModule):
+    """Conversations simulated from the training set while it trains, and a fixed set of them for validation.
+
+    Rooms and noise are those of `augment`, in validation only with `data.augment_val`; no other voices are mixed in, as
+    all that speak are labelled. Speed is one for each speaker of a conversation.
+
+    Args:
+        simulator: of conversations.
+        val_conversations: how many of the validation set; each begins with another utterance.
+        test_manifest: recorded conversations with turns, see `load_excerpts`; None for none.
+        options: of `SpeechDataModule`.
+    """
+
+    def __init__(
+        self,
+        simulator: ConversationSimulator,
+        val_conversations: int = 40,
+        test_manifest: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if val_conversations < 1:
+            raise UserError(f"task.val_conversations={val_conversations}: need one at least")
+        self.simulator, self.val_conversations = simulator, val_conversations
+        self.excerpts = load_excerpts(test_manifest, allow_commands=self.allow_commands) if test_manifest else []
+        self._speakers: dict[str, dict[str, list[int]]] = {}
+
+    def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> ConversationDataset:
+        cuts = self._cuts[part]
+        if part not in self._speakers:
+            self._speakers[part] = self.by_speaker(part)
+        validation = part == "val"
+        order = sorted(range(len(cuts)), key=lambda i: hash_id(f"{cuts[i].id}/conversation")) if validation else None
+        return ConversationDataset(
+            cuts,
+            self._speakers[part],
+            self.simulator,
+            _VALIDATION_SEED if validation else self.seed,
+            order[: self.val_conversations] if order else None,
+            self.excerpts if validation else (),
+            augment,
+            channel=self.channel,
+            cache_mb=cache_mb,
+            warned=self._warned,
+        )
+
+    def _sampler(self, dataset: SpeechDataset, *args: Any, **options: Any) -> BucketBatchSampler:
+        """Conversations are equally long whatever the speed of their voices."""
+        speed, dataset.speed = dataset.speed, None
+        sampler = super()._sampler(dataset, *args, **options)
+        dataset.speed = speed
+        return sampler

@@ -1,0 +1,1 @@
+"""Which utterances make which batch, as a pure function of (seed, epoch, position)."""

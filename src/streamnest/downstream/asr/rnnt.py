@@ -1,0 +1,93 @@
+"""Recognition by RNN transducer, on the frames of a streaming encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from streamnest.config.tasks import DownstreamConfig, RNNTConfig
+from streamnest.downstream.asr.ctc_decoding import Hypothesis
+from streamnest.downstream.asr.ngram import Language, NGram
+from streamnest.downstream.asr.prediction_network import make_predictor
+from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.transducer import DecoderState, Transducer
+from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
+from streamnest.downstream.base import Row
+from streamnest.errors import UserError
+
+
+class RNNTRecognizer(TextTask):
+    """Encoder, predictor of tokens and joiner (Graves 2012); see `TextTask`.
+
+    The predictor hears nothing, so the look-ahead is that of the encoder.
+
+    Raises:
+        UserError: for values that make no sense.
+    """
+
+    Settings: ClassVar[type[DownstreamConfig]] = RNNTConfig
+    shaped_by: ClassVar[tuple[str, ...]] = (
+        *TextTask.shaped_by,
+        "predictor",
+        "predictor_dim",
+        "context_size",
+        "predictor_layers",
+        "joiner_dim",
+    )
+
+    def __init__(self, *args: Any, settings: RNNTConfig, **kwargs: Any) -> None:
+        super().__init__(*args, settings=settings, **kwargs)
+        for name in ("joiner_dim", "max_symbols", "max_scores"):
+            if getattr(settings, name) < 1:
+                raise UserError(f"task.{name}={getattr(settings, name)}: give at least 1")
+        self.settings, tokens = settings, self.tokenizer.size
+        sizes = (settings.predictor_dim, settings.context_size, settings.predictor_layers)
+        predictor = make_predictor(settings.predictor, tokens, *sizes)
+        self.head = Transducer(predictor, settings.predictor_dim, self.encoder.d_model, settings.joiner_dim, tokens)
+
+    def outputs(self, encoded: Tensor) -> Tensor:
+        """What the joiner takes of the frames."""
+        taken: Tensor = self.head.of_frames(encoded)
+        return taken
+
+    def loss(
+        self, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
+    ) -> tuple[Tensor, Tensor]:
+        """See `Transducer.loss`."""
+        rows = [row for row, good in enumerate(usable) if good]
+        if not rows:
+            # Other processes wait for a gradient of every weight.
+            nothing = outputs.sum() + sum(weight.sum() for weight in self.head.parameters())
+            return nothing.float() * 0.0, outputs.new_zeros((), dtype=torch.float32)
+        chosen = [targets[row] for row in rows]
+        loss = self.head.loss(outputs[rows], lengths[rows], chosen, self.settings.max_scores)
+        return loss, loss.new_tensor(float(sum(map(len, chosen))))
+
+    def unfit(self, target: list[int], frames: int) -> str:
+        """Texts longer than decoding can emit; the loss itself knows no such limit."""
+        return "longer text than frames" if len(target) > self.settings.max_symbols * frames else ""
+
+    def start(self, batch: int) -> DecoderState:
+        """Before the first token."""
+        return self.head.start(batch)
+
+    def decode(self, outputs: Tensor, lengths: Tensor, state: DecoderState) -> tuple[list[list[int]], DecoderState]:
+        """The best token of each frame until it is the blank."""
+        return self.head.greedy(outputs, lengths, state, self.settings.max_symbols)
+
+    def search(
+        self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5
+    ) -> Callable[[Tensor], list[Hypothesis]]:
+        """Time-synchronous beam search."""
+        language = Language(self.tokenizer, ngram, lm_weight, bonus)
+        return TransducerBeamSearch(self.head, beam, language, self.settings.max_symbols)
+
+    def describe(self) -> list[Row]:
+        """What the start panel says."""
+        said = self.settings
+        seen = f"the last {said.context_size} tokens" if said.predictor == "stateless" else "all tokens so far"
+        size = sum(weight.numel() for weight in self.head.parameters())
+        return [*super().describe(), ("predictor", f"{said.predictor}, {seen}; {size / 1e6:.2f}M weights with joiner")]

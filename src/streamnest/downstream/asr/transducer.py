@@ -1,0 +1,145 @@
+"""The head of RNN-T: predictor and joiner, their loss, and greedy decoding frame by frame."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchaudio.functional import rnnt_loss
+
+from streamnest.downstream.asr.prediction_network import Predictor, PredictorState
+from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.streaming.step import map_state
+
+
+class DecoderState(NamedTuple):
+    """What a stream remembers between frames; the first dimension is the stream.
+
+    Attributes:
+        predicted: `(B, J)` what the joiner takes of the tokens so far.
+        predictor: of the predictor.
+    """
+
+    predicted: Tensor
+    predictor: PredictorState
+
+
+class Transducer(nn.Module):
+    """Predictor and joiner (Graves 2012): scores of the next token from a frame and the tokens before.
+
+    Args:
+        predictor: of tokens.
+        predictor_dim: its outputs.
+        encoder_dim: of encoder frames.
+        joiner_dim: J, of what is added up.
+        vocab_size: V, the blank included.
+    """
+
+    def __init__(
+        self, predictor: Predictor, predictor_dim: int, encoder_dim: int, joiner_dim: int, vocab_size: int
+    ) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.of_frames = nn.Linear(encoder_dim, joiner_dim)
+        self.of_tokens = nn.Linear(predictor_dim, joiner_dim, bias=False)
+        self.output = nn.Linear(joiner_dim, vocab_size)
+        # As likely as all tokens together: else an untrained model fills every frame with them.
+        nn.init.zeros_(self.output.bias)
+        nn.init.constant_(self.output.bias[BLANK], math.log(vocab_size - 1))
+
+    def join(self, frames: Tensor, predicted: Tensor) -> Tensor:
+        """Logits `(..., V)` of what `of_frames` and `of_tokens` gave, `(..., J)` each."""
+        return cast(Tensor, self.output(torch.tanh(frames + predicted)))
+
+    @torch.no_grad()
+    def start(self, batch: int) -> DecoderState:
+        """The state of `batch` streams before their first frame."""
+        nothing = torch.full((batch,), BLANK, device=self.output.weight.device)
+        return self.advance(nothing, self.predictor.init_state(batch))
+
+    def advance(self, tokens: Tensor, before: PredictorState) -> DecoderState:
+        """The state after one more token `(B,)`."""
+        predicted, after = self.predictor(tokens[:, None], before)
+        return DecoderState(self.of_tokens(predicted[:, 0]), after)
+
+    @torch.no_grad()
+    def greedy(
+        self, frames: Tensor, lengths: Tensor, state: DecoderState, max_symbols: int
+    ) -> tuple[list[list[int]], DecoderState]:
+        """The best token again and again until the blank is, at each frame.
+
+        Args:
+            frames: `(B, k, J)`, the next of each stream, from `of_frames`.
+            lengths: `(B,)` valid ones.
+            state: from `start` or the previous call.
+            max_symbols: the most tokens of a frame.
+
+        Returns:
+            New tokens of each stream, and the next state.
+        """
+        found = [lengths.new_full((len(frames),), BLANK)]
+        for t, frame in enumerate(frames.unbind(1)):
+            goes_on = t < lengths
+            for _ in range(max_symbols):
+                best = self.join(frame, state.predicted).argmax(-1)
+                goes_on = goes_on & (best != BLANK)
+                if not goes_on.any():
+                    break
+                found.append(torch.where(goes_on, best, BLANK))
+                state = _where(goes_on, self.advance(best, state.predictor), state)
+        rows = torch.stack(found, 1).tolist()
+        return [[token for token in row if token != BLANK] for row in rows], state
+
+    def loss(self, frames: Tensor, lengths: Tensor, targets: list[list[int]], most: int) -> Tensor:
+        """Sum of the transducer loss of all rows, 0-dim.
+
+        Scores are `(rows, T, U + 1, V)`. Where they would be more than `most` numbers, rows are taken a few at a time
+        and their scores computed again for the gradient, so that only those of a few rows exist at once.
+
+        Args:
+            frames: `(B, T, J)` from `of_frames`.
+            lengths: `(B,)` valid frames, at least 1.
+            targets: tokens of each row, at least 1.
+            most: numbers of scores at once; a row alone may exceed it.
+        """
+        padded = nn.utils.rnn.pad_sequence([torch.tensor([BLANK, *target]) for target in targets], batch_first=True)
+        padded = padded.to(frames.device)
+        predicted = self.of_tokens(self.predictor(padded, self.predictor.init_state(len(targets)))[0])
+        frame_counts, token_counts = lengths.tolist(), [len(target) for target in targets]
+        parts = split_rows(frame_counts, token_counts, most // max(self.output.weight.shape))
+        total = frames.new_zeros((), dtype=torch.float32)
+        for rows in parts:
+            t, u = max(frame_counts[rows]), max(token_counts[rows])
+            inputs = (frames[rows, :t], predicted[rows, : u + 1], padded[rows, 1 : u + 1], lengths[rows])
+            counts = torch.tensor(token_counts[rows], dtype=torch.int32, device=frames.device)
+            if len(parts) > 1:
+                total = total + checkpoint(self._loss, *inputs, counts, use_reentrant=False, preserve_rng_state=False)
+            else:
+                total = total + self._loss(*inputs, counts)
+        return total
+
+    def _loss(self, frames: Tensor, predicted: Tensor, tokens: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+        logits = self.join(frames[:, :, None], predicted[:, None]).float()
+        return rnnt_loss(logits, tokens.int().contiguous(), lengths.int(), counts, blank=BLANK, reduction="sum")
+
+
+def split_rows(frames: list[int], tokens: list[int], most: int) -> list[slice]:
+    """Neighbouring rows in groups of at most `most` pairs of a frame and a prefix of the text, padding included."""
+    groups, first = [], 0
+    for row in range(1, len(frames) + 1):
+        pairs = (row + 1 - first) * max(frames[first : row + 1]) * (max(tokens[first : row + 1]) + 1)
+        if row == len(frames) or pairs > most:
+            groups.append(slice(first, row))
+            first = row
+    return groups
+
+
+def _where(condition: Tensor, then: DecoderState, other: DecoderState) -> DecoderState:
+    """Rows of two states, by `(B,)`."""
+    state: DecoderState = map_state(
+        lambda a, b: torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b), then, other
+    )
+    return state

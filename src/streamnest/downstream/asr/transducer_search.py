@@ -1,0 +1,111 @@
+"""Beam search over the frames of a transducer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from streamnest.downstream.asr.ctc_decoding import Hypothesis, log_add, ranked
+from streamnest.downstream.asr.ngram import Language
+from streamnest.downstream.asr.transducer import DecoderState, Transducer
+from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.errors import UserError
+from streamnest.streaming.step import map_state
+
+# Log-probability of all ways to a prefix.
+Beams = dict[tuple[int, ...], float]
+
+
+class TransducerBeamSearch:
+    """Time-synchronous search (Saon et al. 2020) over one utterance; ways to the same prefix are added up.
+
+    At each frame prefixes grow by up to `max_symbols` tokens, and each of them may end the frame with a blank; after
+    the last of these tokens it ends for sure.
+
+    Args:
+        head: predictor and joiner.
+        beam: prefixes that are kept.
+        language: what is added to the score of a prefix.
+        max_symbols: the most tokens of a frame.
+        least: tokens less likely than this, in nats, continue no prefix.
+    """
+
+    def __init__(self, head: Transducer, beam: int, language: Language, max_symbols: int, least: float = -8.0) -> None:
+        if beam < 1:
+            raise UserError(f"beam={beam}: keep at least one prefix")
+        self.head, self.beam, self.language = head, beam, language
+        self.max_symbols, self.least = max_symbols, least
+        self._states: dict[tuple[int, ...], DecoderState] = {}
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> list[Hypothesis]:
+        """The best prefixes of frames `(T, J)` of `Transducer.of_frames`, best first."""
+        self.language.begin()
+        self._states = {(): self.head.start(1)}
+        beams: Beams = {(): 0.0}
+        for frame in frames:
+            beams = self._after(frame, beams)
+            self._states = {prefix: self._states[prefix] for prefix in beams}
+        return ranked(beams, self.language)
+
+    def _after(self, frame: Tensor, growing: Beams) -> Beams:
+        """The best prefixes after a frame, of those before it."""
+        ended: Beams = {}
+        for symbols in range(self.max_symbols + 1):
+            self._know(growing)
+            scores = self._log_probs(frame, growing)
+            for (prefix, before), row in zip(growing.items(), scores, strict=True):
+                # As in greedy decoding, what a frame may not continue ends without a choice, at no cost.
+                _merge(ended, prefix, before + (row[BLANK] if symbols < self.max_symbols else 0.0))
+            if symbols < self.max_symbols:
+                growing = self._grown(growing, scores)
+            if not growing or self._hopeless(growing, ended):
+                break
+        return self._best(ended)
+
+    def _grown(self, growing: Beams, scores: list[list[float]]) -> Beams:
+        """The best prefixes with one more token."""
+        longer: Beams = {}
+        for (prefix, before), row in zip(growing.items(), scores, strict=True):
+            for token, score in enumerate(row):
+                if token != BLANK and score > self.least:
+                    _merge(longer, (*prefix, token), before + score)
+        return self._best(longer)
+
+    def _know(self, prefixes: Beams) -> None:
+        """Advances the predictor to prefixes it has not come to, together."""
+        new = [prefix for prefix in prefixes if prefix not in self._states]
+        if new:
+            before = _stack([self._states[prefix[:-1]] for prefix in new]).predictor
+            last = torch.tensor([prefix[-1] for prefix in new], device=self.head.output.weight.device)
+            after = self.head.advance(last, before)
+            for row, prefix in enumerate(new):
+                self._states[prefix] = map_state(lambda x, at=row: x[at : at + 1], after)
+
+    def _log_probs(self, frame: Tensor, prefixes: Beams) -> list[list[float]]:
+        predicted = torch.cat([self._states[prefix].predicted for prefix in prefixes])
+        scores: list[list[float]] = self.head.join(frame, predicted).double().log_softmax(-1).tolist()
+        return scores
+
+    def _best(self, beams: Beams) -> Beams:
+        kept = sorted(beams, key=lambda prefix: -(beams[prefix] + self.language.score(prefix)))[: self.beam]
+        return {prefix: beams[prefix] for prefix in kept}
+
+    def _hopeless(self, growing: Beams, ended: Beams) -> bool:
+        """Whether the beam is full of prefixes that are better than any that still grows."""
+        if len(ended) < self.beam:
+            return False
+        value = lambda beams: sorted((beams[p] + self.language.score(p) for p in beams), reverse=True)
+        worst_kept: float = value(ended)[self.beam - 1]
+        return worst_kept > value(growing)[0]
+
+
+def _merge(beams: Beams, prefix: tuple[int, ...], score: float) -> None:
+    beams[prefix] = log_add(beams.get(prefix, -math.inf), score)
+
+
+def _stack(states: list[DecoderState]) -> DecoderState:
+    stacked: DecoderState = map_state(lambda *rows: torch.cat(rows), *states)
+    return stacked

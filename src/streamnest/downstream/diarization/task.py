@@ -1,0 +1,211 @@
+"""Who speaks when: activity of up to a few speakers in each frame of a streaming encoder."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from streamnest.config.tasks import DiarizationConfig, DownstreamConfig
+from streamnest.data.batch import Batch
+from streamnest.data.conversations.simulation import ConversationSimulator, Turn
+from streamnest.data.labels import Label
+from streamnest.downstream.base import Row
+from streamnest.downstream.diarization.activity import Decision, frames_to_turns, turns_to_frames
+from streamnest.downstream.diarization.permutation import activity_loss
+from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
+from streamnest.errors import UserError
+from streamnest.formatting import change
+from streamnest.streaming.heads import ExportedHead
+
+
+class ActivityHead(nn.Module):
+    """Encoder frames to a logit for each speaker, with a memory of who has spoken or without.
+
+    Args:
+        d_model: of the frames.
+        speakers: outputs.
+        kind: "gru": a recurrent layer that hears the past only; "linear": none.
+        size: of that layer.
+
+    Raises:
+        UserError: for another kind.
+    """
+
+    def __init__(self, d_model: int, speakers: int, kind: str = "gru", size: int = 128) -> None:
+        super().__init__()
+        if kind not in ("gru", "linear"):
+            raise UserError(f"task.head={kind!r}: choose gru or linear")
+        self.memory = nn.GRU(d_model, size, batch_first=True) if kind == "gru" else None
+        self.out = nn.Linear(size if kind == "gru" else d_model, speakers)
+
+    def forward(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`(B, T, d)` and the state of the frames before -> `(B, T, S)` logits and the next state."""
+        if self.memory is not None and encoded.shape[1]:
+            encoded, state = self.memory(encoded, state)
+        elif self.memory is not None:
+            encoded = encoded.new_zeros(len(encoded), 0, self.memory.hidden_size)
+        return self.out(encoded), state
+
+
+class Activity(ExportedHead):
+    """Probabilities of activity, and how they are decided and scored.
+
+    Args:
+        head: frames to logits.
+        decision: threshold and median.
+        settings: of the task.
+    """
+
+    kind, output = "diarization", "activity"
+
+    def __init__(self, head: ActivityHead, decision: Decision, settings: DiarizationConfig) -> None:
+        super().__init__()
+        self.head, self.decision, self.settings, self.size = head, decision, settings, head.out.out_features
+        self.memory_size = head.memory.hidden_size if head.memory is not None else 0
+
+    def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Implements `ExportedHead`; frame by frame if some of them must not be remembered."""
+        if memory is None:
+            return self.head(encoded)[0].sigmoid(), None
+        before = memory[None]
+        if valid is None:
+            logits, after = self.head(encoded, before)
+            return logits.sigmoid(), after[0]
+        logits = []
+        for t in range(encoded.shape[1]):
+            logit, after = self.head(encoded[:, t : t + 1], before)
+            before = torch.where(valid[None, :, t, None], after, before)
+            logits.append(logit)
+        return torch.cat(logits, 1).sigmoid(), before[0]
+
+    def describe(self) -> dict[str, Any]:
+        """Implements `ExportedHead`."""
+        decided = {name: getattr(self.decision, name) for name in ("threshold", "past", "future")}
+        scored = {name: getattr(self.settings, name) for name in ("collar", "skip_overlap")}
+        return {**super().describe(), **decided, **scored}
+
+
+class Diarizer(SupervisedTask):
+    """Encoder and a head with a sigmoid for each speaker; see `DownstreamTask` for the arguments."""
+
+    Settings: ClassVar[type[DownstreamConfig]] = DiarizationConfig
+    shaped_by: ClassVar[tuple[str, ...]] = ("max_speakers", "head", "head_size")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings: DiarizationConfig = kwargs["settings"]
+        settings = self.settings
+        if settings.conversations.speakers[1] > settings.max_speakers:
+            raise UserError(
+                f"task.conversations.speakers={list(settings.conversations.speakers)}: more than "
+                f"task.max_speakers={settings.max_speakers}"
+            )
+        self.head = ActivityHead(self.encoder.d_model, settings.max_speakers, settings.head, settings.head_size)
+        self.frame_s = self.encoder.frame_ms / 1000
+        self.decision = Decision.of(
+            settings.threshold, settings.median_ms, settings.median_lookahead_ms, self.encoder.frame_ms
+        )
+        self._scored: list[Scored] = []
+        self._sums = torch.zeros(2)
+
+    @classmethod
+    def data_options(cls, settings: Any) -> dict[str, Any]:
+        """Conversations, simulated and real."""
+        return {
+            "_target_": "streamnest.data.conversations.datamodule.ConversationDataModule",
+            "simulator": ConversationSimulator(**settings.conversations),
+            "val_conversations": settings.val_conversations,
+            "test_manifest": settings.test_manifest,
+        }
+
+    def probabilities(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Of activity `(B, T, S)` in encoder frames `(B, T, d)`, and the state for the frames that come next."""
+        logits, state = self.head(encoded, state)
+        return logits.float().sigmoid() if logits.dtype != torch.float64 else logits.sigmoid(), state
+
+    def exported_head(self) -> ExportedHead:
+        """Probabilities of activity."""
+        return Activity(self.head, self.decision, self.settings)
+
+    def diarize(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Activity `(T', S)` of each row of audio `(B, N)` of `lengths` `(B,)`."""
+        encoded, valid = self(audio, lengths)
+        return self._decided(encoded, valid)
+
+    def turns(self, active: Tensor) -> list[Turn]:
+        """Activity `(T', S)` as turns."""
+        return frames_to_turns(active, self.frame_s)
+
+    def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `SupervisedTask`; a decision is one speaker in one frame."""
+        nats, count = self._losses(encoded, valid, batch)
+        return nats.sum(), count.sum()
+
+    def on_validation_epoch_start(self) -> None:
+        """Empties the sums."""
+        super().on_validation_epoch_start()
+        self._scored, self._sums = [], torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the loss of simulated conversations, and what is decided in all."""
+        encoded, valid = self.encode(batch, 0)
+        simulated = torch.tensor([not getattr(label, "real", False) for label in batch.labels], device=self.device)
+        nats, count = self._losses(encoded, valid, batch)
+        self._sums += torch.stack([nats[simulated].sum(), count[simulated].sum()])
+        scorer = Scorer(self.settings.collar, self.settings.skip_overlap)
+        for row, active in enumerate(self._decided(encoded, valid)):
+            label, seconds = batch.labels[row], int(batch.lengths[row]) / self.frontend.sample_rate
+            real = bool(getattr(label, "real", False))
+            self._scored.append(scorer(batch.ids[row], turns_in(label), self.turns(active), seconds, real))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and error rates of all ranks, `_real` those of recorded conversations."""
+        nats, count = self._over_ranks(self._sums)
+        scored = sorted(of_all_ranks(self._scored), key=lambda one: one.id)
+        figures = {"loss": float(nats / count.clamp_min(1))}
+        figures |= summarise([one for one in scored if not one.real])
+        figures |= {f"{name}_real": value for name, value in summarise([one for one in scored if one.real]).items()}
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+
+    def describe(self) -> list[Row]:
+        """What the start panel says."""
+        made, wait = self.settings.conversations, self.decision.future * self.encoder.frame_ms
+        few, many = made.speakers
+        return [
+            *super().describe(),
+            ("conversations", f"{made.seconds:g} s of {few} to {many} speakers, outputs by {self.settings.order}"),
+            ("decided", f"{wait:g} ms after the encoder frame, by the median of {self.settings.median_ms:g} ms"),
+        ]
+
+    def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
+        """Error rates before and after, and what they consist of."""
+        rows = super().learned(first, last)
+        overlap = "left out" if self.settings.skip_overlap else "scored"
+        for suffix, name in (("", "simulated"), ("_real", "recorded")):
+            if f"val/der{suffix}" in last:
+                now = {key: last[f"val/der{key}{suffix}"] for key in ("_low", "_high", *(f"_{part}" for part in PARTS))}
+                parts = [f"{now[f'_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS]
+                text = f"{change(first, last, f'val/der{suffix}')} ({now['_low']:.1%} to {now['_high']:.1%})"
+                rows.append((f"DER, {name}", ", ".join([text, *parts])))
+        return [*rows, ("scored with", f"a collar of {self.settings.collar:g} s on each side, overlap {overlap}")]
+
+    def _losses(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Nats and decisions of each row `(B,)`."""
+        logits, _ = self.head(encoded)
+        speakers = self.settings.max_speakers
+        rows = [turns_to_frames(turns_in(label), logits.shape[1], self.frame_s, speakers) for label in batch.labels]
+        nats, _ = activity_loss(logits, torch.stack(rows).to(logits.device), valid, self.settings.order)
+        return nats, (valid * speakers).to(nats)
+
+    def _decided(self, encoded: Tensor, valid: Tensor) -> list[Tensor]:
+        probabilities, _ = self.probabilities(encoded)
+        return [self.decision(row[:count]) for row, count in zip(probabilities, valid.tolist())]
+
+
+def turns_in(label: Label) -> tuple[Turn, ...]:
+    """The turns of a conversation; none of anything else."""
+    found: tuple[Turn, ...] = getattr(label, "turns", ())
+    return found

@@ -1,1 +1,0 @@
-"""Quality against latency for one budget: what is trained, evaluated and drawn by `scripts/frontier.py`."""

@@ -1,0 +1,1 @@
+"""Reading and writing files: atomically, and without executing anything in them."""

@@ -1,0 +1,123 @@
+"""What a fine-tuned checkpoint recognises, utterance by utterance, what it waits for and what it costs.
+
+Run as a process of its own: `python -m streamnest.frontier.evaluation CKPT --out result.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamnest.build import build_stored_data
+from streamnest.checkpoint.loading import load_model
+from streamnest.console.running import without_trace
+from streamnest.data.batch import Batch
+from streamnest.data.datamodule import SpeechDataModule
+from streamnest.downstream.asr.ctc import CTCRecognizer
+from streamnest.downstream.asr.vocabulary import normalize_text
+from streamnest.downstream.metrics.error_rates import Utterance, errors
+from streamnest.errors import UserError
+from streamnest.files.atomic_write import write_whole
+from streamnest.streaming import StreamingSession
+from streamnest.streaming.simulation import simulate_streaming_inference
+
+# Seconds of speech that are streamed to measure what a chunk costs.
+_STREAMED = 30.0
+
+
+def evaluate(path: str, context: str | None = None, manifest: str | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Recognises by the best token of each frame, and streams some of it.
+
+    Args:
+        path: of a checkpoint of task=ctc.
+        context: of a dynamic encoder.
+        manifest: of the utterances; None is the validation set it was trained with. Languages and limits of duration
+            are those of its training.
+        device: to recognise on; a chunk is timed there as well.
+
+    Returns:
+        `utterances`, a list of `[id, character errors, characters, word errors, words, whether the speaker is known]`,
+        the last of them null where nothing names the speaker; `latency` and `compute` in ms, null where it does not
+        stream; `train_hours`, `parameters`.
+
+    Raises:
+        UserError: for checkpoints that recognise nothing, and for nothing to recognise.
+    """
+    model = load_model(path, context)
+    if not isinstance(model, CTCRecognizer):
+        raise UserError(f"{path} recognises nothing: give a checkpoint of task=ctc")
+    data = _data(model.config, manifest)
+    model.to(device)
+    found, some = list[list[Any]](), list[Tensor]()
+    for batch in data.val_dataloader():
+        found += _recognise(model, data, batch.to(device))
+        if sum(map(len, some)) < _STREAMED * model.frontend.sample_rate:
+            some += [row[:length] for row, length in zip(batch.clean, batch.lengths.tolist(), strict=True)]
+    if not found:
+        raise UserError(f"{manifest or 'the validation set'} holds nothing that can be recognised")
+    latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
+    return {
+        "utterances": found,
+        "latency": {name: value if math.isfinite(value) else None for name, value in latency.items()},
+        "compute": _cost(model, torch.cat(some)) if model.latency.streams else None,
+        "train_hours": data.train_hours,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
+    named = {"val_manifest": manifest} if manifest else {}
+    data = build_stored_data(config, num_workers=0, cache_mb=0.0, **named)
+    data.setup("fit")
+    return data
+
+
+@torch.no_grad()
+def _recognise(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
+    texts = model.recognize(batch.clean, batch.lengths)
+    references = [normalize_text(label.text or "") for label in batch.labels]
+    found = [Utterance(*line) for line in zip(batch.ids, references, texts, map(data.knows, batch.labels), strict=True)]
+    counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
+    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
+
+
+def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:
+    """Of one chunk of one stream, that arrives as a whole."""
+    rate, chunk = model.frontend.sample_rate, StreamingSession(model).chunk_samples
+    simulate_streaming_inference(model, audio[: 5 * chunk], chunk / rate)  # the first steps pay for what comes after
+    _, result = simulate_streaming_inference(model, audio[: round(_STREAMED * rate)], chunk / rate)
+    return {
+        "chunk_ms": 1000 * chunk / rate,
+        "p50_ms": result.compute_p50_ms,
+        "p99_ms": result.compute_p99_ms,
+        "real_time_factor": result.real_time_factor,
+    }
+
+
+@without_trace
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="of task=ctc")
+    parser.add_argument("--context", help="of a dynamic encoder")
+    parser.add_argument("--manifest", help="of the utterances; the validation set of its training otherwise")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = evaluate(args.checkpoint, args.context, args.manifest, args.device)
+    write_whole(args.out, json.dumps(found, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What a person sees of stages that run for hours."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from streamnest.console.terminal import Terminal, plain, printable
+from streamnest.frontier.plan import Stage
+from streamnest.frontier.records import Records
+
+# Lines of the log that are shown of a stage that failed, and bytes that are looked at for them.
+_LINES, _TAIL = 8, 8192
+_STEP = re.compile(rb"step (\d+)/(\d+)")
+
+
+class Watcher:
+    """Prints a line for each stage that begins, ends or fails; on a terminal bars move below them.
+
+    Args:
+        records: of the frontier: durations of stages and their logs.
+        jobs: stages at a time, for the estimate.
+        console: to print to.
+    """
+
+    def __init__(self, records: Records, jobs: int = 1, console: Console | None = None) -> None:
+        self.records, self.jobs = records, jobs
+        self.console = console or Terminal()
+        title = TextColumn("{task.description}", markup=False)
+        columns = (title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._left: dict[str, Stage] = {}
+        self._took: dict[str, list[float]] = {}
+        self._number: dict[str, int] = {}
+        self._waited: set[str] = set()
+        self._all: TaskID | None = None
+
+    def begin(self, plan: Sequence[Stage], done: set[str]) -> None:
+        """Begins to show a plan of which some stages are done."""
+        self._number = {stage.key: number for number, stage in enumerate(plan, 1)}
+        self._left = {stage.key: stage for stage in plan if stage.key not in done}
+        for stage in plan:
+            record = self.records.read(stage)
+            if record:
+                self._took.setdefault(stage.kind, []).append(record["seconds"])
+        self.console.print(f"{len(plan)} stages, {len(done)} of them done; written to {self.records.out}")
+        self._all = self._bars.add_task("all stages", total=len(plan), completed=len(done))
+        self._bars.start()
+
+    def end(self) -> None:
+        """Takes the bars away."""
+        self._bars.stop()
+
+    def waits(self, stage: Stage) -> None:
+        """Another process is at it."""
+        if stage.key not in self._waited:
+            self._waited.add(stage.key)
+            self._say(stage, "another process is running it; waiting")
+
+    def started(self, stage: Stage) -> None:
+        """A stage has begun."""
+        self._tasks[stage.key] = self._bars.add_task(printable(stage.title), total=None)
+        self._say(stage, "started")
+
+    def finished(self, stage: Stage, seconds: float | None) -> None:
+        """A stage is done, in so many seconds; None: another process has done it."""
+        if seconds is not None:
+            self._took.setdefault(stage.kind, []).append(seconds)
+        self._close(stage)
+        left = self.remaining([])
+        about = f", about {duration(left)} left" if left else ""
+        self._say(stage, "done by another process" if seconds is None else f"done in {duration(seconds)}{about}")
+
+    def failed(self, stage: Stage, reason: str, log: Path) -> None:
+        """A stage failed, or cannot be run."""
+        tried = stage.key in self._tasks
+        self._close(stage)
+        self._say(stage, f"FAILED: {reason}" if tried else reason, "red")
+        if tried:
+            lines = tail(log).decode(errors="replace").splitlines()[-_LINES:]
+            self.console.print(plain("\n".join([*(f"    {line}" for line in lines), f"  all of it: {log}"]), "dim"))
+
+    def look(self, running: Sequence[tuple[Stage, float]]) -> None:
+        """Moves the bars; `running` are stages and since when they run."""
+        if not self.console.is_terminal:
+            return
+        for stage, _ in running:
+            at = steps(self.records.log(stage))
+            if at:
+                self._bars.update(self._tasks[stage.key], completed=at[0], total=at[1])
+        left = self.remaining(running)
+        if self._all is not None and left:
+            self._bars.update(self._all, description=f"all stages, about {duration(left)} left")
+
+    def remaining(self, running: Sequence[tuple[Stage, float]]) -> float | None:
+        """Seconds until everything is done, from what stages of each kind took; None while that is unknown."""
+        now, spent, total = time.monotonic(), {stage.key: since for stage, since in running}, 0.0
+        usual = {kind: sum(took) / len(took) for kind, took in self._took.items()}
+        for stage, since in running:
+            at = steps(self.records.log(stage))
+            if at and at[0] and stage.kind not in usual:
+                usual[stage.kind] = (now - since) * at[1] / at[0]
+        for key, stage in self._left.items():
+            if stage.kind not in usual:
+                return None
+            total += max(0.0, usual[stage.kind] - (now - spent[key] if key in spent else 0.0))
+        return total / self.jobs
+
+    def _close(self, stage: Stage) -> None:
+        self._left.pop(stage.key, None)
+        if stage.key in self._tasks:
+            self._bars.remove_task(self._tasks.pop(stage.key))
+        if self._all is not None:
+            self._bars.advance(self._all)
+
+    def _say(self, stage: Stage, what: str, style: str = "") -> None:
+        number = f"[{self._number[stage.key]}/{len(self._number)}]"
+        self.console.print(plain(f"{number} {stage.title}: {what}", style))
+
+
+def tail(log: Path) -> bytes:
+    """The end of a log, empty where there is none."""
+    if not log.is_file():
+        return b""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        return file.read()
+
+
+def steps(log: Path) -> tuple[int, int] | None:
+    """The last step that a log names, and of how many."""
+    found = _STEP.findall(tail(log))
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def duration(seconds: float) -> str:
+    """In words: 40 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,95 @@
+"""Gathers what is there and writes table and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamnest.files.atomic_write import write_whole
+from streamnest.frontier.effects import draw_variants
+from streamnest.frontier.options import Options
+from streamnest.frontier.plan import Stage, make_plan
+from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.records import Records
+from streamnest.frontier.results import read_points
+from streamnest.frontier.tables import Report, amount, as_csv, as_json, as_markdown
+from streamnest.frontier.variants import read_variants
+from streamnest.plotting import save
+from streamnest.probing.linear_probe import INPUT, MIXED
+
+
+def gather(options: Options, records: Records, command: str = "") -> Report:
+    """What a frontier has come to so far."""
+    plan = make_plan(options)
+    evaluations = [stage for stage in plan if stage.kind == "evaluate"]
+    found = {stage.key: records.read(stage) for stage in plan}
+    commits = sorted({str(record["commit"]) for record in found.values() if record and record["commit"]})
+    return Report(
+        options=options,
+        points=read_points(plan, records),
+        probes=_probes(plan, records),
+        done=sum(found[stage.key] is not None for stage in evaluations),
+        planned=len(evaluations),
+        commits=commits,
+        command=command,
+        variants=read_variants(options, records),
+    )
+
+
+def write(report: Report, out: Path) -> list[Path]:
+    """Writes `frontier.{json,csv,md,png}`, `labels.png` of several label budgets, `variants.png` of variants."""
+    texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    paths = [out / f"frontier.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_whole(path, text(report))
+    if report.points:
+        labels = max(p.train_hours for p in report.largest)
+        figure = draw_frontier(report.largest, "Quality against latency", note(report, labels))
+        paths.append(save(figure, out / "frontier.png"))
+    if len(report.budgets) > 1:
+        paths.append(save(draw_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
+    if report.variants:
+        paths.append(
+            save(draw_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
+        )
+    return paths
+
+
+def note(report: Report, labels: float | None = None) -> str:
+    """The line below the title of a picture: what it stands on; `labels` in hours, where it is one amount."""
+    options, seeds = report.options, len(report.options.seeds)
+    partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
+    budget = f"{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of CTC"
+    on = "" if labels is None else f" on {amount(labels)}"
+    return f"{partial}{budget}{on}; bars: 95 % over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
+
+
+def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
+    """What each pretrained encoder was fed, its best layer and its last one."""
+    stages = [stage for stage in plan if stage.kind == "probe"]
+    order = list(dict.fromkeys(stage.preset for stage in stages))
+    found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
+    return [
+        {
+            "preset": stage.preset,
+            "seed": stage.seed,
+            **_layers(record["result"]["layers"], "phones"),
+            **_layers(record["result"]["layers"], "cer"),
+            **_layers(record["result"]["layers"], "speakers"),
+        }
+        for stage, record in found
+        if record
+    ]
+
+
+def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The input is a line of its own: its figure says what the encoder added, or lost."""
+    own = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
+    known: dict[str, float] = {layer["layer"]: layer[name] for layer in own}
+    fed = known.pop(INPUT, None)
+    if not known:
+        return {name: None}
+    by_value = sorted(known, key=lambda layer: known[layer], reverse=name != "cer")
+    best, last = by_value[0], list(known)[-1]
+    return {name: known[best], f"{name}_layer": best, f"{name}_input": fed, f"{name}_last": known[last]}

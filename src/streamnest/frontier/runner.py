@@ -1,0 +1,191 @@
+"""Runs stages that are not done yet, each in a process of its own and as soon as what it needs is there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from streamnest.errors import UserError
+from streamnest.files.atomic_write import open_own
+from streamnest.frontier.plan import Stage
+from streamnest.frontier.processes import Machine, StageError
+from streamnest.frontier.progress import Watcher
+from streamnest.frontier.records import code_version
+
+# Seconds between looks at the processes, and how long they have to save when they are told to stop.
+_INTERVAL, _GRACE = 0.5, 120.0
+
+
+class Process(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+
+    def terminate(self) -> None:
+        """Tells it to stop."""
+
+    def kill(self) -> None:
+        """Stops it."""
+
+
+Start = Callable[[list[str], dict[str, str], IO[bytes], int], Process]
+
+
+def start(command: list[str], environment: dict[str, str], log: IO[bytes], lock: int) -> Process:
+    """Starts a process; Ctrl-C on the terminal does not reach it, and it holds the lock as long as it lives."""
+    out: int | IO[bytes] = log
+    return subprocess.Popen(
+        command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock]
+    )
+
+
+@dataclass
+class Running:
+    """A stage in progress."""
+
+    stage: Stage
+    process: Process
+    lock: int
+    version: str | None
+    since: float = field(default_factory=time.monotonic)
+
+
+class Runner:
+    """Runs a plan; what is recorded as done is not run again, and what fails does not stop the rest.
+
+    A stage is run by one process at a time, also where several commands share the folder: each holds a file lock that
+    its process inherits, so that a run whose command was killed is waited for and not started twice.
+
+    Args:
+        machine: how and where.
+        watcher: is told what happens.
+        jobs: stages at a time.
+        start: starts a process.
+        interval: seconds between looks at the processes.
+        version: of the code that a stage is started with.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        watcher: Watcher,
+        jobs: int = 1,
+        start: Start = start,
+        interval: float = _INTERVAL,
+        version: Callable[[], str | None] = code_version,
+    ) -> None:
+        self.machine, self.records, self.watcher = machine, machine.records, watcher
+        self.jobs, self.start, self.interval, self.version = jobs, start, interval, version
+        self.failed: dict[str, str] = {}
+        self._running: dict[str, Running] = {}
+        self._done: set[str] = set()
+
+    def run(self, plan: Sequence[Stage]) -> dict[str, str]:
+        """Runs what is not done; returns by hash what failed or could not be run, and why."""
+        self._done = {stage.key for stage in plan if self.records.read(stage)}
+        self.watcher.begin(plan, self._done)
+        try:
+            while left := [s for s in plan if s.key not in self._done and s.key not in self.failed]:
+                self._start_some(left)
+                self.watcher.look([(r.stage, r.since) for r in self._running.values()])
+                time.sleep(self.interval)
+                for running in list(self._running.values()):
+                    self._look_at(running)
+        finally:
+            self._stop()
+        return self.failed
+
+    def _start_some(self, left: Sequence[Stage]) -> None:
+        for stage in left:
+            before = stage.needs.key if stage.needs else None
+            if before in self.failed:
+                self._fail(stage, f"not run, as {stage.needs.title if stage.needs else ''} failed")
+            elif len(self._running) < self.jobs and stage.key not in self._running and before in (None, *self._done):
+                self._try(stage)
+
+    def _try(self, stage: Stage) -> None:
+        """Starts a stage, unless another process has it or has finished it by now."""
+        lock = _lock(self.records.out / "locks" / stage.key)
+        if lock is None:
+            self.watcher.waits(stage)
+            return
+        if self.records.read(stage):
+            os.close(lock)
+            self._done.add(stage.key)
+            self.watcher.finished(stage, None)
+            return
+        path = self.records.log(stage)
+        for folder in (path.parent, self.records.folder(stage)):
+            folder.mkdir(parents=True, exist_ok=True)
+        version = self.version()
+        with path.open("ab") as log:
+            process = self.start(self.machine.command(stage), self.machine.environment(), log, lock)
+        self._running[stage.key] = Running(stage, process, lock, version)
+        self.watcher.started(stage)
+
+    def _look_at(self, running: Running) -> None:
+        status, stage = running.process.poll(), running.stage
+        if status is None:
+            return
+        seconds = time.monotonic() - running.since
+        try:
+            if status:
+                raise StageError(f"status {status}")
+            self.records.write(stage, seconds, self.machine.outcome(stage), running.version)
+        except StageError as error:
+            self._fail(stage, str(error))
+        else:
+            self._done.add(stage.key)
+            self.watcher.finished(stage, seconds)
+        del self._running[stage.key]
+        os.close(running.lock)
+
+    def _fail(self, stage: Stage, reason: str) -> None:
+        self.failed[stage.key] = reason
+        self.watcher.failed(stage, reason, self.records.log(stage))
+
+    def _stop(self) -> None:
+        """Tells what still runs to save and stop, and waits for it."""
+        for running in self._running.values():
+            running.process.terminate()
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until and any(r.process.poll() is None for r in self._running.values()):
+            time.sleep(min(self.interval, 0.1))
+        for running in self._running.values():
+            if running.process.poll() is None:
+                running.process.kill()
+            os.close(running.lock)
+        self._running.clear()
+
+
+def interrupt_on_signals() -> None:
+    """SIGTERM and SIGUSR1 end the command as Ctrl-C does: with stages that have saved."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+
+
+def _lock(path: Path) -> int | None:
+    """A file descriptor that holds the lock; None where another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        found = open_own(path, os.O_RDWR)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as a lock ({error.strerror}): remove it if it is a link") from None
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(found)
+        return None
+    return found

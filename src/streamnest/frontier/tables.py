@@ -1,0 +1,269 @@
+"""The frontier in figures: `frontier.json`, `frontier.csv` and `frontier.md`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from streamnest.formatting import markdown_table
+from streamnest.frontier.intervals import Estimate
+from streamnest.frontier.options import Options
+from streamnest.frontier.results import REFERENCE, Point, System
+from streamnest.frontier.variants import SCRATCH, Variant
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What a frontier has come to.
+
+    Attributes:
+        options: of it.
+        points: of which something is known.
+        probes: accuracies on input, best and last layer of pretrained encoders, by preset and seed.
+        done: evaluations that are done.
+        planned: evaluations that are planned.
+        commits: versions of the code that the results come from.
+        command: that made them.
+        variants: of pretraining, of which something is known.
+    """
+
+    options: Options
+    points: list[Point]
+    probes: list[Row]
+    done: int
+    planned: int
+    commits: list[str]
+    command: str = ""
+    variants: list[Variant] = field(default_factory=list)
+
+    @property
+    def budgets(self) -> list[float | None]:
+        """Label budgets, the largest first."""
+        return sorted({p.hours for p in self.points}, key=lambda hours: -math.inf if hours is None else -hours)
+
+    @property
+    def largest(self) -> list[Point]:
+        """Points with the largest label budget."""
+        return [p for p in self.points if p.hours == self.budgets[0]] if self.points else []
+
+
+def as_json(report: Report) -> str:
+    """Everything, rates as shares."""
+    head = {"done": report.done, "planned": report.planned, "commits": report.commits, "command": report.command}
+    found = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
+    found["variants"] = [_variant(variant) for variant in report.variants]
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """A line for each point and beginning, rates as shares."""
+    lines = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows(report)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def rows(report: Report) -> list[Row]:
+    """A row for each point and beginning; what does not exist is None."""
+    return [_row(point, pretrained, system) for point in report.points for pretrained, system in point.systems]
+
+
+def _row(point: Point, pretrained: bool, system: System) -> Row:
+    compute = point.compute or {}
+    return {
+        "preset": point.preset,
+        "context": point.context,
+        "hours": point.hours,
+        "train_hours": point.train_hours,
+        "pretrained": pretrained,
+        "seeds": len(system.records),
+        "utterances": len(next(iter(system.records.values()))["utterances"]),
+        **{f"latency_{kind}_ms": _finite(point.latency(f"latency_{kind}_ms")) for kind in ("mean", "worst")},
+        "left_ms": _finite(point.latency("left_ms")),
+        **{f"compute_{name}": compute.get(name) for name in ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")},
+        **_spread("cer", system.cer),
+        **_spread("wer", system.wer),
+        "cer_seen": system.cer_seen,
+        "cer_unseen": system.cer_unseen,
+        "cer_by_seed": {str(seed): value for seed, value in system.cer_by_seed.items()},
+        **_spread("cer_change_by_pretraining", point.change if pretrained else None),
+        **_spread("wer_change_by_pretraining", point.change_wer if pretrained else None),
+        **_spread(f"cer_change_from_{REFERENCE}", system.cer_reference),
+    }
+
+
+def as_markdown(report: Report) -> str:
+    """For people."""
+    parts = ["# Quality against latency", _state(report)]
+    if report.points:
+        parts += ["![Character error rate against latency](frontier.png)", main_table(report), _explained(report)]
+        parts += ["## By speakers", _by_speakers(report)]
+    if any(system.cer_reference for point in report.points for _, system in point.systems):
+        parts += [f"## Against `{REFERENCE}`", _reference(report)]
+    if len(report.budgets) > 1:
+        parts += ["## By amount of labels", "![Character error rate against labels](labels.png)", _labels(report)]
+    if report.variants:
+        parts += ["## Variants of pretraining", "![Change of the character error rate](variants.png)"]
+        parts += [variants_table(report)]
+    if report.probes:
+        parts += ["## Linear probes of the frozen encoders", _probes(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _state(report: Report) -> str:
+    options = report.options
+    whole = "" if report.done == report.planned else f"**Partial: {report.done} of {report.planned} evaluations.** "
+    mixed = "" if len(report.commits) < 2 else "**Results of several versions of the code.** "
+    text = f"{whole}{mixed}{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of fine-tuning, "
+    text += f"seeds {', '.join(map(str, options.seeds))}; code {', '.join(report.commits) or 'unknown'}."
+    return f"{text}\n\n    {report.command}" if report.command else text
+
+
+def main_table(report: Report) -> str:
+    """Latency, compute and errors of the largest label budget, as Markdown."""
+    head = ["preset", "latency mean / worst", "compute p50 / p99", "CER from scratch", "CER pretrained"]
+    head += ["CER by pretraining", "WER from scratch", "WER pretrained"]
+    return markdown_table(head, [_main_cells(point) for point in report.largest])
+
+
+def _main_cells(point: Point) -> list[str]:
+    both = (point.scratch, point.pretrained)
+    compute = point.compute
+    cost = f"{compute['p50_ms']:.1f} / {compute['p99_ms']:.1f} ms" if compute else "–"
+    rates = [[_percent(getattr(s, unit)) if s else "–" for s in both] for unit in ("cer", "wer")]
+    return [f"`{point.name}`", _latency(point), cost, *rates[0], _relative(point.change), *rates[1]]
+
+
+def _explained(report: Report) -> str:
+    seeds = len(report.options.seeds)
+    drawn = "utterances" if seeds == 1 else f"utterances and the {seeds} seeds"
+    return (
+        f"Rates in % with 95 % intervals over {drawn} (bootstrap, drawn together for what is compared). Latency: from "
+        "the arrival of a sample to the frame that stands for it, for infinitely fast computing. Compute: of one chunk "
+        "of one stream, on the machine of the evaluation. CER by pretraining: change relative to from scratch; below 0 "
+        "is fewer errors."
+    )
+
+
+def _by_speakers(report: Report) -> str:
+    head = ["preset", "scratch, seen", "scratch, unseen", "pretrained, seen", "pretrained, unseen"]
+    lines = []
+    for point in report.largest:
+        values = [getattr(s, name) if s else None for s in (point.scratch, point.pretrained) for name in _SPEAKERS]
+        lines.append([f"`{point.name}`", *("–" if v is None else f"{100 * v:.1f}" for v in values)])
+    return (
+        markdown_table(head, lines) + "\n\nCharacter error rates in %, by speakers that training has heard and has not."
+    )
+
+
+_SPEAKERS = ("cer_seen", "cer_unseen")
+
+
+def _reference(report: Report) -> str:
+    lines = []
+    for point in report.largest:
+        systems = (point.scratch, point.pretrained)
+        if any(s and s.cer_reference for s in systems):
+            lines.append(
+                [f"`{point.name}`", _latency(point), *(_relative(s.cer_reference if s else None) for s in systems)]
+            )
+    text = f"Change of character errors relative to `{REFERENCE}` trained alike; above 0 is what streaming costs."
+    return markdown_table(["preset", "latency mean / worst", "from scratch", "pretrained"], lines) + "\n\n" + text
+
+
+def _labels(report: Report) -> str:
+    shown: list[tuple[str, Callable[[Point], str]]] = [
+        ("preset", lambda p: f"`{p.name}`"),
+        ("labels", lambda p: amount(p.train_hours)),
+        ("CER from scratch", lambda p: _percent(p.scratch.cer) if p.scratch else "–"),
+        ("CER pretrained", lambda p: _percent(p.pretrained.cer) if p.pretrained else "–"),
+        ("CER by pretraining", lambda p: _relative(p.change)),
+    ]
+    order = {name: number for number, name in enumerate(dict.fromkeys(p.name for p in report.points))}
+    points = sorted(report.points, key=lambda p: (order[p.name], p.train_hours))
+    return markdown_table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
+
+
+def variants_table(report: Report) -> str:
+    """What each variant of pretraining changes, as Markdown."""
+    head = ["preset", "labels", "pretraining", "CER", "CER, unknown speakers", "against the plain one"]
+    return markdown_table(head, [_variant_cells(variant) for variant in report.variants])
+
+
+def _variant_cells(variant: Variant) -> list[str]:
+    system, plain = variant.system, {None: "**plain**", SCRATCH: "none (from scratch)"}
+    name = plain.get(variant.name, f"{variant.name}: `{variant.words}`")
+    unseen = "–" if system.cer_unseen is None else f"{100 * system.cer_unseen:.1f}"
+    preset = f"{variant.preset}: {variant.context}" if variant.context else variant.preset
+    labels = amount(float(next(iter(system.records.values()))["train_hours"]))
+    return [f"`{preset}`", labels, name, _percent(system.cer), unseen, _relative(variant.change)]
+
+
+def _variant(variant: Variant) -> Row:
+    system = variant.system
+    place = {name: getattr(variant, name) for name in ("name", "words", "preset", "context", "hours")}
+    return {
+        **place,
+        "train_hours": float(next(iter(system.records.values()))["train_hours"]),
+        "seeds": len(system.records),
+        **_spread("cer", system.cer),
+        **_spread("wer", system.wer),
+        "cer_seen": system.cer_seen,
+        "cer_unseen": system.cer_unseen,
+        "cer_by_seed": {str(seed): value for seed, value in system.cer_by_seed.items()},
+        **_spread("cer_change", variant.change),
+    }
+
+
+def _probes(report: Report) -> str:
+    names = {"phones": "phones", "cer": "CER", "speakers": "speakers"}
+    lines = [
+        [f"`{row['preset']}`", str(row["seed"]), *(cell for name in names for cell in _probe(row, name))]
+        for row in report.probes
+    ]
+    columns = [f"{name}, {of}" for name in names.values() for of in ("input", "best layer", "last layer")]
+    return markdown_table(["preset", "seed", *columns], lines)
+
+
+def _probe(row: Row, name: str) -> tuple[str, str, str]:
+    if row.get(name) is None:
+        return "–", "–", "–"
+    fed, last = row[f"{name}_input"], row[f"{name}_last"]
+    before = "–" if fed is None else f"{100 * fed:.1f} %"
+    return before, f"{100 * row[name]:.1f} % ({row[f'{name}_layer']})", f"{100 * last:.1f} %"
+
+
+def amount(hours: float) -> str:
+    """1.5 h, 10 min."""
+    return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
+
+
+def _latency(point: Point) -> str:
+    mean, worst = point.latency(), point.latency("latency_worst_ms")
+    return f"{mean:.4g} / {worst:.4g} ms" if math.isfinite(mean) else "whole utterance"
+
+
+def _percent(e: Estimate) -> str:
+    return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
+
+
+def _relative(e: Estimate | None) -> str:
+    return f"{100 * e.value:+.1f} % ({100 * e.low:+.1f} to {100 * e.high:+.1f})" if e else "–"
+
+
+def _spread(name: str, e: Estimate | None) -> dict[str, float | None]:
+    values = asdict(e) if e else {"value": None, "low": None, "high": None}
+    return {name if key == "value" else f"{name}_{key}": _finite(value) for key, value in values.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Linear probes of frozen layers, and statistics of codes."""

@@ -1,0 +1,1 @@
+"""Panels, summaries, and the comparison of runs."""

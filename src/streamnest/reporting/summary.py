@@ -1,0 +1,105 @@
+"""What a run was and what it learned, as data: `summary.json` in its folder, and the summary of its W&B run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from streamnest.callbacks.history import ValHistory
+from streamnest.callbacks.throughput import peak_memory_gb
+from streamnest.data.datamodule import SpeechDataModule
+from streamnest.encoder_task import EncoderTask
+from streamnest.files.atomic_write import whole
+from streamnest.loggers.wandb import UnfailingWandbLogger
+
+log = logging.getLogger(__name__)
+
+FILE = "summary.json"
+
+
+class EndedRun(NamedTuple):
+    """What there is at the end of a run.
+
+    Attributes:
+        cfg: of the run.
+        model: trained.
+        data: it was trained on.
+        trainer: that trained it.
+        history: validations of the run.
+        seconds: the run took.
+    """
+
+    cfg: DictConfig
+    model: EncoderTask
+    data: SpeechDataModule
+    trainer: L.Trainer
+    history: ValHistory
+    seconds: float
+
+
+def summarise(run: EndedRun) -> dict[str, Any]:
+    """Figures of a run.
+
+    Returns:
+        What `json` can write: a number that is not finite, such as the latency of an encoder that needs the whole
+        utterance, is None.
+    """
+    cfg, model = run.cfg, run.model
+    latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
+    return {
+        "name": cfg.name,
+        "task": cfg.task.name,
+        "preset": cfg.preset,
+        "monitor": cfg.task.monitor,
+        "step": run.trainer.global_step,
+        "max_steps": run.trainer.max_steps,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "latency": _finite(latency),
+        "first": _finite(run.history.first),
+        "last": _finite(run.history.last),
+        "hours_heard": float(model.get_buffer("seconds_heard")) / 3600,
+        "seconds": run.seconds,
+        "peak_memory_gb": peak_memory_gb(model.device),
+        "skipped": dict(skipped_by_cause(run.data)),
+    }
+
+
+def skipped_by_cause(data: SpeechDataModule) -> Counter[str]:
+    """Utterances that could not be used: at start, and each time they were due and could not be read."""
+    found: Counter[str] = Counter(data.skipped)
+    for part in ("train", "val"):
+        found.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
+    return found
+
+
+@rank_zero_only
+def publish(summary: dict[str, Any], folder: str | Path, trainer: L.Trainer) -> None:
+    """Writes `summary.json`, and gives W&B the figures that its table of runs shows; a run does not fail of it."""
+    try:
+        with whole(Path(folder) / FILE) as part:
+            part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        log.warning("%s could not be written to %s: %s", FILE, folder, error)
+    for logger in trainer.loggers:
+        if isinstance(logger, UnfailingWandbLogger):
+            logger.summarise(columns(summary))
+
+
+def columns(summary: dict[str, Any]) -> dict[str, Any]:
+    """A flat row for a table of runs: latency and quality first."""
+    quality = {name.replace("val/", "quality/"): value for name, value in summary["last"].items() if name != "step"}
+    latency = {f"latency/{name}": value for name, value in summary["latency"].items()}
+    kept = ("task", "preset", "parameters", "hours_heard", "seconds", "peak_memory_gb")
+    return {**latency, **quality, **{f"run/{name}": summary[name] for name in kept}}
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

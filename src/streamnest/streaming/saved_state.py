@@ -1,0 +1,120 @@
+"""Check of a saved stream before a session goes on with it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from streamnest.encoder.state import OPEN_END
+from streamnest.encoder_task import EncoderTask
+from streamnest.errors import UserError
+from streamnest.samples import as_samples
+from streamnest.streaming.step import StreamState, like_state
+
+
+class Progress(NamedTuple):
+    """Counters of a stream after its steps; all of them follow from the frames that it has emitted."""
+
+    samples: int
+    features: int
+    position: int
+
+
+class Fingerprint:
+    """Identifies what decides the state of a stream: weights and context of an encoder, its front end and normalizer.
+
+    The checksum of the weights is computed once, and again after they were replaced or changed in place.
+
+    Args:
+        model: model whose streams are saved.
+    """
+
+    def __init__(self, model: EncoderTask) -> None:
+        self.model = model
+        self._versions: list[tuple[int, int]] = []
+        self._checksum = 0
+
+    def __call__(self) -> str:
+        """The same text for the same function of the audio."""
+        versions = [(x.data_ptr(), 0 if x.is_inference() else x._version) for x in self._tensors()]
+        if versions != self._versions:
+            self._versions, self._checksum = versions, 0
+            for x in self._tensors():
+                numbers = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+                self._checksum = zlib.crc32(numbers.data, self._checksum)
+        frontend = self.model.frontend
+        return (
+            f"{self._checksum:08x} {frontend.hop} {frontend.n_fft} {frontend.preemphasis} {self.model.encoder.context}"
+        )
+
+    def _tensors(self) -> Iterator[Tensor]:
+        parts = (self.model.frontend, self.model.input_norm, self.model.encoder)
+        return chain.from_iterable(chain(part.parameters(), part.buffers()) for part in parts)
+
+
+def check_entries(saved: Any, fingerprint: str) -> None:
+    """Checks that a saved stream has the entries of `StreamingSession.save`, of this model.
+
+    Raises:
+        UserError: otherwise.
+    """
+    needed = ("state", "pending", "heard", "emitted")
+    missing = [name for name in needed if name not in saved] if isinstance(saved, Mapping) else list(needed)
+    if missing:
+        raise UserError(f"the saved stream has no {', '.join(missing)}: give what save() returned")
+    # Streams of earlier versions have no fingerprint.
+    if saved.get("encoder", fingerprint) != fingerprint:
+        raise UserError("the saved stream is of another model or context: restore it with the model that saved it")
+    for name in ("heard", "emitted"):
+        if type(saved[name]) is not int or not 0 <= saved[name] < OPEN_END:
+            raise UserError(f"the saved stream has {name}={saved[name]!r}: need a whole number from 0")
+
+
+def state_of(saved: Mapping[str, Any], template: StreamState, progress: Progress, running: bool) -> StreamState:
+    """The state of a saved stream.
+
+    Args:
+        saved: entries that `check_entries` accepts.
+        template: state of a stream of this model at that place.
+        progress: counters that the state must have.
+        running: whether the normalizer counts frames.
+
+    Raises:
+        UserError: for a state of other sizes or types, and for counters that contradict each other.
+    """
+    state: StreamState = like_state(template, saved["state"])
+    frontend, norm, encoder = state
+    found = [int(x) for x in (frontend.position, frontend.frames, encoder.heard, encoder.position, norm.frames)]
+    features = progress.features
+    if found != [progress.samples, features, features, progress.position, features if running else 0]:
+        raise UserError(f"the counters of the saved stream do not fit emitted={saved['emitted']}: it was changed")
+    return state
+
+
+def pending_of(saved: Mapping[str, Any], like: Tensor, progress: Progress, most: int) -> Tensor:
+    """The samples that a saved stream has not stepped yet.
+
+    Args:
+        saved: entries that `check_entries` accepts.
+        like: tensor of the type and the device that are needed.
+        progress: counters of the stream.
+        most: samples that may wait.
+
+    Raises:
+        UserError: for anything else than samples of that type, and for another number of them.
+    """
+    pending, expected = saved["pending"], saved["heard"] - progress.samples
+    if not isinstance(pending, Tensor) or pending.dtype != like.dtype or pending.is_meta:
+        raise UserError(f"the pending samples of the saved stream are not a tensor of {like.dtype}")
+    try:
+        as_samples(pending)
+    except UserError as error:
+        raise UserError(f"the pending samples of the saved stream cannot be taken: {error}") from None
+    if not len(pending) == expected <= most:
+        raise UserError(f"the saved stream has {len(pending)} pending samples, but its counters say {expected}")
+    return pending.detach().to(like.device).clone()

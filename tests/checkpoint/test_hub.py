@@ -1,0 +1,136 @@
+"""A model as a folder: the same model, a card that tells what was measured, and nothing that can be executed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from models import ready
+from omegaconf import DictConfig
+from processes import run
+
+import streamnest
+from streamnest.build import build_model
+from streamnest.checkpoint.hub import card, without_credentials
+from streamnest.checkpoint.inherit_encoder import with_encoder_of
+from streamnest.checkpoint.loading import check_architecture, load_model, load_pretrained
+from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
+from streamnest.checkpoint.transfer import transfer
+from streamnest.errors import UserError
+from streamnest.pretraining import Pretraining
+from streamnest.streaming.certificate import Certificate, Check
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def model(run_config: Compose) -> Pretraining:
+    return ready(run_config("encoder=lookahead40"))
+
+
+@pytest.fixture
+def folder(model: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Saved without measuring, which takes seconds."""
+    checked = Certificate(model.latency, [Check("chunk == full, float32", "at most 1e-05", "3.1e-07", True)])
+    monkeypatch.setattr("streamnest.checkpoint.hub.verify", lambda _: checked)
+    streamnest.save_pretrained(model, tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+def test_a_folder_gives_the_same_model_back_ready_for_use(
+    model: Pretraining, folder: Path, speech_like: Callable[..., torch.Tensor]
+) -> None:
+    again = streamnest.from_pretrained(folder)
+    audio, length = speech_like(1, 16000), torch.tensor([16000])
+    assert not again.training and sorted(path.name for path in folder.iterdir()) == sorted([WEIGHTS, CONFIG, CARD])
+    with torch.no_grad():
+        assert torch.equal(again(audio, length)[0], model(audio, length)[0])
+    assert again.latency == model.latency
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_labels_of_a_recogniser_travel_along(
+    run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamnest.checkpoint.hub.verify", lambda model: Certificate(model.latency))
+    labels = {"kind": "char", "symbols": ["a", "é"]}
+    streamnest.save_pretrained(build_model(run_config("task=ctc"), labels=labels), tmp_path)
+    assert load_model(tmp_path).labels == labels
+
+
+def test_who_can_read_the_card_can_read_the_weights(folder: Path) -> None:
+    assert len({(folder / name).stat().st_mode for name in ("README.md", "config.json", "model.safetensors")}) == 1
+
+
+def test_the_card_holds_contract_and_checks(folder: Path, model: Pretraining) -> None:
+    text = (folder / CARD).read_text()
+    for words in (
+        "# shared",
+        "library_name: streamnest",
+        "| 42.4 ms |",
+        "| 82.5 ms |",
+        "3.1e-07 | pass |",
+        "It streams.",
+    ):
+        assert words in text, words
+    assert "Every check below passed" in text
+    failed = Certificate(model.latency, [Check("stages", "none", "the stem does", False)])
+    text = card(model, "x", {"causal": failed})
+    assert "Certificate of context `causal`" in text and "**Not certified**" in text and "**FAIL**" in text
+
+
+@pytest.mark.slow
+def test_the_command_measures_what_the_card_says(model: Pretraining, tmp_path: Path) -> None:
+    streamnest.save_pretrained(model, tmp_path / "one")
+    done = run("scripts/save_pretrained.py", tmp_path / "one", tmp_path / "two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "look-ahead 42.4 ms, certified" in done.stdout
+    texts = [(tmp_path / name / CARD).read_text() for name in ("one", "two")]
+    assert "| look-ahead, frame 1 of 2 | 42.4375 ms | 42.4375 ms | pass |" in texts[1]
+    # Rounding errors depend on the number of threads, so those that were measured may differ.
+    one, two = (re.sub(r"^# (one|two)$|\| \d\.\de-\d+ \|", "", text, flags=re.M) for text in texts)
+    assert one == two
+
+
+def test_runs_begin_with_a_folder_and_none_continues_from_one(
+    model: Pretraining, folder: Path, run_config: Compose
+) -> None:
+    other = build_model(run_config("encoder=causal"))
+    assert transfer(other, folder).counts["new"] == 2  # the counts of a run
+    cfg = run_config("task=ctc")
+    cfg.encoder_from = str(folder)
+    assert with_encoder_of(cfg, overrides=["task=ctc"]).encoder.right_context_ms == 40
+    with pytest.raises(UserError, match="init_from begins a new one"):
+        check_architecture(folder, model.config)
+
+
+def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    whole = (folder / WEIGHTS).read_bytes()
+    foreign = {**config["config"], "encoder": {**config["config"]["encoder"], "_target_": "os.system"}}
+    wider = {**config["config"], "size": {}, "encoder": {**config["config"]["encoder"], "num_layers": 3}}
+    for content, words in (
+        ({**config, "config": foreign}, r"os\.system"),
+        ({**config, "format": 2}, "has format 2: this version reads 1"),
+        ({"model_type": "bert"}, "not of a model of streamnest"),
+        ({**config, "config": wider}, "do not belong together"),
+    ):
+        (folder / CONFIG).write_text(json.dumps(content))
+        with pytest.raises(UserError, match=words):
+            load_pretrained(folder)
+    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        load_pretrained(folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=f"it has no {WEIGHTS}"):
+        load_pretrained(folder)
+
+
+def test_a_folder_shares_no_credentials_of_its_data() -> None:
+    config = {"data": {"train_manifest": ["s3://me:hush@host/a?sig=hush", "a@b?"], "seed": 1}}
+    assert without_credentials(config) == {"data": {"train_manifest": ["s3://host/a", "a@b?"], "seed": 1}}

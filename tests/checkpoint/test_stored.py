@@ -1,0 +1,81 @@
+"""Files that an earlier version wrote: they load, compute the same, and training continues from them."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import run
+from runs import environment
+
+from streamnest.checkpoint.loading import load_model
+from streamnest.streaming.onnx_session import OnnxSession
+
+STORED = Path(__file__).parents[1] / "fixtures" / "stored"
+SMALL = ("quantizer.num_classes=32",)
+RUNS: dict[str, tuple[str, ...]] = {
+    "pretraining": ("encoder=lookahead40", *SMALL),
+    "dynamic": ("encoder=dynamic", "objective=masked_next_token", *SMALL),
+    "ema": ("encoder=causal", "callbacks=ema", "size.d_model=8", *SMALL),
+    "ctc": ("task=ctc", "encoder=lookahead40"),
+    "rnnt": ("task=rnnt", "encoder=causal", "task.predictor_dim=16", "task.joiner_dim=16"),
+    "diarization": ("task=diarization", "encoder=lookahead80", "task.head_size=16"),
+    "speaker": ("task=speaker", "encoder=limited3200", "task.embedding_size=16"),
+}
+WORDS = (
+    *("debug=fast", "trainer=cpu", "threads=1", "~callbacks.pictures"),
+    *("size.d_model=16", "size.num_heads=2", "size.num_layers=2", "size.stem_channels=4", "size.ff_expansion=2"),
+    *("trainer.max_steps=4", "trainer.val_check_interval=2", "statistics.hours=0.02", "data.batch_duration=12"),
+)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, dict[str, Any]]:
+    return torch.load(STORED / "expected.pt", weights_only=True)
+
+
+def audio() -> tuple[torch.Tensor, torch.Tensor]:
+    row = 0.1 * torch.sin(torch.arange(16000) ** 1.5 * 0.01)
+    return torch.stack([row, row.flip(0)]), torch.tensor([16000, 9000])
+
+
+def assert_encodes(path: Path, expected: dict[str, Any]) -> None:
+    with torch.no_grad():
+        encoded, valid = load_model(path)(*audio())
+    assert torch.equal(valid, expected["valid"])
+    torch.testing.assert_close(encoded, expected["encoded"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_stored_checkpoint_computes_the_same_output(name: str, expected: dict[str, dict[str, Any]]) -> None:
+    assert_encodes(STORED / f"{name}.ckpt", expected[name])
+
+
+def test_a_stored_folder_computes_the_same_output(expected: dict[str, dict[str, Any]]) -> None:
+    assert_encodes(STORED / "folder", expected["pretraining"])
+
+
+def test_a_stored_graph_streams_the_same_output(tmp_path: Path, expected: dict[str, dict[str, Any]]) -> None:
+    (tmp_path / "step.onnx").write_bytes(lzma.decompress((STORED / "step.onnx.xz").read_bytes()))
+    session = OnnxSession(tmp_path / "step.onnx")
+    stream = session.open()
+    frames = [*session.push({stream: audio()[0][0]}).values(), *session.flush([stream]).values()]
+    torch.testing.assert_close(torch.cat(frames), expected["pretraining"]["encoded"][0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "pretraining" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
+def test_training_continues_from_a_stored_checkpoint(
+    name: str, tmp_path: Path, expected: dict[str, dict[str, Any]]
+) -> None:
+    words = (*WORDS, *RUNS[name], "run_id=run", f"ckpt_path={STORED / name}.ckpt")
+    done = run("train.py", *words, env=environment(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = torch.load(tmp_path / "runs/run/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    for key, value in expected[name]["continued"].items():
+        torch.testing.assert_close(saved["state_dict"][key], value, atol=1e-6, rtol=0)

@@ -1,0 +1,152 @@
+"""The scripts run, and what the README shows of them is what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from inprocess import load, main
+from processes import run
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
+IN_A_KERNEL = "frontier.py"  # the one that CI runs as Jupyter does
+EXPLAINED = [name for name in SCRIPTS if name != "draw_dataflow.py"]
+
+
+def script(*words: str) -> str:
+    """What a script prints; a program after `-c` begins with nothing loaded."""
+    alone = [sys.executable, *words]
+    done = (
+        subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        if words[0] == "-c"
+        else run(*words, timeout=600)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def help_pages() -> dict[str, str]:
+    """What each script says to --help, all of them in one process: starting one takes seconds, its help none."""
+    return json.loads(script("tests/helpers/help_pages.py", *EXPLAINED).splitlines()[-1])
+
+
+# Importing it takes most of the time of a short command.
+_WITHOUT_LIGHTNING = """
+import runpy, sys
+sys.path.insert(0, "scripts")
+sys.argv = ["presets.py"]
+try:
+    runpy.run_path("scripts/presets.py", run_name="__main__")
+finally:
+    assert "lightning" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_every_script_explains_itself(name: str, help_pages: dict[str, str]) -> None:
+    assert name.removesuffix(".py") in help_pages[name]
+
+
+def test_the_readme_shows_the_presets_as_they_are_computed() -> None:
+    table = script("-c", _WITHOUT_LIGHTNING)
+    assert table.strip() in (ROOT / "README.md").read_text()
+    assert "`lookahead40`" in table and "42.5 / 82.5 ms" in table
+
+
+def test_presets_that_cannot_be_say_why_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("presets", "encoder.subsampling_factor=8") == 0
+    assert "nearest legal values are 0 and 80 ms" in capsys.readouterr().out
+    assert main("presets", "nonsense=1") == 2
+    assert "nonsense=1: there is no such key or group" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_benchmark_prints_stages_speed_and_memory() -> None:
+    text = script("benchmarks/training_step.py", "--batch", "1", "--seconds", "1", "--runs", "1", "--factors", "8")
+    for words in ("features", "backward", "optimizer", "share of matrix peak", "audio s per s", "8x causal fp32"):
+        assert words in text
+    memory = next(line for line in text.splitlines() if "memory, GB" in line)
+    assert float(memory.split()[-2]) > 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == IN_A_KERNEL else []) for name in NOTEBOOKS]
+)
+def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As a program: a kernel takes as long to start as most of them to run."""
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    assert "Figure(" in script(f"notebooks/{name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == IN_A_KERNEL else pytest.mark.long) for name in NOTEBOOKS]
+)
+def test_an_executed_notebook_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
+    script("tools/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
+    assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
+
+
+@pytest.mark.long
+def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
+    text = script("benchmarks/streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
+    assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("soak", "encoder=causal", "--minutes", "5"), "at least two parts"),
+        (("benchmark_streaming", "--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "whole number of frames of 80 ms"),
+        (("benchmark_reference", "no_such_python"), "no_such_python cannot be started"),
+    ],
+    ids=["soak", "streaming", "reference"],
+)
+def test_benchmarks_refuse_what_they_would_measure_wrongly(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    assert main(*words) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("last", "status"), [((12.0, 1.05), 0), ((13.0, 1.0), 1), ((10.0, 1.2), 1)])
+def test_a_stream_that_gets_slower_or_larger_fails_the_soak(
+    monkeypatch: pytest.MonkeyPatch, last: tuple[float, float], status: int
+) -> None:
+    soak = load("soak", "benchmarks")
+    monkeypatch.setattr(soak, "soak", lambda _: [(10.0, 10.0, 2.0, 1.0), (20.0, last[0], 2.0, last[1])])
+    monkeypatch.setattr(sys, "argv", ["soak", "encoder=causal"])
+    assert soak.main() == status
+
+
+@pytest.mark.long
+def test_a_soaked_stream_prints_its_parts() -> None:
+    text = script("benchmarks/soak.py", "encoder=limited3200", "--minutes", "0.4", "--part", "0.2", "--piece", "0.5")
+    assert "last part over first" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "found"),
+    [
+        ("transcribe", ("m.ckpt", "--stream", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
+        ("transcribe", ("--stream", "m.ckpt", "--threads", "2", "a.wav", "b.wav"), {"audio": ["a.wav", "b.wav"]}),
+        ("diarize", ("m.ckpt", "--collar", "0", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
+        ("stream", ("m.ckpt", "--realtime", "a.wav", "-"), {"model_path": "m.ckpt", "audio_path": ["a.wav", "-"]}),
+        ("stream", ("a.wav", "--model_path", "m.ckpt"), {"model_path": "m.ckpt", "audio_path": ["a.wav"]}),
+        ("stream", ("--model_path", "m", "--audio_path", "a", "b"), {"model_path": "m", "audio_path": ["a", "b"]}),
+        ("inspect_data", ("a.jsonl", "--sample", "3", "b.jsonl"), {"manifests": ["a.jsonl", "b.jsonl"]}),
+    ],
+)
+def test_options_may_stand_anywhere(name: str, words: tuple[str, ...], found: dict[str, object]) -> None:
+    args = vars(load(name).parse(list(words)))
+    assert {key: args[key] for key in found} == found

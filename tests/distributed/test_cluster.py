@@ -1,0 +1,33 @@
+"""Who handles signals and requeues where there is a cluster."""
+
+from __future__ import annotations
+
+import pytest
+from lightning import Trainer
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+from streamnest.distributed.cluster import trainer_plugins
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": "0", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
+SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "streamnest", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
+SLURM |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, LightningEnvironment),
+        (SLURM, SLURMEnvironment),
+        ({**SLURM, **TORCHRUN, "LOCAL_WORLD_SIZE": "1"}, TorchElasticEnvironment),
+    ],
+    ids=["alone", "slurm", "torchrun inside slurm"],
+)
+def test_the_launcher_is_recognised_and_lightning_never_requeues(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: type
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, barebones=True, plugins=trainer_plugins())
+    environment = trainer._accelerator_connector.cluster_environment
+    assert type(environment) is expected
+    assert not getattr(environment, "auto_requeue", False)

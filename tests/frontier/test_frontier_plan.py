@@ -1,0 +1,284 @@
+"""What a frontier runs, and what it need not run again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from frontiers import fill
+from omegaconf import DictConfig, OmegaConf
+
+from streamnest.checkpoint import inherit_encoder as adoption
+from streamnest.errors import UserError
+from streamnest.frontier.command import main
+from streamnest.frontier.configs import with_configs
+from streamnest.frontier.options import Options, merge
+from streamnest.frontier.plan import Stage, make_plan
+from streamnest.frontier.processes import Machine
+from streamnest.frontier.records import Records
+
+ROOT = Path(__file__).parents[2]
+# Fine-tunes of pretrained encoders, as they were named before fine-tunes took words of pretraining.
+KEPT = {"043f946a45e0", "247489e32e0c", "5840a12723c5", "9b9c12853b9c"}
+KEPT_SIZED = "e9db8fb35e83"
+
+
+def keys(options: Options, kind: str) -> set[str]:
+    return {stage.key for stage in make_plan(options) if stage.kind == kind}
+
+
+def only(options: Options, **wanted: object) -> Stage:
+    found = [s for s in make_plan(options) if all(getattr(s, name) == value for name, value in wanted.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_every_preset_is_pretrained_once_and_recognises_with_and_without_that() -> None:
+    plan = make_plan(Options(presets=("causal", "lookahead80"), seeds=(0, 1), hours=(0.5, None), probes=True))
+    counts = {kind: sum(s.kind == kind for s in plan) for kind in ("pretrain", "probe", "finetune", "evaluate")}
+    assert counts == {"pretrain": 4, "probe": 4, "finetune": 16, "evaluate": 16}
+    places = {stage.key: number for number, stage in enumerate(plan)}
+    assert all(places[s.needs.key] < places[s.key] for s in plan if s.needs)
+    assert len(places) == len(plan) == len({stage.run for stage in plan})
+
+
+def test_more_steps_of_fine_tuning_leave_pretraining_as_it_is() -> None:
+    less, more = Options(finetune_steps=100), Options(finetune_steps=200)
+    assert keys(less, "pretrain") == keys(more, "pretrain")
+    assert not keys(less, "finetune") & keys(more, "finetune") and not keys(less, "evaluate") & keys(more, "evaluate")
+
+
+def test_more_steps_of_pretraining_leave_fine_tuning_from_scratch_as_it_is() -> None:
+    less, more = Options(presets=("causal",)), Options(presets=("causal",), pretrain_steps=999)
+    for pretrained in (True, False):
+        one, other = (only(o, kind="evaluate", pretrained=pretrained).key for o in (less, more))
+        assert (one == other) is not pretrained
+
+
+def test_what_is_only_watched_and_the_order_of_overrides_change_no_hash() -> None:
+    one = Options(both=("size=small", "optim.lr=1e-3"))
+    other = Options(both=("optim.lr=1e-3", "size=small", "logger=wandb", "data.num_workers=4"))
+    assert keys(one, "evaluate") == keys(other, "evaluate")
+    assert not keys(one, "pretrain") & keys(Options(both=("size=small",)), "pretrain")
+
+
+def test_the_dynamic_checkpoint_is_trained_once_and_evaluated_in_each_context() -> None:
+    plan = make_plan(Options(presets=("dynamic",), contexts=("causal", "full")))
+    assert [s.context for s in plan if s.kind == "evaluate"] == ["causal", "full"] * 2
+    assert sum(s.kind == "finetune" for s in plan) == 2 and sum(s.kind == "pretrain" for s in plan) == 1
+
+
+def test_an_override_of_one_preset_or_beginning_reaches_no_other() -> None:
+    options = Options(
+        presets=("causal", "bidirectional"),
+        pretrain=("causal:masking=multiscale",),
+        pretrained=("freeze=20",),
+        scratch=("optim.lr=2e-3",),
+    )
+    assert "masking=multiscale" in only(options, kind="pretrain", preset="causal").words
+    assert "masking=random" in only(options, kind="pretrain", preset="bidirectional").words
+    tuned = {flag: only(options, kind="finetune", preset="causal", pretrained=flag).words for flag in (True, False)}
+    assert "freeze=20" in tuned[True] and "freeze=20" not in tuned[False]
+    assert "optim.lr=2e-3" in tuned[False] and "optim.lr=2e-3" not in tuned[True]
+
+
+def test_of_overrides_for_one_setting_the_last_one_holds() -> None:
+    assert merge(["size=tiny", "+a.b=1", "~c", "size=small", "a.b=2"]) == ("size=small", "a.b=2", "~c")
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "says"),
+    [
+        ("both", "seed=3", "--seeds"),
+        ("pretrain", "trainer.max_steps=5", "--pretrain_steps"),
+        ("finetune", "+data.max_hours=1", "--hours"),
+        ("both", "causal:encoder=dynamic", "--presets"),
+        ("scratch", "small", "overrides of train.py"),
+    ],
+)
+def test_overrides_that_options_decide_are_refused(field: str, word: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"--{field} {word.replace('+', '.')}.*{says}"):
+        Options(**{field: (word,)})
+
+
+def test_options_survive_json() -> None:
+    varied = Options(variants=(("short", "masking.block_size=6"),))
+    assert Options.of(json.loads(json.dumps(varied.plain()))) == varied
+    options = Options(hours=(0.5, None), both=("size=small",), seeds=(1, 2))
+    assert Options.of(options.plain()) == options
+
+
+def test_a_variant_pretrains_anew_and_is_fine_tuned_and_scored_as_the_plain_one_is() -> None:
+    variants = (("short", "masking.block_size=6"), ("as_it_is", "augment=noise_and_speakers"))
+    options = Options(presets=("causal",), pretrain=("augment=noise_and_speakers",), variants=variants)
+    plain, short = (only(options, kind="pretrain", variant=name) for name in (None, "short"))
+    assert set(short.words) - set(plain.words) == {"masking.block_size=6"}
+    tuned = [only(options, kind="finetune", variant=name, pretrained=True) for name in (None, "short")]
+    assert tuned[0].words == tuned[1].words and tuned[1].needs == short and tuned[0].key != tuned[1].key
+    assert not [s for s in make_plan(options) if s.variant == "as_it_is"], "what differs in its name alone runs once"
+    assert keys(options, "pretrain") == keys(Options(presets=("causal",), pretrain=options.pretrain), "pretrain") | {
+        short.key
+    }
+
+
+def test_stages_whose_encoder_is_that_of_the_options_keep_their_hashes() -> None:
+    options = Options(
+        presets=("causal", "dynamic"),
+        both=("size=tiny", "causal:encoder.normalize=running"),
+        pretrain=("masking.block_size=6", "size.dropout=0.2"),
+        pretrained=("dynamic:encoder.right_context_ms=80",),
+        variants=(("quiet", "augment=none"),),
+    )
+    done = {s.key for s in make_plan(options) if s.kind == "finetune" and s.pretrained}
+    assert done == KEPT, "experiments that are recorded under these would be run again"
+    sized = Options(presets=("causal",), pretrain=("size=tiny",), scratch=("size=tiny",))
+    assert only(sized, kind="finetune", pretrained=True).key == KEPT_SIZED
+
+
+@pytest.mark.parametrize("name", ["pretrain", "variants"])
+def test_what_pretraining_says_of_the_encoder_holds_for_recognition_on_it(name: str) -> None:
+    word = "causal:encoder.normalize=running"
+    given = (("running", word),) if name == "variants" else (word,)
+    options = Options(presets=("causal", "lookahead80"), both=("encoder.normalize=utterance",), **{name: given})
+    tuned = [s for s in make_plan(options) if s.kind == "finetune"]
+    running = [s for s in tuned if "encoder.normalize=running" in s.words]
+    assert [(s.preset, s.pretrained, s.variant) for s in running] == [
+        ("causal", True, "running" if name == "variants" else None)
+    ]
+    assert all("encoder.normalize=utterance" in s.words for s in tuned if s not in running)
+
+
+def test_a_fine_tune_that_says_otherwise_of_the_encoder_is_heard() -> None:
+    pretrain = ("encoder.right_context_ms=80", "encoder.dropout=0.3")
+    options = Options(presets=("causal",), pretrain=pretrain, finetune=("encoder.right_context_ms=0",))
+    words = only(options, kind="finetune", pretrained=True).words
+    assert "encoder.right_context_ms=0" in words and "encoder.right_context_ms=80" not in words
+    assert not any("dropout" in word for word in words), "dropout is the choice of each run"
+
+
+def test_a_variant_for_one_preset_leaves_the_others_out() -> None:
+    variants = (("other", "causal:masking=multiscale", "causal:size=small"),)
+    options = Options(presets=("causal", "lookahead80"), both=("size=tiny",), variants=variants)
+    assert {"masking=multiscale", "size=small"} < set(only(options, kind="pretrain", variant="other").words)
+    assert "size=small" in only(options, kind="finetune", variant="other").words
+    assert not any(":" in word for stage in make_plan(options) for word in stage.words)
+
+
+def test_the_fine_tune_of_a_variant_takes_its_encoder(
+    composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = (("other", "encoder.normalize=running", "size.num_layers=1"),)
+    options = Options(presets=("causal",), both=("size=tiny",), variants=variants)
+    words = list(only(options, kind="finetune", variant="other").words)
+    cfg = composed(*words, "preset=causal", "encoder_from=last.ckpt")
+    theirs: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["encoder", "frontend", "size"]), resolve=True)
+    theirs["encoder"] |= {"normalize": "running", "num_layers": 1}
+    monkeypatch.setattr(adoption, "read_own", lambda path: {"streamnest": {"config": theirs}})
+    adopted = adoption.with_encoder_of(cfg, overrides=words).encoder
+    assert (adopted.normalize, adopted.num_layers) == ("running", 1)
+
+
+@pytest.mark.parametrize(
+    "variants, says",
+    [
+        ((("short",),), "give a name, then overrides"),
+        ((("size=small", "x=1"),), "give a name"),
+        ((("one", "x=1"), ("one", "x=2")), "two of them have one name"),
+        ((("one", "seed=3"),), "see --seeds"),
+    ],
+)
+def test_variants_without_a_name_or_overrides_are_refused(variants: tuple[tuple[str, ...], ...], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Options(variants=variants)
+
+
+def test_commands_name_the_run_and_the_checkpoint_before(tmp_path: Path) -> None:
+    out = tmp_path / "a = b"
+    machine = Machine(ROOT, Records(out), threads=1)
+    options = Options(presets=("causal",), hours=(0.5,), eval_manifest="dev.jsonl")
+    tuned = only(options, kind="finetune", pretrained=True)
+    assert tuned.needs is not None
+    words = machine.command(tuned)
+    assert f'encoder_from="{out}/runs/{tuned.needs.run}/checkpoints/last.ckpt"' in words
+    assert {"threads=1", f"run_id={tuned.run}", "task=ctc", "data.max_hours=0.5"} < set(words)
+    assert not any(word.startswith("encoder_from") for word in machine.command(only(options, kind="pretrain")))
+    assert machine.environment()["STREAMNEST_LOGS"] == str(out)
+    asked = machine.command(only(options, kind="evaluate", pretrained=True))
+    assert f"{out}/runs/{tuned.run}/checkpoints/last.ckpt" in asked
+    assert asked[asked.index("--manifest") + 1] == "dev.jsonl" and "--context" not in asked
+
+
+def test_a_dry_run_shows_what_is_done_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = with_configs(Options(presets=("causal",)), ROOT / "configs")
+    fill(options, Records(tmp_path))
+    words = ["--out", str(tmp_path), "--presets", "causal", "bidirectional", "--dry_run"]
+    assert main("", ROOT, words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# 10 stages, 5 of them done")
+    assert lines[1] == "# [1/10] pretrain causal seed 0: done" and "encoder=causal" in lines[2]
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "plan.json").exists()
+
+
+def test_a_preset_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("", ROOT, ["--presets", "lookahead41"]) == 2
+    assert "lookahead41: choose from bidirectional, causal" in capsys.readouterr().err
+
+
+def test_the_overrides_of_training_compose(composed: Callable[..., DictConfig]) -> None:
+    options = Options(presets=("bidirectional", "dynamic"), hours=(0.5,), both=("size=small", "dynamic:optim.lr=2e-3"))
+    for stage in make_plan(options):
+        if stage.kind in ("pretrain", "finetune"):
+            cfg = composed(*stage.words, f"run_id={stage.run}")
+            assert cfg.task.name == {"pretrain": "pretrain", "finetune": "ctc"}[stage.kind]
+            assert (cfg.size.num_layers, cfg.optim.lr) == (16, 1e-3 if stage.preset == "bidirectional" else 2e-3)
+            assert cfg.data.max_hours == stage.hours
+            assert cfg.trainer.max_steps == 150
+            if stage.kind == "pretrain":
+                assert cfg.masking.kind == {"bidirectional": "random", "dynamic": "causal"}[stage.preset]
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("configs") / "configs"
+    shutil.copytree(ROOT / "configs", folder)
+    return folder
+
+
+def test_a_value_in_a_config_file_runs_anew_what_it_decides_and_comments_and_workers_nothing(configs: Path) -> None:
+    options = Options(presets=("causal", "lookahead80"))
+    before = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
+    (configs / "masking/causal.yaml").write_text((ROOT / "configs/masking/causal.yaml").read_text() + "# a comment\n")
+    data = configs / "data/sample.yaml"
+    data.write_text(data.read_text().replace("num_workers: 0", "num_workers: 1"))
+    encoder = configs / "encoder/lookahead80.yaml"
+    encoder.write_text(encoder.read_text().replace("right_context_ms: 80", "right_context_ms: 160"))
+    after = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
+    changed = {place for place in before if before[place] != after[place]}
+    assert changed == {("pretrain", "lookahead80"), ("finetune", "lookahead80")}
+
+
+def test_the_options_of_a_frontier_remember_what_configs_held(configs: Path) -> None:
+    options = with_configs(Options(presets=("causal",)), configs)
+    again = Options.of(json.loads(json.dumps(options.plain())))
+    assert [stage.key for stage in make_plan(again)] == [stage.key for stage in make_plan(options)]
+    assert all(stage.configs for stage in make_plan(again) if stage.kind in ("pretrain", "finetune"))
+
+
+def test_a_choice_that_no_config_file_is_there_for_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("", ROOT, ["--out", str(tmp_path), "--presets", "causal", "--both", "size=huge"]) == 2
+    told = capsys.readouterr().err
+    assert "size=huge" in told and "medium" in told and not (tmp_path / "plan.json").exists()
+
+
+def test_an_override_for_a_preset_that_is_not_run_is_told() -> None:
+    with pytest.raises(UserError, match=r"--both lookahead80:optim\.lr=1: lookahead80 is none of --presets causal"):
+        Options(presets=("causal",), both=("lookahead80:optim.lr=1",))
+    with pytest.raises(UserError, match="--variant lookahead40:size=tiny: lookahead40 is none"):
+        Options(presets=("causal",), variants=(("one", "lookahead40:size=tiny"),))
+    assert Options(presets=("causal",), both=("causal:optim.lr=1", "data.text=a:b", "db@src:dst=x")).both

@@ -1,0 +1,253 @@
+"""Tables and pictures from results that were made up."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frontiers import EXAMPLE, evaluation, fill, share
+
+from streamnest.downstream.metrics.error_rates import bootstrap
+from streamnest.errors import UserError
+from streamnest.frontier import report
+from streamnest.frontier.command import main
+from streamnest.frontier.effects import draw_delays, draw_effects, draw_variants
+from streamnest.frontier.intervals import Draws, rate
+from streamnest.frontier.options import Options
+from streamnest.frontier.plan import make_plan
+from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.records import Records
+from streamnest.frontier.results import counts_of, read_points
+from streamnest.frontier.stored_results import read_report
+from streamnest.frontier.tables import as_json, as_markdown
+
+PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")
+OPTIONS = Options(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """A report of little, which takes less time."""
+    options = Options(presets=("causal", "limited3200", "dynamic", "bidirectional"), contexts=("full",))
+    records = Records(tmp_path_factory.mktemp("small"))
+    fill(options, records)
+    return report.gather(options, records, "the command")
+
+
+def counts(shares: list[float], seed: int = 0) -> np.ndarray:
+    results = [evaluation(share, "causal", seed + number) for number, share in enumerate(shares)]
+    return counts_of(results, "cer", [line[0] for line in results[0]["utterances"]])
+
+
+def test_with_one_seed_the_interval_is_that_of_scoring() -> None:
+    found = counts([0.4])
+    estimate = Draws(1, 200).rate(found)
+    assert (estimate.low, estimate.high) == pytest.approx(bootstrap(found[0]))
+    assert estimate.low < estimate.value < estimate.high
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    alike, apart = (Draws(2, 200).rate(counts(shares)) for shares in ([0.4, 0.4], [0.3, 0.5]))
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+    assert apart.value == pytest.approx(rate(counts([0.3, 0.5])))
+
+
+def test_a_paired_difference_is_surer_than_its_parts() -> None:
+    scratch = counts([0.5])
+    better = scratch * [[[0.9, 1.0]]]
+    draws = Draws(1, 200)
+    change = draws.change(better, scratch)
+    assert change.value == pytest.approx(-0.1) and change.low == pytest.approx(-0.1) == change.high
+    assert draws.change(scratch, better).value > 0
+    other = draws.change(counts([0.45], seed=5), scratch)
+    assert other.low < other.value < other.high < 0.1
+
+
+def test_points_pool_seeds_and_compare_what_was_trained_alike(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    points = {(p.name, p.hours): p for p in read_points(make_plan(OPTIONS), records)}
+    assert len(points) == 2 * 6
+    point = points["causal", None]
+    assert point.scratch is not None and point.pretrained is not None and point.change is not None
+    assert point.scratch.cer.value == pytest.approx(np.mean(list(point.scratch.cer_by_seed.values())))
+    assert point.change.value == pytest.approx(point.pretrained.cer.value / point.scratch.cer.value - 1)
+    assert point.change.low < point.change.value < point.change.high < 0
+    assert point.scratch.cer_reference is not None and point.scratch.cer_reference.low > 0
+    offline = points["bidirectional", None]
+    assert offline.compute is None and np.isinf(offline.latency()) and offline.scratch is not None
+    assert offline.scratch.cer_reference is None
+    assert points["dynamic: full", 0.5].train_hours == 0.5
+
+
+def test_speakers_are_scored_apart(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",))
+    plan = fill(options, records)
+    # The last is of nobody in particular.
+    lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False], ["c", 6, 10, 1, 2, None]]
+    for stage in plan:
+        if stage.kind == "evaluate":
+            records.write(stage, 1.0, {**evaluation(0.4, "causal"), "utterances": lines}, "0123abc")
+    system = read_points(plan, records)[0].scratch
+    assert system is not None
+    assert (system.cer.value, system.cer_seen, system.cer_unseen) == pytest.approx((0.5, 0.1, 0.8))
+    assert system.wer.value == pytest.approx(4 / 6)
+
+
+def test_tables_begin_with_the_least_latency_whatever_the_order_of_presets(tmp_path: Path) -> None:
+    options = Options(presets=("bidirectional", "dynamic", "lookahead80", "causal"), contexts=("full", "causal"))
+    records = Records(tmp_path)
+    points = read_points(fill(options, records), records)
+    assert [p.name for p in points] == ["causal", "lookahead80", "bidirectional", "dynamic: causal", "dynamic: full"]
+
+
+def test_probes_tell_what_the_encoder_was_fed_apart_from_its_own_layers(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
+    fill(options, records)
+    text = as_markdown(report.gather(options, records, "the command"))
+    assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | 50.0 % | 60.0 % (1) | 65.0 % | – | – | – |" in text
+
+
+def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    records.keep_options(OPTIONS, "streamnest frontier --presets ...")
+    assert main("", Path("root"), ["--out", str(tmp_path), "--report"]) == 0
+    for name in ("frontier.png", "labels.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "frontier.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    found = json.loads((tmp_path / "frontier.json").read_text())
+    assert len(lines) == len(found["points"]) == 24 and found["done"] == found["planned"] == 48
+    causal = next(p for p in found["points"] if (p["preset"], p["hours"], p["pretrained"]) == ("causal", None, True))
+    assert causal["latency_mean_ms"] == 22.5 and causal["compute_p50_ms"] == 4.0 and causal["seeds"] == 2
+    assert set(causal["cer_by_seed"]) == {"0", "1"}
+    text = (tmp_path / "frontier.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5 / 42.5 ms | 4.0 / 6.0 ms"))
+    assert f"| {100 * causal['cer']:.1f} ({100 * causal['cer_low']:.1f} to {100 * causal['cer_high']:.1f}) |" in row
+    assert f"{100 * causal['cer_change_by_pretraining']:+.1f} %" in row and "Partial" not in text
+    assert "streamnest frontier --presets ..." in text and "| 50.0 % | 40.0 % (1) | 35.0 % |" in text
+    assert "| `bidirectional` | whole utterance | – |" in text and "| `causal` | 30 min |" in text
+
+
+def test_one_panel_of_labels_is_as_wide_as_its_title(tmp_path: Path) -> None:
+    options = Options(presets=("causal",), hours=(0.5, None))
+    records = Records(tmp_path)
+    fill(options, records)
+    found = report.gather(options, records)
+    figure = draw_labels(found.points, "Quality against labels", report.note(found))
+    figure.draw_without_rendering()
+    title = figure.get_suptitle()
+    box = next(text for text in figure.texts if text.get_text() == title).get_window_extent()
+    assert box.x1 < figure.bbox.x1
+
+
+def test_what_is_missing_is_said_and_left_open(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal", "bidirectional"))
+    for stage in fill(options, records):
+        if stage.pretrained or stage.preset == "bidirectional":
+            records.path(stage).unlink()
+    found = report.gather(options, records)
+    report.write(found, tmp_path)
+    text = (tmp_path / "frontier.md").read_text()
+    assert "**Partial: 1 of 4 evaluations.**" in text and "PARTIAL" in report.note(found)
+    row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5"))
+    assert row.count("| – ") == 3 and "bidirectional" not in text
+
+
+def test_results_of_several_versions_of_the_code_are_pointed_out(tmp_path: Path) -> None:
+    records, options = Records(tmp_path), Options(presets=("causal",))
+    path = records.path(fill(options, records)[0])
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "older"}))
+    report.write(report.gather(options, records), tmp_path)
+    assert "several versions of the code" in (tmp_path / "frontier.md").read_text()
+
+
+def test_a_folder_without_a_frontier_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("", Path("root"), ["--out", str(tmp_path), "--report"]) == 2
+    assert "holds no frontier" in capsys.readouterr().err
+
+
+def test_the_picture_names_presets_and_draws_both_beginnings(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    fill(OPTIONS, records)
+    figure = draw_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
+    axes = figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == set(PRESETS) - {"dynamic"}
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[:2] == ["from scratch", "pretrained"] and labels[2].startswith("dynamic")
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["22.5", "62.5", "whole\nutterance"]
+
+
+def test_a_report_is_read_back_as_it_was_written(tmp_path: Path, small: report.Report) -> None:
+    (tmp_path / "frontier.json").write_text(as_json(small))
+    found = read_report(tmp_path / "frontier.json")
+    assert as_json(found) == as_json(small) and as_markdown(found) == as_markdown(small)
+    assert [p.latency("left_ms") for p in found.points] == [p.latency("left_ms") for p in small.points]
+
+
+def test_the_stored_example_has_what_a_report_has_now(small: report.Report) -> None:
+    now, stored = json.loads(as_json(small)), json.loads(EXAMPLE.read_text())
+    assert stored.keys() == now.keys() and stored["points"][0].keys() == now["points"][0].keys()
+    assert "made up" in stored["command"]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """A report with a variant that is worse, one that differs in its name alone, and one of which nothing is known."""
+    variants = (("short", "masking.block_size=6"), ("same", "logger=csv"), ("unknown", "augment=none"))
+    options = Options(presets=("causal",), variants=variants)
+    records = Records(tmp_path_factory.mktemp("varied"))
+    for stage in fill(options, records):
+        if stage.variant == "short" and stage.kind == "evaluate":
+            records.write(stage, 1.0, evaluation(share(stage) + 0.1, "causal"), None)
+        if stage.variant == "unknown":
+            records.path(stage).unlink()
+    return report.gather(options, records, "the command")
+
+
+def test_variants_are_compared_with_the_plain_pretraining_on_the_same_utterances(varied: report.Report) -> None:
+    scratch, plain, short, same = varied.variants
+    assert [v.name for v in varied.variants] == ["scratch", None, "short", "same"] and plain.change is None
+    assert short.change is not None and 0 < short.change.low < short.change.value < short.change.high
+    assert short.change.value == pytest.approx(short.system.cer.value / plain.system.cer.value - 1)
+    assert same.change is not None and same.change.value == 0 == same.change.high
+    assert scratch.change is not None and scratch.change.low > 0
+    assert [point.pretrained.cer for point in varied.points if point.pretrained] == [plain.system.cer], "no point of it"
+
+
+def test_a_frontier_without_variants_says_nothing_of_them(small: report.Report) -> None:
+    assert small.variants == [] and "Variants" not in as_markdown(small)
+
+
+def test_variants_are_in_table_picture_and_json(tmp_path: Path, varied: report.Report) -> None:
+    assert tmp_path / "variants.png" in report.write(varied, tmp_path)
+    page = (tmp_path / "frontier.md").read_text()
+    assert "short: `masking.block_size=6`" in page and "none (from scratch)" in page and "unknown:" not in page
+    assert as_json(read_report(tmp_path / "frontier.json")) == as_json(varied)
+    figure = draw_variants(varied.variants, "Variants")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["same", "short", "not pretrained"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json"])
+def test_what_is_no_report_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "frontier.json").write_text(text)
+    with pytest.raises(UserError, match=r"no frontier\.json of"):
+        read_report(tmp_path / "frontier.json")
+
+
+def test_differences_are_drawn_with_their_intervals_and_waits_with_what_they_consist_of(small: report.Report) -> None:
+    points = small.largest
+    gain, cost = draw_effects(points, "title").axes
+    changes = {p.name: p.change.value for p in points if p.change}
+    names = [t.get_text() for t in gain.get_yticklabels()]
+    assert names == ["dynamic: full", "bidirectional", "limited3200", "causal"]
+    drawn = [float(bar.lines[0].get_xdata()[0]) for bar in gain.containers]
+    assert drawn == pytest.approx([100 * changes[name] for name in names])
+    assert len(cost.containers) == 2 * (len(points) - 1)
+    waits, computing = draw_delays(points, "title").axes[0].containers[:2]
+    assert (waits[0].get_width(), computing[0].get_x(), computing[0].get_width()) == (22.5, 22.5, 4.0)

@@ -1,0 +1,91 @@
+"""Frontiers of which nothing was trained: records with numbers that were made up.
+
+`python tests/downstream/frontiers.py` writes the example that `notebooks/frontier.py` falls back to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from streamnest.files.atomic_write import write_whole
+from streamnest.frontier.options import Options
+from streamnest.frontier.plan import Stage, make_plan
+from streamnest.frontier.records import Records
+from streamnest.frontier.report import gather
+from streamnest.frontier.tables import as_json
+
+EXAMPLE = Path(__file__).parents[1] / "fixtures/frontier.json"
+
+LATENCY = {
+    "causal": (22.5, 42.5, None),
+    "limited3200": (22.5, 42.5, 3200.0),
+    "lookahead40": (42.5, 82.5, None),
+    "lookahead80": (62.5, 122.5, None),
+    "lookahead320": (182.5, 362.5, None),
+    "lookahead1040": (542.5, 1082.5, None),
+}
+WORDS, CHARACTERS = 5, 30
+
+
+def evaluation(share: float, context: str, seed: int = 0, utterances: int = 200, hours: float = 3.3) -> dict:
+    """A result with about this share of character errors; every third speaker is unknown."""
+    draw = np.random.default_rng([seed, 7])
+    hard = draw.uniform(0.4, 1.6, utterances)
+    wrong = np.random.default_rng([seed, 8]).binomial(CHARACTERS, np.clip(share * hard, 0, 1))
+    words = np.minimum(WORDS, wrong)
+    mean, worst, left = LATENCY.get(context, (None, None, None))
+    compute = {"chunk_ms": 40.0, "p50_ms": 4.0, "p99_ms": 6.0, "real_time_factor": 0.1}
+    return {
+        "utterances": [
+            [f"cut{n}", int(wrong[n]), CHARACTERS, int(words[n]), WORDS, n % 3 > 0] for n in range(utterances)
+        ],
+        "latency": {"latency_mean_ms": mean, "latency_worst_ms": worst, "left_ms": left},
+        "compute": compute if mean else None,
+        "train_hours": hours,
+        "parameters": 3_000_000,
+    }
+
+
+def share(stage: Stage) -> float:
+    """Fewer errors with more latency, more labels and pretraining."""
+    mean = LATENCY.get(stage.context or stage.preset, (2000.0, 0, 0))[0]
+    value = 0.75 - 0.09 * np.log10(mean) * 1.5 + (0.015 if stage.context else 0)
+    value += 0.02 if "limited3200" in (stage.preset, stage.context) else 0
+    scarce = 0.0 if stage.hours is None else 0.09 * np.log10(3.3 / stage.hours)
+    return float(value + scarce - (0.05 + scarce / 2 if stage.pretrained else 0))
+
+
+def fill(options: Options, records: Records) -> list[Stage]:
+    """Records every stage as done."""
+    plan = make_plan(options)
+    accuracies = {"log-mel": 0.5, "stem": 0.3, "1": 0.4, "2": 0.35, "weighted sum": 0.45}
+    layers = [
+        {"layer": name, "phones": value, "speakers": None, "cer": 1 - value} for name, value in accuracies.items()
+    ]
+    for stage in plan:
+        result = {"steps": 1}
+        if stage.kind == "probe":
+            result = {"layers": layers, "notes": []}
+        elif stage.kind == "evaluate":
+            hours = 3.3 if stage.hours is None else stage.hours
+            result = evaluation(share(stage), stage.context or stage.preset, stage.seed, hours=hours)
+        records.write(stage, 1.0, result, "0123abc")
+    return plan
+
+
+def write_example() -> None:
+    """All presets, three label budgets and two seeds."""
+    presets = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
+    contexts = ("causal", "lookahead80", "lookahead320", "full")
+    options = Options(presets=presets, contexts=contexts, seeds=(0, 1), hours=(0.1667, 1.0, None))
+    with TemporaryDirectory() as folder:
+        records = Records(Path(folder))
+        fill(options, records)
+        write_whole(EXAMPLE, as_json(gather(options, records, "python tests/downstream/frontiers.py: made up")))
+
+
+if __name__ == "__main__":
+    write_example()

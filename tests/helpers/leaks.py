@@ -1,0 +1,130 @@
+"""Leaks to plant into a model, by dimension. A plant changes the class of a part, so that it survives being copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import streamnest.streaming.probes.latencies
+import streamnest.streaming.probes.sessions
+from streamnest.data.batch import Batch
+from streamnest.encoder.context import Context
+from streamnest.pretraining import Pretraining
+
+Plant = Callable[[Pretraining], Any]
+
+
+def become(part: Any, name: str, **methods: Callable[..., Any]) -> None:
+    """Gives a part methods of another class; `super_` of each is the method that it replaces."""
+    part.__class__ = type(name, (type(part),), methods)
+
+
+def wrap(part: Any, change: Callable[..., Any], method: str = "forward") -> None:
+    """Passes what a method of a part returns through `change(part, output, *arguments)`."""
+    kind = type(part)
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = getattr(kind, method)(self, *args, **kwargs)
+        if isinstance(out, tuple):
+            return (change(self, out[0], *args), *out[1:])
+        return change(self, out, *args)
+
+    part.__class__ = type(f"Leaking{kind.__name__}", (kind,), {method: changed})
+
+
+def mean_if(condition: Callable[..., bool], time: int = 1, scale: float = 1.0) -> Callable[..., Tensor]:
+    """Adds the mean over time if a condition of the part, its output and its arguments holds."""
+
+    def change(part: Any, x: Tensor, *args: Any) -> Tensor:
+        return x + scale * x.mean(time, keepdim=True) if condition(part, x, *args) else x
+
+    return change
+
+
+def rows_if(condition: Callable[..., bool]) -> Callable[..., Tensor]:
+    """Adds the next row of the batch if a condition holds."""
+    return lambda part, x, *args: x + 0.1 * x.roll(1, 0) if condition(part, x, *args) else x
+
+
+def block(model: Pretraining, number: int = 1) -> Any:
+    return model.encoder.blocks[number]
+
+
+def on_class(model: Pretraining, name: str, method: Callable[..., Any]) -> None:
+    kind = type(model)
+    model.__class__ = type(f"Leaking{kind.__name__}", (kind,), {name: method})
+
+
+def in_step_only(model: Pretraining) -> None:
+    """A mean over time that only the path of the training step takes."""
+    base, inside = type(model).training_step, list[bool]()
+
+    def training_step(self: Pretraining, batch: Batch, batch_idx: int) -> Tensor:
+        inside.append(True)
+        try:
+            return base(self, batch, batch_idx)
+        finally:
+            inside.clear()
+
+    on_class(model, "training_step", training_step)
+    wrap(block(model).convolution, mean_if(lambda *_: bool(inside)))
+
+
+def hear_minus_mean(model: Pretraining) -> None:
+    base = type(model).hear
+
+    def hear(self: Pretraining, batch: Batch, step: int) -> Any:
+        heard, codes, hearing = base(self, batch, step)
+        return heard - heard.mean(-1, keepdim=True), codes, hearing
+
+    on_class(model, "hear", hear)
+
+
+def encode_plus_mean(model: Pretraining) -> None:
+    base = type(model).encode
+
+    def encode(self: Pretraining, heard: Tensor, hearing: Any) -> Any:
+        encoded, frames = base(self, heard, hearing)
+        return encoded + encoded.mean(1, keepdim=True), frames
+
+    on_class(model, "encode", encode)
+
+
+def with_context(model: Pretraining, **methods: Callable[..., Any]) -> None:
+    old = model.encoder.context
+    kind = type("Leaking", (Context,), methods)
+    model.encoder.context = kind(old.left, old.right, old.style)
+
+
+def visible(change: Callable[[Context, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    return lambda self, queries, keys: Context.visible(self, *change(self, queries, keys))
+
+
+def gate(model: Pretraining, value: float = 0.0, opening: Callable[[Tensor], Tensor] = torch.tanh) -> None:
+    """A mean over time behind a parameter that closes it at the start."""
+    part = block(model).feed_forward_out
+    part.gate = nn.Parameter(torch.full((1,), value))
+    wrap(part, lambda self, x, *_: x + opening(self.gate) * x.mean(1, keepdim=True))
+
+
+def row_gate(model: Pretraining) -> None:
+    part = block(model).norm_out
+    part.gate = nn.Parameter(torch.ones(()))
+    wrap(part, lambda self, x, *_: x + (1 - self.gate) * x.mean(0, keepdim=True))
+
+
+def on_audio(condition: Callable[[Tensor], Tensor]) -> Plant:
+    """A mean over time in the features if the audio fulfills a condition."""
+    return lambda model: wrap(
+        model.frontend, lambda _, x, audio, *__: x + x.mean(-1, keepdim=True) if condition(audio) else x
+    )
+
+
+def on_session(monkeypatch: pytest.MonkeyPatch, session: type) -> None:
+    """Lets the verifier stream with another session."""
+    for probe in (streamnest.streaming.probes.sessions, streamnest.streaming.probes.latencies):
+        monkeypatch.setattr(probe, "StreamingSession", session)

@@ -1,0 +1,31 @@
+"""Models that tests use as they are."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.pretraining import Pretraining
+from streamnest.streaming.certificate import latencies, layers, lookahead, padding, promises, sessions
+from streamnest.streaming.probes.check import Probe
+
+# What makes any preset small enough for a test without changing its kind.
+TINY = (
+    "size.d_model=32",
+    "size.num_layers=2",
+    "size.num_heads=2",
+    "size.stem_channels=8",
+    "quantizer.num_classes=64",
+)
+# Probes that take little time, for tests that certify many models.
+SHORT_PROBES: tuple[Probe, ...] = (layers, promises, lookahead, padding, sessions, latencies)
+
+
+def ready(cfg: DictConfig) -> Pretraining:
+    """A model with made-up corpus statistics, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for norm in (model.input_norm, model.target_norm):
+        norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return model.eval()

@@ -1,0 +1,50 @@
+"""Recognisers that tests use as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from streamnest.build import build_model
+from streamnest.downstream.asr.ctc import CTCRecognizer
+from streamnest.downstream.asr.rnnt import RNNTRecognizer
+from streamnest.downstream.asr.vocabulary import BLANK
+
+LABELS = {"kind": "char", "symbols": list(" abcdefghijklmnop")}
+
+
+def untrained(cfg: DictConfig) -> Any:
+    """With random weights, made-up statistics and seventeen characters, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_model(cfg, labels=LABELS)
+    model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    return model.eval()
+
+
+@torch.no_grad()
+def mean_frame(model: Any) -> torch.Tensor:
+    """`(d,)`. Frames of random weights are nearly alike: what they have in common must not decide."""
+    noise = 0.1 * torch.randn(1, 48000, generator=torch.Generator().manual_seed(0))
+    return model(noise, torch.tensor([48000]))[0][0].mean(0)
+
+
+def recognizer(cfg: DictConfig) -> CTCRecognizer:
+    """A recogniser by CTC that says something."""
+    model: CTCRecognizer = untrained(cfg)
+    with torch.no_grad():
+        model.head.bias.copy_(-model.head.weight @ mean_frame(model))
+    return model
+
+
+def transducer(cfg: DictConfig) -> RNNTRecognizer:
+    """A recogniser by RNN-T that says something, and at some frames nothing or several tokens."""
+    model: RNNTRecognizer = untrained(cfg)
+    with torch.no_grad():
+        model.head.of_frames.weight *= 8
+        model.head.of_frames.bias.copy_(-model.head.of_frames.weight @ mean_frame(model))
+        model.head.of_tokens.weight *= 4
+        model.head.output.weight *= 4
+        model.head.output.bias[BLANK] = 1.5
+    return model

@@ -1,0 +1,26 @@
+"""What hears the whole utterance stands behind everything else, and only where there is such."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.figure import Figure
+
+from streamnest.reporting.latency_axis import LatencyAxis
+
+
+def ticks(latencies: list[float]) -> dict[str, float]:
+    axes = Figure().subplots()
+    LatencyAxis(latencies).scale(axes)
+    return {label.get_text(): place for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
+
+
+def test_the_whole_utterance_stands_behind_the_largest_latency() -> None:
+    axis, found = LatencyAxis([math.inf, 42.5, 22.5]), ticks([math.inf, 42.5, 22.5])
+    assert list(found) == ["22.5", "42.5", "whole\nutterance"]
+    assert [axis.place(ms) for ms in (22.5, 42.5, math.inf)] == list(found.values())
+    assert 42.5 < axis.place(math.inf) < math.inf
+
+
+def test_without_it_there_is_no_place_for_it() -> None:
+    assert ticks([22.5, 42.5]) == {"22.5": 22.5, "42.5": 42.5}

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from streamnest.build import build_model
+from streamnest.callbacks import ValHistory
+from streamnest.data.manifest import LoadReport
+from streamnest.reporting import panels as report
+from streamnest.reporting.summary import EndedRun
+
+SMALL = (
+    "size.d_model=32",
+    "size.num_layers=2",
+    "size.num_heads=2",
+    "size.stem_channels=8",
+    "quantizer.num_classes=8192",
+    "masking.block_size=40",
+    "masking.mask_prob=0.01",
+    "name=x",
+    "preset=p",
+)
+FIRST = {"step": 0.0, "val/loss": 9.0, "val/accuracy": 0.0}
+LAST = {
+    "step": 80.0,
+    "val/loss": 6.1,
+    "val/accuracy": 0.125,
+    "val/unigram": 6.35,
+    "val/gain": 0.25,
+    "val/perplexity": 267.0,
+    "val/codes_used": 714.0,
+    "val/rank": 6.3,
+}
+
+
+class CPUAccelerator:
+    pass
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return SimpleNamespace(
+        num_devices=1,
+        num_nodes=1,
+        accelerator=CPUAccelerator(),
+        precision="32-true",
+        max_steps=80,
+        global_step=80,
+        loggers=[],
+        checkpoint_callback=SimpleNamespace(dirpath=str(tmp_path), best_model_path=""),
+    )
+
+
+@pytest.fixture
+def data():
+    found = {"train": LoadReport(3600.0, 10, {"a", "b"}), "val": LoadReport(60.0, 2, {"c"})}
+    found["train"].counts.update({"too short": 3, "split": 2})
+    return SimpleNamespace(report=found, skipped={})
+
+
+def printed(panel):
+    file = io.StringIO()
+    report.show(panel, Console(file=file))
+    return file.getvalue()
+
+
+def config(composed, *overrides):
+    cfg = composed(*SMALL, "paths.output_dir=out", *overrides)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+def start(composed, data, trainer, *overrides):
+    cfg = config(composed, *overrides)
+    model = build_model(cfg)
+    return model, printed(report.start_panel(cfg, model, data, trainer))
+
+
+def test_commands_that_may_run_are_announced(composed, data, trainer):
+    assert "run where manifests name them" not in start(composed, data, trainer)[1]
+    assert "run where manifests name them" in start(composed, data, trainer, "data.allow_commands=true")[1]
+
+
+@pytest.mark.parametrize("preset", ["causal", "lookahead40", "lookahead320"])
+def test_the_panel_shows_the_latency_that_follows_from_the_layers(composed, data, trainer, preset):
+    model, text = start(composed, data, trainer, f"encoder={preset}")
+    found = model.latency
+    assert f"look-ahead       {found.lookahead_ms:.1f} ms" in text
+    assert f"{found.latency_mean_ms:.1f} ms mean, {found.latency_worst_ms:.1f} ms worst" in text
+
+
+def test_a_causal_encoder_and_one_with_a_chunk_say_why(composed, data, trainer):
+    assert "yes: attention, convolutions and norms" in start(composed, data, trainer, "encoder=causal")[1]
+    assert "up to the end of its chunk of 80.0 ms" in start(composed, data, trainer, "encoder=lookahead40")[1]
+
+
+def test_a_bidirectional_encoder_waits_for_the_whole_utterance(composed, data, trainer):
+    text = start(composed, data, trainer, "encoder=bidirectional")[1]
+    assert "look-ahead       whole utterance" in text
+    assert "no: attention to the end of the utterance, symmetric convolutions, normalisation over" in text
+
+
+def test_a_leaking_preset_is_not_called_causal(composed, data, trainer):
+    text = start(composed, data, trainer, "encoder=causal", "encoder.conv_padding=symmetric")[1]
+    assert "no, it hears more of the future than its preset says" in text
+
+
+def test_masking_codes_data_and_place_are_named(composed, data, trainer):
+    text = start(composed, data, trainer, "masking=causal", "quantizer.num_books=2")[1]
+    for words in ("causal blocks of 400 ms over about 33% of frames", "2 x 8192", "1.00 h, 10 cuts, 2 speakers", "out"):
+        assert words in text
+
+
+def test_piped_panels_are_plain_and_keep_commands_on_one_line(composed, data, trainer, tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    text = summary(composed, data, trainer)
+    assert "\x1b" not in text
+    (command,) = [line for line in text.splitlines() if "python train.py" in line]
+    assert command.strip() == f"python train.py ckpt_path={tmp_path}/last.ckpt trainer.max_steps=160"
+
+
+def summary(composed, data, trainer):
+    cfg = config(composed)
+    history = ValHistory()
+    history.records = [FIRST, LAST]
+    model = build_model(cfg)
+    model.seconds_heard += 7200
+    return printed(report.summary_panel(EndedRun(cfg, model, data, trainer, history, 125.0)))
+
+
+def test_the_summary_holds_the_loss_against_its_baselines_and_counts_what_was_skipped(composed, data, trainer):
+    text = summary(composed, data, trainer)
+    for words in ("9.000 -> 6.100", "6.350 nats", "0.250 nats below", "5.587 nats", "12.5%", "714 of 8192", "2.00 h",
+                  "2 min 5 s", "3 too short", "none was written"):  # fmt: skip
+        assert words in text
+    assert "split" not in text
+
+
+def test_a_second_validation_at_a_step_replaces_the_first_and_a_resume_keeps_the_record():
+    history = ValHistory()
+    for step, loss in ((0, 9.0), (5, 8.0), (5, 7.0)):
+        metrics = {"val/loss": torch.tensor(loss), "train/loss": torch.tensor(1.0)}
+        history.on_validation_end(
+            SimpleNamespace(global_step=step, sanity_checking=False, callback_metrics=metrics), None
+        )
+    resumed = ValHistory()
+    resumed.load_state_dict(history.state_dict())
+    assert resumed.records == [{"step": 0.0, "val/loss": 9.0}, {"step": 5.0, "val/loss": 7.0}]
+    assert resumed.last_step == 5

@@ -1,0 +1,59 @@
+"""What is worth knowing before a run begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from omegaconf import DictConfig
+
+from streamnest.code_usage import effective_rank
+from streamnest.training import preflight
+from streamnest.training.preflight import doubts, is_finished, last_value
+
+Compose = Callable[..., DictConfig]
+STORED = {"global_step": 20, "callbacks": {"ValHistory": {"records": [{"val/loss": 3.0}, {"val/loss": 2.0}]}}}
+
+
+def trainer(precision: str = "32-true") -> Any:
+    return SimpleNamespace(precision=precision, accelerator=CPUAccelerator())
+
+
+def test_a_finished_run_says_so_and_what_trains_on(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert is_finished(STORED, run_config("trainer.max_steps=20"))
+        assert not is_finished(STORED, run_config("trainer.max_steps=21"))
+    assert caplog.text.count("finished") == 1 and "trainer.max_steps=40" in caplog.text
+    assert last_value(STORED, "val/loss") == 2.0 and last_value({}, "val/loss") is None
+
+
+@pytest.mark.parametrize(
+    ("word", "doubted"), [("masking=none", True), ("masking=causal", False), ("objective=next_token", False)]
+)
+def test_masked_prediction_without_masks_is_doubted(run_config: Compose, word: str, doubted: bool) -> None:
+    words = [word, "masking=none"] if word.startswith("objective") else [word]
+    assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == doubted
+
+
+def test_a_precision_that_is_emulated_is_doubted_with_a_factor(
+    run_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = run_config()
+    assert preflight.slowdown(torch.float32) < 10  # measured, whatever it is
+    for factor, said in ((0.5, []), (15.2, ["15 times slower"])):
+        monkeypatch.setattr(preflight, "slowdown", lambda dtype, factor=factor: factor)
+        found = list(doubts(cfg, trainer("bf16-mixed")))
+        assert len(found) == len(said) and all(words in found[0] for words in said)
+    assert list(doubts(cfg, trainer())) == []
+
+
+def test_the_rank_of_frames_that_are_not_finite_is_not_a_number() -> None:
+    frames = torch.randn(30, 8)
+    assert effective_rank(frames) > 1
+    frames[3, 3] = float("inf")
+    assert effective_rank(frames) != effective_rank(frames)

@@ -1,0 +1,76 @@
+"""Writes the Lhotse cut manifests of the built-in corpus from its own manifests; run it again after changing those.
+
+python tools/make_sample_manifests.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+
+def make_cut(folder: Path, row: dict[str, Any]) -> MonoCut:
+    """One row of `manifest.jsonl` or `noise.jsonl` as a cut of the whole file; its path stays relative to `folder`."""
+    # The header and not the row is what a reader will meet: the rows' durations are rounded.
+    info = soundfile.info(folder / row["path"])
+    duration = info.frames / info.samplerate
+    recording = Recording(
+        id=row["id"],
+        sources=[AudioSource("file", [0], row["path"])],
+        sampling_rate=info.samplerate,
+        num_samples=info.frames,
+        duration=duration,
+    )
+    speech = SupervisionSegment(
+        id=row["id"],
+        recording_id=row["id"],
+        start=0.0,
+        duration=duration,
+        text=row.get("text") or None,
+        language=row.get("language"),
+        speaker=row.get("speaker"),
+    )
+    custom = {key: row[key] for key in ("source", "licence", "category") if key in row}
+    supervisions = [speech] if "speaker" in row else []
+    return MonoCut(row["id"], 0.0, duration, 0, supervisions=supervisions, recording=recording, custom=custom)
+
+
+def write_manifests(folder: Path) -> dict[str, int]:
+    """Writes `cuts_train.jsonl`, `cuts_dev.jsonl` and `cuts_noise.jsonl`; returns the number of cuts of each."""
+    speech, noise = _read(folder / "manifest.jsonl"), _read(folder / "noise.jsonl")
+    parts = {
+        "cuts_train.jsonl": [row for row in speech if row["split"] == "train"],
+        "cuts_dev.jsonl": [row for row in speech if row["split"] == "dev"],
+        "cuts_noise.jsonl": noise,
+    }
+    for name, rows in parts.items():
+        _write(folder / name, (make_cut(folder, row) for row in rows))
+    return {name: len(rows) for name, rows in parts.items()}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _write(path: Path, cuts: Iterable[MonoCut]) -> None:
+    lines = (json.dumps(cut.to_dict(), ensure_ascii=False) + "\n" for cut in cuts)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(__file__).resolve().parents[1] / "data" / "sample16k"
+    parser.add_argument("folder", nargs="?", type=Path, default=default)
+    for name, count in write_manifests(parser.parse_intermixed_args().folder).items():
+        print(f"{name}: {count} cuts")
+
+
+if __name__ == "__main__":
+    main()
