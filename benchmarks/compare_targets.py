@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.table import Table
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining

@@ -31,8 +31,8 @@ from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, FUTURE_TAPS, Conversion
 from streamnest.checkpoint.transfer import transfer
 from streamnest.config.compose import config_loader
+from streamnest.console.entry_point import without_trace
 from streamnest.console.overrides import refuse_words
-from streamnest.console.running import without_trace
 from streamnest.corpus_statistics import fit_statistics
 
 

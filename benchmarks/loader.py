@@ -46,9 +46,9 @@ MODEL = (
     "size.d_model=256",
     "size.num_layers=8",
     "size.num_heads=4",
-    "size.stem_channels=256",
+    "size.subsampling_channels=256",
     "quantizer=nest",
-    "objective.heard_weight=0",
+    "objective.unmasked_weight=0",
 )
 FIXED = ("name=benchmark", "preset=causal", "logger=none", "callbacks=none", "paths.output_dir=.", "trainer=cpu")
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from streaming import CONFIGS, REFERENCE_FACTORS, REFERENCE_SIZE, time_chunks, time_session
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError

@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.streaming import StreamingSession

@@ -22,7 +22,7 @@ import torch
 from rich.table import Table
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -43,9 +43,9 @@ def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> 
     if chunk_ms < encoder.frame_ms or chunk_ms % encoder.frame_ms:
         raise UserError(f"--chunk {chunk_ms / 1000:g}: give a whole number of frames of {encoder.frame_ms:g} ms")
     lay_out_for_steps(model)
-    chunk = round(chunk_ms / encoder.frame_ms) * encoder.stem.factor * hop
+    chunk = round(chunk_ms / encoder.frame_ms) * encoder.subsampling.factor * hop
     first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)
-    warm = first + (encoder.context.left or 0) * encoder.stem.factor * hop
+    warm = first + (encoder.context.left or 0) * encoder.subsampling.factor * hop
     audio = 0.1 * torch.randn(batch, warm - warm % chunk + first)
     state = init_state(model, batch)
     _, state = step(model, audio[:, :first], state)
@@ -171,7 +171,7 @@ def main() -> int:
     return 0
 
 
-REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.stem_channels=256"]
+REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.subsampling_channels=256"]
 
 if __name__ == "__main__":
     sys.exit(main())

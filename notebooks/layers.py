@@ -28,7 +28,7 @@ from IPython.display import Markdown, display
 from streamnest.code_usage import spectrum
 from streamnest.formatting import markdown_table
 from streamnest.probing.encoded import choose, hear, layer_names
-from streamnest.probing.layerwise import SILENCE, probe_heard
+from streamnest.probing.layerwise import SILENCE, probe_encoded
 from streamnest.probing.linear_probe import similarity, spaced
 from streamnest.probing.phone_labels import phone_classes
 from streamnest.probing.plots import draw_probes, draw_similarity, draw_spectra
@@ -54,7 +54,7 @@ layers = layer_names(heard[subject.name])
 # step is one utterance and means little.
 
 # %%
-found = {name: probe_heard(heard[name], len(classes), CLUSTERS) for name in heard}
+found = {name: probe_encoded(heard[name], len(classes), CLUSTERS) for name in heard}
 display(draw_probes({name: figures for name, (figures, _) in found.items()}, "What each layer says"))
 print(*found[subject.name][1], sep="\n")
 

@@ -92,5 +92,5 @@ if latency.streams:
 # Mean and worst latency, the checkpoint in green.
 
 # %%
-presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.stem.factor}"])
+presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.subsampling.factor}"])
 display(draw_latencies({**presets, subject.name: latency}, own=subject.name))

@@ -13,7 +13,7 @@ D, FRAMES, KERNEL, CLASSES, SECONDS = 64, 100, 9, 512, 8.0
 
 
 def cost(layers: int, classes: int = CLASSES, masked: float = 0.0, **settings: bool) -> TrainingCost:
-    sizes = {"d_model": D, "num_layers": layers, "num_heads": 4, "stem_channels": 8, "conv_kernel_size": KERNEL}
+    sizes = {"d_model": D, "num_layers": layers, "num_heads": 4, "subsampling_channels": 8, "conv_kernel_size": KERNEL}
     config = EncoderConfig(subsampling_factor=8, right_context_ms=0.0, **sizes, **settings)
     return training_cost(config, classes, 1, SECONDS, masked)
 
@@ -48,7 +48,7 @@ def test_heads_cost_only_the_frames_that_are_predicted() -> None:
 
 
 def test_computing_blocks_again_costs_a_forward_pass_of_theirs() -> None:
-    kept, again = cost(2), cost(2, recompute_blocks=True)
+    kept, again = cost(2), cost(2, activation_checkpointing=True)
     assert again.forward == kept.forward
     assert (again.backward - kept.backward) * SECONDS == pytest.approx(2 * block_forward(), rel=1e-9)
 
@@ -63,6 +63,6 @@ def test_the_share_of_predicted_frames_is_that_of_whole_masked_blocks() -> None:
     # A feature frame is masked with 1 - 0.99^40 = 0.33; blocks at the edges of masks are not predicted.
     assert 0.2 < predicted_share(some, objective, 8, 16.0) < 0.33
     # Heard blocks are all others but those at the edges.
-    heard = MaskedPrediction(8, 16, heard_weight=1.0)
+    heard = MaskedPrediction(8, 16, unmasked_weight=1.0)
     assert predicted_share(none, heard, 8, 16.0) == 1.0
     assert 0.8 < predicted_share(some, heard, 8, 16.0) < 1.0

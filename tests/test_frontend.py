@@ -103,9 +103,9 @@ def test_normalisers_keep_padding_at_zero_and_rows_apart(kind: str) -> None:
     torch.testing.assert_close(both[1:, :, :20], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_running_normalisation_approaches_the_statistics_of_what_it_heard() -> None:
+def test_online_normalisation_approaches_the_statistics_of_what_it_heard() -> None:
     features = torch.randn(1, 80, 20000) * 2 - 7
-    settled = fitted("running")(features, torch.tensor([20000]))[..., 15000:]
+    settled = fitted("online")(features, torch.tensor([20000]))[..., 15000:]
     assert abs(float(settled.mean())) < 0.05
     assert abs(float(settled.std()) - 1) < 0.05
 
@@ -113,5 +113,5 @@ def test_running_normalisation_approaches_the_statistics_of_what_it_heard() -> N
 def test_missing_statistics_and_unknown_kinds_are_refused() -> None:
     with pytest.raises(UserError, match="statistics"):
         Normalizer("global")(torch.zeros(1, 80, 3), torch.tensor([3]))
-    with pytest.raises(UserError, match="global, running, utterance, none"):
+    with pytest.raises(UserError, match="global, online, utterance, none"):
         Normalizer("batch")

@@ -127,7 +127,7 @@ def test_every_encoder_trains_two_steps_with_every_masking(run_config: Compose, 
 
 
 def test_without_masking_there_is_nothing_to_learn_and_nothing_breaks(run_config: Compose) -> None:
-    model, trainer = fit(run_config(*SHORT, "masking=none", "objective.heard_weight=0", "optim.weight_decay=0"))
+    model, trainer = fit(run_config(*SHORT, "masking=none", "objective.unmasked_weight=0", "optim.weight_decay=0"))
     assert trainer.callback_metrics["val/loss"] == 0
     assert "train/loss" not in trainer.callback_metrics
     assert all(torch.isfinite(p).all() for p in model.parameters())
@@ -139,11 +139,11 @@ def test_without_masking_there_is_nothing_to_learn_and_nothing_breaks(run_config
         ["trainer.precision=bf16-mixed"],
         ["trainer.accumulate_grad_batches=2"],
         ["optim=adamw_noam", "augment=none"],
-        ["quantizer.num_books=3", "augment=noise"],
+        ["quantizer.num_codebooks=3", "augment=noise"],
         ["augment=full", "augment.prob=1", "augment.reverb.prob=1", "augment.speed.prob=1"],
         ["masking.freeze=false", "size.bias=false"],
-        ["encoder.subsampling_factor=8", "encoder=causal", "encoder.stem=shifted"],
-        ["encoder.normalize=running", "quantizer.normalize=global"],
+        ["encoder.subsampling_factor=8", "encoder=causal", "encoder.subsampling_padding=shifted"],
+        ["encoder.normalize=online", "quantizer.normalize=global"],
     ],
     ids=lambda overrides: overrides[0],
 )
@@ -160,7 +160,7 @@ def test_other_choices_train_two_steps_to_a_finite_loss(run_config: Compose, ove
     sorted({(objective, "causal") for objective in OBJECTIVES} | {("masked_next_token", name) for name in MASKINGS}),
 )
 def test_every_objective_and_every_masking_trains_two_steps(run_config: Compose, objective: str, masking: str) -> None:
-    _, trainer = fit(run_config(*SHORT, f"objective={objective}", f"masking={masking}", "quantizer.num_books=2"))
+    _, trainer = fit(run_config(*SHORT, f"objective={objective}", f"masking={masking}", "quantizer.num_codebooks=2"))
     metrics = trainer.callback_metrics
     assert trainer.global_step == 2
     assert all(torch.isfinite(value) for value in metrics.values())
@@ -185,7 +185,7 @@ def test_validation_masks_are_the_same_at_every_step_and_training_masks_are_not(
 ) -> None:
     model = ready(run_config("size.dropout=0")).eval()
     audio = batch(speech_like(4, 48000))
-    first, again, other = (model.predict_masked(audio, step)[0]["masked"] for step in (0, 0, 1))
+    first, again, other = (model.predict(audio, step)[0]["masked"] for step in (0, 0, 1))
     assert torch.equal(first.loss_sum, again.loss_sum) and not torch.equal(first.loss_sum, other.loss_sum)
 
 
@@ -193,9 +193,9 @@ def test_targets_come_from_the_clean_audio_and_the_encoder_hears_the_noisy_one(
     run_config: Compose, speech_like: Audio
 ) -> None:
     model, audio = ready(run_config()).eval(), batch(speech_like(2, 48000))
-    quiet = model.predict_masked(audio, 0)[0]["masked"]
+    quiet = model.predict(audio, 0)[0]["masked"]
     audio.noisy = audio.clean + 0.3 * speech_like(2, 48000, seed=5)
-    loud = model.predict_masked(audio, 0)[0]["masked"]
+    loud = model.predict(audio, 0)[0]["masked"]
     assert torch.equal(quiet.targets, loud.targets) and quiet.targets.any()
     assert not torch.equal(quiet.loss_sum, loud.loss_sum)
 

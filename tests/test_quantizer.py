@@ -83,8 +83,8 @@ def test_no_tensor_of_the_search_grows_with_frames_times_codes(monkeypatch: pyte
 def test_features_and_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="80"):
         RandomProjectionQuantizer(80)(torch.zeros(1, 64, 16))
-    with pytest.raises(UserError, match="num_books=0"):
-        RandomProjectionQuantizer(num_books=0)
+    with pytest.raises(UserError, match="num_codebooks=0"):
+        RandomProjectionQuantizer(num_codebooks=0)
 
 
 def test_coverage_entropy_and_perplexity_are_those_of_the_counts() -> None:
@@ -172,7 +172,7 @@ def test_each_centre_is_the_direction_of_what_is_nearest_to_it() -> None:
 
 
 def test_fitting_twice_gives_the_same_codes_and_books_differ() -> None:
-    one, two = fitted("kmeans", num_books=2), fitted("kmeans", num_books=2)
+    one, two = fitted("kmeans", num_codebooks=2), fitted("kmeans", num_codebooks=2)
     assert torch.equal(one.codebooks, two.codebooks)
     assert not torch.equal(one.codebooks[0], one.codebooks[1])
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from streamnest.config.aliases import FORMAT
 from streamnest.config.stored import storable
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
@@ -39,7 +40,7 @@ class EncoderTask(L.LightningModule):
         UserError: for sizes that do not fit each other.
     """
 
-    seconds_heard: Tensor
+    seconds_seen: Tensor
 
     def __init__(
         self,
@@ -55,13 +56,13 @@ class EncoderTask(L.LightningModule):
             raise UserError(
                 f"encoder.num_mels={encoder.num_mels} but frontend.num_mels={frontend.num_mels}: make them equal"
             )
-        hop_ms = encoder.frame_ms / encoder.stem.factor
+        hop_ms = encoder.frame_ms / encoder.subsampling.factor
         if abs(hop_ms - frontend.hop_ms) > 0.02 * frontend.hop_ms:  # a hop is rounded to whole samples
             raise UserError(f"encoder.hop_ms={hop_ms:g} but frontend.hop_ms={frontend.hop_ms:g}: make them equal")
         self.frontend, self.encoder = frontend, encoder
         self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
         self.optimization, self.seed, self.config, self.labels = optimization, seed, config or {}, labels
-        self.register_buffer("seconds_heard", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("seconds_seen", torch.zeros((), dtype=torch.float64))
 
     @property
     def sample_rate(self) -> int:
@@ -122,7 +123,7 @@ class EncoderTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds config and labels, so that a checkpoint is enough to use the model."""
-        checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels}
+        checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         """The sum over all processes."""

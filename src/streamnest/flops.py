@@ -39,7 +39,7 @@ class TrainingCost(NamedTuple):
 
 
 def training_cost(
-    config: EncoderConfig, num_classes: int, num_books: int, seconds: float, masked: float
+    config: EncoderConfig, num_classes: int, num_codebooks: int, seconds: float, masked: float
 ) -> TrainingCost:
     """Counts one utterance through encoder and heads and back.
 
@@ -48,13 +48,13 @@ def training_cost(
     Args:
         config: of the encoder.
         num_classes: codes per book.
-        num_books: books.
+        num_codebooks: books.
         seconds: length of the utterance; attention grows with it.
         masked: share of encoder frames that are predicted.
     """
     with torch.device("meta"):
         encoder = FastConformer(config).train()
-        objective = MaskedPrediction(config.d_model, num_classes, num_books)
+        objective = MaskedPrediction(config.d_model, num_classes, num_codebooks)
         features = torch.zeros(1, config.num_mels, round(seconds * _FRAMES_PER_SECOND))
         lengths = torch.full((1,), features.shape[-1])
     with flop_counter() as counter:
@@ -97,5 +97,5 @@ def predicted_share(
     mask: Tensor = masking.sample(lengths, frames, keys=torch.arange(draws))
     predicted = objective.select(mask, lengths, stack)
     if "heard" in objective.weights:
-        predicted |= objective.select_heard(mask, lengths, stack)
+        predicted |= objective.select_unmasked(mask, lengths, stack)
     return float(predicted.float().mean())

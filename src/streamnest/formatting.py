@@ -58,7 +58,7 @@ def masking_in_words(masking: Masking, hop_ms: float) -> str:
         low, high = min(masking.block_sizes) * hop_ms, max(masking.block_sizes) * hop_ms
         return f"blocks of {low:.0f} to {high:.0f} ms over about {masking.mask_share:.0%} of frames"
     if isinstance(masking, ChunkMasking):
-        return f"the ends of {masking.mask_prob:.0%} of chunks, of each of which {masking.min_heard:.0%} is heard"
+        return f"the ends of {masking.mask_prob:.0%} of chunks, of each of which {masking.min_unmasked:.0%} is heard"
     if not isinstance(masking, RandomBlockMasking):
         return "nothing is hidden"
     share = masking.mask_prob

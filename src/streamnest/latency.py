@@ -26,7 +26,7 @@ class LatencyReport:
         chunk_ms: audio that becomes available together.
         left_ms: attention context before the chunk (chunked) or frame (regular).
         front_end_ms: look-ahead of the log-mel front end alone.
-        stem_ms: look-ahead of the stem past its block; negative where it hears less than its block.
+        subsampling_ms: look-ahead of the stem past its block; negative where it hears less than its block.
         context_ms: look-ahead of attention and convolution over all layers, worst frame.
         lookahead_ms: all stages together, worst frame; `lookahead_samples` the same in samples.
         lookahead_samples: None is unlimited.
@@ -38,7 +38,7 @@ class LatencyReport:
     chunk_ms: float
     left_ms: float
     front_end_ms: float
-    stem_ms: float
+    subsampling_ms: float
     context_ms: float
     lookahead_ms: float
     lookahead_samples: int | None
@@ -55,10 +55,10 @@ class LatencyReport:
         return {f"latency/{k}": float("inf") if v is None else float(v) for k, v in asdict(self).items()}
 
 
-def last_heard(encoder: FastConformer, frame: int) -> int | None:
+def last_visible_frame(encoder: FastConformer, frame: int) -> int | None:
     """The last encoder frame of the stem's output that output `frame` depends on; None is the end of the utterance."""
     reach = frame + encoder.context.delay
-    for block in reversed(encoder.blocks):
+    for block in reversed(encoder.layers):
         reach += block.convolution.lookahead
         visible = encoder.context.last_visible(reach)
         if visible is None:
@@ -67,7 +67,7 @@ def last_heard(encoder: FastConformer, frame: int) -> int | None:
     return reach
 
 
-def heard_until(
+def receptive_field_end(
     encoder: FastConformer, frontend: LogMel, frames: int, causal_features: bool = True
 ) -> torch.Tensor | None:
     """Where each output has stopped hearing, from the sample on: the end of the audio that can change it, in blocks.
@@ -81,10 +81,10 @@ def heard_until(
     Returns:
         `(frames,)` float64; 1.5 is the middle of the second block. None when they hear the whole utterance.
     """
-    chunk, stem = encoder.context.chunk, encoder.stem
+    chunk, stem = encoder.context.chunk, encoder.subsampling
     ends = []
     for phase in range(chunk or 1):
-        last = last_heard(encoder, phase + encoder.target_shift)
+        last = last_visible_frame(encoder, phase + encoder.target_shift)
         if last is None or chunk is None or not causal_features:
             return None
         features = (last + 1) * stem.factor + stem.lookahead
@@ -104,19 +104,19 @@ def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bo
     unit = encoder.frame_ms
     chunk = encoder.context.chunk
     left = encoder.context.left
-    ahead = _heard_ahead(encoder, causal_features)
+    ahead = _visible_ahead(encoder, causal_features)
     limited = [a for a in ahead if a is not None]
     context_ms = max(limited) * unit if len(limited) == len(ahead) else math.inf
-    stem_ms = encoder.stem.lookahead * frontend.hop_ms
+    subsampling_ms = encoder.subsampling.lookahead * frontend.hop_ms
     front_ms = 1000.0 * frontend.lookahead_samples / frontend.sample_rate
-    total = context_ms + stem_ms + front_ms
+    total = context_ms + subsampling_ms + front_ms
     waits = emission_delays(encoder, frontend, causal_features)
     return LatencyReport(
         frame_ms=unit,
         chunk_ms=math.inf if chunk is None else chunk * unit,
         left_ms=math.inf if left is None else left * unit,
         front_end_ms=front_ms,
-        stem_ms=stem_ms,
+        subsampling_ms=subsampling_ms,
         context_ms=context_ms,
         lookahead_ms=total,
         lookahead_samples=round(total * frontend.sample_rate / 1000) if math.isfinite(total) else None,
@@ -130,14 +130,16 @@ def emission_delays(encoder: FastConformer, frontend: LogMel, causal_features: b
 
     A later sample of the block waits less, by as much as it comes later. See `latency_report`.
     """
-    overhang = encoder.stem.lookahead * frontend.hop_ms + frontend.window_overhang_ms
-    ahead = _heard_ahead(encoder, causal_features)
+    overhang = encoder.subsampling.lookahead * frontend.hop_ms + frontend.window_overhang_ms
+    ahead = _visible_ahead(encoder, causal_features)
     return [math.inf if a is None else (1 + a + encoder.target_shift) * encoder.frame_ms + overhang for a in ahead]
 
 
-def _heard_ahead(encoder: FastConformer, causal_features: bool) -> list[int | None]:
+def _visible_ahead(encoder: FastConformer, causal_features: bool) -> list[int | None]:
     """Encoder frames past itself that each frame of a chunk hears; None is the rest of the utterance."""
-    phases = [(t, last_heard(encoder, t) if causal_features else None) for t in range(encoder.context.chunk or 1)]
+    phases = [
+        (t, last_visible_frame(encoder, t) if causal_features else None) for t in range(encoder.context.chunk or 1)
+    ]
     return [None if last is None else last - t for t, last in phases]
 
 
@@ -151,8 +153,8 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
         return []
     leaks = []
     if encoder.normalize == "utterance":
-        leaks.append("encoder.normalize=utterance uses statistics of the whole utterance: choose global or running")
-    convolutions = [block.convolution for block in encoder.blocks]
+        leaks.append("encoder.normalize=utterance uses statistics of the whole utterance: choose global or online")
+    convolutions = [block.convolution for block in encoder.layers]
     ahead = [convolution.lookahead for convolution in convolutions if convolution.lookahead]
     if ahead:
         leaks.append(
@@ -167,7 +169,7 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
     promised = right * encoder.frame_ms
     if encoder.context.style == "regular" and report.context_ms > promised:
         leaks.append(
-            f"encoder.style=regular with right_context_ms={promised:g} adds up over {len(encoder.blocks)} layers to "
+            f"encoder.style=regular with right_context_ms={promised:g} adds up over {len(encoder.layers)} layers to "
             f"{report.context_ms:g} ms: choose style=chunked"
         )
     return leaks

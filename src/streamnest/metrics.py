@@ -33,7 +33,7 @@ def training_scores(
     loss = sum((weights[part] * value[0] / value[2] for part, value in known.items()), torch.zeros(()))
     accuracy = sum((weights[part] / total * value[1] / value[2] for part, value in known.items()), torch.zeros(()))
     shown = {"loss": loss, "accuracy": accuracy, "loss_minus_entropy": loss - total * health.entropy(train_counts)}
-    counts = {"masked": "masked_frames", "heard": "heard_frames", "next_token": "next_blocks"}
+    counts = {"masked": "masked_frames", "heard": "unmasked_frames", "next_token": "next_blocks"}
     shown |= {counts[part]: value[2] for part, value in known.items()}
     if len(sums) > 1:
         shown |= {f"loss_{part}": value[0] / value[2] for part, value in known.items()}
@@ -45,17 +45,17 @@ class ValidationScores:
 
     Args:
         weights: of the parts of the loss.
-        num_books: books of codes.
+        num_codebooks: books of codes.
         num_classes: codes per book.
         device: of the sums.
     """
 
     def __init__(
-        self, weights: Mapping[str, float], num_books: int, num_classes: int, device: torch.device | str = "cpu"
+        self, weights: Mapping[str, float], num_codebooks: int, num_classes: int, device: torch.device | str = "cpu"
     ) -> None:
         self.weights = dict(weights)
         self.sums = {part: torch.zeros(3, device=device) for part in weights}
-        self.counts = {part: torch.zeros(num_books, num_classes, device=device) for part in weights}
+        self.counts = {part: torch.zeros(num_codebooks, num_classes, device=device) for part in weights}
         self.details: dict[str, Tensor] = {}
 
     def add(self, results: Mapping[str, PredictionResult]) -> None:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from streamnest.errors import UserError
 
-KINDS = ("global", "running", "utterance", "none")
+KINDS = ("global", "online", "utterance", "none")
 _EPSILON = 1e-5
 
 
 class NormalizerState(NamedTuple):
-    """What `running` has heard of each stream: `(B,)` frames, and `(B, D)` sums of values and squares, float64."""
+    """What `online` has heard of each stream: `(B,)` frames, and `(B, D)` sums of values and squares, float64."""
 
     frames: Tensor
     total: Tensor
@@ -28,7 +28,7 @@ class NormalizerState(NamedTuple):
 class Normalizer(nn.Module):
     """Brings log-mel bands to zero mean and unit variance, `(B, D, T)` -> `(B, D, T)`; frames past the length stay 0.
 
-    Kinds and look-ahead: `global` (fixed statistics of the corpus, 0 ms), `running` (mean and variance of the frames
+    Kinds and look-ahead: `global` (fixed statistics of the corpus, 0 ms), `online` (mean and variance of the frames
     heard so far, starting from the corpus statistics, 0 ms), `utterance` (mean and unbiased deviation of the whole
     utterance, unlimited: offline only), `none` (0 ms).
 
@@ -37,7 +37,7 @@ class Normalizer(nn.Module):
     Args:
         kind: one of the kinds above.
         num_mels: bands.
-        prior_frames: weight of the corpus statistics in `running`, in frames; 1 s by default.
+        prior_frames: weight of the corpus statistics in `online`, in frames; 1 s by default.
 
     Raises:
         UserError: for an unknown kind, or when statistics are needed and were never fitted.
@@ -64,7 +64,7 @@ class Normalizer(nn.Module):
     @property
     def needs_statistics(self) -> bool:
         """Whether corpus statistics must be fitted before use."""
-        return self.kind in ("global", "running") and not bool(self.fitted)
+        return self.kind in ("global", "online") and not bool(self.fitted)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Stores per-band statistics `(D,)` of the corpus."""
@@ -78,12 +78,12 @@ class Normalizer(nn.Module):
         valid = (torch.arange(features.shape[-1], device=features.device) < lengths[:, None])[:, None]
         if self.kind == "utterance":
             return self._utterance(features, lengths, valid)
-        if self.kind == "running":
-            return self._running(features, valid, self.init_state(len(features)))[0]
+        if self.kind == "online":
+            return self._online(features, valid, self.init_state(len(features)))[0]
         return self._global(features, valid) if self.kind == "global" else features
 
     def init_state(self, batch: int) -> NormalizerState:
-        """The state of `batch` streams that have heard nothing; all but `running` carry it along unchanged."""
+        """The state of `batch` streams that have heard nothing; all but `online` carry it along unchanged."""
         zeros = torch.zeros(batch, len(self.mean), dtype=torch.float64, device=self.mean.device)
         return NormalizerState(torch.zeros(batch, dtype=torch.long, device=self.mean.device), zeros, zeros)
 
@@ -100,9 +100,9 @@ class Normalizer(nn.Module):
         """
         self._require_statistics()
         if self.kind == "utterance":
-            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or running")
-        if self.kind == "running":
-            return self._running(features, valid, state)
+            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or online")
+        if self.kind == "online":
+            return self._online(features, valid, state)
         if self.kind == "none":
             return _only(features, valid), state
         return self._global(features, valid), state
@@ -122,9 +122,7 @@ class Normalizer(nn.Module):
         variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
         return centred / (variance.sqrt() + _EPSILON)
 
-    def _running(
-        self, features: Tensor, valid: Tensor | None, state: NormalizerState
-    ) -> tuple[Tensor, NormalizerState]:
+    def _online(self, features: Tensor, valid: Tensor | None, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
         # Moments about the corpus mean, in float64: a difference of large sums would lose digits in long streams.
         centred = _only((features - self.mean[:, None]).double(), valid)
         prior = float(self.prior_frames)

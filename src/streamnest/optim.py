@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from streamnest.errors import UserError
 
-_BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.")
 
 
 @dataclass

@@ -27,7 +27,7 @@ class QuantizerConfig:
     feat_in: int = 80
     stack: int = 4
     num_classes: int = 8192
-    num_books: int = 1
+    num_codebooks: int = 1
     code_dim: int = 16
     seed: int = 0
     codes: str = "random"
@@ -35,7 +35,7 @@ class QuantizerConfig:
 
 
 class RandomProjectionQuantizer(nn.Module):
-    """Frozen random projection and nearest code, `(B, D, T)` -> `(B, T // stack, num_books)` int64.
+    """Frozen random projection and nearest code, `(B, D, T)` -> `(B, T // stack, num_codebooks)` int64.
 
     `stack` consecutive frames (frame-major, then band) are projected; the nearest of the unit-norm codes is the one
     with the largest dot product. Always float32. Frames beyond the last whole stack are dropped.
@@ -44,7 +44,7 @@ class RandomProjectionQuantizer(nn.Module):
         feat_in: bands D; they must be normalised, or the codes collapse (NEST).
         stack: frames per code, the subsampling factor of the encoder.
         num_classes: codes per book.
-        num_books: independent codebooks with projections of their own.
+        num_codebooks: independent codebooks with projections of their own.
         code_dim: width of a code.
         seed: of projection and codes; its own, so that every rank, run and resume has the same targets.
         codes: "random" is BEST-RQ. "pca" takes the directions in which speech varies most, scaled to the same spread,
@@ -64,7 +64,7 @@ class RandomProjectionQuantizer(nn.Module):
         feat_in: int = 80,
         stack: int = 8,
         num_classes: int = 8192,
-        num_books: int = 1,
+        num_codebooks: int = 1,
         code_dim: int = 16,
         seed: int = 0,
         codes: str = "random",
@@ -74,16 +74,16 @@ class RandomProjectionQuantizer(nn.Module):
             raise UserError(f"quantizer.codes={codes!r} is unknown: choose one of {', '.join(CODES)}")
         if codes != "random" and code_dim > stack * feat_in:
             raise UserError(f"quantizer.code_dim={code_dim} is more than the {stack * feat_in} values of a block")
-        sizes = {"feat_in": feat_in, "stack": stack, "num_books": num_books, "code_dim": code_dim}
+        sizes = {"feat_in": feat_in, "stack": stack, "num_codebooks": num_codebooks, "code_dim": code_dim}
         for name, value in {**sizes, "num_classes - 1": num_classes - 1}.items():
             if value < 1:
                 raise UserError(f"quantizer.{name}={value} must be at least 1")
-        self.feat_in, self.stack, self.num_classes, self.num_books = feat_in, stack, num_classes, num_books
+        self.feat_in, self.stack, self.num_classes, self.num_codebooks = feat_in, stack, num_classes, num_codebooks
         self.codes, self.code_dim, self.seed = codes, code_dim, seed
         generator = torch.Generator().manual_seed(seed)
-        projection = torch.empty(num_books * code_dim, stack * feat_in)
+        projection = torch.empty(num_codebooks * code_dim, stack * feat_in)
         nn.init.xavier_normal_(projection, generator=generator)
-        codebooks = torch.randn(num_books, num_classes, code_dim, generator=generator)
+        codebooks = torch.randn(num_codebooks, num_classes, code_dim, generator=generator)
         self.register_buffer("projection", projection)
         self.register_buffer("codebooks", F.normalize(codebooks, dim=-1))
         if codes != "random":
@@ -101,8 +101,8 @@ class RandomProjectionQuantizer(nn.Module):
             raise UserError(f"the quantizer takes (B, {self.feat_in}, T) features, got {tuple(feats.shape)}")
         with torch.autocast(feats.device.type, enabled=False):
             blocks = self.blocks(feats)
-            projected = (blocks.flatten(0, 1) @ self.projection.t()).view(-1, self.num_books, self.code_dim)
-            return self._nearest(projected).view(*blocks.shape[:2], self.num_books)
+            projected = (blocks.flatten(0, 1) @ self.projection.t()).view(-1, self.num_codebooks, self.code_dim)
+            return self._nearest(projected).view(*blocks.shape[:2], self.num_codebooks)
 
     def blocks(self, feats: Tensor) -> Tensor:
         """What one code stands for: features `(B, D, T)` -> `(B, T // stack, stack * D)` float32."""
@@ -134,7 +134,7 @@ class RandomProjectionQuantizer(nn.Module):
         directions, spread = principal_directions(blocks, self.code_dim)
         if self.codes == "pca":
             directions = directions / spread[:, None]
-        self.projection.copy_(directions.repeat(self.num_books, 1))
+        self.projection.copy_(directions.repeat(self.num_codebooks, 1))
         if self.codes == "kmeans":
             projected = blocks @ directions.t()
             for book, entries in enumerate(self.codebooks):

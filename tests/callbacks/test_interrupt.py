@@ -12,7 +12,7 @@ from lightning import Callback
 
 from streamnest.callbacks import StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
-from streamnest.console.running import continue_command
+from streamnest.console.entry_point import continue_command
 
 
 class Send(Callback):

@@ -18,7 +18,7 @@ from streamnest.plotting import code_colours, runs
 SMALL = (
     "size.d_model=32",
     "size.num_layers=1",
-    "size.stem_channels=8",
+    "size.subsampling_channels=8",
     "quantizer.num_classes=64",
     "name=x",
     "preset=p",
@@ -78,7 +78,7 @@ def test_the_picture_shows_what_validation_measured(model, batch):
         batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], step=3, ids=["long"], seconds=3.0
     )
     shown = predict(model, alone, "now")
-    result = model.eval().predict_masked(alone, 0)[0]["masked"]
+    result = model.eval().predict(alone, 0)[0]["masked"]
     assert shown.selected.sum() == int(result.count) > 0
     assert shown.nats[shown.selected].sum() == pytest.approx(float(result.loss_sum), rel=1e-4)
     assert (shown.codes == shown.predicted)[shown.selected].sum() == int(result.correct)
@@ -92,7 +92,7 @@ def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(compose
     model = build_model(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])).eval()
     alone = Batch(batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], 3, ["long"], 3.0)
     shown = predict(model, alone, "now")
-    first = model.objective.first_blocks(model.heard_until(75)).tolist()
+    first = model.objective.first_blocks(model.receptive_field_end(75)).tolist()
     encoded, _ = model.encode(*model.hear(alone, 0)[::2])
     assert np.flatnonzero(shown.selected).tolist() == list(range(first[0], 75))
     for block in range(first[0], 75):

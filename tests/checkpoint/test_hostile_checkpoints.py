@@ -190,7 +190,7 @@ def test_no_variable_of_the_environment_is_read(folder: Path, monkeypatch: pytes
         ("encoder", {"d_model": 16384, "num_layers": 512}, "weights and config do not belong together"),
         ("encoder", {"dropout": float("nan")}, "dropout=nan must be a number"),
         ("encoder", {"contexts": {"[/b]": {}}}, "is not a name"),
-        ("quantizer", {"num_classes": 1 << 20, "num_books": 64}, "weights and config do not belong together"),
+        ("quantizer", {"num_classes": 1 << 20, "num_codebooks": 64}, "weights and config do not belong together"),
         ("frontend", {"n_fft": 10**12}, r"frontend\.n_fft=1000000000000 must be"),
         ("masking", {"block_size": True}, r"masking\.block_size=True must be"),
         ("task", {"name": "cook"}, "task 'cook' is unknown: choose pretrain"),
@@ -205,7 +205,7 @@ def test_a_wrong_value_is_refused_with_file_and_key(folder: Path, group: str, va
 
 def test_a_small_file_cannot_claim_large_tensors(model: Pretraining, tmp_path: Path) -> None:
     state = model.state_dict()
-    state["encoder.stem.out.weight"] = torch.zeros(1).expand(10**6, 10**6)
+    state["encoder.subsampling.out.weight"] = torch.zeros(1).expand(10**6, 10**6)
     own: dict[str, Any] = {"state_dict": state}
     model.on_save_checkpoint(own)
     torch.save(own, tmp_path / "a.ckpt")
@@ -271,8 +271,8 @@ def test_a_training_continues_from_its_own_state_only(model: Pretraining, tmp_pa
         check_training_state("a.ckpt", {**whole, "loops": []}, model)
     with pytest.raises(UserError, match="holds no state of an optimizer"):
         check_training_state("a.ckpt", {**whole, "optimizer_states": []}, model)
-    del whole["state_dict"]["encoder.stem.out.bias"]
-    with pytest.raises(UserError, match=r"encoder\.stem\.out\.bias is missing"):
+    del whole["state_dict"]["encoder.subsampling.out.bias"]
+    with pytest.raises(UserError, match=r"encoder\.subsampling\.out\.bias is missing"):
         check_training_state("a.ckpt", whole, model)
 
 
@@ -363,7 +363,7 @@ def test_a_class_of_ones_own_loads_once_it_is_allowed(folder: Path, monkeypatch:
     with pytest.raises(UserError, match=r"streamnest\.allow_class\('encoder'"):
         load_model(folder)
     streamnest.allow_class("encoder", wide, WideConfig)
-    assert len(load_model(folder).encoder.blocks) == 1
+    assert len(load_model(folder).encoder.layers) == 1
 
 
 def test_a_stored_config_keeps_no_foreign_class_of_its_history() -> None:

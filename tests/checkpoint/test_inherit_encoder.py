@@ -18,7 +18,7 @@ from streamnest.optim import Optimization
 @pytest.fixture
 def checkpoint(run_config, tmp_path: Path) -> Path:
     """Of a pretraining run that differs from the defaults in size, preset and statistics."""
-    model = ready(run_config("encoder=causal", "size.num_layers=3", "encoder.normalize=running"))
+    model = ready(run_config("encoder=causal", "size.num_layers=3", "encoder.normalize=online"))
     model.input_norm.mean.fill_(-5.0)
     saved = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(saved)
@@ -43,14 +43,14 @@ def test_weights_statistics_size_and_preset_are_those_of_the_checkpoint(run_conf
         theirs = getattr(source, part).state_dict()
         ours = getattr(model, part).state_dict()
         assert theirs.keys() == ours.keys() and all(torch.equal(theirs[k], ours[k]) for k in theirs)
-    assert len(model.encoder.blocks) == 3 and model.latency == source.latency and cfg.size.num_layers == 3
+    assert len(model.encoder.layers) == 3 and model.latency == source.latency and cfg.size.num_layers == 3
     audio, lengths = speech_like(1, 16000), torch.tensor([16000])
     assert torch.equal(model.eval()(audio, lengths)[0], source(audio, lengths)[0])
 
 
 def test_a_preset_on_the_command_line_runs_the_same_weights_with_another_context(run_config, checkpoint):
     _, model, report = adopt(run_config, checkpoint, "encoder=lookahead80")
-    assert model.encoder.context.right == 2 and model.input_norm.kind == "global" and len(model.encoder.blocks) == 3
+    assert model.encoder.context.right == 2 and model.input_norm.kind == "global" and len(model.encoder.layers) == 3
     assert ("encoder.right_context_ms", 0.0, 80.0) in report.differences
 
 
@@ -76,7 +76,7 @@ def test_another_size_is_refused_naming_it(run_config, checkpoint, override):
 
 def test_another_stem_is_refused_too(run_config, checkpoint):
     with pytest.raises(UserError, match="stem"):
-        adopt(run_config, checkpoint, "encoder.stem=shifted")
+        adopt(run_config, checkpoint, "encoder.subsampling_padding=shifted")
 
 
 def test_what_is_no_checkpoint_is_refused(run_config):
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_a_recogniser_is_loaded_whole_and_is_no_pretrained_one(r
     with pytest.raises(UserError, match="task=ctc"):
         load_pretrained(tmp_path / "ctc.ckpt")
     # Its encoder serves further runs.
-    assert len(adopt(run_config, tmp_path / "ctc.ckpt")[1].encoder.blocks) == 3
+    assert len(adopt(run_config, tmp_path / "ctc.ckpt")[1].encoder.layers) == 3
 
 
 @pytest.mark.parametrize(("freeze", "learns"), [("encoder", False), ("5", False), ("2", True), ("null", True)])
@@ -113,7 +113,7 @@ def test_a_frozen_encoder_stays_bit_equal_while_the_head_learns(run_config, chec
     source = load_pretrained(checkpoint).encoder.state_dict()
     same = all(torch.equal(value, source[name]) for name, value in model.encoder.state_dict().items())
     assert same is not learns
-    assert not torch.allclose(model.head.bias, model.head.bias.mean()) and float(model.seconds_heard) > 0
+    assert not torch.allclose(model.head.bias, model.head.bias.mean()) and float(model.seconds_seen) > 0
 
 
 @pytest.mark.parametrize("freeze", ["-1", "head", "true", "0.5"])
@@ -130,7 +130,7 @@ def test_layers_learn_slower_the_lower_they_are(run_config):
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
-        expected = {"encoder.blocks.1": 0.5, "encoder.blocks.0": 0.05, "encoder.stem": 0.005, "head": 1.0}
+        expected = {"encoder.layers.1": 0.5, "encoder.layers.0": 0.05, "encoder.subsampling": 0.005, "head": 1.0}
         (factor,) = [value for start, value in expected.items() if name.startswith(start)]
         assert rates[id(parameter)] == pytest.approx(1e-3 * factor), name
 

@@ -36,7 +36,7 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
         pytest.param(("trainer.accumulate_grad_batches=2", "encoder=dynamic"), (3, 7), marks=pytest.mark.long),
         (("trainer=ddp_cpu",), (5,)),
         pytest.param(("trainer=ddp_cpu", "data.num_workers=1"), (3, 7), marks=pytest.mark.long),
-        pytest.param(("trainer=fsdp_cpu", "encoder.recompute_blocks=true"), (3, 7), marks=pytest.mark.long),
+        pytest.param(("trainer=fsdp_cpu", "encoder.activation_checkpointing=true"), (3, 7), marks=pytest.mark.long),
     ],
     ids=["workers", "accumulation", "ddp", "ddp and workers", "fsdp"],
 )

@@ -21,13 +21,13 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dynamic": ("encoder=dynamic", "objective=masked_next_token", *SMALL),
     "ema": ("encoder=causal", "callbacks=ema", "size.d_model=8", *SMALL),
     "ctc": ("task=ctc", "encoder=lookahead40"),
-    "rnnt": ("task=rnnt", "encoder=causal", "task.predictor_dim=16", "task.joiner_dim=16"),
+    "rnnt": ("task=rnnt", "encoder=causal", "task.prediction_dim=16", "task.joiner_dim=16"),
     "diarization": ("task=diarization", "encoder=lookahead80", "task.head_size=16"),
     "speaker": ("task=speaker", "encoder=limited3200", "task.embedding_size=16"),
 }
 WORDS = (
     *("debug=fast", "trainer=cpu", "threads=1", "~callbacks.pictures"),
-    *("size.d_model=16", "size.num_heads=2", "size.num_layers=2", "size.stem_channels=4", "size.ff_expansion=2"),
+    *("size.d_model=16", "size.num_heads=2", "size.num_layers=2", "size.subsampling_channels=4", "size.ff_expansion=2"),
     *("trainer.max_steps=4", "trainer.val_check_interval=2", "statistics.hours=0.02", "data.batch_duration=12"),
 )
 

@@ -39,7 +39,7 @@ def build(run_config: Callable[..., DictConfig]) -> Build:
         torch.manual_seed(seed)
         model = build_model(run_config(*overrides))
         for name, value in model.state_dict().items():
-            if name.startswith("encoder.blocks.") and ".norm" in name and value.dtype == torch.float32:
+            if name.startswith("encoder.layers.") and ".norm" in name and value.dtype == torch.float32:
                 value.copy_(torch.rand_like(value) + 0.5)  # no norm at its initial weights or statistics
         model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
         return model.eval()
@@ -166,7 +166,7 @@ def test_the_same_architecture_gives_identical_outputs_and_codes(
     assert torch.equal(target.masking.mask_embedding, source.masking.mask_embedding)
     assert torch.equal(target.objective.heads.weight, source.objective.heads.weight)
     assert not report.differences and report.counts["reshaped"] == report.counts["left out"] == 0
-    assert {n for n, outcome in outcomes(report).items() if outcome == "new"} == {"train_counts", "seconds_heard"}
+    assert {n for n, outcome in outcomes(report).items() if outcome == "new"} == {"train_counts", "seconds_seen"}
 
 
 @pytest.mark.parametrize("overrides", [FROZEN, ("encoder=lookahead40",)], ids=["frozen batch norm", "layer norm"])
@@ -176,12 +176,12 @@ def test_an_offline_checkpoint_becomes_a_certified_streaming_model(
     model = build(*overrides, seed=2)
     report = transfer(model, save(build(*OFFLINE), tmp_path / "a.ckpt"))
     found, why = outcomes(report), reasons(report)
-    kernel = "encoder.blocks.1.convolution.depthwise.weight"
+    kernel = "encoder.layers.1.convolution.depthwise.weight"
     assert found[kernel] == "reshaped" and "4 older taps are zero, 4 future taps left out" in why[kernel]
-    assert found["encoder.stem.out.weight"] == found["encoder.blocks.0.attention.qkv.weight"] == "kept"
-    assert found["encoder.blocks.0.convolution.norm.num_batches_tracked"] == "left out"
-    assert found["encoder.blocks.0.convolution.norm.weight"] == ("kept" if overrides is FROZEN else "reshaped")
-    assert found["encoder.blocks.0.convolution.norm.running_mean"] == ("kept" if overrides is FROZEN else "left out")
+    assert found["encoder.subsampling.out.weight"] == found["encoder.layers.0.attention.qkv.weight"] == "kept"
+    assert found["encoder.layers.0.convolution.norm.num_batches_tracked"] == "left out"
+    assert found["encoder.layers.0.convolution.norm.weight"] == ("kept" if overrides is FROZEN else "reshaped")
+    assert found["encoder.layers.0.convolution.norm.running_mean"] == ("kept" if overrides is FROZEN else "left out")
     assert ("encoder.right_context_ms", None, 40.0) in report.differences
     assert verify(model, probes=SHORT_PROBES).passed
 
@@ -189,11 +189,11 @@ def test_an_offline_checkpoint_becomes_a_certified_streaming_model(
 def test_a_streaming_checkpoint_becomes_an_offline_one(build: Build, tmp_path: Path) -> None:
     source, model = build("encoder=causal"), build(*OFFLINE, seed=2)
     report = transfer(model, save(source, tmp_path / "a.ckpt"))
-    for old, new in zip(source.encoder.blocks, model.encoder.blocks, strict=True):
+    for old, new in zip(source.encoder.layers, model.encoder.layers, strict=True):
         assert torch.equal(new.convolution.depthwise.weight[..., :5], old.convolution.depthwise.weight[..., 4:])
         assert not new.convolution.depthwise.weight[..., 5:].any()
         assert torch.equal(new.convolution.norm.weight, old.convolution.norm.weight)
-    name = "encoder.blocks.0.convolution.norm.running_var"
+    name = "encoder.layers.0.convolution.norm.running_var"
     assert outcomes(report)[name] == "new" and "no such statistics" in reasons(report)[name]
 
 
@@ -202,14 +202,14 @@ def test_shapes_that_do_not_fit_are_named_and_other_layers_kept(build: Build, tm
     model = build("encoder.subsampling_factor=8", "encoder=causal", seed=2)
     report = transfer(model, path)
     found, why = outcomes(report), reasons(report)
-    assert why["encoder.stem.out.weight"] == "shape (32, 160) in the checkpoint, (32, 80) in this run"
-    assert found["encoder.stem.out.weight"] == found["encoder.stem.depthwise.1.weight"] == "new"
-    assert found["encoder.stem.depthwise.0.weight"] == found["encoder.blocks.1.attention.qkv.weight"] == "kept"
-    assert found["encoder.blocks.2.attention.qkv.weight"] == "left out"
+    assert why["encoder.subsampling.out.weight"] == "shape (32, 160) in the checkpoint, (32, 80) in this run"
+    assert found["encoder.subsampling.out.weight"] == found["encoder.subsampling.depthwise.1.weight"] == "new"
+    assert found["encoder.subsampling.depthwise.0.weight"] == found["encoder.layers.1.attention.qkv.weight"] == "kept"
+    assert found["encoder.layers.2.attention.qkv.weight"] == "left out"
     assert found["objective.heads.weight"] == found["quantizer.projection"] == "new"
     deeper = transfer(build("size.num_layers=4", seed=2), path)
-    assert outcomes(deeper)["encoder.blocks.2.norm_out.weight"] == "kept"
-    assert outcomes(deeper)["encoder.blocks.3.norm_out.weight"] == "new"
+    assert outcomes(deeper)["encoder.layers.2.norm_out.weight"] == "kept"
+    assert outcomes(deeper)["encoder.layers.3.norm_out.weight"] == "new"
 
 
 def test_heads_of_other_codes_are_new_although_their_shapes_agree(build: Build, tmp_path: Path) -> None:
@@ -229,15 +229,15 @@ def test_a_constant_mask_value_of_the_config_is_not_overwritten(build: Build, tm
 
 
 def test_a_shifted_stem_takes_the_weights_and_says_that_its_function_is_another(build: Build, tmp_path: Path) -> None:
-    report = transfer(build("encoder.stem=shifted", seed=2), save(build(), tmp_path / "a.ckpt"))
-    assert "shifted" in reasons(report)["encoder.stem.first.weight"]
-    assert outcomes(report)["encoder.stem.out.weight"] == "new"  # it pads frequency too: one band more
+    report = transfer(build("encoder.subsampling_padding=shifted", seed=2), save(build(), tmp_path / "a.ckpt"))
+    assert "shifted" in reasons(report)["encoder.subsampling.first.weight"]
+    assert outcomes(report)["encoder.subsampling.out.weight"] == "new"  # it pads frequency too: one band more
 
 
 def test_an_encoder_of_which_nothing_fits_is_refused(build: Build, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"(?s)nothing of the encoder.*shape \(8, 1, 3, 3\) in the checkpoint"):
-        transfer(build("size.d_model=48", "size.stem_channels=6"), path)
+        transfer(build("size.d_model=48", "size.subsampling_channels=6"), path)
 
 
 def test_what_is_no_checkpoint_of_ours_is_refused(build: Build, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_the_panel_fits_a_screen_and_is_plain_text_where_output_is_piped(build: 
 
 
 def test_the_offline_preset_is_ordinary_nest_as_before(build: Build) -> None:
-    module = build(*OFFLINE).encoder.blocks[0].convolution
+    module = build(*OFFLINE).encoder.layers[0].convolution
     x = torch.randn(2, 20, 32)
     inner = F.glu(module.pointwise_in(x), dim=-1).transpose(1, 2)
     inner = F.conv1d(inner, module.depthwise.weight, module.depthwise.bias, padding=4, groups=32)
@@ -276,7 +276,7 @@ def test_the_offline_preset_is_ordinary_nest_as_before(build: Build) -> None:
 @pytest.mark.long
 def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(build: Build, tmp_path: Path) -> None:
     path = tmp_path / "offline.ckpt"
-    sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.stem_channels=16")
+    sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.subsampling_channels=16")
     save(build(*OFFLINE, *sizes, "quantizer.num_classes=1024"), path)
     words = (*FROZEN, *SMALL, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
 

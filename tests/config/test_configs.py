@@ -101,7 +101,7 @@ def test_the_large_experiment_composes_for_hardware_that_is_not_here(composed: C
 @pytest.mark.parametrize("name", ["nest_large", "nest_bidirectional"])
 def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose, name: str) -> None:
     cfg = composed(f"experiment={name}", "data=sample", "name=t", "preset=t")
-    assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_books) == ("random", 8192, 1)
+    assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_codebooks) == ("random", 8192, 1)
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
 
 

@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from streamnest.console.entry_point import without_trace
 from streamnest.console.redaction import Redacting, RefuseSecrets, redact, refuse_secrets_in
-from streamnest.console.running import without_trace
 from streamnest.data.shards.store import open_store
 from streamnest.errors import UserError
 

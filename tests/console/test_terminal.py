@@ -14,7 +14,7 @@ from inprocess import main
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import PlainFormatter, Terminal, caption, plain, printable
 from streamnest.errors import UserError
 from streamnest.reporting.panels import _panel, show

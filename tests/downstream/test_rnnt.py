@@ -20,7 +20,7 @@ from streamnest.randomness import random_keys
 # CI has twenty minutes; `make test-all` runs these.
 pytestmark = pytest.mark.long
 
-SMALL = ("task=rnnt", "task.predictor_dim=16", "task.joiner_dim=16")
+SMALL = ("task=rnnt", "task.prediction_dim=16", "task.joiner_dim=16")
 
 
 def streamed(session, audio, cuts):
@@ -44,7 +44,7 @@ def batch_of(audio, texts):
     ],
 )
 def test_any_split_gives_the_offline_text(run_config, speech_like, preset, predictor):
-    model = transducer(run_config(*SMALL, f"encoder={preset}", f"task.predictor={predictor}")).double()
+    model = transducer(run_config(*SMALL, f"encoder={preset}", f"task.prediction_network={predictor}")).double()
     session = StreamingRecognizer(model)
     generator = torch.Generator().manual_seed(1)
     for samples in (30011, 200, 0):
@@ -64,13 +64,13 @@ def test_text_comes_before_the_stream_ends(run_config, speech_like):
 
 @pytest.mark.parametrize("predictor", ["stateless", "lstm"])
 def test_rows_and_padding_do_not_change_a_text(run_config, speech_like, predictor):
-    model = transducer(run_config(*SMALL, "encoder=lookahead80", f"task.predictor={predictor}")).double()
+    model = transducer(run_config(*SMALL, "encoder=lookahead80", f"task.prediction_network={predictor}")).double()
     audio, lengths = speech_like(3, 40000).double(), torch.tensor([40000, 25000, 16001])
     alone = [model.recognize(audio[i : i + 1, :n], torch.tensor([n]))[0] for i, n in enumerate(lengths.tolist())]
     assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
 
 
-@pytest.mark.parametrize("words", [("task=ctc",), SMALL, (*SMALL, "task.predictor=lstm")])
+@pytest.mark.parametrize("words", [("task=ctc",), SMALL, (*SMALL, "task.prediction_network=lstm")])
 def test_a_saved_stream_goes_on_elsewhere_with_the_same_text(run_config, speech_like, words):
     make = recognizer if words == ("task=ctc",) else transducer
     model = make(run_config(*words, "encoder=lookahead40")).double()
@@ -105,7 +105,7 @@ def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(ru
 
 
 def test_a_batch_without_usable_text_has_a_loss_of_zero_with_a_gradient_of_every_weight(run_config, speech_like):
-    model = transducer(run_config(*SMALL, "task.predictor=lstm")).train()
+    model = transducer(run_config(*SMALL, "task.prediction_network=lstm")).train()
     audio = speech_like(1, 8000)
     encoded, valid = model(audio, torch.tensor([8000]))
     loss, tokens = model._loss(model.outputs(encoded), valid, batch_of(audio, [None]), Counter())
@@ -114,7 +114,7 @@ def test_a_batch_without_usable_text_has_a_loss_of_zero_with_a_gradient_of_every
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.head.parameters())
 
 
-@pytest.mark.parametrize("words", [("task.max_scores=1",), ("task.predictor=lstm", "freeze=encoder")])
+@pytest.mark.parametrize("words", [("task.max_scores=1",), ("task.prediction_network=lstm", "freeze=encoder")])
 def test_two_steps_train_every_weight_that_is_not_frozen(train, run_config, words):
     model, trainer = train(*SMALL, *words, "optim.warmup_steps=1", steps=2)
     assert trainer.global_step == 2 and torch.isfinite(trainer.callback_metrics["train/loss"])
@@ -130,7 +130,7 @@ def test_an_untrained_model_says_nothing(run_config, speech_like):
 
 
 def test_values_that_make_no_sense_are_refused(run_config):
-    for key, value in (("joiner_dim", 0), ("max_symbols", 0), ("max_scores", 0), ("predictor", "gru")):
+    for key, value in (("joiner_dim", 0), ("max_symbols", 0), ("max_scores", 0), ("prediction_network", "gru")):
         cfg = run_config("task=rnnt")
         cfg.task[key] = value
         with pytest.raises(UserError, match=f"task.{key}="):
@@ -145,6 +145,6 @@ def test_a_checkpoint_is_loaded_whole_and_not_continued_with_another_predictor(r
     audio, lengths = speech_like(1, 32000), torch.tensor([32000])
     assert load_model(tmp_path / "rnnt.ckpt").recognize(audio, lengths) == model.recognize(audio, lengths)
     check_architecture(tmp_path / "rnnt.ckpt", model.config)
-    other = build_model(run_config(*SMALL, "task.predictor=lstm"), labels=LABELS)
-    with pytest.raises(UserError, match=r"task\.predictor: 'stateless' in the checkpoint, 'lstm' in this run"):
+    other = build_model(run_config(*SMALL, "task.prediction_network=lstm"), labels=LABELS)
+    with pytest.raises(UserError, match=r"task\.prediction_network: 'stateless' in the checkpoint, 'lstm' in this run"):
         check_architecture(tmp_path / "rnnt.ckpt", other.config)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from streamnest.downstream.asr.ngram import Language, NGram
-from streamnest.downstream.asr.prediction_network import make_predictor
+from streamnest.downstream.asr.prediction_network import make_prediction_network
 from streamnest.downstream.asr.transducer import Transducer, split_rows
 from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
 from streamnest.downstream.asr.vocabulary import BLANK, CharTokenizer
@@ -25,7 +25,7 @@ NO_LANGUAGE = Language(CharTokenizer("ab"), None, 0.0, 0.0)
 
 def head(predictor: str = "stateless", vocabulary: int = 3, scale: float = 3.0) -> Transducer:
     torch.manual_seed(1)
-    made = Transducer(make_predictor(predictor, vocabulary, 6, 2, 2), 6, 5, 7, vocabulary)
+    made = Transducer(make_prediction_network(predictor, vocabulary, 6, 2, 2), 6, 5, 7, vocabulary)
     with torch.no_grad():
         made.output.weight *= scale
         made.of_tokens.weight *= 2
@@ -41,7 +41,7 @@ def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...
     """Of a text after frames `(T, J)`: the sum over all alignments, where a frame ends for sure after `most` tokens."""
     states = [made.start(1)]
     for token in text:
-        states.append(made.advance(torch.tensor([token]), states[-1].predictor))
+        states.append(made.advance(torch.tensor([token]), states[-1].prediction))
     scores = lambda t, u: made.join(frames[t], states[u].predicted[0]).double().softmax(-1)
 
     @cache
@@ -119,7 +119,7 @@ def test_rows_are_split_into_neighbours_within_the_bound(most):
 @pytest.mark.parametrize("context", [1, 3])
 def test_predicting_token_by_token_is_predicting_at_once(predictor, context):
     torch.manual_seed(0)
-    network = make_predictor(predictor, 7, 6, context, 2)
+    network = make_prediction_network(predictor, 7, 6, context, 2)
     tokens = torch.randint(0, 7, (2, 9))
     whole, last = network(tokens, network.init_state(2))
     state, parts = network.init_state(2), []
@@ -145,13 +145,13 @@ def test_a_wide_beam_gives_every_text_the_sum_over_its_alignments(predictor):
 
 def scripted(vocabulary: int) -> Transducer:
     """A head that is sure: a frame says its tokens, unless they are the last two that were said."""
-    made = Transducer(make_predictor("stateless", vocabulary, vocabulary, 2, 1), *[vocabulary] * 4)
+    made = Transducer(make_prediction_network("stateless", vocabulary, vocabulary, 2, 1), *[vocabulary] * 4)
     identity = torch.eye(vocabulary)
     with torch.no_grad():
         for weight in made.parameters():
             weight.zero_()
-        made.predictor.embedding.weight.copy_(identity).masked_fill_(identity[:1].T.bool(), 0)
-        made.predictor.convolution.weight.copy_(identity[..., None].expand(-1, -1, 2))
+        made.prediction_network.embedding.weight.copy_(identity).masked_fill_(identity[:1].T.bool(), 0)
+        made.prediction_network.convolution.weight.copy_(identity[..., None].expand(-1, -1, 2))
         made.of_frames.weight.copy_(5 * identity)
         made.of_tokens.weight.copy_(-5 * identity)
         made.output.weight.copy_(30 * identity)
@@ -209,7 +209,9 @@ def test_a_frame_emits_no_more_than_its_bound_and_frames_past_the_length_nothing
 @pytest.mark.parametrize("change", [{"kind": "gru"}, {"dim": 0}, {"context_size": 0}, {"num_layers": 0}])
 def test_predictors_that_make_no_sense_are_refused(change):
     with pytest.raises(UserError, match=r"task\.\w+="):
-        make_predictor(**{"kind": "lstm", "vocab_size": 5, "dim": 4, "context_size": 2, "num_layers": 1, **change})
+        make_prediction_network(
+            **{"kind": "lstm", "vocab_size": 5, "dim": 4, "context_size": 2, "num_layers": 1, **change}
+        )
 
 
 def test_a_beam_of_nothing_is_refused():

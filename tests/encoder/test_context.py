@@ -19,7 +19,7 @@ FRAMES = torch.arange(24)
 
 
 def encoder(**settings: object) -> FastConformer:
-    kwargs = {"d_model": 16, "num_layers": 3, "num_heads": 2, "stem_channels": 4, **settings}
+    kwargs = {"d_model": 16, "num_layers": 3, "num_heads": 2, "subsampling_channels": 4, **settings}
     return FastConformer(EncoderConfig(**kwargs))  # type: ignore[arg-type]
 
 
@@ -60,8 +60,8 @@ def test_forty_milliseconds_at_eighty_millisecond_frames_names_the_nearest_value
         ({"right_context_ms": 0}, 22.5, 42.5),
         ({"right_context_ms": 0, "left_context_ms": 3200}, 22.5, 42.5),
         ({"right_context_ms": 40}, 42.5, 82.5),
-        ({"right_context_ms": 0, "stem": "shifted"}, 32.5, 52.5),
-        ({"right_context_ms": 0, "stem": "shifted", "subsampling_factor": 8}, 52.5, 92.5),
+        ({"right_context_ms": 0, "subsampling_padding": "shifted"}, 32.5, 52.5),
+        ({"right_context_ms": 0, "subsampling_padding": "shifted", "subsampling_factor": 8}, 52.5, 92.5),
         ({"right_context_ms": 40, "style": "regular"}, 22.5 + 3 * 40, 42.5 + 3 * 40),
         ({"right_context_ms": 40, "style": "delayed"}, 62.5, 82.5),
     ],

@@ -15,7 +15,14 @@ from streamnest.errors import UserError
 
 def tiny(**settings_: object) -> FastConformer:
     torch.manual_seed(0)
-    kwargs = {"d_model": 32, "num_layers": 3, "num_heads": 2, "stem_channels": 8, "right_context_ms": 0, **settings_}
+    kwargs = {
+        "d_model": 32,
+        "num_layers": 3,
+        "num_heads": 2,
+        "subsampling_channels": 8,
+        "right_context_ms": 0,
+        **settings_,
+    }
     return FastConformer(EncoderConfig(**kwargs)).double().eval()  # type: ignore[arg-type]
 
 
@@ -27,7 +34,7 @@ def features(batch: int, frames: int, seed: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("padding", ["causal", "symmetric"])
 def test_neither_padding_nor_neighbours_change_a_row(stem: str, factor: int, padding: str) -> None:
-    encoder = tiny(stem=stem, subsampling_factor=factor, conv_padding=padding)
+    encoder = tiny(subsampling_padding=stem, subsampling_factor=factor, conv_padding=padding)
     x, lengths = features(3, 101), torch.tensor([101, 77, 40])
     together, out_lengths = encoder(x, lengths)
     for row, length in enumerate(lengths.tolist()):
@@ -86,7 +93,7 @@ def test_what_waits_for_the_end_cannot_be_stepped_and_says_so(setting: dict[str,
 
 def test_an_unlimited_left_context_keeps_the_stated_window_while_streaming() -> None:
     state = tiny(right_context_ms=80).init_state(1, max_left_ms=1000)
-    assert state.blocks[0].attention.past.shape[1] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
+    assert state.layers[0].attention.past.shape[1] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
 
 
 def test_features_of_another_size_are_refused_with_both_sizes() -> None:
@@ -98,7 +105,7 @@ def test_features_of_another_size_are_refused_with_both_sizes() -> None:
     ("setting", "message"),
     [
         ({"subsampling_factor": 6}, "power of two"),
-        ({"stem": "sideways"}, "aligned, shifted"),
+        ({"subsampling_padding": "sideways"}, "aligned, shifted"),
         ({"conv_padding": "none"}, "causal, symmetric"),
         ({"conv_norm": "group"}, "layer_norm, batch_norm"),
         ({"style": "sliding"}, "chunked, regular, delayed"),
@@ -119,24 +126,26 @@ def test_settings_that_do_not_fit_are_refused_with_the_remedy(setting: dict[str,
 def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
     encoder = tiny(subsampling_factor=factor)
     x = features(1, 10 * factor).requires_grad_()
-    y, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    y, _ = encoder.subsampling(x, torch.tensor([10 * factor]))
     (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
-    assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 5 * factor - 1 + encoder.stem.lookahead
+    assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 5 * factor - 1 + encoder.subsampling.lookahead
 
 
 @pytest.mark.parametrize("factor", [4, 8])
 def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
-    encoder = tiny(subsampling_factor=factor, stem="shifted")
+    encoder = tiny(subsampling_factor=factor, subsampling_padding="shifted")
     x = features(1, 10 * factor).requires_grad_()
-    y, _ = encoder.stem(x, torch.tensor([10 * factor]))
+    y, _ = encoder.subsampling(x, torch.tensor([10 * factor]))
     (gradient,) = torch.autograd.grad(y[0, 4].sum(), x)
-    assert int(gradient.abs().sum((0, 1)).nonzero().max()) == 4 * factor == 5 * factor - 1 + encoder.stem.lookahead
+    assert (
+        int(gradient.abs().sum((0, 1)).nonzero().max()) == 4 * factor == 5 * factor - 1 + encoder.subsampling.lookahead
+    )
 
 
 @pytest.mark.parametrize("style", ["chunked", "delayed"])
 @pytest.mark.parametrize("stem", ["aligned", "shifted"])
 def test_an_utterance_shorter_than_a_feature_frame_has_no_encoder_frame(stem: str, style: str) -> None:
-    encoder = tiny(stem=stem, style=style, right_context_ms=80)
+    encoder = tiny(subsampling_padding=stem, style=style, right_context_ms=80)
     x, lengths = encoder(features(2, 40), torch.tensor([40, 0]))
     assert lengths.tolist() == [10 + encoder.target_shift, 0] and torch.isfinite(x).all()
 
@@ -146,7 +155,7 @@ def test_weights_that_were_replaced_without_a_trace_are_used_from_the_next_evalu
     encoder, x, lengths = tiny(), features(1, 40), torch.tensor([40])
     before = encoder(x, lengths)[0]
     encoder.train()
-    for block in encoder.blocks:
+    for block in encoder.layers:
         weight = block.attention.position.weight
         weight.data.copy_(5 * weight)  # as an average of weights is put in: the tensor counts no new version
     after = encoder.eval()(x, lengths)[0]

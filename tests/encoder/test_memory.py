@@ -81,7 +81,14 @@ def test_blocks_computed_again_have_the_same_gradients_dropout_included() -> Non
     for again in (False, True):
         torch.manual_seed(0)
         encoder = FastConformer(
-            EncoderConfig(d_model=16, num_layers=2, num_heads=2, stem_channels=4, recompute_blocks=again, dropout=0.3)
+            EncoderConfig(
+                d_model=16,
+                num_layers=2,
+                num_heads=2,
+                subsampling_channels=4,
+                activation_checkpointing=again,
+                dropout=0.3,
+            )
         ).double()
         x = noise(2, 80, 40).requires_grad_()
         torch.manual_seed(1)

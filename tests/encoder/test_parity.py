@@ -25,8 +25,8 @@ def build(args: dict[str, Any]) -> FastConformer:
     return FastConformer(
         EncoderConfig(
             subsampling_factor=args["factor"],
-            stem="shifted" if args["causal_down"] else "aligned",
-            stem_channels=args["sub_ch"],
+            subsampling_padding="shifted" if args["causal_down"] else "aligned",
+            subsampling_channels=args["sub_ch"],
             d_model=args["d"],
             num_layers=args["layers"],
             num_heads=args["heads"],

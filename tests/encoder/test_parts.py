@@ -13,7 +13,14 @@ from streamnest.encoder import FastConformer
 from streamnest.encoder.layer import FeedForward
 from streamnest.encoder.parts import at_hand
 
-SIZES = {"num_mels": 16, "d_model": 32, "num_layers": 2, "num_heads": 2, "stem_channels": 8, "subsampling_factor": 4}
+SIZES = {
+    "num_mels": 16,
+    "d_model": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "subsampling_channels": 8,
+    "subsampling_factor": 4,
+}
 
 
 def streaming(**settings: object) -> FastConformer:
@@ -28,9 +35,9 @@ def streaming(**settings: object) -> FastConformer:
 def stepped(encoder: FastConformer) -> Tensor:
     """The frames of a few steps of two streams."""
     features = torch.randn(2, encoder.num_mels, 100, generator=torch.Generator().manual_seed(1)).to(
-        encoder.stem.out.weight.dtype
+        encoder.subsampling.out.weight.dtype
     )
-    first, chunk = encoder.first_features, encoder.chunk * encoder.stem.factor
+    first, chunk = encoder.first_features, encoder.chunk * encoder.subsampling.factor
     state, frames = encoder.init_state(2), []
     for start, end in [(0, first), *((n, n + chunk) for n in range(first, 100 - chunk, chunk))]:
         out, state = encoder.step(features[..., start:end], state)
@@ -39,7 +46,8 @@ def stepped(encoder: FastConformer) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"conv_norm": "frozen_batch_norm"}, {"bias": False}, {"style": "regular"}, {"stem": "shifted"}]
+    "settings",
+    [{}, {"conv_norm": "frozen_batch_norm"}, {"bias": False}, {"style": "regular"}, {"subsampling_padding": "shifted"}],
 )
 def test_steps_with_parts_at_hand_are_the_same_to_the_last_bit(settings: dict[str, object]) -> None:
     encoder = streaming(**settings)
@@ -60,7 +68,7 @@ def replace_in_place(encoder: FastConformer) -> None:
 
 def replace_after_training(encoder: FastConformer) -> None:
     encoder.train()
-    for block in encoder.blocks:
+    for block in encoder.layers:
         block.norm_out.weight = nn.Parameter(1.5 * block.norm_out.weight)
     encoder.eval()
 

@@ -128,7 +128,7 @@ def test_a_variant_pretrains_anew_and_is_fine_tuned_and_scored_as_the_plain_one_
 def test_stages_whose_encoder_is_that_of_the_options_keep_their_hashes() -> None:
     options = Options(
         presets=("causal", "dynamic"),
-        both=("size=tiny", "causal:encoder.normalize=running"),
+        both=("size=tiny", "causal:encoder.normalize=online"),
         pretrain=("masking.block_size=6", "size.dropout=0.2"),
         pretrained=("dynamic:encoder.right_context_ms=80",),
         variants=(("quiet", "augment=none"),),
@@ -141,13 +141,13 @@ def test_stages_whose_encoder_is_that_of_the_options_keep_their_hashes() -> None
 
 @pytest.mark.parametrize("name", ["pretrain", "variants"])
 def test_what_pretraining_says_of_the_encoder_holds_for_recognition_on_it(name: str) -> None:
-    word = "causal:encoder.normalize=running"
-    given = (("running", word),) if name == "variants" else (word,)
+    word = "causal:encoder.normalize=online"
+    given = (("online", word),) if name == "variants" else (word,)
     options = Options(presets=("causal", "lookahead80"), both=("encoder.normalize=utterance",), **{name: given})
     tuned = [s for s in make_plan(options) if s.kind == "finetune"]
-    running = [s for s in tuned if "encoder.normalize=running" in s.words]
+    running = [s for s in tuned if "encoder.normalize=online" in s.words]
     assert [(s.preset, s.pretrained, s.variant) for s in running] == [
-        ("causal", True, "running" if name == "variants" else None)
+        ("causal", True, "online" if name == "variants" else None)
     ]
     assert all("encoder.normalize=utterance" in s.words for s in tuned if s not in running)
 
@@ -171,15 +171,15 @@ def test_a_variant_for_one_preset_leaves_the_others_out() -> None:
 def test_the_fine_tune_of_a_variant_takes_its_encoder(
     composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variants = (("other", "encoder.normalize=running", "size.num_layers=1"),)
+    variants = (("other", "encoder.normalize=online", "size.num_layers=1"),)
     options = Options(presets=("causal",), both=("size=tiny",), variants=variants)
     words = list(only(options, kind="finetune", variant="other").words)
     cfg = composed(*words, "preset=causal", "encoder_from=last.ckpt")
     theirs: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["encoder", "frontend", "size"]), resolve=True)
-    theirs["encoder"] |= {"normalize": "running", "num_layers": 1}
+    theirs["encoder"] |= {"normalize": "online", "num_layers": 1}
     monkeypatch.setattr(adoption, "read_own", lambda path: {"streamnest": {"config": theirs}})
     adopted = adoption.with_encoder_of(cfg, overrides=words).encoder
-    assert (adopted.normalize, adopted.num_layers) == ("running", 1)
+    assert (adopted.normalize, adopted.num_layers) == ("online", 1)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def changed(path: Path, change: Change) -> Path:
 
 def recogniser(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Makes a bidirectional recogniser with a transducer of the fixture, as far as an import can tell."""
-    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_books", "code_dim", "squeeze_single"):
+    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_codebooks", "code_dim", "squeeze_single"):
         config.pop(key)
     config |= {
         "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",

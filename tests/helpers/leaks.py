@@ -51,7 +51,7 @@ def rows_if(condition: Callable[..., bool]) -> Callable[..., Tensor]:
 
 
 def block(model: Pretraining, number: int = 1) -> Any:
-    return model.encoder.blocks[number]
+    return model.encoder.layers[number]
 
 
 def on_class(model: Pretraining, name: str, method: Callable[..., Any]) -> None:
@@ -78,8 +78,8 @@ def hear_minus_mean(model: Pretraining) -> None:
     base = type(model).hear
 
     def hear(self: Pretraining, batch: Batch, step: int) -> Any:
-        heard, codes, hearing = base(self, batch, step)
-        return heard - heard.mean(-1, keepdim=True), codes, hearing
+        heard, codes, context = base(self, batch, step)
+        return heard - heard.mean(-1, keepdim=True), codes, context
 
     on_class(model, "hear", hear)
 
@@ -87,8 +87,8 @@ def hear_minus_mean(model: Pretraining) -> None:
 def encode_plus_mean(model: Pretraining) -> None:
     base = type(model).encode
 
-    def encode(self: Pretraining, heard: Tensor, hearing: Any) -> Any:
-        encoded, frames = base(self, heard, hearing)
+    def encode(self: Pretraining, heard: Tensor, context: Any) -> Any:
+        encoded, frames = base(self, heard, context)
         return encoded + encoded.mean(1, keepdim=True), frames
 
     on_class(model, "encode", encode)

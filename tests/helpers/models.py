@@ -15,7 +15,7 @@ TINY = (
     "size.d_model=32",
     "size.num_layers=2",
     "size.num_heads=2",
-    "size.stem_channels=8",
+    "size.subsampling_channels=8",
     "quantizer.num_classes=64",
 )
 # Probes that take little time, for tests that certify many models.

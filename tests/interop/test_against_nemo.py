@@ -63,10 +63,18 @@ def randomised(model: Pretraining) -> Pretraining:
 @pytest.mark.parametrize(
     ("overrides", "same_targets"),
     [
-        (("encoder=bidirectional", "masking=random", "objective.heard_weight=0"), True),
+        (("encoder=bidirectional", "masking=random", "objective.unmasked_weight=0"), True),
         (("encoder=lookahead80", "encoder.subsampling_factor=8", "quantizer.normalize=global"), True),
-        (("encoder=causal", "encoder.stem=shifted", "encoder.left_context_ms=400", "encoder.normalize=none"), False),
-        (("encoder=dynamic", "encoder.conv_norm=frozen_batch_norm", "quantizer.num_books=2"), False),
+        (
+            (
+                "encoder=causal",
+                "encoder.subsampling_padding=shifted",
+                "encoder.left_context_ms=400",
+                "encoder.normalize=none",
+            ),
+            False,
+        ),
+        (("encoder=dynamic", "encoder.conv_norm=frozen_batch_norm", "quantizer.num_codebooks=2"), False),
     ],
     ids=["bidirectional", "lookahead80", "shifted", "dynamic"],
 )

@@ -37,7 +37,7 @@ def assert_same(model: Pretraining, again: Pretraining) -> None:
     """Equal weights, and equal outputs and targets of the same audio."""
     state = again.state_dict()
     for name, value in model.state_dict().items():
-        if name not in ("train_counts", "seconds_heard") and not name.startswith(("input_norm.", "target_norm.")):
+        if name not in ("train_counts", "seconds_seen") and not name.startswith(("input_norm.", "target_norm.")):
             assert torch.equal(value, state[name.replace("masking.masking.", "masking.")]), name
     audio, length = 0.1 * torch.randn(1, 24000), torch.tensor([24000])
     features, frames = model.frontend(audio, length)
@@ -56,15 +56,15 @@ def test_names_and_layouts_come_back_as_they_were(name: str) -> None:
 def test_a_streaming_checkpoint_comes_back_the_same_and_what_differs_there_is_named(
     run_config: Compose, tmp_path: Path
 ) -> None:
-    model = ready(run_config("encoder=lookahead40", "masking=causal", "quantizer.num_books=2"))
+    model = ready(run_config("encoder=lookahead40", "masking=causal", "quantizer.num_codebooks=2"))
     model.input_norm.set_statistics(torch.linspace(-9, -7, 80), torch.linspace(2, 3, 80))
     again, ledger = exported(model, tmp_path)
     assert_same(model, again)
     assert again.latency == model.latency and again.encoder.context == model.encoder.context
     assert (again.target_norm.kind, again.objective.weights) == ("utterance", model.objective.weights)
-    for name in ("encoder.normalize=global", "encoder.stem=aligned", "quantizer.normalize=utterance"):
+    for name in ("encoder.normalize=global", "encoder.subsampling_padding=aligned", "quantizer.normalize=utterance"):
         assert ledger.outcomes(name) == ["differs"], name
-    for name in ("masking.live_edge_prob", "objective.heard_weight"):
+    for name in ("masking.live_edge_prob", "objective.unmasked_weight"):
         assert ledger.outcomes(name) == ["left out"], name
 
 
@@ -110,10 +110,10 @@ def test_heads_that_nemo_has_not_are_zeros_and_said_to_be(run_config: Compose, t
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        (("encoder=causal", "encoder.normalize=running"), "encoder.normalize=running"),
+        (("encoder=causal", "encoder.normalize=online"), "encoder.normalize=online"),
         (("encoder=lookahead40", "encoder.style=delayed"), "encoder.style=delayed"),
     ],
-    ids=["running", "delayed"],
+    ids=["online", "delayed"],
 )
 def test_what_nemo_cannot_compute_is_refused_and_nothing_is_written(
     run_config: Compose, tmp_path: Path, override: tuple[str, ...], words: str
@@ -131,7 +131,7 @@ def test_what_nemo_cannot_compute_is_refused_and_nothing_is_written(
     ids=["one", "several"],
 )
 def test_contexts_come_back_as_they_were(style: str, choices: dict[str, dict[str, float | None]]) -> None:
-    config = EncoderConfig(d_model=8, num_heads=2, num_layers=1, stem_channels=2, style=style, contexts=choices)
+    config = EncoderConfig(d_model=8, num_heads=2, num_layers=1, subsampling_channels=2, style=style, contexts=choices)
     config.left_context_ms, config.right_context_ms = 320.0, 40.0
     encoder = FastConformer(config)
     said = nemo_contexts(encoder.default_context, encoder.choices)

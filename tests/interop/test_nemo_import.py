@@ -97,8 +97,8 @@ def test_a_streaming_run_begins_with_an_imported_checkpoint(
     torch.manual_seed(5)
     model = build_model(run_config("encoder=causal", "masking=causal", "size.num_heads=4", *sizes))
     counts = transfer(model, tmp_path / "nest.ckpt").counts
-    stem = nest[0].encoder.stem.state_dict()
-    assert all(torch.equal(value, stem[name]) for name, value in model.encoder.stem.state_dict().items())
+    stem = nest[0].encoder.subsampling.state_dict()
+    assert all(torch.equal(value, stem[name]) for name, value in model.encoder.subsampling.state_dict().items())
     assert counts["reshaped"] == 2 * 4 and torch.equal(model.quantizer.projection, nest[0].quantizer.projection)
     assert torch.equal(model.objective.heads.weight, nest[0].objective.heads.weight)
 
@@ -123,7 +123,7 @@ def test_a_cache_aware_recogniser_streams_and_is_certified(streaming: Imported) 
     encoder = model.encoder
     assert list(encoder.choices.by_name) == ["lookahead480_left1120", "lookahead80_left1120", "causal_left1120", "full"]
     assert encoder.default_context == encoder.choices["lookahead480_left1120"]
-    assert (encoder.stem.scheme, encoder.normalize, model.target_norm.kind) == ("shifted", "none", "utterance")
+    assert (encoder.subsampling.scheme, encoder.normalize, model.target_norm.kind) == ("shifted", "none", "utterance")
     encoder.use_context("lookahead80_left1120")
     assert verify(model, probes=SHORT_PROBES).passed
     encoder.use_context(None)
@@ -141,7 +141,7 @@ def test_a_causal_batch_norm_keeps_its_function_with_statistics_that_stay(tmp_pa
             weights[name] += torch.arange(64) / 64
 
     model, ledger, _ = import_nemo(changed(tmp_path / "a.nemo", causal), CONFIGS)
-    norm = model.encoder.blocks[0].convolution.norm
+    norm = model.encoder.layers[0].convolution.norm
     assert type(norm).__name__ == "FrozenBatchNorm" and float(norm.running_mean.std()) > 0.1
     assert ledger.outcomes("encoder.conv_norm_type") == ["translated"]
     assert ledger.outcomes("encoder.*.conv.batch_norm.num_batches_tracked") == ["left out"]
@@ -201,7 +201,7 @@ def test_targets_of_masked_stem_outputs_are_new_ones_and_the_encoder_is_kept(tmp
         weights["encoder.pre_encode.masking.mask_embedding"] = torch.zeros(64)
 
     model, ledger, _ = import_nemo(changed(tmp_path / "a.nemo", after_the_stem), CONFIGS)
-    assert torch.equal(model.encoder.stem.out.weight, nest[0].encoder.stem.out.weight)
+    assert torch.equal(model.encoder.subsampling.out.weight, nest[0].encoder.subsampling.out.weight)
     assert ledger.outcomes("quantizer, mask embedding, heads") == ["new"]
     assert ledger.outcomes("quantizer.*") == ["left out"]
 

@@ -61,14 +61,14 @@ def test_sizes_depend_on_the_key_alone_and_never_lie_in_padding_or_past_the_live
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=3),
     stack=st.sampled_from([4, 8]),
     frames=st.integers(2, 9),
-    min_heard=st.floats(0.05, 0.95),
+    min_unmasked=st.floats(0.05, 0.95),
     own=st.booleans(),
 )
 def test_masks_are_the_ends_of_chunks_in_whole_encoder_frames(
-    lengths: list[int], stack: int, frames: int, min_heard: float, own: bool
+    lengths: list[int], stack: int, frames: int, min_unmasked: float, own: bool
 ) -> None:
     size = frames * stack
-    masking = ChunkMasking(80, stack, 0.8, min_heard, size if own else None)
+    masking = ChunkMasking(80, stack, 0.8, min_unmasked, size if own else None)
     mask = masking.sample(
         torch.tensor(lengths), max(lengths), keys=torch.arange(len(lengths)), chunk=None if own else size
     )
@@ -77,11 +77,11 @@ def test_masks_are_the_ends_of_chunks_in_whole_encoder_frames(
         for chunk in mask[row, : length // size * size].view(-1, size):
             heard = int((~chunk).sum())
             assert not chunk[:heard].any() and heard % stack == 0
-            assert heard >= min(size - stack, min_heard * size - 1e-3)
+            assert heard >= min(size - stack, min_unmasked * size - 1e-3)
 
 
 def test_the_share_of_masked_chunks_and_the_lengths_of_their_ends_are_those_asked_for() -> None:
-    mask = ChunkMasking(80, 4, mask_prob=0.7, min_heard=0.5).sample(
+    mask = ChunkMasking(80, 4, mask_prob=0.7, min_unmasked=0.5).sample(
         torch.full((50,), 1600), 1600, keys=torch.arange(50), chunk=32
     )
     hidden = mask.view(-1, 32).sum(1)
@@ -97,7 +97,7 @@ def test_the_share_of_masked_chunks_and_the_lengths_of_their_ends_are_those_aske
         (["encoder=bidirectional", "masking=chunk"], "these have the whole utterance"),
         (["encoder=dynamic", "masking=chunk"], "these have 4 feature frames"),
         (["masking=chunk", "masking.chunk_frames=30"], "the nearest are 28 and 32"),
-        (["masking=chunk", "masking.min_heard=1"], "min_heard"),
+        (["masking=chunk", "masking.min_unmasked=1"], "min_unmasked"),
         (["masking=multiscale", "masking.mask_share=1"], "mask_share"),
         (["masking=multiscale", "masking.block_sizes=[]"], "block_sizes"),
         (["masking=multiscale", "masking.mix=row"], "utterance or block"),

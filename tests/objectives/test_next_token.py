@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from streamnest.errors import UserError
-from streamnest.objectives import Hearing, MaskedAndNextToken, NextTokenPrediction
+from streamnest.objectives import MaskedAndNextToken, NextTokenPrediction, PredictionContext
 from streamnest.objectives import base as objectives_base
 from streamnest.pretraining import Pretraining
 
@@ -28,14 +28,14 @@ HEARS = {
     "lookahead80": ["encoder=lookahead80"],
     "delayed": ["encoder=lookahead40", "encoder.style=delayed"],
     "regular": ["encoder=lookahead40", "encoder.style=regular", "encoder.allow_future_leak=true"],
-    "shifted": ["encoder=lookahead40", "encoder.stem=shifted"],
+    "shifted": ["encoder=lookahead40", "encoder.subsampling_padding=shifted"],
 }
 
 
-def hearing(until: Tensor, lengths: list[int], stack: int = 1, **kwargs: Tensor) -> Hearing:
+def hearing(until: Tensor, lengths: list[int], stack: int = 1, **kwargs: Tensor) -> PredictionContext:
     """Of rows without masks."""
     mask = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
-    return Hearing(mask, torch.tensor(lengths), stack, until, **kwargs)
+    return PredictionContext(mask, torch.tensor(lengths), stack, until, **kwargs)
 
 
 def outputs(model: Pretraining, audio: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_the_audio_of_a_predicted_block_changes_nothing_that_the_head_reads(
     block = round(model.encoder.frame_ms * 16)
     audio = speech_like(1, 24 * block, dtype=torch.float64)
     before = outputs(model, audio)
-    until = model.heard_until(len(before))
+    until = model.receptive_field_end(len(before))
     assert until is not None
     first = model.objective.first_blocks(until)
     slack = []
@@ -67,12 +67,12 @@ def test_the_audio_of_a_predicted_block_changes_nothing_that_the_head_reads(
     assert not any(slack) if distance == "nearest" else not all(slack)
 
 
-@pytest.mark.parametrize(("max_heard", "first"), [(0.0, [2, 3, 4]), (0.1, [1, 2, 3])])
+@pytest.mark.parametrize(("max_visible", "first"), [(0.0, [2, 3, 4]), (0.1, [1, 2, 3])])
 def test_the_overlap_of_the_analysis_window_can_be_let_pass(
-    run_config: Compose, max_heard: float, first: list[int]
+    run_config: Compose, max_visible: float, first: list[int]
 ) -> None:
-    model = ready(run_config("encoder=causal", "objective=next_token", f"objective.max_heard={max_heard}"))
-    until = model.heard_until(3)
+    model = ready(run_config("encoder=causal", "objective=next_token", f"objective.max_visible={max_visible}"))
+    until = model.receptive_field_end(3)
     assert until is not None
     # The window ends 39 samples of 640 after its hop.
     assert until.tolist() == pytest.approx([1 + 39 / 640, 2 + 39 / 640, 3 + 39 / 640])
@@ -164,7 +164,7 @@ def test_a_share_of_the_frames_is_drawn_by_key_while_training_only() -> None:
 
 
 def test_both_objectives_together_are_the_parts_with_their_weights() -> None:
-    both = MaskedAndNextToken(8, 7, heard_weight=0.5, masked_weight=0.8, next_token_weight=0.3)
+    both = MaskedAndNextToken(8, 7, unmasked_weight=0.5, masked_weight=0.8, next_token_weight=0.3)
     assert both.weights == {"masked": 0.8, "heard": 0.4, "next_token": 0.3}
     given_ = hearing(torch.arange(6) + 1.0, [24], stack=4)
     given_.mask[0, 4:12] = True
@@ -185,10 +185,10 @@ def test_both_objectives_together_are_the_parts_with_their_weights() -> None:
         (["encoder=dynamic", "objective=next_token"], "encoder.contexts.full hears the whole utterance"),
         (["objective=next_token", "objective.num_offsets=0"], "num_offsets=0"),
         (["objective=next_token", "objective.distance=far"], "nearest or uniform"),
-        (["objective=next_token", "objective.max_heard=1"], "max_heard"),
+        (["objective=next_token", "objective.max_visible=1"], "max_visible"),
         (["objective=next_token", "objective.frame_share=0"], "frame_share"),
         (["objective=masked_next_token", "objective.masked_weight=0"], "masked_weight"),
-        (["objective.heard_weight=-1"], "heard_weight"),
+        (["objective.unmasked_weight=-1"], "unmasked_weight"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -203,7 +203,7 @@ def test_what_is_predicted_moves_with_the_context_that_a_dynamic_encoder_runs_wi
     model = ready(run_config("encoder=dynamic", "objective=masked_next_token"))
     found = {}
     for name in model.encoder.each_context():
-        until = model.heard_until(4)
+        until = model.receptive_field_end(4)
         found[name] = None if until is None else until.floor().int().tolist()
     assert found["causal"] == [1, 2, 3, 4]
     assert found["lookahead40"] == [2, 2, 4, 4]

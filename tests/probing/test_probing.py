@@ -16,7 +16,7 @@ from streamnest.errors import UserError
 from streamnest.probing import linear_probe as probing
 from streamnest.probing.encoded import Heard, choose, divide
 from streamnest.probing.layer_outputs import layer_frames
-from streamnest.probing.layerwise import LayerFigures, probe_heard
+from streamnest.probing.layerwise import LayerFigures, probe_encoded
 from streamnest.probing.linear_probe import Examples
 from streamnest.probing.phone_labels import Utterance, frame_phones, phone_classes, read_utterances
 from streamnest.probing.plots import draw_probes
@@ -93,7 +93,7 @@ def test_speakers_have_a_weighted_sum_with_phones_and_without() -> None:
         phones = torch.arange(8) % 2 if n < 20 else torch.full((8,), -1)
         heard.append(Heard(utterance, [*noise, told], phones))
     for some in (heard, heard[20:]):
-        figures, _ = probe_heard(some, 2, clusters=4)
+        figures, _ = probe_encoded(some, 2, clusters=4)
         assert [f.layer for f in figures] == ["log-mel", "stem", "1", "weighted sum"]
         assert (figures[-1].speakers or 0) > 0.9 and (figures[-1].phones is not None) == (some is heard)
 
@@ -123,7 +123,7 @@ def test_layers_have_a_frame_for_each_whole_block_and_the_last_is_the_output(
     model = ready(run_config("encoder=lookahead40"))
     audio = 0.1 * torch.randn(16000)
     layers = layer_frames(model, audio)
-    assert [len(x) for x in layers] == [25] * (len(model.encoder.blocks) + 2)
+    assert [len(x) for x in layers] == [25] * (len(model.encoder.layers) + 2)
     assert layers[0].shape[1] == 4 * 80
     with torch.no_grad():
         expected = model(audio[None], torch.tensor([16000]))[0][0]
@@ -131,7 +131,7 @@ def test_layers_have_a_frame_for_each_whole_block_and_the_last_is_the_output(
 
 
 def test_the_shifted_stem_is_read_where_it_has_heard_the_block(run_config: Callable[..., DictConfig]) -> None:
-    model = ready(run_config("encoder=causal", "encoder.stem=shifted"))
+    model = ready(run_config("encoder=causal", "encoder.subsampling_padding=shifted"))
     audio = 0.1 * torch.randn(16000)
     with torch.no_grad():
         expected = model(audio[None], torch.tensor([16000]))[0][0]
@@ -153,7 +153,7 @@ def test_the_stem_of_a_delayed_encoder_is_read_without_the_delay(run_config: Cal
     later = audio.clone()
     # The end of block 13, which lasts from sample 8320 to 8960.
     later[8800:] = 0.5
-    for cfg.encoder.stem in ("aligned", "shifted"):
+    for cfg.encoder.subsampling_padding in ("aligned", "shifted"):
         model = ready(cfg)
         change = (layer_frames(model, audio)[1] - layer_frames(model, later)[1]).abs().amax(1)
         assert (change > 1e-4).tolist() == [False] * 13 + [True] * 12

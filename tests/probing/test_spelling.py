@@ -10,7 +10,7 @@ from torch import Tensor
 
 from streamnest.downstream.asr.ctc import frames_needed
 from streamnest.probing.encoded import Heard
-from streamnest.probing.layerwise import probe_heard
+from streamnest.probing.layerwise import probe_encoded
 from streamnest.probing.phone_labels import Utterance
 from streamnest.probing.spelling import Transcribed, probe_spelling
 
@@ -82,12 +82,12 @@ def test_characters_are_probed_where_there_are_texts_on_all_layers_and_their_sum
             utterance = Utterance(str(len(heard)), Path("x"), split=split, text=text)
             none = torch.full((len(layers[0]),), -1)
             heard.append(Heard(utterance, [torch.randn(len(layers[0]), 9), *layers], none))
-    figures, notes = probe_heard(heard, 0, clusters=4)
+    figures, notes = probe_encoded(heard, 0, clusters=4)
     assert [f.layer for f in figures] == ["log-mel", "stem", "1", "weighted sum"]
     *poor, told, mixed = [f.cer or 0.0 for f in figures]
     assert min(poor) > 0.6 and told < 0.05 and mixed < 0.05
     assert notes == ["5 characters: fitted on 40 texts, tested on 15"]
     for one in heard:
         one.utterance.text = ""
-    figures, notes = probe_heard(heard, 0, clusters=4)
+    figures, notes = probe_encoded(heard, 0, clusters=4)
     assert not notes and all(f.cer is None for f in figures) and len(figures) == 3

@@ -160,7 +160,7 @@ def test_only_runs_of_the_same_question_are_compared(tmp_path: Path) -> None:
         share = {"mask_prob": prob, "_target_": str(number), "feat_in": ("${frontend.num_mels}", 80, 80)[number]}
         asked(tmp_path / f"{number}_m", 3.0 - number, masking=share, frontend={"num_mels": 80})
     asked(tmp_path / "3_codes", 0.1, quantizer={"num_classes": 8})
-    asked(tmp_path / "4_objective", 0.1, objective={"heard_weight": 1})
+    asked(tmp_path / "4_objective", 0.1, objective={"unmasked_weight": 1})
     asked(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
     asked(tmp_path / "6_task", 0.1, task="ctc")
     parts = comparable(find_runs([tmp_path]))

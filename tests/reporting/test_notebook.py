@@ -87,7 +87,7 @@ def test_a_twin_with_symmetric_convolutions_hears_the_future(run_config: Callabl
     model = ready(run_config("encoder=causal"))
     leaky = notebook.twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
     assert leaky.latency.context_ms > model.latency.context_ms == 0
-    assert torch.equal(leaky.encoder.blocks[0].attention.qkv.weight, model.encoder.blocks[0].attention.qkv.weight)
+    assert torch.equal(leaky.encoder.layers[0].attention.qkv.weight, model.encoder.layers[0].attention.qkv.weight)
 
 
 def test_the_sample_has_phones_and_another_manifest_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ SMALL = (
     "size.d_model=32",
     "size.num_layers=2",
     "size.num_heads=2",
-    "size.stem_channels=8",
+    "size.subsampling_channels=8",
     "quantizer.num_classes=8192",
     "masking.block_size=40",
     "masking.mask_prob=0.01",
@@ -110,7 +110,7 @@ def test_a_leaking_preset_is_not_called_causal(composed, data, trainer):
 
 
 def test_masking_codes_data_and_place_are_named(composed, data, trainer):
-    text = start(composed, data, trainer, "masking=causal", "quantizer.num_books=2")[1]
+    text = start(composed, data, trainer, "masking=causal", "quantizer.num_codebooks=2")[1]
     for words in ("causal blocks of 400 ms over about 33% of frames", "2 x 8192", "1.00 h, 10 cuts, 2 speakers", "out"):
         assert words in text
 
@@ -128,7 +128,7 @@ def summary(composed, data, trainer):
     history = ValHistory()
     history.records = [FIRST, LAST]
     model = build_model(cfg)
-    model.seconds_heard += 7200
+    model.seconds_seen += 7200
     return printed(report.summary_panel(EndedRun(cfg, model, data, trainer, history, 125.0)))
 
 

@@ -36,9 +36,9 @@ CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
     pytest.param("lookahead80 encoder.style=regular", 8, "aligned", 2, "global", marks=pytest.mark.long),
     pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.long),
-    ("causal", 8, "shifted", 3, "running"),
+    ("causal", 8, "shifted", 3, "online"),
     pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.long),
-    ("lookahead80", 8, "aligned", None, "running"),
+    ("lookahead80", 8, "aligned", None, "online"),
     pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.long),
     pytest.param("limited3200", 8, "aligned", 2, "global", marks=pytest.mark.slow),
 ]
@@ -74,7 +74,11 @@ def test_streams_through_the_graph_give_the_offline_frames_to_the_end(
     batch: int | None,
     normalize: str,
 ) -> None:
-    overrides = (*f"encoder={preset}".split(), f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}")
+    overrides = (
+        *f"encoder={preset}".split(),
+        f"encoder.subsampling_factor={factor}",
+        f"encoder.subsampling_padding={stem}",
+    )
     model = ready(run_config(*overrides, f"encoder.normalize={normalize}"))
     metadata = export.export_step(model, tmp_path / "step.onnx", batch)
     assert metadata["batch"] == batch
@@ -90,7 +94,7 @@ def test_streams_through_the_graph_give_the_offline_frames_to_the_end(
 
 @pytest.fixture
 def model(run_config: Compose) -> Pretraining:
-    return ready(run_config("encoder=lookahead40", "encoder.stem=shifted", "size.num_layers=1"))
+    return ready(run_config("encoder=lookahead40", "encoder.subsampling_padding=shifted", "size.num_layers=1"))
 
 
 def test_the_file_says_how_to_drive_it(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_the_file_says_how_to_drive_it(model: Pretraining, speech_like: Audio, t
     assert m["latency"]["latency_worst_ms"] == model.latency.latency_worst_ms
     assert m["latency"]["left_ms"] is None and m["left_unlimited"]
     assert m["first_samples"] == m["window_samples"] - m["initial_zeros"]
-    assert m["config"]["encoder"]["stem"] == "shifted"
+    assert m["config"]["encoder"]["subsampling_padding"] == "shifted"
 
     audio = speech_like(1, 20_000)[0].numpy()
     state = {e["name"]: np.full(e["shape"], e["initial"], e["dtype"]) for e in m["state"]}

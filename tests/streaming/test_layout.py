@@ -24,7 +24,7 @@ def test_widening_layers_lie_in_columns_and_everything_keeps_its_values(run_conf
     model = ready(run_config(*TINY))
     before = copy.deepcopy(model.state_dict())
     lay_out_for_steps(model)
-    block = model.encoder.blocks[0]
+    block = model.encoder.layers[0]
     assert block.feed_forward_in.expand.weight.t().is_contiguous() and block.attention.qkv.weight.t().is_contiguous()
     assert block.feed_forward_in.contract.weight.is_contiguous() and block.attention.out.weight.is_contiguous()
     after = model.state_dict()
@@ -34,7 +34,7 @@ def test_widening_layers_lie_in_columns_and_everything_keeps_its_values(run_conf
 def test_a_session_lays_out_the_weights_of_its_model(run_config: Compose) -> None:
     model = ready(run_config(*TINY))
     StreamingSession(model)
-    assert model.encoder.blocks[0].feed_forward_in.expand.weight.t().is_contiguous()
+    assert model.encoder.layers[0].feed_forward_in.expand.weight.t().is_contiguous()
 
 
 def test_a_session_has_the_parts_of_its_blocks_at_hand(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

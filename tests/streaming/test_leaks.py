@@ -79,7 +79,7 @@ def autocast() -> bool:
 
 
 def recomputed(model: Pretraining) -> None:
-    wrap(model.encoder, mean_if(lambda self, *_: self.recompute_blocks and torch.is_grad_enabled()))
+    wrap(model.encoder, mean_if(lambda self, *_: self.activation_checkpointing and torch.is_grad_enabled()))
 
 
 def unmasked_padding(model: Pretraining) -> None:
@@ -114,7 +114,7 @@ def more_left(frames: int | None, plus: int = 0) -> Plant:
 
 
 def symmetric_block(model: Pretraining) -> None:
-    model.encoder.blocks[1].convolution = ConvolutionModule(model.encoder.d_model, 9, "symmetric")
+    model.encoder.layers[1].convolution = ConvolutionModule(model.encoder.d_model, 9, "symmetric")
 
 
 def faster_clock(model: Pretraining) -> None:
@@ -150,7 +150,7 @@ def in_later_batches(model: Pretraining) -> None:
 
 def wrong_stem(model: Pretraining) -> None:
     report = type(model).latency
-    wrong = property(lambda self: replace(report.fget(self), stem_ms=report.fget(self).stem_ms + 5))  # type: ignore[attr-defined]
+    wrong = property(lambda self: replace(report.fget(self), subsampling_ms=report.fget(self).subsampling_ms + 5))  # type: ignore[attr-defined]
     model.__class__ = type("Leaking", (type(model),), {"latency": wrong})
 
 
@@ -187,7 +187,7 @@ LEAKS = {
         lambda model: with_context(model, visible=visible(from_the_end)), places, "attention", preset="lookahead1040"
     ),
     "the last frame in the first": Leak(
-        lambda model: wrap(model.encoder.stem, lambda _, x, *__: x.index_add(1, torch.tensor([0]), x[:, -1:])),
+        lambda model: wrap(model.encoder.subsampling, lambda _, x, *__: x.index_add(1, torch.tensor([0]), x[:, -1:])),
         places,
         "stem",
     ),
@@ -226,7 +226,7 @@ LEAKS = {
     ),
     "a gate of another value": Leak(buffer_gate, weights, "block 1"),
     "batches after the first": Leak(in_later_batches, modes, "encoder output"),
-    "a wrong figure of the report": Leak(wrong_stem, latencies, "stem_ms: ", quick=False),
+    "a wrong figure of the report": Leak(wrong_stem, latencies, "subsampling_ms: ", quick=False),
 }
 
 
@@ -236,7 +236,7 @@ _BUILT: dict[str, Pretraining] = {}
 def build(run_config: Compose, preset: str) -> Pretraining:
     if preset not in _BUILT:
         torch.manual_seed(0)
-        _BUILT[preset] = build_model(run_config(f"encoder={preset}", "size.d_model=16", "size.stem_channels=4"))
+        _BUILT[preset] = build_model(run_config(f"encoder={preset}", "size.d_model=16", "size.subsampling_channels=4"))
     return copy.deepcopy(_BUILT[preset])
 
 

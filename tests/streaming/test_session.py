@@ -47,7 +47,7 @@ def stream(session: StreamingSession, audio: torch.Tensor, cuts: list[int]) -> t
 def test_any_split_of_the_waveform_gives_the_offline_frames(
     run_config: Compose, speech_like: Audio, preset: str, factor: int, stem: str, style: str
 ) -> None:
-    overrides = [f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.stem={stem}"]
+    overrides = [f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.subsampling_padding={stem}"]
     if style != "chunked":  # limited contexts with some look-ahead too
         overrides += [f"encoder.style={style}", "encoder.right_context_ms=80"]
     single = ready(run_config(*overrides))
@@ -89,7 +89,7 @@ def test_any_split_gives_the_offline_frames_also_where_the_past_is_longer_than_w
     check()
 
 
-@pytest.mark.parametrize("kind", ["running", "none"])
+@pytest.mark.parametrize("kind", ["online", "none"])
 def test_other_causal_normalisations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
     model = ready(run_config(f"encoder.normalize={kind}")).double()
     audio = speech_like(1, 30000)[0]

@@ -108,7 +108,7 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_state_that_does_not_belong_leaves_no_stream(run_config: Compose, speech_like: Audio) -> None:
-    for overrides in (["encoder.normalize=running"], ["encoder.stem=shifted"]):
+    for overrides in (["encoder.normalize=online"], ["encoder.subsampling_padding=shifted"]):
         model = ready(run_config("encoder=lookahead40", "size.num_layers=1", *overrides))
         session = StreamingSession(model)
         for samples in (0, 800, 9123):
@@ -131,7 +131,7 @@ def test_a_stream_of_other_weights_or_another_context_is_refused(run_config: Com
     saved = session.save(number)
     assert session.restore(saved) > number
     with torch.no_grad():
-        model.encoder.blocks[0].attention.out.weight.add_(0.1)
+        model.encoder.layers[0].attention.out.weight.add_(0.1)
     with pytest.raises(UserError, match="another model"):
         session.restore(saved)
     other = ready(run_config("encoder=lookahead40", "size.num_layers=1"))

@@ -71,7 +71,7 @@ def test_the_time_of_a_chunk_ends_when_its_device_has_finished(
 def test_with_pacing_a_listener_waits_at_least_the_algorithmic_latency(
     run_config: Callable[..., DictConfig], stem: str
 ) -> None:
-    model = ready(run_config("encoder=lookahead40", f"encoder.stem={stem}"))
+    model = ready(run_config("encoder=lookahead40", f"encoder.subsampling_padding={stem}"))
     audio = load_audio(SPEECH[0], 16000)[:12800]
     _, result = sim.simulate_streaming_inference(model, audio, 0.02, realtime=True)
     assert result.listener_mean_ms is not None and result.listener_worst_ms is not None

@@ -26,7 +26,7 @@ Compose = Callable[..., DictConfig]
     ("overrides", "message"),
     [
         (["encoder=lookahead40", "encoder.subsampling_factor=8"], "nearest legal values are 0 and 80 ms"),
-        (["encoder.normalize=utterance"], "normalize=utterance.*choose global or running"),
+        (["encoder.normalize=utterance"], "normalize=utterance.*choose global or online"),
         (["encoder.conv_padding=symmetric"], "conv_padding=symmetric.*choose causal"),
         (["encoder.conv_norm=batch_norm"], "conv_norm=batch_norm.*choose layer_norm"),
         (["encoder.style=regular"], "adds up over 2 layers to 80 ms: choose style=chunked"),
@@ -36,7 +36,7 @@ Compose = Callable[..., DictConfig]
         (["size.num_heads=3"], "multiple of size.num_heads=3"),
         (["masking.kind=sideways"], "choose one of random, causal, none"),
         (["optim.schedule=step"], "noam, cosine or constant"),
-        (["quantizer.normalize=batch"], "choose one of global, running, utterance, none"),
+        (["quantizer.normalize=batch"], "choose one of global, online, utterance, none"),
         (["objective.mask_threshold=2"], "mask_threshold"),
         (["tags=[[x]]"], r"config.tags\[0\]=list must be of type str"),
         (["data.train_manifest={1:x}"], "has the key 1, which is not a name"),

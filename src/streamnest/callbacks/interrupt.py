@@ -16,7 +16,7 @@ import rich
 from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from streamnest.console.running import INTERRUPTED, continue_command
+from streamnest.console.entry_point import INTERRUPTED, continue_command
 from streamnest.console.terminal import plain
 
 log = logging.getLogger(__name__)

@@ -115,9 +115,9 @@ def predict(model: Pretraining, utterance: Batch, when: str, baseline: float | N
 
 
 def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None) -> Prediction:
-    heard, codes, hearing = model.hear(batch, 0)
-    encoded, _ = model.encode(heard, hearing)
-    scores, selected = (both[0] for both in model.objective.shown(encoded, hearing))
+    heard, codes, context = model.prepare_batch(batch, 0)
+    encoded, _ = model.encode(heard, context)
+    scores, selected = (both[0] for both in model.objective.shown(encoded, context))
     length = min(len(scores), codes.shape[1])
     scores, targets, selected = scores[:length].float(), codes[0, :length, 0], selected[:length]
     predicted, nats = scores.argmax(-1), F.cross_entropy(scores, targets, reduction="none")
@@ -125,7 +125,7 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
     return Prediction(
         title=f"{batch.ids[0]}   {when}: {right} of {asked} predicted blocks right",
         heard=to_numpy(heard[0]),
-        mask=to_numpy(hearing.mask[0]),
+        mask=to_numpy(context.mask[0]),
         selected=to_numpy(selected),
         codes=to_numpy(targets),
         predicted=to_numpy(predicted),

@@ -78,7 +78,7 @@ def card(model: EncoderTask, name: str, certificates: dict[str | None, Certifica
         f"# {name}",
         "",
         f"A FastConformer of streamnest {__version__}, task `{task_name(model.config)}`: {parameters:.1f}M parameters "
-        f"in {len(encoder.blocks)} layers, {encoder.d_model} values for each {encoder.frame_ms:g} ms of audio at "
+        f"in {len(encoder.layers)} layers, {encoder.d_model} values for each {encoder.frame_ms:g} ms of audio at "
         f"{model.frontend.sample_rate} Hz. {streams}",
     ]
     lines += ["", *_USE]
@@ -108,7 +108,7 @@ def _certificate(context: str | None, certificate: Certificate) -> list[str]:
     declared = {
         "look-ahead past the end of a frame": latency.lookahead_ms,
         "of it front end": latency.front_end_ms,
-        "of it stem": latency.stem_ms,
+        "of it subsampling": latency.subsampling_ms,
         "of it attention and convolution": latency.context_ms,
         "chunk": latency.chunk_ms,
         "algorithmic latency, mean": latency.latency_mean_ms,

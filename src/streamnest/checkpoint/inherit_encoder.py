@@ -17,7 +17,7 @@ from streamnest.errors import UserError
 # What a preset says; everything else about an encoder is its size.
 _PRESET = {"left_context_ms", "right_context_ms", "style", "contexts", "conv_padding", "conv_norm", "normalize"}
 # What each run decides for itself: it changes neither the weights nor the function.
-_OWN = {"dropout", "dropout_input", "dropout_attention", "recompute_blocks", "allow_future_leak"}
+_OWN = {"dropout", "dropout_input", "dropout_attention", "activation_checkpointing", "allow_future_leak"}
 
 
 def with_encoder_of(cfg: DictConfig, continued: str | None = None, overrides: list[str] | None = None) -> DictConfig:

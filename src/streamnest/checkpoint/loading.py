@@ -11,6 +11,7 @@ import torch
 
 from streamnest.build import DOWNSTREAM, build_model, build_outline, task_name
 from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
+from streamnest.config.aliases import modernize
 from streamnest.config.stored import check_config, check_labels, construct
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -25,8 +26,8 @@ TaskT = TypeVar("TaskT", bound=EncoderTask)
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
 # What checkpoints meant that were written before there was such a key.
 _BEFORE = {"codes": "random"}
-_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "recompute_blocks"}
-_FREE |= {"masked_weight", "next_token_weight", "heard_weight", "max_heard", "frame_share"}
+_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "activation_checkpointing"}
+_FREE |= {"masked_weight", "next_token_weight", "unmasked_weight", "max_visible", "frame_share"}
 
 # What Lightning needs to continue, and its types.
 _STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}
@@ -47,6 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = load_tensors(path)
     if not isinstance(checkpoint, dict) or "streamnest" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of streamnest: it has no config of streamnest")
+    modernize(checkpoint)
     _check_content(checkpoint, path)
     return checkpoint
 
@@ -61,7 +63,7 @@ def read_own(path: str | Path) -> dict[str, Any]:
     folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
     if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
-    checkpoint = read_folder(path) if folder else read_checkpoint(path)
+    checkpoint = modernize(read_folder(path)) if folder else read_checkpoint(path)
     _check_content(checkpoint, path)
     with of_file(path):
         config = check_config(checkpoint["streamnest"]["config"])
@@ -135,7 +137,7 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
         node = config.get(group, {})
         if _has_foreign(node):
             continue
-        last = f"encoder.blocks.{node.get('num_layers', 1) - 1}."
+        last = f"encoder.layers.{node.get('num_layers', 1) - 1}."
         if group == "encoder" and not any(name.startswith(last) for name in state):  # building many layers takes long
             raise UserError(f"{path}: weights and config do not belong together: there is no {last}* in the weights")
         with torch.device("meta"):

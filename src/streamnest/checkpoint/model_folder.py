@@ -11,12 +11,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from streamnest.config.aliases import FORMAT
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
 from streamnest.files.plain_data import first_line
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_FORMAT = 1
 _MAX_CONFIG_BYTES = 64 << 20
 
 
@@ -31,7 +31,7 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
     """
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    config = {"model_type": "streamnest", "format": _FORMAT, **own}
+    config = {"model_type": "streamnest", "format": FORMAT, **own}
 
     def write_config(part: Path) -> None:
         sums = {"sha256": {WEIGHTS: _checksum(folder / WEIGHTS)}}
@@ -66,9 +66,10 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
     own = config.get("config") if isinstance(config, dict) else None
     if not isinstance(own, dict) or not {"task", "frontend", "encoder"} <= set(own):
         raise UserError(f"{folder / CONFIG} is not of a model of streamnest: it has no config of one")
-    if config.get("format") != _FORMAT:
-        raise UserError(f"{folder / CONFIG} has format {config.get('format')!r}: this version reads {_FORMAT}")
-    return {"state_dict": _read_weights(folder, config), "streamnest": {"config": own, "labels": config.get("labels")}}
+    if config.get("format") not in range(1, FORMAT + 1):
+        raise UserError(f"{folder / CONFIG} has format {config.get('format')!r}: this version reads 1 to {FORMAT}")
+    kept = {"config": own, "labels": config.get("labels"), "format": config["format"]}
+    return {"state_dict": _read_weights(folder, config), "streamnest": kept}
 
 
 def _read_config(path: Path) -> Any:

@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import read_checkpoint
+from streamnest.config.aliases import modernize
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
 from streamnest.files.plain_data import first_line
@@ -55,6 +56,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failures = 0
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError where a disk is full
             self._failed(path, error)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads as Lightning does; names of older versions are translated."""
+        return modernize(super().load_checkpoint(*args, **kwargs))
 
     def remove_checkpoint(self, path: _PATH) -> None:
         """Removes one that a newer one replaces; not while newer ones cannot be written."""

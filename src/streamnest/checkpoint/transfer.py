@@ -21,7 +21,7 @@ from streamnest.errors import UserError
 _ENCODER = ("frontend.", "input_norm.", "encoder.")
 OUTCOMES = ("kept", "reshaped", "new", "left out")
 _NO_STATISTICS = "the norm in the checkpoint has no such statistics"
-_CONVOLUTION = re.compile(r"encoder\.blocks\.(\d+)\.convolution\.(.+)")
+_CONVOLUTION = re.compile(r"encoder\.layers\.(\d+)\.convolution\.(.+)")
 log = logging.getLogger(__name__)
 
 
@@ -119,8 +119,8 @@ def _convert_convolutions(
 ) -> dict[str, str]:
     """Replaces convolution modules of `source` by what they are in the model; names and reasons of what changed."""
     changed = {}
-    for index, block in enumerate(model.encoder.blocks):
-        prefix = f"encoder.blocks.{index}.convolution."
+    for index, block in enumerate(model.encoder.layers):
+        prefix = f"encoder.layers.{index}.convolution."
         state = {name.removeprefix(prefix): value for name, value in source.items() if name.startswith(prefix)}
         kernel = state.get("depthwise.weight")
         if kernel is None or len(kernel) != model.encoder.d_model:
@@ -146,7 +146,7 @@ def _decide(
 
 def _own(name: str, value: Tensor, differing: set[str]) -> str:
     """Why a run has its own, whatever the checkpoint holds; empty where it has not."""
-    if name in ("train_counts", "seconds_heard"):
+    if name in ("train_counts", "seconds_seen"):
         return "counts of this run"
     if name == "masking.mask_embedding" and not isinstance(value, nn.Parameter):
         return "the mask value of this run is a constant"
@@ -161,7 +161,7 @@ def _misfit(name: str, value: Tensor, source: Mapping[str, Tensor]) -> str:
     if name in source:
         found, wanted = tuple(source[name].shape), tuple(value.shape)
         return f"shape {found} in the checkpoint, {wanted} in this run" if found != wanted else ""
-    if match and f"encoder.blocks.{match[1]}.convolution.depthwise.weight" in source:
+    if match and f"encoder.layers.{match[1]}.convolution.depthwise.weight" in source:
         return _NO_STATISTICS
     return "not in the checkpoint"
 
@@ -172,7 +172,7 @@ def _kept(name: str, differing: set[str]) -> str:
         return "the quantizers agree: the same codes"
     if name.startswith(("input_norm.", "target_norm.")):
         return "corpus statistics; pretraining fits them to its own training set at start"
-    if name.startswith("encoder.stem.") and "encoder.stem" in differing:
+    if name.startswith("encoder.subsampling.") and "encoder.subsampling_padding" in differing:
         return "same weights, but the stems pad differently: what a frame hears is shifted"
     if match and match[2].startswith("norm.") and "encoder.conv_norm" in differing:
         return "weights and statistics as they were in the other norm"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model, on_device
-from streamnest.console.running import status_of, without_trace
+from streamnest.console.entry_point import status_of, without_trace
 from streamnest.console.terminal import printable
 from streamnest.data.conversations.rttm import field_of, turns_of, write_rttm
 from streamnest.data.conversations.simulation import Turn, clipped

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask

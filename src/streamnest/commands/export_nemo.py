@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.encoder_task import EncoderTask
 from streamnest.interop.nemo import export_nemo, import_nemo

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from streamnest.config.compose import compose_config
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.encoder import EncoderConfig
 from streamnest.flops import predicted_share, training_cost
 from streamnest.locations import config_folder
@@ -33,7 +33,7 @@ def row(cfg: DictConfig, size: str, seconds: float, peak_tflops: float, mfu: flo
     settings = EncoderConfig(**{key: value for key, value in cfg.encoder.items() if key != "_target_"})
     masking, objective = instantiate(cfg.masking), instantiate(cfg.objective)
     masked = predicted_share(masking, objective, settings.subsampling_factor, seconds)
-    cost = training_cost(settings, cfg.quantizer.num_classes, cfg.quantizer.num_books, seconds, masked)
+    cost = training_cost(settings, cfg.quantizer.num_classes, cfg.quantizer.num_codebooks, seconds, masked)
     cells = (
         f"`{size}`",
         f"{settings.hop_ms * settings.subsampling_factor:.0f} ms",

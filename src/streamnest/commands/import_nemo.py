@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 
 from streamnest.checkpoint.loading import write_checkpoint
-from streamnest.console.running import override, without_trace
+from streamnest.console.entry_point import override, without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.interop.nemo import import_nemo
 from streamnest.locations import config_folder

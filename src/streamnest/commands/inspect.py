@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
 from streamnest.data.inspection import QUANTILES, Inspection, draw_inspection, inspect
 from streamnest.plotting import save

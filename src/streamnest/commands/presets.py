@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 
 from streamnest.config.compose import compose_config
 from streamnest.config.presets import preset_names, small_encoder
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import latency_report

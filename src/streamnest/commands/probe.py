@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.files.atomic_write import write_json
 from streamnest.locations import config_folder, sample_corpus

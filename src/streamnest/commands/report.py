@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.errors import UserError
 from streamnest.reporting.comparison import Run, find_runs

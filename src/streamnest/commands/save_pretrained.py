@@ -12,7 +12,7 @@ import argparse
 from streamnest.checkpoint.hub import save_pretrained
 from streamnest.checkpoint.loading import load_model
 from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable
 from streamnest.formatting import milliseconds
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from lhotse.cut import Cut
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.data.manifest import LoadReport, load_cuts
 from streamnest.data.shards.adopting import adopt

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from streamnest.checkpoint.loading import load_model, on_device
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
 from streamnest.encoder_task import EncoderTask

@@ -21,7 +21,7 @@ from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.loading import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.transfer import transfer
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.distributed.cluster import trainer_plugins
 from streamnest.errors import UserError

@@ -21,7 +21,7 @@ import torch
 from rich.progress import track
 
 from streamnest.checkpoint.loading import load_model, on_device
-from streamnest.console.running import status_of, without_trace
+from streamnest.console.entry_point import status_of, without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable

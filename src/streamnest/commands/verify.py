@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamnest.checkpoint.resolve_model import resolve_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
 from streamnest.encoder_task import EncoderTask
 from streamnest.files.atomic_write import write_json
@@ -33,7 +33,7 @@ def show(certificate: Certificate, console: Console) -> None:
     latency = certificate.latency
     for name, value in (
         ("front end", latency.front_end_ms),
-        ("stem", latency.stem_ms),
+        ("stem", latency.subsampling_ms),
         ("attention and convolution", latency.context_ms),
         ("look-ahead, total", latency.lookahead_ms),
         ("frame stride", latency.frame_ms),

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Of the names in a file: 1 is before the tables below, and what a file without a number has.
+FORMAT = 2
+
 # `_target_` of a config: old -> new.
 TARGETS: dict[str, str] = {
     "streamnest.data.augmentation.Augmentation.build": "streamnest.data.augment.augmentation.Augmentation.build",
@@ -18,11 +21,52 @@ TARGETS: dict[str, str] = {
     "streamnest.sharding.FullySharded": "streamnest.distributed.sharding.FullySharded",
 }
 # Keys of a config, by group: old -> new.
-KEYS: dict[str, dict[str, str]] = {}
+KEYS: dict[str, dict[str, str]] = {
+    "encoder": {
+        "stem": "subsampling_padding",
+        "stem_channels": "subsampling_channels",
+        "recompute_blocks": "activation_checkpointing",
+    },
+    "size": {"stem_channels": "subsampling_channels"},
+    "quantizer": {"num_books": "num_codebooks"},
+    "masking": {"min_heard": "min_unmasked"},
+    "objective": {"num_books": "num_codebooks", "heard_weight": "unmasked_weight", "max_heard": "max_visible"},
+    "task": {
+        "predictor": "prediction_network",
+        "predictor_dim": "prediction_dim",
+        "predictor_layers": "prediction_layers",
+    },
+}
 # Values of a config, by group and (new) key: old -> new.
-VALUES: dict[tuple[str, str], dict[str, Any]] = {}
-# Parts of the names of weights, between dots or at an end: old -> new.
-WEIGHTS: dict[str, str] = {}
+VALUES: dict[tuple[str, str], dict[str, Any]] = {
+    ("encoder", "normalize"): {"running": "online"},
+    ("quantizer", "normalize"): {"running": "online"},
+}
+# Beginnings of the names of weights: old -> new.
+WEIGHTS: dict[str, str] = {
+    "seconds_heard": "seconds_seen",
+    "encoder.stem.": "encoder.subsampling.",
+    "encoder.blocks.": "encoder.layers.",
+    "head.predictor.": "head.prediction_network.",
+}
+# Entries of a checkpoint that hold named weights; the second one is of a run with averaged weights.
+_STATES = ("state_dict", "current_model_state")
+
+
+def modernize(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Renames, in place, what a checkpoint holds under old names.
+
+    Args:
+        checkpoint: content of a file, not checked yet: what is not as expected stays for the checks to refuse.
+    """
+    own = checkpoint.get("streamnest")
+    if not isinstance(own, dict) or own.get("format", 1) != 1 or not isinstance(own.get("config"), dict):
+        return checkpoint
+    checkpoint["streamnest"] = {**own, "config": current_config(own["config"]), "format": FORMAT}
+    for name in _STATES:
+        if isinstance(checkpoint.get(name), dict):
+            checkpoint[name] = current_weights(checkpoint[name])
+    return checkpoint
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,16 +75,23 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {group: _with_new_targets(node) for group, node in renamed.items()}
 
 
-def current_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+def current_weights(state: Mapping[Any, Any]) -> dict[Any, Any]:
     """Returns named weights under today's names."""
-    return {".".join(WEIGHTS.get(part, part) for part in str(name).split(".")): value for name, value in state.items()}
+    return {_renamed(name): value for name, value in state.items()}
+
+
+def _renamed(name: Any) -> Any:
+    for old, new in WEIGHTS.items():
+        if isinstance(name, str) and name.startswith(old):
+            return new + name[len(old) :]
+    return name
 
 
 def _with_new_keys(group: str, node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     names = KEYS.get(group, {})
-    found = {names.get(key, key): value for key, value in node.items()}
+    found = {names.get(str(key), str(key)): value for key, value in node.items()}
     return {key: _with_new_value(VALUES.get((group, key), {}), value) for key, value in found.items()}
 
 

@@ -48,13 +48,13 @@ _LIMITS = {
     **dict.fromkeys(
         (
             *(f"{group}.{key}" for group in ("size", "encoder") for key in ("d_model", "num_layers", "num_heads")),
-            *(f"{group}.{key}" for group in ("size", "encoder") for key in ("ff_expansion", "stem_channels")),
+            *(f"{group}.{key}" for group in ("size", "encoder") for key in ("ff_expansion", "subsampling_channels")),
             *("size.conv_kernel_size", "encoder.conv_kernel_size", "encoder.subsampling_factor", "encoder.num_mels"),
             *("frontend.sample_rate", "frontend.num_mels", "frontend.n_fft"),
             *("trainer.num_nodes", "trainer.accumulate_grad_batches", "trainer.val_check_interval"),
             *("data.max_batch_size", "data.num_buckets", "data.num_batches"),
-            *("quantizer.stack", "quantizer.num_classes", "quantizer.num_books", "quantizer.code_dim"),
-            *("task.vocab_size", "task.predictor_dim", "task.context_size", "task.predictor_layers"),
+            *("quantizer.stack", "quantizer.num_classes", "quantizer.num_codebooks", "quantizer.code_dim"),
+            *("task.vocab_size", "task.prediction_dim", "task.context_size", "task.prediction_layers"),
             *("task.joiner_dim", "task.max_symbols", "task.max_scores", "task.max_speakers", "task.head_size"),
             *("task.val_conversations", "task.embedding_size", "task.trials", "task.conversations.speakers"),
             *("callbacks.throughput.window", "callbacks.gradients.max_in_row"),

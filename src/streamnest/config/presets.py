@@ -11,7 +11,7 @@ from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, latency_report
 
-_SMALL = {"d_model": 16, "num_heads": 2, "stem_channels": 4}
+_SMALL = {"d_model": 16, "num_heads": 2, "subsampling_channels": 4}
 
 
 def preset_names(configs: Path) -> list[str]:

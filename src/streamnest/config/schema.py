@@ -30,7 +30,7 @@ class SizeConfig:
     num_layers: int = 8
     num_heads: int = 4
     ff_expansion: int = 4
-    stem_channels: int = 256
+    subsampling_channels: int = 256
     conv_kernel_size: int = 9
     bias: bool = True
     scale_input: bool = True

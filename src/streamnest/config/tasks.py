@@ -68,20 +68,20 @@ class RNNTConfig(TextConfig):
     """Schema of `task=rnnt`.
 
     Attributes:
-        predictor: "stateless" or "lstm".
-        predictor_dim: width of the predictor.
+        prediction_network: "stateless" or "lstm".
+        prediction_dim: width of the predictor.
         context_size: tokens that a stateless predictor sees.
-        predictor_layers: of an LSTM predictor.
+        prediction_layers: of an LSTM predictor.
         joiner_dim: width of the joiner.
         max_symbols: the most tokens that a frame emits.
         max_scores: numbers in the `(B, T, U + 1, V)` scores, or in the joiner before them, that the loss holds at once.
     """
 
     name: str = "rnnt"
-    predictor: str = "stateless"
-    predictor_dim: int = 256
+    prediction_network: str = "stateless"
+    prediction_dim: int = 256
     context_size: int = 2
-    predictor_layers: int = 1
+    prediction_layers: int = 1
     joiner_dim: int = 256
     max_symbols: int = 5
     max_scores: int = 32_000_000

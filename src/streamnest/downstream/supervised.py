@@ -31,12 +31,12 @@ class SupervisedTask(DownstreamTask):
         encoded, valid = self.encode(batch, batch.step)
         loss, count = self.loss_of(encoded, valid, batch)
         sums = self._over_ranks(torch.stack([loss.detach(), count, torch.full_like(loss, batch.seconds)]))
-        self.seconds_heard += sums[2]
+        self.seconds_seen += sums[2]
         size: dict[str, Any] = {"batch_size": len(batch.ids)}
         if sums[1] > 0:
             self.log("train/loss", sums[0] / sums[1], **size)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"], **size)  # type: ignore[union-attr]
-        self.log("train/hours", (self.seconds_heard / 3600).float(), **size)
+        self.log("train/hours", (self.seconds_seen / 3600).float(), **size)
         # DDP averages gradients over ranks: times their number, so that each decision weighs the same.
         return loss * self.trainer.world_size / sums[1].clamp_min(1)
 

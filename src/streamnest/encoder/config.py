@@ -15,8 +15,8 @@ class EncoderConfig:
         num_mels: bands of the input.
         hop_ms: milliseconds between feature frames.
         subsampling_factor: feature frames per encoder frame.
-        stem: "aligned" or "shifted", see `Subsampling`.
-        stem_channels: of the stem.
+        subsampling_padding: "aligned" or "shifted", see `Subsampling`.
+        subsampling_channels: of the stem.
         d_model: width.
         num_layers: blocks.
         num_heads: attention heads; divides `d_model`.
@@ -35,8 +35,8 @@ class EncoderConfig:
         dropout_input: after the stem.
         dropout_attention: of attention weights.
         normalize: how features are normalised before they come here; part of the latency contract.
-        recompute_blocks: while training, keep the input of each block only and compute the rest again in the backward
-            pass: a third more arithmetic for a fraction of the memory.
+        activation_checkpointing: while training, keep the input of each layer only and recompute the rest in the
+            backward pass: a third more arithmetic for a fraction of the memory.
         allow_future_leak: train although a stage hears more future than the context says.
     """
 
@@ -44,8 +44,8 @@ class EncoderConfig:
     num_mels: int = 80
     hop_ms: float = 10.0
     subsampling_factor: int = 4
-    stem: str = "aligned"
-    stem_channels: int = 256
+    subsampling_padding: str = "aligned"
+    subsampling_channels: int = 256
     d_model: int = 256
     num_layers: int = 8
     num_heads: int = 4
@@ -63,5 +63,5 @@ class EncoderConfig:
     dropout_input: float = 0.1
     dropout_attention: float = 0.1
     normalize: str = "global"
-    recompute_blocks: bool = False
+    activation_checkpointing: bool = False
     allow_future_leak: bool = False

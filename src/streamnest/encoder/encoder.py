@@ -17,7 +17,7 @@ from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.context import Context, ContextChoices
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
-from streamnest.encoder.layer import BlockParts, BlockState, ConformerBlock
+from streamnest.encoder.layer import ConformerLayer, LayerParts, LayerState
 from streamnest.encoder.parts import KeepsParts, at_hand
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
@@ -46,7 +46,7 @@ class FastConformer(KeepsParts):
         UserError: for contexts that are no whole number of frames and for sizes that do not fit.
     """
 
-    _at_hand: list[BlockParts] | None
+    _at_hand: list[LayerParts] | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -57,11 +57,13 @@ class FastConformer(KeepsParts):
         self.normalize, self.allow_future_leak = c.normalize, c.allow_future_leak
         self.default_context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
         self.context, self.choices = self.default_context, ContextChoices(c.contexts, self.frame_ms, c.style)
-        self.recompute_blocks = c.recompute_blocks
+        self.activation_checkpointing = c.activation_checkpointing
         self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
-        self.stem = Subsampling(c.num_mels, c.subsampling_factor, c.stem_channels, c.d_model, c.stem)
+        self.subsampling = Subsampling(
+            c.num_mels, c.subsampling_factor, c.subsampling_channels, c.d_model, c.subsampling_padding
+        )
         self.dropout = Dropout(c.dropout_input)
-        self.blocks: Sequence[ConformerBlock] = nn.ModuleList(  # type: ignore[assignment]
+        self.layers: Sequence[ConformerLayer] = nn.ModuleList(  # type: ignore[assignment]
             _block(c) for _ in range(c.num_layers)
         )
 
@@ -96,7 +98,7 @@ class FastConformer(KeepsParts):
     @property
     def target_shift(self) -> int:
         """Encoder frames by which the output that has heard block t comes after frame t (shifted stem: one)."""
-        return -(self.stem.lookahead // self.stem.factor)
+        return -(self.subsampling.lookahead // self.subsampling.factor)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes whole utterances.
@@ -112,21 +114,21 @@ class FastConformer(KeepsParts):
             return features.new_zeros(len(features), 0, self.d_model), torch.zeros_like(lengths)
         heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
         delay = self.context.delay
-        features = F.pad(self._checked(features) * heard[:, None], (0, delay * self.stem.factor))
-        lengths = lengths + delay * self.stem.factor
-        x, _ = self.stem(features, lengths)
-        lengths = self.stem.num_frames(lengths)
+        features = F.pad(self._checked(features) * heard[:, None], (0, delay * self.subsampling.factor))
+        lengths = lengths + delay * self.subsampling.factor
+        x, _ = self.subsampling(features, lengths)
+        lengths = self.subsampling.num_frames(lengths)
         time = torch.arange(x.shape[1], device=x.device)
         valid = time < lengths[:, None]
         mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
-        x, _ = self._blocks(x, [_View(mask[:, None], valid[..., None])], None)
+        x, _ = self._run_layers(x, [_View(mask[:, None], valid[..., None])], None)
         # A shifted stem has a first output that has heard nothing, also of an utterance of no frames.
         return x[:, delay:], (lengths - delay) * heard.any(1)
 
     @property
     def warmup(self) -> int:
         """Encoder frames at the start of a stream that stand for nothing: they are waited for, then dropped."""
-        return self.context.delay + self.context.lag * len(self.blocks)
+        return self.context.delay + self.context.lag * len(self.layers)
 
     @property
     def chunk(self) -> int:
@@ -135,7 +137,7 @@ class FastConformer(KeepsParts):
         Raises:
             UserError: for what cannot be emitted before the utterance ends.
         """
-        context, convolution = self.context, self.blocks[0].convolution
+        context, convolution = self.context, self.layers[0].convolution
         if context.chunk is None:
             raise UserError("this encoder cannot stream: give encoder.right_context_ms")
         if convolution.lookahead or not convolution.norm_is_framewise:
@@ -159,15 +161,15 @@ class FastConformer(KeepsParts):
             UserError: for contexts that cannot stream.
         """
         left = self.left_frames(max_left_ms)
-        weight, block, lag = self.stem.out.weight, self.blocks[0], self.context.lag
+        weight, block, lag = self.subsampling.out.weight, self.layers[0], self.context.lag
         heads, d_head = block.attention.num_heads, block.attention.d_head
         attended = weight.new_zeros(batch, left + lag, 2, heads, d_head)
         convolved = weight.new_zeros(batch, block.convolution.past, self.d_model)
         queries = (weight.new_zeros(batch, heads, lag, d_head),) if lag else ()
         waiting = (weight.new_zeros(batch, lag, self.d_model),) if lag else ()
-        blocks = tuple(BlockState(AttentionState(attended, queries), convolved, waiting) for _ in self.blocks)
+        blocks = tuple(LayerState(AttentionState(attended, queries), convolved, waiting) for _ in self.layers)
         none = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        return EncoderState(self.stem.init_state(batch), blocks, none, none)
+        return EncoderState(self.subsampling.init_state(batch), blocks, none, none)
 
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
         """Encodes the next chunks of streams, with the arithmetic of `forward`.
@@ -184,35 +186,35 @@ class FastConformer(KeepsParts):
         heard, context, count = state.heard, self.context, features.shape[-1]
         end = torch.full_like(heard, OPEN_END) if lengths is None else lengths
         midst = _holds(heard >= 0 if lengths is None else (heard >= 0) & (heard + count <= end))
-        total = end + context.delay * self.stem.factor
+        total = end + context.delay * self.subsampling.factor
         if not midst:
             time = heard[:, None] + torch.arange(count, device=heard.device)
             features = features * ((time >= 0) & (time < end[:, None]))[:, None]
-        x, stem = self.stem(self._checked(features), None if midst else total, state.stem, heard)
-        cached, frames = state.blocks[0].attention.past.shape[1], x.shape[1]
+        x, subsampled = self.subsampling(self._checked(features), None if midst else total, state.subsampling, heard)
+        cached, frames = state.layers[0].attention.past.shape[1], x.shape[1]
         views = self._views(state.position, cached, frames, total, midst)
-        x, blocks = self._blocks(x, views, state.blocks)
+        x, blocks = self._run_layers(x, views, state.layers)
         trimmed = tuple(trim(block, cached) for block in blocks)
-        return x, EncoderState(stem, trimmed, heard + count, state.position + frames)
+        return x, EncoderState(subsampled, trimmed, heard + count, state.position + frames)
 
     def keep_at_hand(self) -> None:
         """Steps from now on with the parts of each block at hand, see `KeepsParts`."""
-        self._at_hand = [block.parts(at_hand) for block in self.blocks]
+        self._at_hand = [block.parts(at_hand) for block in self.layers]
 
     @property
     def first_features(self) -> int:
         """Feature frames after which the first chunk of a stream can be emitted; each later one needs whole blocks."""
-        return (self.warmup + self.chunk) * self.stem.factor + self.stem.lookahead
+        return (self.warmup + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
 
     def _views(self, position: Tensor, cached: int, frames: int, total: Tensor, midst: bool) -> list[_View]:
         """What each layer may see, or all layers, of streams of `total` feature frames; see `_view`."""
         # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
-        layers = range(len(self.blocks) if self.context.lag else 1)
+        layers = range(len(self.layers) if self.context.lag else 1)
         places = [position - n * self.context.lag for n in layers]
         # Masks hold nothing back in most steps: one chunk, in the midst of its stream.
         if midst and frames == self.context.chunk and _holds(places[-1] >= cached):
             return [_EVERYTHING]
-        return [self._view(place, cached, frames, self.stem.num_frames(total)) for place in places]
+        return [self._view(place, cached, frames, self.subsampling.num_frames(total)) for place in places]
 
     def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
         """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
@@ -224,16 +226,16 @@ class FastConformer(KeepsParts):
         mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
         return _View((mask & valid[..., None])[:, None], valid[..., None])
 
-    def _blocks(
-        self, x: Tensor, views: list[_View], states: tuple[BlockState, ...] | None
-    ) -> tuple[Tensor, list[BlockState]]:
+    def _run_layers(
+        self, x: Tensor, views: list[_View], states: tuple[LayerState, ...] | None
+    ) -> tuple[Tensor, list[LayerState]]:
         x = self.dropout(x * self.scale)
         keys = x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
         positions = relative_positions(x.shape[1], keys, self.d_model, x, self.context.lag if states else 0)
         after = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.layers):
             view = views[min(index, len(views) - 1)]
-            if self.recompute_blocks and self.training and torch.is_grad_enabled():
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(_output_alone, block, x, positions, view, use_reentrant=False)
                 continue
             before = (states[index], self._at_hand[index] if self._at_hand else None) if states else ()
@@ -247,10 +249,10 @@ class FastConformer(KeepsParts):
         return features
 
 
-def _block(c: EncoderConfig) -> ConformerBlock:
+def _block(c: EncoderConfig) -> ConformerLayer:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
-    return ConformerBlock(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+    return ConformerLayer(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
 
 
 def _holds(condition: Tensor) -> bool:
@@ -262,6 +264,6 @@ def _holds(condition: Tensor) -> bool:
     return not graph and condition.device.type == "cpu" and bool(condition.all())
 
 
-def _output_alone(block: ConformerBlock, x: Tensor, positions: Tensor, view: _View) -> Tensor:
+def _output_alone(block: ConformerLayer, x: Tensor, positions: Tensor, view: _View) -> Tensor:
     out: Tensor = block(x, positions, view.mask, view.valid)[0]
     return out

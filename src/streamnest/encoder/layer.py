@@ -17,7 +17,7 @@ from streamnest.encoder.dropout import Dropout, drop
 from streamnest.encoder.parts import Part, as_it_is, at_hand
 
 
-class BlockState(NamedTuple):
+class LayerState(NamedTuple):
     """What a block remembers of its past.
 
     Attributes:
@@ -92,7 +92,7 @@ class _Contract(Function):
         return torch.ops.aten.silu_backward(inner, hidden), None, None, rows.t() @ active, bias
 
 
-class BlockParts(NamedTuple):
+class LayerParts(NamedTuple):
     """What a block calls, in turn."""
 
     norm_in: Part
@@ -107,7 +107,7 @@ class BlockParts(NamedTuple):
     dropout: Part
 
 
-class ConformerBlock(nn.Module):
+class ConformerLayer(nn.Module):
     """The block of Gulati et al. 2020 with pre-norm residuals, `(B, T, d)` -> `(B, T, d)`; stride 1.
 
     Args:
@@ -142,9 +142,9 @@ class ConformerBlock(nn.Module):
         positions: Tensor,
         mask: Tensor | None,
         valid: Tensor | None,
-        state: BlockState | None = None,
-        parts: BlockParts | None = None,
-    ) -> tuple[Tensor, BlockState]:
+        state: LayerState | None = None,
+        parts: LayerParts | None = None,
+    ) -> tuple[Tensor, LayerState]:
         """Runs the block; see `RelativeAttention` and `ConvolutionModule` for the arguments, `parts` for the last one.
 
         Where frames wait for their future, outputs are those of the frames that waited longest, and so is `valid`.
@@ -158,8 +158,8 @@ class ConformerBlock(nn.Module):
         local, convolution = part.convolution(part.norm_convolution(x), valid, before[1])
         x = x + part.dropout(local)
         x = torch.add(x, part.dropout(part.feed_forward_out(part.norm_ff_out(x))), alpha=0.5)
-        return part.norm_out(x), BlockState(attention, convolution, waiting)
+        return part.norm_out(x), LayerState(attention, convolution, waiting)
 
-    def parts(self, get: Callable[[nn.Module], Part] = as_it_is) -> BlockParts:
+    def parts(self, get: Callable[[nn.Module], Part] = as_it_is) -> LayerParts:
         """What the block calls, as it is or `at_hand`."""
-        return BlockParts(*(get(getattr(self, name)) for name in BlockParts._fields))
+        return LayerParts(*(get(getattr(self, name)) for name in LayerParts._fields))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from streamnest.encoder.attention import AttentionState
-from streamnest.encoder.layer import BlockState
+from streamnest.encoder.layer import LayerState
 
 # How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
 STREAM_LEFT_MS = 20_000.0
@@ -19,19 +19,19 @@ class EncoderState(NamedTuple):
     """Everything a stream remembers between steps; rows of the batch are independent streams.
 
     Attributes:
-        stem: the past of each stage of the stem.
-        blocks: the past of each block.
+        subsampling: the past of each stage of the stem.
+        layers: the past of each block.
         heard: `(B,)` feature frames so far.
         position: `(B,)` encoder frames emitted so far.
     """
 
-    stem: tuple[Tensor, ...]
-    blocks: tuple[BlockState, ...]
+    subsampling: tuple[Tensor, ...]
+    layers: tuple[LayerState, ...]
     heard: Tensor
     position: Tensor
 
 
-def trim(state: BlockState, cached: int) -> BlockState:
+def trim(state: LayerState, cached: int) -> LayerState:
     """Keeps the last `cached` keys and values."""
     (past, queries), convolution, waiting = state
-    return BlockState(AttentionState(past.narrow(1, past.shape[1] - cached, cached), queries), convolution, waiting)
+    return LayerState(AttentionState(past.narrow(1, past.shape[1] - cached, cached), queries), convolution, waiting)

@@ -61,7 +61,7 @@ class Subsampling(nn.Module):
         if factor < 2 or factor & (factor - 1):
             raise UserError(f"encoder.subsampling_factor={factor} is not possible: use a power of two such as 4 or 8")
         if scheme not in SCHEMES:
-            raise UserError(f"encoder.stem={scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
+            raise UserError(f"encoder.subsampling_padding={scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
         self.factor, self.scheme, self.num_mels = factor, scheme, num_mels
         self.padding = _Padding(1, 0, 1, 1) if scheme == "aligned" else _Padding(2, 1, 2, 1)
         stages = factor.bit_length() - 1

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.frontier import report

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from streamnest.build import build_stored_data
 from streamnest.checkpoint.loading import load_model
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.asr.ctc import CTCRecognizer

@@ -9,7 +9,7 @@ from streamnest.frontier.options import Options, merge, setting_of
 # Masks at a live edge are for encoders that have one.
 _OF_PRESET = {"bidirectional": ("masking=random",)}
 # What each run decides for itself, also on the encoder of a checkpoint.
-_OF_EACH_RUN = ("dropout", "recompute_blocks")
+_OF_EACH_RUN = ("dropout", "activation_checkpointing")
 
 
 def pretraining_words(options: Options, preset: str, seed: int, variant: Sequence[str] = ()) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamnest.console.running import override
+from streamnest.console.entry_point import override
 from streamnest.errors import UserError
 from streamnest.files.tensor_file import load_tensors
 from streamnest.frontier.plan import Stage

@@ -13,7 +13,7 @@ import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
-from streamnest.console.running import sync_command
+from streamnest.console.entry_point import sync_command
 
 log = logging.getLogger(__name__)
 

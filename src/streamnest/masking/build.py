@@ -47,7 +47,7 @@ class ChunkConfig(MaskingConfig):
     _target_: str = "streamnest.masking.ChunkMasking"
     stack: int = 4
     mask_prob: float = 0.8
-    min_heard: float = 0.5
+    min_unmasked: float = 0.5
     chunk_frames: int | None = None
 
 

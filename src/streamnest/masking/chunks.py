@@ -18,7 +18,7 @@ class ChunkMasking(Masking):
     An encoder with chunked attention encodes the frames of a chunk together: what is hidden at the end of one can be
     told from its beginning, with the earlier chunks in view (in the spirit of Chunk SSL, arXiv 2509.15579). A share of
     the chunks is masked; of each of these a tail of whole encoder frames, its length drawn evenly between one frame and
-    the longest that leaves `min_heard` of the chunk.
+    the longest that leaves `min_unmasked` of the chunk.
 
     The end of every chunk is a live edge, so there is no option to draw one.
 
@@ -26,7 +26,7 @@ class ChunkMasking(Masking):
         feat_in: feature bands D.
         stack: feature frames per encoder frame.
         mask_prob: share of the chunks that are masked.
-        min_heard: share of a chunk that is always heard, rounded up to whole encoder frames.
+        min_unmasked: share of a chunk that is always heard, rounded up to whole encoder frames.
         chunk_frames: feature frames per chunk; None takes the chunks of the encoder, as given to `sample`.
         mask_value: as in `RandomBlockMasking`.
         freeze: as in `RandomBlockMasking`.
@@ -40,21 +40,21 @@ class ChunkMasking(Masking):
         feat_in: int,
         stack: int,
         mask_prob: float = 0.8,
-        min_heard: float = 0.5,
+        min_unmasked: float = 0.5,
         chunk_frames: int | None = None,
         mask_value: float | None = None,
         freeze: bool = True,
     ) -> None:
         super().__init__()
         check("mask_prob", mask_prob, 0.0 <= mask_prob <= 1.0, "between 0 and 1")
-        check("min_heard", min_heard, 0.0 < min_heard < 1.0, "above 0 and below 1")
+        check("min_unmasked", min_unmasked, 0.0 < min_unmasked < 1.0, "above 0 and below 1")
         if chunk_frames is not None and chunk_frames % stack:
             low = chunk_frames // stack * stack
             raise UserError(
                 f"masking.chunk_frames={chunk_frames} is no whole number of encoder frames of {stack} feature frames: "
                 f"the nearest are {low} and {low + stack}"
             )
-        self.stack, self.mask_prob, self.min_heard, self.chunk_frames = stack, mask_prob, min_heard, chunk_frames
+        self.stack, self.mask_prob, self.min_unmasked, self.chunk_frames = stack, mask_prob, min_unmasked, chunk_frames
         mask_embedding(self, feat_in, mask_value, freeze)
 
     def longest_tail(self, chunk: int | None) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class ChunkMasking(Masking):
                 f"and these have {found}: set masking.chunk_frames, or choose an encoder with look-ahead"
             )
         # The tolerance keeps a share such as 0.7 of 10 frames from becoming one frame less than it is.
-        frames = int(size // self.stack * (1 - self.min_heard) + 1e-6)
+        frames = int(size // self.stack * (1 - self.min_unmasked) + 1e-6)
         return size, max(1, frames) * self.stack
 
     def sample(

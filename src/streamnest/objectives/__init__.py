@@ -1,12 +1,11 @@
 """What the encoder is taught: heads and losses. Formulas and when to use which: docs/OBJECTIVES.md."""
 
-from streamnest.objectives.base import Hearing, Objective, ObjectiveConfig, PredictionResult
+from streamnest.objectives.base import Objective, ObjectiveConfig, PredictionContext, PredictionResult
 from streamnest.objectives.masked import MaskedConfig, MaskedPrediction
 from streamnest.objectives.mixed import MaskedAndNextToken, MaskedAndNextTokenConfig
 from streamnest.objectives.next_token import NextTokenConfig, NextTokenPrediction
 
 __all__ = [
-    "Hearing",
     "MaskedAndNextToken",
     "MaskedAndNextTokenConfig",
     "MaskedConfig",
@@ -15,5 +14,6 @@ __all__ = [
     "NextTokenPrediction",
     "Objective",
     "ObjectiveConfig",
+    "PredictionContext",
     "PredictionResult",
 ]

@@ -22,11 +22,11 @@ class ObjectiveConfig:
     _target_: str = "streamnest.objectives.MaskedPrediction"
     d_model: int = 256
     num_classes: int = 8192
-    num_books: int = 1
+    num_codebooks: int = 1
 
 
 @dataclass
-class Hearing:
+class PredictionContext:
     """What the encoder had to go by.
 
     Attributes:
@@ -34,7 +34,7 @@ class Hearing:
         lengths: `(B,)` feature frames.
         stack: feature frames per block.
         until: `(T',)` end of what each output has heard, in blocks from the start of the utterance; None is all of it.
-            See `latency.heard_until`.
+            See `latency.receptive_field_end`.
         keys: `(B,)` random keys; None where nothing may be drawn.
     """
 
@@ -77,19 +77,19 @@ class Objective(nn.Module):
 
     Attributes:
         weights: of the parts of the loss by name; `forward` returns a result for each.
-        predicts_unheard: whether a part needs audio that the encoder has not heard.
+        predicts_unseen: whether a part needs audio that the encoder has not heard.
     """
 
     weights: dict[str, float]
-    predicts_unheard = False
+    predicts_unseen = False
 
-    def forward(self, encoded: Tensor, codes: Tensor, hearing: Hearing) -> dict[str, PredictionResult]:
+    def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
         """Predicts codes.
 
         Args:
             encoded: `(B, T', d_model)`, output t belongs to block t; one frame more or less than codes is cut.
             codes: `(B, T', books)`.
-            hearing: what the encoder had to go by.
+            context: what the encoder had to go by.
         """
         raise NotImplementedError
 
@@ -97,12 +97,12 @@ class Objective(nn.Module):
         """Scores of all codes: `(..., d_model)` -> `(..., books, classes)`; more dimensions may come before books."""
         raise NotImplementedError
 
-    def shown(self, encoded: Tensor, hearing: Hearing) -> tuple[Tensor, Tensor]:
+    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """For pictures: scores of the first book `(B, T', classes)` and which blocks were predicted, `(B, T')`."""
         raise NotImplementedError
 
     def in_words(self, until: Tensor | None) -> str:
-        """What is predicted; `until` is `Hearing.until` of the frames of one chunk."""
+        """What is predicted; `until` is `PredictionContext.until` of the frames of one chunk."""
         raise NotImplementedError
 
 

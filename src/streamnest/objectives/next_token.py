@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from streamnest.errors import UserError
 from streamnest.objectives.base import (
-    Hearing,
     Objective,
     ObjectiveConfig,
+    PredictionContext,
     PredictionResult,
     check_frames,
     cross_entropy,
@@ -27,7 +27,7 @@ class NextTokenConfig(ObjectiveConfig):
     _target_: str = "streamnest.objectives.NextTokenPrediction"
     num_offsets: int = 4
     distance: str = "nearest"
-    max_heard: float = 0.0
+    max_visible: float = 0.0
     frame_share: float = 1.0
 
 
@@ -44,28 +44,28 @@ class NextTokenPrediction(Objective):
     Args:
         d_model: width of the encoder.
         num_classes: codes per book.
-        num_books: books.
+        num_codebooks: books.
         num_offsets: blocks that each frame predicts.
-        distance: "nearest" counts offsets from where the frame itself has stopped hearing, so that all frames of a
+        distance: "nearest" counts offsets from where the frame itself has stopped seeing, so that all frames of a
             chunk predict the same blocks. "uniform" counts from the longest look-ahead of any frame, so that every
             frame predicts blocks at the same distance from its own.
-        max_heard: a block counts as unheard when at most this share of it was heard.
+        max_visible: a block counts as unheard when at most this share of it was heard.
         frame_share: share of frames that predict while training, drawn at random.
 
     Raises:
         UserError: for values out of range, or an encoder that hears the whole utterance.
     """
 
-    predicts_unheard = True
+    predicts_unseen = True
 
     def __init__(
         self,
         d_model: int,
         num_classes: int,
-        num_books: int = 1,
+        num_codebooks: int = 1,
         num_offsets: int = 4,
         distance: str = "nearest",
-        max_heard: float = 0.0,
+        max_visible: float = 0.0,
         frame_share: float = 1.0,
     ) -> None:
         super().__init__()
@@ -73,21 +73,21 @@ class NextTokenPrediction(Objective):
             raise UserError(f"objective.num_offsets={num_offsets} must be at least 1")
         if distance not in ("nearest", "uniform"):
             raise UserError(f"objective.distance={distance!r} is unknown: choose nearest or uniform")
-        if not 0.0 <= max_heard < 1.0:
-            raise UserError(f"objective.max_heard={max_heard} must be at least 0 and below 1")
+        if not 0.0 <= max_visible < 1.0:
+            raise UserError(f"objective.max_visible={max_visible} must be at least 0 and below 1")
         if not 0.0 < frame_share <= 1.0:
             raise UserError(f"objective.frame_share={frame_share} must be above 0, at most 1")
-        self.num_classes, self.num_books, self.num_offsets = num_classes, num_books, num_offsets
-        self.distance, self.max_heard, self.frame_share = distance, max_heard, frame_share
+        self.num_classes, self.num_codebooks, self.num_offsets = num_classes, num_codebooks, num_offsets
+        self.distance, self.max_visible, self.frame_share = distance, max_visible, frame_share
         self.weights = {"next_token": 1.0}
         self.projection = nn.Linear(d_model, num_offsets * d_model)
-        self.outputs = nn.Linear(d_model, num_books * num_classes)
+        self.outputs = nn.Linear(d_model, num_codebooks * num_classes)
         nn.init.xavier_uniform_(self.outputs.weight)
 
     def first_blocks(self, until: Tensor) -> Tensor:
-        """The first block that each output predicts, `(T',)`, from where it has stopped hearing (`Hearing.until`)."""
+        """Returns the first target frame that each output predicts, `(T',)`, from `PredictionContext.until`."""
         whole = until.floor()
-        first = (whole + (until - whole > self.max_heard)).long()
+        first = (whole + (until - whole > self.max_visible)).long()
         if self.distance == "nearest" or not len(first):
             return first
         time = torch.arange(len(first), device=first.device)
@@ -96,15 +96,15 @@ class NextTokenPrediction(Objective):
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Scores of all codes at all offsets: `(..., d_model)` -> `(..., offsets, books, classes)`."""
-        return self.outputs(self._project(encoded)).unflatten(-1, (self.num_books, -1))
+        return self.outputs(self._project(encoded)).unflatten(-1, (self.num_codebooks, -1))
 
-    def forward(self, encoded: Tensor, codes: Tensor, hearing: Hearing) -> dict[str, PredictionResult]:
+    def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
         """Predicts the next blocks from every frame; see `Objective.forward`."""
         check_frames(encoded, codes)
-        block, known = self._blocks(encoded, hearing)
+        block, known = self._blocks(encoded, context)
         known &= block < codes.shape[1]
-        if self.training and self.frame_share < 1.0 and hearing.keys is not None:
-            known &= (uniform(hearing.keys, encoded.shape[1]) < self.frame_share)[..., None]
+        if self.training and self.frame_share < 1.0 and context.keys is not None:
+            known &= (uniform(context.keys, encoded.shape[1]) < self.frame_share)[..., None]
         target = codes[:, block.clamp_max(max(0, codes.shape[1] - 1))][known]
         loss, right = cross_entropy(self.outputs, self._project(encoded)[known], target)
         result = PredictionResult(loss, right.sum(), known.sum(), count_codes(target, self.num_classes))
@@ -114,9 +114,9 @@ class NextTokenPrediction(Objective):
         result.details = {f"offset{k + 1}": figures[k] for k in range(self.num_offsets)}
         return {"next_token": result}
 
-    def shown(self, encoded: Tensor, hearing: Hearing) -> tuple[Tensor, Tensor]:
+    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """The scores that each block got from the last frame that predicts it; see `Objective.shown`."""
-        block, known = self._blocks(encoded, hearing)
+        block, known = self._blocks(encoded, context)
         scores = encoded.new_zeros(*encoded.shape[:2], self.num_classes)
         selected = torch.zeros(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
         # From the far offset to the near one: what is written last comes from the frame that has heard most.
@@ -139,11 +139,11 @@ class NextTokenPrediction(Objective):
     def _project(self, encoded: Tensor) -> Tensor:
         return self.projection(encoded).unflatten(-1, (self.num_offsets, -1))
 
-    def _blocks(self, encoded: Tensor, hearing: Hearing) -> tuple[Tensor, Tensor]:
+    def _blocks(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """The block at each offset of each frame `(T', offsets)`, and whether a row has it `(B, T', offsets)`."""
         time = torch.arange(encoded.shape[1], device=encoded.device)
         offsets = torch.arange(self.num_offsets, device=encoded.device)
-        if hearing.until is None:  # nothing is left to predict
+        if context.until is None:  # nothing is left to predict
             return time[:, None] + offsets, encoded.new_zeros(*encoded.shape[:2], self.num_offsets, dtype=torch.bool)
-        block = self.first_blocks(hearing.until.to(encoded.device))[:, None] + offsets
-        return block, block < hearing.blocks[:, None, None]
+        block = self.first_blocks(context.until.to(encoded.device))[:, None] + offsets
+        return block, block < context.blocks[:, None, None]

@@ -41,11 +41,11 @@ def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
     lengths = torch.tensor([len(audio)], device=audio.device)
     features, frames = model.frontend(audio[None], lengths)
     features = model.input_norm(features, frames)
-    encoder, factor = model.encoder, model.encoder.stem.factor
-    with recorded([encoder.stem, *encoder.blocks]) as outputs:
+    encoder, factor = model.encoder, model.encoder.subsampling.factor
+    with recorded([encoder.subsampling, *encoder.layers]) as outputs:
         encoder(features, frames)
     count = int(frames) // factor
     blocks = features[0].t()[: count * factor].reshape(count, -1)
     # A delay lets the blocks of the encoder hear more before they are read; the stem hears no more for it.
-    late = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.blocks)]
+    late = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.layers)]
     return [blocks, *(x[0, first : first + count] for x, first in zip(outputs, late, strict=True))]

@@ -59,10 +59,10 @@ def probe(model: EncoderTask, utterances: list[Utterance], clusters: int) -> tup
         UserError: where no utterance can be read.
     """
     classes = phone_classes(utterances, SILENCE)
-    return probe_heard(hear(model, utterances, classes), len(classes), clusters)
+    return probe_encoded(hear(model, utterances, classes), len(classes), clusters)
 
 
-def probe_heard(heard: list[Heard], classes: int, clusters: int) -> tuple[list[LayerFigures], list[str]]:
+def probe_encoded(heard: list[Heard], classes: int, clusters: int) -> tuple[list[LayerFigures], list[str]]:
     """The same of utterances after the encoder; `classes` is the number of phones."""
     layers = layer_names(heard)
     figures = [LayerFigures(name) for name in (*layers, MIXED)]

@@ -19,7 +19,7 @@ from rich.text import Text
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
 from streamnest.checkpoint.transfer import TransferReport
-from streamnest.console.running import continue_command, sync_command
+from streamnest.console.entry_point import continue_command, sync_command
 from streamnest.console.terminal import plain, printable
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.base import DownstreamTask
@@ -86,7 +86,7 @@ def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
     encoder = model.encoder
     total, trained = _parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
     return [
-        ("encoder", f"{cfg.preset}, {len(encoder.blocks)} layers of width {encoder.d_model}"),
+        ("encoder", f"{cfg.preset}, {len(encoder.layers)} layers of width {encoder.d_model}"),
         ("parameters", f"{count(total)}, {count(trained)} trained, {count(_parameters(encoder))} in the encoder"),
     ]
 
@@ -99,8 +99,8 @@ def _task_rows(model: EncoderTask) -> list[Row]:
     return [
         ("normalisation", f"{model.encoder.normalize} (input), {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
-        ("predicted", model.objective.in_words(model.heard_until(model.encoder.context.chunk or 1))),
-        ("codes", f"{model.quantizer.num_books} x {model.quantizer.num_classes}"),
+        ("predicted", model.objective.in_words(model.receptive_field_end(model.encoder.context.chunk or 1))),
+        ("codes", f"{model.quantizer.num_codebooks} x {model.quantizer.num_classes}"),
     ]
 
 
@@ -192,7 +192,7 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [
-        ("heard", f"{float(model.get_buffer('seconds_heard')) / 3600:.2f} h of audio"),
+        ("heard", f"{float(model.get_buffer('seconds_seen')) / 3600:.2f} h of audio"),
         ("took", f"{int(seconds) // 60} min {int(seconds) % 60} s, {peak_memory_gb(model.device):.1f} GB at most"),
         *_speed_rows(trainer),
         ("skipped", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "nothing"),

@@ -65,7 +65,7 @@ def summarise(run: EndedRun) -> dict[str, Any]:
         "latency": _finite(latency),
         "first": _finite(run.history.first),
         "last": _finite(run.history.last),
-        "hours_heard": float(model.get_buffer("seconds_heard")) / 3600,
+        "hours_seen": float(model.get_buffer("seconds_seen")) / 3600,
         "seconds": run.seconds,
         "peak_memory_gb": peak_memory_gb(model.device),
         "skipped": dict(skipped_by_cause(run.data)),
@@ -97,7 +97,7 @@ def columns(summary: dict[str, Any]) -> dict[str, Any]:
     """A flat row for a table of runs: latency and quality first."""
     quality = {name.replace("val/", "quality/"): value for name, value in summary["last"].items() if name != "step"}
     latency = {f"latency/{name}": value for name, value in summary["latency"].items()}
-    kept = ("task", "preset", "parameters", "hours_heard", "seconds", "peak_memory_gb")
+    kept = ("task", "preset", "parameters", "hours_seen", "seconds", "peak_memory_gb")
     return {**latency, **quality, **{f"run/{name}": summary[name] for name in kept}}
 
 

@@ -80,13 +80,13 @@ class ExportedStep(nn.Module):
         self.model.input_norm._require_statistics()
         # A question to a tensor, which a graph cannot ask; it was asked here.
         self.model.input_norm._require_statistics = lambda: None  # type: ignore[method-assign]
-        for block in self.model.encoder.blocks:
+        for block in self.model.encoder.layers:
             block.attention.masked_score = FINITE_MASKED
         frontend, encoder = model.frontend, model.encoder
-        features = encoder.chunk * encoder.stem.factor
+        features = encoder.chunk * encoder.subsampling.factor
         # Frames of warm-up are chunks like any other here, dropped by who drives the graph.
-        self.missing = -encoder.stem.lookahead
-        warmup = encoder.warmup * encoder.stem.factor * frontend.hop
+        self.missing = -encoder.subsampling.lookahead
+        warmup = encoder.warmup * encoder.subsampling.factor * frontend.hop
         self.reach = len(frontend.window) // 2
         self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
         self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples - warmup
@@ -203,7 +203,7 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
     """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
     latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}
-    past = graph.initial["blocks_0_attention_past"]
+    past = graph.initial["layers_0_attention_past"]
     return {
         "format": FORMAT,
         "streamnest": __version__,
@@ -224,8 +224,8 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
         "chunk_frames": encoder.chunk,
         "warmup_frames": encoder.warmup,
         "d_model": encoder.d_model,
-        "stem": encoder.stem.scheme,
-        "stem_stages": encoder.stem.factor.bit_length() - 1,
+        "stem": encoder.subsampling.scheme,
+        "stem_stages": encoder.subsampling.factor.bit_length() - 1,
         "left_frames": past.shape[1],
         "left_unlimited": encoder.context.left is None,
         "state": [_describe_tensor(name, graph.initial[name], batch) for name in graph.carried],

@@ -126,7 +126,7 @@ class Prober:
         """
         encoder, frontend = self.model.encoder, self.model.frontend
         count = count or max(24, 3 * (encoder.context.chunk or 1))
-        samples = (first + count + 8) * encoder.stem.factor * frontend.hop
+        samples = (first + count + 8) * encoder.subsampling.factor * frontend.hop
         influence = self.influence(list(range(first, first + count)), samples)
         return Staircase(influence, first, encoder.frame_ms / 1000, frontend.hop_ms / 1000)
 

@@ -62,7 +62,7 @@ class StreamingSession(LiveStreams[_Stream]):
         self.model, self.max_left_ms = model.eval(), max_left_ms
         lay_out_for_steps(model)
         encoder, frontend = model.encoder, model.frontend
-        self.chunk_samples = encoder.chunk * encoder.stem.factor * frontend.hop
+        self.chunk_samples = encoder.chunk * encoder.subsampling.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
@@ -113,7 +113,7 @@ class StreamingSession(LiveStreams[_Stream]):
         check_entries(saved, self._fingerprint())
         emitted = saved["emitted"]
         progress = self._progress(emitted)
-        running = self.model.input_norm.kind == "running"
+        running = self.model.input_norm.kind == "online"
         state = state_of(saved, self._template(begun=emitted > 0), progress, running)
         most = self.first_samples + round(MOST_PENDING_S * self.sample_rate)
         pending = pending_of(saved, self.model.frontend.window, progress, most)
@@ -129,7 +129,7 @@ class StreamingSession(LiveStreams[_Stream]):
         later = emitted // encoder.chunk - 1
         return Progress(
             samples=self.first_samples + later * self.chunk_samples,
-            features=encoder.first_features + later * encoder.chunk * encoder.stem.factor,
+            features=encoder.first_features + later * encoder.chunk * encoder.subsampling.factor,
             position=encoder.warmup + emitted,
         )
 
@@ -165,7 +165,7 @@ class StreamingSession(LiveStreams[_Stream]):
     def _total(self, samples: int) -> int:
         """Encoder frames of a stream of so many samples."""
         frames = self.model.frontend.num_frames(torch.tensor(samples))
-        return int(self.model.encoder.stem.num_frames(frames)) if frames else 0
+        return int(self.model.encoder.subsampling.num_frames(frames)) if frames else 0
 
     @torch.inference_mode()
     def _step(self, group: list[_Stream], chunks: int) -> None:
@@ -220,7 +220,7 @@ class StreamingSession(LiveStreams[_Stream]):
 
 def _offline_settings(model: EncoderTask) -> list[str]:
     """Settings of a model that keep it from streaming."""
-    convolution = model.encoder.blocks[0].convolution
+    convolution = model.encoder.layers[0].convolution
     causes = {
         "encoder.normalize=utterance": not model.input_norm.causal,
         "encoder.right_context_ms=null": model.encoder.context.chunk is None,

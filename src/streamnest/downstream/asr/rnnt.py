@@ -11,7 +11,7 @@ from torch import Tensor
 from streamnest.config.tasks import DownstreamConfig, RNNTConfig
 from streamnest.downstream.asr.ctc_decoding import Hypothesis
 from streamnest.downstream.asr.ngram import Language, NGram
-from streamnest.downstream.asr.prediction_network import make_predictor
+from streamnest.downstream.asr.prediction_network import make_prediction_network
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.transducer import DecoderState, Transducer
 from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
@@ -31,10 +31,10 @@ class RNNTRecognizer(TextTask):
     Settings: ClassVar[type[DownstreamConfig]] = RNNTConfig
     shaped_by: ClassVar[tuple[str, ...]] = (
         *TextTask.shaped_by,
-        "predictor",
-        "predictor_dim",
+        "prediction_network",
+        "prediction_dim",
         "context_size",
-        "predictor_layers",
+        "prediction_layers",
         "joiner_dim",
     )
 
@@ -44,9 +44,9 @@ class RNNTRecognizer(TextTask):
             if getattr(settings, name) < 1:
                 raise UserError(f"task.{name}={getattr(settings, name)}: give at least 1")
         self.settings, tokens = settings, self.tokenizer.size
-        sizes = (settings.predictor_dim, settings.context_size, settings.predictor_layers)
-        predictor = make_predictor(settings.predictor, tokens, *sizes)
-        self.head = Transducer(predictor, settings.predictor_dim, self.encoder.d_model, settings.joiner_dim, tokens)
+        sizes = (settings.prediction_dim, settings.context_size, settings.prediction_layers)
+        predictor = make_prediction_network(settings.prediction_network, tokens, *sizes)
+        self.head = Transducer(predictor, settings.prediction_dim, self.encoder.d_model, settings.joiner_dim, tokens)
 
     def outputs(self, encoded: Tensor) -> Tensor:
         """What the joiner takes of the frames."""
@@ -88,6 +88,9 @@ class RNNTRecognizer(TextTask):
     def describe(self) -> list[Row]:
         """What the start panel says."""
         said = self.settings
-        seen = f"the last {said.context_size} tokens" if said.predictor == "stateless" else "all tokens so far"
+        seen = f"the last {said.context_size} tokens" if said.prediction_network == "stateless" else "all tokens so far"
         size = sum(weight.numel() for weight in self.head.parameters())
-        return [*super().describe(), ("predictor", f"{said.predictor}, {seen}; {size / 1e6:.2f}M weights with joiner")]
+        return [
+            *super().describe(),
+            ("prediction network", f"{said.prediction_network}, {seen}; {size / 1e6:.2f}M weights with joiner"),
+        ]

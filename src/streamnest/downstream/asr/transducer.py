@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchaudio.functional import rnnt_loss
 
-from streamnest.downstream.asr.prediction_network import Predictor, PredictorState
+from streamnest.downstream.asr.prediction_network import PredictionNetwork, PredictionState
 from streamnest.downstream.asr.vocabulary import BLANK
 from streamnest.streaming.step import map_state
 
@@ -20,31 +20,36 @@ class DecoderState(NamedTuple):
 
     Attributes:
         predicted: `(B, J)` what the joiner takes of the tokens so far.
-        predictor: of the predictor.
+        prediction: of the prediction network.
     """
 
     predicted: Tensor
-    predictor: PredictorState
+    prediction: PredictionState
 
 
 class Transducer(nn.Module):
-    """Predictor and joiner (Graves 2012): scores of the next token from a frame and the tokens before.
+    """PredictionNetwork and joiner (Graves 2012): scores of the next token from a frame and the tokens before.
 
     Args:
-        predictor: of tokens.
-        predictor_dim: its outputs.
+        prediction_network: of tokens.
+        prediction_dim: its outputs.
         encoder_dim: of encoder frames.
         joiner_dim: J, of what is added up.
         vocab_size: V, the blank included.
     """
 
     def __init__(
-        self, predictor: Predictor, predictor_dim: int, encoder_dim: int, joiner_dim: int, vocab_size: int
+        self,
+        prediction_network: PredictionNetwork,
+        prediction_dim: int,
+        encoder_dim: int,
+        joiner_dim: int,
+        vocab_size: int,
     ) -> None:
         super().__init__()
-        self.predictor = predictor
+        self.prediction_network = prediction_network
         self.of_frames = nn.Linear(encoder_dim, joiner_dim)
-        self.of_tokens = nn.Linear(predictor_dim, joiner_dim, bias=False)
+        self.of_tokens = nn.Linear(prediction_dim, joiner_dim, bias=False)
         self.output = nn.Linear(joiner_dim, vocab_size)
         # As likely as all tokens together: else an untrained model fills every frame with them.
         nn.init.zeros_(self.output.bias)
@@ -58,11 +63,11 @@ class Transducer(nn.Module):
     def start(self, batch: int) -> DecoderState:
         """The state of `batch` streams before their first frame."""
         nothing = torch.full((batch,), BLANK, device=self.output.weight.device)
-        return self.advance(nothing, self.predictor.init_state(batch))
+        return self.advance(nothing, self.prediction_network.init_state(batch))
 
-    def advance(self, tokens: Tensor, before: PredictorState) -> DecoderState:
+    def advance(self, tokens: Tensor, before: PredictionState) -> DecoderState:
         """The state after one more token `(B,)`."""
-        predicted, after = self.predictor(tokens[:, None], before)
+        predicted, after = self.prediction_network(tokens[:, None], before)
         return DecoderState(self.of_tokens(predicted[:, 0]), after)
 
     @torch.no_grad()
@@ -89,7 +94,7 @@ class Transducer(nn.Module):
                 if not goes_on.any():
                     break
                 found.append(torch.where(goes_on, best, BLANK))
-                state = _where(goes_on, self.advance(best, state.predictor), state)
+                state = _where(goes_on, self.advance(best, state.prediction), state)
         rows = torch.stack(found, 1).tolist()
         return [[token for token in row if token != BLANK] for row in rows], state
 
@@ -107,7 +112,7 @@ class Transducer(nn.Module):
         """
         padded = nn.utils.rnn.pad_sequence([torch.tensor([BLANK, *target]) for target in targets], batch_first=True)
         padded = padded.to(frames.device)
-        predicted = self.of_tokens(self.predictor(padded, self.predictor.init_state(len(targets)))[0])
+        predicted = self.of_tokens(self.prediction_network(padded, self.prediction_network.init_state(len(targets)))[0])
         frame_counts, token_counts = lengths.tolist(), [len(target) for target in targets]
         parts = split_rows(frame_counts, token_counts, most // max(self.output.weight.shape))
         total = frames.new_zeros((), dtype=torch.float32)

@@ -78,7 +78,7 @@ class TransducerBeamSearch:
         """Advances the predictor to prefixes it has not come to, together."""
         new = [prefix for prefix in prefixes if prefix not in self._states]
         if new:
-            before = _stack([self._states[prefix[:-1]] for prefix in new]).predictor
+            before = _stack([self._states[prefix[:-1]] for prefix in new]).prediction
             last = torch.tensor([prefix[-1] for prefix in new], device=self.head.output.weight.device)
             after = self.head.advance(last, before)
             for row, prefix in enumerate(new):

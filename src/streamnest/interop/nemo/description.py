@@ -28,7 +28,7 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
         ledger: is told what is said otherwise, and what cannot be said.
     """
     quantizer, masking = model.quantizer, blocks_of(model.masking)
-    sizes = {"num_classes": quantizer.num_classes, "num_books": quantizer.num_books}
+    sizes = {"num_classes": quantizer.num_classes, "num_codebooks": quantizer.num_codebooks}
     code = {**sizes, "code_dim": quantizer.code_dim, "squeeze_single": False}
     stack, mels = quantizer.stack, model.frontend.num_mels
     return {
@@ -54,7 +54,7 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
             "_target_": f"{_MODULES}MultiSoftmaxDecoder",
             "feat_in": model.encoder.d_model,
             "num_classes": quantizer.num_classes,
-            "num_decoders": quantizer.num_books,
+            "num_decoders": quantizer.num_codebooks,
             "squeeze_single": False,
             "use_bias": True,
         },
@@ -62,7 +62,7 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
             "_target_": "nemo.collections.asr.losses.MultiMLMLoss",
             "combine_time_steps": stack,
             "mask_threshold": getattr(heads_of(model.objective), "mask_threshold", 0.8),
-            "num_decoders": quantizer.num_books,
+            "num_decoders": quantizer.num_codebooks,
             "squeeze_single": False,
         },
         "target": _MODEL,
@@ -109,12 +109,12 @@ def _encoder(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
     encoder = model.encoder
     known = {field.name for field in fields(EncoderConfig)} - {"_target_"}
     c = EncoderConfig(**{key: value for key, value in model.config["encoder"].items() if key in known})
-    shifted, frozen = c.stem == "shifted", c.conv_norm == "frozen_batch_norm"
+    shifted, frozen = c.subsampling_padding == "shifted", c.conv_norm == "frozen_batch_norm"
     ledger.add("kept", "encoder", f"{c.num_layers} layers of width {c.d_model}; the same output for a whole utterance")
     if not shifted and encoder.context.right is not None:
         ledger.add(
             "differs",
-            "encoder.stem=aligned",
+            "encoder.subsampling_padding=aligned",
             "causal_downsampling=false, which is the same function of a whole utterance; NeMo's cache-aware streaming "
             "wants causal_downsampling=true and pads this stem at the end of every chunk: stream it here",
         )
@@ -131,7 +131,7 @@ def _encoder(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
         "use_bias": c.bias,
         "subsampling": "dw_striding",
         "subsampling_factor": c.subsampling_factor,
-        "subsampling_conv_channels": c.stem_channels,
+        "subsampling_conv_channels": c.subsampling_channels,
         "causal_downsampling": shifted,
         "ff_expansion_factor": c.ff_expansion,
         "self_attention_model": "rel_pos",
@@ -188,6 +188,6 @@ def _own(model: Pretraining) -> dict[str, Any]:
     """What NeMo has no word for and passes on unread, for an import to find."""
     norm, masked = model.target_norm, heads_of(model.objective)
     quantizer: dict[str, Any] = {"normalize": norm.kind}
-    if norm.kind in ("global", "running"):
+    if norm.kind in ("global", "online"):
         quantizer |= {"mean": norm.mean.tolist(), "std": norm.std.tolist()}
-    return {"quantizer": quantizer, "heard_weight": masked.weights.get("heard", 0.0) if masked else 0.0}
+    return {"quantizer": quantizer, "unmasked_weight": masked.weights.get("heard", 0.0) if masked else 0.0}

@@ -49,8 +49,8 @@ def export_nemo(path: str | Path, output: str | Path) -> tuple[Pretraining, Ledg
 def _refuse(model: Pretraining) -> None:
     """Refuses what NeMo's encoder would compute otherwise."""
     reasons = []
-    if model.encoder.normalize == "running":
-        reasons.append("encoder.normalize=running: NeMo normalises by the utterance, by fixed numbers, or not at all")
+    if model.encoder.normalize == "online":
+        reasons.append("encoder.normalize=online: NeMo normalises by the utterance, by fixed numbers, or not at all")
     if model.encoder.default_context.style == "delayed":
         reasons.append("encoder.style=delayed: NeMo reads no output late; style=chunked has the same look-ahead")
     if reasons:
@@ -61,9 +61,9 @@ def _refuse(model: Pretraining) -> None:
 def _weights(model: Pretraining) -> dict[str, Tensor]:
     frontend, quantizer = model.frontend, model.quantizer
     masking, masked = blocks_of(model.masking), heads_of(model.objective)
-    rows, width = quantizer.num_books * quantizer.num_classes, model.encoder.d_model
+    rows, width = quantizer.num_codebooks * quantizer.num_classes, model.encoder.d_model
     heads = masked.heads.state_dict() if masked else {"weight": torch.zeros(rows, width), "bias": torch.zeros(rows)}
-    decoder = heads_state_to_nemo(heads["weight"], heads["bias"], quantizer.num_books)
+    decoder = heads_state_to_nemo(heads["weight"], heads["bias"], quantizer.num_codebooks)
     embedding = masking.mask_embedding if masking else torch.zeros(frontend.num_mels)
     return {
         "preprocessor.featurizer.window": frontend.window.clone(),
@@ -93,9 +93,9 @@ def _tell_rest(model: Pretraining, ledger: Ledger) -> None:
     if isinstance(model.objective, MaskedAndNextToken):
         ledger.add("left out", "objective.next_token", "NeMo has no heads for the next blocks")
     if "heard" in getattr(heads_of(model.objective), "weights", {}):
-        ledger.add("left out", "objective.heard_weight", "NeMo predicts hidden blocks only")
+        ledger.add("left out", "objective.unmasked_weight", "NeMo predicts hidden blocks only")
     ledger.add("left out", "optim, trainer, data, augment", "of training: NeMo has its own")
-    ledger.add("left out", "train_counts, seconds_heard", "counts of the run")
+    ledger.add("left out", "train_counts, seconds_seen", "counts of the run")
 
 
 def _same_normalisation(model: Pretraining) -> bool:

@@ -72,7 +72,7 @@ def _import(archive: Archive, config_dir: Path, ledger: Ledger) -> tuple[Pretrai
     if settings.targets:
         _load_targets(model, left, archive)
     _set_statistics(model, settings, archive.config)
-    ledger.add("kept", "encoder", f"{len(model.encoder.blocks)} layers of width {model.encoder.d_model}")
+    ledger.add("kept", "encoder", f"{len(model.encoder.layers)} layers of width {model.encoder.d_model}")
     _tell_rest(left, archive, ledger)
     return model, words
 
@@ -143,7 +143,7 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
 
 
 def _load_targets(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    quantizer, books, heads = model.quantizer, model.quantizer.num_books, heads_of(model.objective)
+    quantizer, books, heads = model.quantizer, model.quantizer.num_codebooks, heads_of(model.objective)
     mask, width = model.masking.mask_embedding, model.encoder.d_model
     wanted = {
         "quantizer.proj.weight": quantizer.projection,

@@ -139,17 +139,17 @@ def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
         "size.num_layers": section.whole("n_layers"),
         "size.num_heads": section.whole("n_heads", 4),
         "size.ff_expansion": section.whole("ff_expansion_factor", 4),
-        "size.stem_channels": width if channels == -1 else channels,
+        "size.subsampling_channels": width if channels == -1 else channels,
         "size.bias": section.flag("use_bias", True),
         "size.scale_input": section.flag("xscaling", True),
         "size.dropout": dropout,
         "encoder.dropout_input": section.number("dropout_pre_encoder", 0.1),
         "encoder.dropout_attention": section.number("dropout_att", 0.0),
         "encoder.subsampling_factor": factor,
-        "encoder.stem": "shifted" if shifted else "aligned",
+        "encoder.subsampling_padding": "shifted" if shifted else "aligned",
     }
     how = "shifted: the same padding" if shifted else "aligned: the same function"
-    ledger.add("kept", "encoder.pre_encode", f"causal_downsampling={str(shifted).lower()} is encoder.stem={how}")
+    ledger.add("kept", "encoder.pre_encode", f"causal_downsampling={str(shifted).lower()} is subsampling_padding={how}")
     frame_ms = factor * settings.values["frontend.hop_ms"]
     settings.values |= contexts(section, frame_ms, ledger)
     _convolution(section, settings, ledger)

@@ -13,7 +13,7 @@ from streamnest.interop.nemo.settings import Settings
 OWN = "streamnest"
 # Said elsewhere, or nothing that could be carried over.
 _SILENT = {
-    *("target", "nemo_version", "sample_rate", "preprocessor", "encoder", "num_classes", "num_books", "code_dim"),
+    *("target", "nemo_version", "sample_rate", "preprocessor", "encoder", "num_classes", "num_codebooks", "code_dim"),
     *("squeeze_single", "mask_position", "model_defaults", OWN),
 }
 _LEFT_OUT = {
@@ -86,7 +86,7 @@ def _quantizer(section: Section, config: dict[str, Any], settings: Settings, led
     settings.groups["quantizer"] = "nest"
     settings.values |= {
         "quantizer.num_classes": section.whole("num_classes"),
-        "quantizer.num_books": section.whole("num_books"),
+        "quantizer.num_codebooks": section.whole("num_codebooks"),
         "quantizer.code_dim": section.whole("code_dim"),
     }
     own = Section(f"{OWN}.quantizer", Section(OWN, config.get(OWN)).get("quantizer"))
@@ -118,7 +118,7 @@ def _objective(config: dict[str, Any], settings: Settings, ledger: Ledger) -> No
     settings.groups["objective"] = "masked"
     settings.values |= {
         "objective.mask_threshold": loss.number("mask_threshold", 0.8),
-        "objective.heard_weight": Section(OWN, config.get(OWN)).number("heard_weight", 0.0),
+        "objective.unmasked_weight": Section(OWN, config.get(OWN)).number("unmasked_weight", 0.0),
     }
     bias = decoder.flag("use_bias", False)
     ledger.add("kept", "decoder, loss", "the heads of objective=masked" + ("" if bias else "; their biases are new: 0"))

@@ -45,18 +45,18 @@ def encoder_state_from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             ours[key] = value
         elif match := _PROJECTION.fullmatch(name):
             parts = [state[name.replace("linear_q", f"linear_{part}")] for part in "qkv"]
-            ours[f"blocks.{match[1]}.attention.qkv.{match[2]}"] = torch.cat(parts)
+            ours[f"layers.{match[1]}.attention.qkv.{match[2]}"] = torch.cat(parts)
         elif ".self_attn.linear_k" not in name and ".self_attn.linear_v" not in name:
             key, value = _block(name, value)
             ours[key] = value
     return ours
 
 
-def heads_state_from_nemo(state: Mapping[str, Tensor], num_books: int) -> dict[str, Tensor]:
+def heads_state_from_nemo(state: Mapping[str, Tensor], num_codebooks: int) -> dict[str, Tensor]:
     """Translates NeMo's `MultiSoftmaxDecoder`, where books are the faster index, to the linear layer of our heads."""
     weight, bias = (state[f"decoder_layers.0.{name}"] for name in ("weight", "bias"))
-    by_book = weight.squeeze(-1).unflatten(0, (-1, num_books)).transpose(0, 1).flatten(0, 1)
-    return {"weight": by_book, "bias": bias.unflatten(0, (-1, num_books)).t().flatten()}
+    by_book = weight.squeeze(-1).unflatten(0, (-1, num_codebooks)).transpose(0, 1).flatten(0, 1)
+    return {"weight": by_book, "bias": bias.unflatten(0, (-1, num_codebooks)).t().flatten()}
 
 
 def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
@@ -64,14 +64,14 @@ def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     if module == "out":
         if rest == "weight":
             value = value.view(len(value), channels, -1).transpose(1, 2).flatten(1)
-        return f"stem.out.{rest}", value
+        return f"subsampling.out.{rest}", value
     index, parameter = rest.split(".")
     if index == "0":
-        return f"stem.first.{parameter}", value
+        return f"subsampling.first.{parameter}", value
     stage, kind = divmod(int(index) - 2, 3)
     if kind == 1 and parameter == "weight":
         value = value.flatten(1)
-    return f"stem.{'pointwise' if kind else 'depthwise'}.{stage}.{parameter}", value
+    return f"subsampling.{'pointwise' if kind else 'depthwise'}.{stage}.{parameter}", value
 
 
 def _block(name: str, value: Tensor) -> tuple[str, Tensor]:
@@ -79,7 +79,7 @@ def _block(name: str, value: Tensor) -> tuple[str, Tensor]:
     theirs = rest if rest in _BLOCK_NAMES else rest.rpartition(".")[0]
     if "pointwise_conv" in theirs and value.ndim == 3:
         value = value.squeeze(-1)
-    return f"blocks.{layer}.{_BLOCK_NAMES[theirs]}{rest[len(theirs) :]}", value
+    return f"layers.{layer}.{_BLOCK_NAMES[theirs]}{rest[len(theirs) :]}", value
 
 
 def encoder_state_to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,9 +88,9 @@ def encoder_state_to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     A batch norm with fixed statistics becomes an ordinary one, which has counted no batch.
     """
     theirs: dict[str, Tensor] = {}
-    channels = len(state["stem.first.weight"])
+    channels = len(state["subsampling.first.weight"])
     for name, value in state.items():
-        if name.startswith("stem."):
+        if name.startswith("subsampling."):
             theirs.update([_our_stem(name, value, channels)])
         elif ".attention.qkv." in name:
             _, block, _, _, parameter = name.split(".")
@@ -104,12 +104,12 @@ def encoder_state_to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in theirs.items()}
 
 
-def heads_state_to_nemo(weight: Tensor, bias: Tensor, num_books: int) -> dict[str, Tensor]:
+def heads_state_to_nemo(weight: Tensor, bias: Tensor, num_codebooks: int) -> dict[str, Tensor]:
     """Translates our heads, `(books * classes, d)` book by book, to NeMo's `MultiSoftmaxDecoder`."""
-    by_class = weight.unflatten(0, (num_books, -1)).transpose(0, 1).flatten(0, 1)
+    by_class = weight.unflatten(0, (num_codebooks, -1)).transpose(0, 1).flatten(0, 1)
     return {
         "decoder_layers.0.weight": by_class.unsqueeze(-1).contiguous(),
-        "decoder_layers.0.bias": bias.unflatten(0, (num_books, -1)).t().flatten().contiguous(),
+        "decoder_layers.0.bias": bias.unflatten(0, (num_codebooks, -1)).t().flatten().contiguous(),
     }
 
 

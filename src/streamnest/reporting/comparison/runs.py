@@ -164,7 +164,7 @@ def _check_summary(summary: Any) -> None:
     if not isinstance(summary, dict):
         raise ValueError(f"{FILE} holds no table of values")
     tables = [summary.get(name, {}) for name in ("latency", "last")]
-    numbers = [summary.get(name, 0) for name in ("step", "parameters", "hours_heard", "seconds")]
+    numbers = [summary.get(name, 0) for name in ("step", "parameters", "hours_seen", "seconds")]
     for table in tables:
         if not isinstance(table, dict):
             raise ValueError(f"{FILE} holds {type(table).__name__} in place of a table")

@@ -69,7 +69,7 @@ def compare(runs: Sequence[Run], metric: str) -> Table:
             _known(run.summary.get("parameters"), count),
             figure(metric, run.last(metric)),
             *(figure(name, run.last(name)) for name in more),
-            _known(run.summary.get("hours_heard"), "{:.2f} h".format),
+            _known(run.summary.get("hours_seen"), "{:.2f} h".format),
             _known(run.summary.get("seconds"), "{:.0f} s".format),
         ]
         for run in runs

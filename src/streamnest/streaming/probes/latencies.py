@@ -58,7 +58,7 @@ def _figures(subject: Subject, report: LatencyReport, times: list[int]) -> dict[
         "frame_ms": (report.frame_ms, unit / times.count(steps[1])),
         "left_ms": (report.left_ms, math.inf if left is None else left * report.frame_ms),
         "front_end_ms": (report.front_end_ms, front / rate),
-        "stem_ms": (report.stem_ms, stem / rate),
+        "subsampling_ms": (report.subsampling_ms, stem / rate),
         "context_ms": (report.context_ms, report.lookahead_ms - (front + stem) / rate),
         "lookahead_samples": (report.lookahead_samples or 0, report.lookahead_ms * rate),
     }
@@ -80,7 +80,7 @@ def _stem_ahead(subject: Subject) -> int:
     """Feature frames past its own block that change a frame of the stem, with some weights: units may be dead."""
     ahead = [_stem_influence(subject)]
     for draw in range(_DRAWS):
-        if ahead[-1] >= subject.reach.stem.lookahead:
+        if ahead[-1] >= subject.reach.subsampling.lookahead:
             break
         ahead.append(_stem_influence(subject.redraw(draw)))
     return max(ahead)
@@ -88,7 +88,7 @@ def _stem_ahead(subject: Subject) -> int:
 
 def _stem_influence(subject: Subject) -> int:
     """The same with the weights as they are; each row of a batch changes one frame, and all that follow."""
-    stem, frame = subject.model.encoder.stem, 4
+    stem, frame = subject.model.encoder.subsampling, 4
     span, end = 4 * stem.factor, 5 * stem.factor
     features = noise((end + span) * subject.model.frontend.num_mels).reshape(1, -1, end + span).to(stem.out.weight)
     later = torch.arange(end + span) >= end - span + torch.arange(2 * span)[:, None]

@@ -32,7 +32,7 @@ def _layers(subject: Subject) -> str | None:
     for mode in (IN_USE, TRAINING):
         before = subject.run(audio, mode=mode)
         frames = int(reach.valid(Stage("", "stem"), torch.tensor(audio.shape[1])))
-        for layer in range(len(subject.model.encoder.blocks)):
+        for layer in range(len(subject.model.encoder.layers)):
             for changed in (1,) if left is None else (end, end + 1):
                 first = reach.first_attending(changed)
                 declared = frames if first is None else first
@@ -53,7 +53,7 @@ def _changed(subject: Subject, layer: int, frames: int, audio: Tensor, mode: Mod
         x[:, :frames] = x[:, :frames].flip(-1) + 0.5
         return (x, *args[1:])
 
-    handle = subject.model.encoder.blocks[layer].register_forward_pre_hook(change)
+    handle = subject.model.encoder.layers[layer].register_forward_pre_hook(change)
     try:
         return subject.run(audio, mode=mode)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from streamnest.encoder_task import EncoderTask
-from streamnest.latency import last_heard
+from streamnest.latency import last_visible_frame
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Subject
@@ -42,7 +42,7 @@ def _phases(subject: Subject) -> list[tuple[Check, bool]]:
     first = reach.chunk * max(1, -(-6 // reach.chunk))
     found = []
     for phase in sorted({0, reach.chunk // 2, reach.chunk - 1}):
-        last = last_heard(subject.model.encoder, first + phase)
+        last = last_visible_frame(subject.model.encoder, first + phase)
         if last is not None:
             found += _measured(subject, first + phase, phase, last)
     return found
@@ -50,7 +50,7 @@ def _phases(subject: Subject) -> list[tuple[Check, bool]]:
 
 def _measured(subject: Subject, frame: int, phase: int, last: int) -> list[tuple[Check, bool]]:
     reach = subject.reach
-    feature = (last + 1) * reach.stem.factor - 1 + reach.stem.lookahead
+    feature = (last + 1) * reach.subsampling.factor - 1 + reach.subsampling.lookahead
     sample = (feature + 1) * reach.hop - 1 + reach.frontend.lookahead_samples
     samples = (last + 6) * reach.block + reach.hop // 2
     by_sample = _last_sample(subject, frame, sample, samples)

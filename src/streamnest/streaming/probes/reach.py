@@ -33,8 +33,8 @@ class Reach:
 
     def __init__(self, model: EncoderTask) -> None:
         self.encoder, self.frontend = model.encoder, model.frontend
-        self.context, self.stem, self.hop = model.encoder.context, model.encoder.stem, model.frontend.hop
-        self.block = self.stem.factor * self.hop
+        self.context, self.subsampling, self.hop = model.encoder.context, model.encoder.subsampling, model.frontend.hop
+        self.block = self.subsampling.factor * self.hop
         self.chunk = self.context.chunk or 1
         taps = self.frontend.window.nonzero().flatten()
         # Pre-emphasis takes one sample more.
@@ -45,7 +45,7 @@ class Reach:
         features = lengths // self.hop
         if stage.kind == "features":
             return features
-        frames = self.stem.num_frames(features + self.context.delay * self.stem.factor)
+        frames = self.subsampling.num_frames(features + self.context.delay * self.subsampling.factor)
         return self._outputs(stage, frames)
 
     def known(self, stage: Stage, boundary: Tensor) -> Tensor:
@@ -53,36 +53,36 @@ class Reach:
         features = (boundary - self.frontend.lookahead_samples) // self.hop
         if stage.kind == "features":
             return features.clamp_min(0)
-        frames = (features - self.stem.lookahead) // self.stem.factor
+        frames = (features - self.subsampling.lookahead) // self.subsampling.factor
         if stage.kind != "stem":
-            layers = len(self.encoder.blocks) if stage.kind in ("encoder", "by block") else stage.layer + 1
+            layers = len(self.encoder.layers) if stage.kind in ("encoder", "by block") else stage.layer + 1
             frames = frames // self.chunk * self.chunk - self.context.lag * layers
         return self._outputs(stage, frames).clamp_min(0)
 
     def boundary(self, frames: int) -> int:
         """The first sample that does not have to arrive for so many outputs, whole chunks."""
-        known = frames + self.context.delay + self.context.lag * len(self.encoder.blocks)
-        features = known * self.stem.factor + self.stem.lookahead
+        known = frames + self.context.delay + self.context.lag * len(self.encoder.layers)
+        features = known * self.subsampling.factor + self.subsampling.lookahead
         return max(0, features * self.hop + self.frontend.lookahead_samples)
 
     def later(self, stage: Stage, start: int) -> int | None:
         """First frame of a stage that no sample before `start` may change; None if every frame may depend on it."""
-        if self.encoder.normalize == "running" and stage.label != "front end":
+        if self.encoder.normalize == "online" and stage.label != "front end":
             return None
         features = -(-(start + self._before) // self.hop)
         if stage.kind == "features":
             return features
-        reach = (self.stem.factor - 1) * self.stem.padding.past
-        frames = -(-(features + reach) // self.stem.factor)
+        reach = (self.subsampling.factor - 1) * self.subsampling.padding.past
+        frames = -(-(features + reach) // self.subsampling.factor)
         if stage.kind == "stem":
             return frames
-        layers = len(self.encoder.blocks) if stage.kind in ("encoder", "by block") else stage.layer + 1
+        layers = len(self.encoder.layers) if stage.kind in ("encoder", "by block") else stage.layer + 1
         for layer in range(layers):
             attended = self.first_attending(frames)
             if attended is None:
                 return None
             last = layer == layers - 1 and stage.kind == "attention"
-            frames = attended + (0 if last else self.encoder.blocks[layer].convolution.past)
+            frames = attended + (0 if last else self.encoder.layers[layer].convolution.past)
         return int(self._outputs(stage, torch.tensor(frames)))
 
     def first_attending(self, frame: int) -> int | None:

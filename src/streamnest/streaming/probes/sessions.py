@@ -117,7 +117,7 @@ class Listener:
 def frames_due(model: EncoderTask, samples: int) -> int:
     """Frames of a stream that are determined by so many samples, as the latency report declares them."""
     encoder, frontend = model.encoder, model.frontend
-    block, rate = encoder.stem.factor * frontend.hop, frontend.sample_rate / 1000
+    block, rate = encoder.subsampling.factor * frontend.hop, frontend.sample_rate / 1000
     delays = [round(delay * rate) for delay in emission_delays(encoder, frontend)]
     # The frame of block n comes `delays[phase]` samples after the block begins.
     frames = 0

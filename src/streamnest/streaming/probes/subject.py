@@ -50,7 +50,7 @@ class Mode:
 
 IN_USE = Mode("in use")
 TRAINING = Mode("while training", "training", training=True, gradients=True)
-# As `trainer.precision=bf16-mixed encoder.recompute_blocks=true` runs it.
+# As `trainer.precision=bf16-mixed encoder.activation_checkpointing=true` runs it.
 TRAINING_BFLOAT16 = Mode(
     "while training in bfloat16, recomputed",
     "training",
@@ -89,7 +89,7 @@ class Subject:
 
     def rowwise(self, modes: Sequence[Mode]) -> list[Mode]:
         """Modes in which rows may not hear each other; batch norm of an offline encoder mixes them while training."""
-        framewise = all(block.convolution.norm_is_framewise for block in self.model.encoder.blocks)
+        framewise = all(block.convolution.norm_is_framewise for block in self.model.encoder.layers)
         return [mode for mode in modes if self.promised or framewise or not mode.training]
 
     def place(self, audio: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Subject:
         lengths = torch.full((len(audio),), audio.shape[1]) if lengths is None else lengths
         lengths, keys = lengths.to(self.device), None if keys is None else keys.to(self.device)
         model = self.model.train(mode.training)
-        model.encoder.recompute_blocks = mode.recompute
+        model.encoder.activation_checkpointing = mode.recompute
         trainer: Any = model._trainer
         trainer.global_step, trainer.current_epoch = mode.step, mode.step // 100
         path = "forward path" if mode.path == "forward" else f"{mode.path} path"
@@ -176,10 +176,10 @@ def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
     if wanted == torch.float32:
         return wanted
     trial = copy.deepcopy(model.encoder).to(wanted).eval()
-    frames = 4 * trial.stem.factor
+    frames = 4 * trial.subsampling.factor
     try:
         with torch.no_grad():
-            features = torch.zeros(1, trial.num_mels, frames, dtype=wanted, device=trial.stem.out.weight.device)
+            features = torch.zeros(1, trial.num_mels, frames, dtype=wanted, device=trial.subsampling.out.weight.device)
             trial(features, torch.tensor([frames], device=features.device))
     except RuntimeError:
         return torch.float32
@@ -188,5 +188,5 @@ def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
 
 def _is_state(name: str) -> bool:
     """True if a buffer may be moved: it holds no constants of the front end, no statistics and no figures."""
-    fixed = ("window", "filterbank", "mean", "std", "fitted", "seconds_heard", "train_counts")
+    fixed = ("window", "filterbank", "mean", "std", "fitted", "seconds_seen", "train_counts")
     return name.rsplit(".", 1)[-1] not in fixed

@@ -74,9 +74,9 @@ def _modules(model: EncoderTask) -> list[tuple[Stage, nn.Module]]:
     modules: list[tuple[Stage, nn.Module]] = [
         (Stage("front end", "features"), model.frontend),
         (Stage("normalisation", "features"), model.input_norm),
-        (Stage("stem", "stem"), encoder.stem),
+        (Stage("stem", "stem"), encoder.subsampling),
     ]
-    for number, block in enumerate(encoder.blocks):
+    for number, block in enumerate(encoder.layers):
         modules += [
             (Stage(f"block {number} attention", "attention", number), block.attention),
             (Stage(f"block {number} convolution", "convolution", number), block.convolution),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from streamnest.console.running import without_trace
+from streamnest.console.entry_point import without_trace
 from streamnest.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_what_is_no_mistake_of_the_user_is_raised_and_other_statuses_are_kept() 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_output_that_is_read_no_further_ends_a_command_without_a_trace(lines: int) -> None:
     program = (
-        "import sys\nfrom streamnest.console.running import without_trace\n"
+        "import sys\nfrom streamnest.console.entry_point import without_trace\n"
         f"sys.exit(without_trace(lambda: [print('a line') for _ in range({lines})] and 0)())"
     )
     # With a buffer, as a shell would run it: what is left in it is written as Python ends.
