@@ -1,22 +1,27 @@
-"""Self-supervised pretraining of streaming speech encoders, with their look-ahead proved."""
+"""Self-supervised pretraining of streaming speech encoders, with proved look-ahead."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamnest.checkpoint.hub import from_pretrained, save_pretrained
     from streamnest.config.stored import allow_class
+    from streamnest.streaming.session import StreamingSession
 
 __version__ = "0.1.0"
-__all__ = ["allow_class", "from_pretrained", "save_pretrained"]
+__all__ = ["StreamingSession", "allow_class", "from_pretrained", "save_pretrained"]
+_MODULES = {
+    "StreamingSession": "streamnest.streaming.session",
+    "allow_class": "streamnest.config.stored",
+    "from_pretrained": "streamnest.checkpoint.hub",
+    "save_pretrained": "streamnest.checkpoint.hub",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports what needs torch when it is asked for."""
-    if name in __all__:
-        from streamnest.checkpoint import hub as pretrained
-        from streamnest.config import stored as stored_config
-
-        return getattr(stored_config if name == "allow_class" else pretrained, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.config.stored import PARTS, check_config, construct, require_loadable, task_settings
+from streamnest.config.stored import PARTS, check_config, construct, require_loadable, task_name, task_settings
 from streamnest.data.config import DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.asr.ctc import CTCRecognizer
@@ -20,7 +20,7 @@ from streamnest.downstream.base import DownstreamTask
 from streamnest.downstream.diarization.task import Diarizer
 from streamnest.downstream.speaker.task import SpeakerRecognizer
 from streamnest.errors import UserError
-from streamnest.files.plain_data import short, typed
+from streamnest.files.plain_data import typed
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import QuantizerConfig
 
@@ -30,15 +30,6 @@ DOWNSTREAM: dict[str, type[DownstreamTask]] = {
     "diarization": Diarizer,
     "speaker": SpeakerRecognizer,
 }
-
-
-def task_name(cfg: Any) -> str:
-    """The task of a config; checkpoints from before there were several say it in a word."""
-    task = cfg.get("task")
-    name = task.get("name") if isinstance(task, Mapping) else task
-    if not isinstance(name, str):
-        raise UserError(f"the config names no task: task={short(task)}")
-    return name
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from streamnest import __version__
-from streamnest.build import task_name
 from streamnest.checkpoint.loading import load_model
 from streamnest.checkpoint.model_folder import write_folder
+from streamnest.config.stored import task_name
 from streamnest.encoder_task import EncoderTask
 from streamnest.formatting import milliseconds
 from streamnest.streaming.certificate import Certificate, verify

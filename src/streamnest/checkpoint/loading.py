@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from streamnest.build import DOWNSTREAM, build_model, build_outline, task_name
+from streamnest.build import DOWNSTREAM, build_model, build_outline
 from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
 from streamnest.config.aliases import modernize
-from streamnest.config.stored import check_config, check_labels, construct
+from streamnest.config.stored import check_config, check_labels, construct, task_name
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole

@@ -144,6 +144,15 @@ def construct(group: str, node: Mapping[str, Any]) -> Any:
     return part.make(**{key: value for key, value in vars(settings).items() if key not in without})
 
 
+def task_name(cfg: Any) -> str:
+    """Returns the name of the task of a config; the oldest checkpoints have it as a string."""
+    task = cfg.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else task
+    if not isinstance(name, str):
+        raise UserError(f"the config names no task: task={short(task)}")
+    return name
+
+
 def task_settings(node: Mapping[str, Any] | str) -> TaskConfig:
     """The settings of a task; older configs have its name only."""
     fields = {"name": node} if isinstance(node, str) else node

@@ -12,10 +12,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from streamnest.build import build_data, build_model, task_name
+from streamnest.build import build_data, build_model
 from streamnest.callbacks.pictures import distance, nearest_row
 from streamnest.checkpoint.loading import load_pretrained, read_checkpoint
 from streamnest.config.compose import compose_config
+from streamnest.config.stored import task_name
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from streamnest import __version__
-from streamnest.build import task_name
+from streamnest.config.stored import task_name
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamnest.build import task_name
 from streamnest.checkpoint.loading import load_model
+from streamnest.config.stored import task_name
 from streamnest.errors import UserError
 from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import write_archive

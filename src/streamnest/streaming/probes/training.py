@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.base import DownstreamTask
-from streamnest.downstream.supervised import SupervisedTask
 from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
@@ -36,7 +34,7 @@ def attach(model: EncoderTask) -> None:
     )  # fmt: skip
     parts: dict[str, Any] = {"_trainer": trainer, "optimizers": lambda **_: SimpleNamespace(param_groups=[{"lr": 0.0}])}
     parts["log"] = parts["log_dict"] = lambda *_args, **_kwargs: None
-    if isinstance(model, SupervisedTask):
+    if hasattr(model, "loss_of"):  # a task whose loss needs labels
         parts["loss_of"] = lambda encoded, *_: (encoded.sum(), torch.ones((), device=encoded.device))
     for name, part in parts.items():
         setattr(model, name, part)
@@ -68,7 +66,7 @@ def validation_step(model: EncoderTask, batch: Batch) -> None:
     batch = _transferred(model, batch)
     if isinstance(model, Pretraining):
         model.validation_step(batch, 0)
-    elif isinstance(model, DownstreamTask):
+    elif hasattr(model, "encode"):
         model.encode(batch, 0)
     else:
         model(batch.noisy, batch.lengths)
