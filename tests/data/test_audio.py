@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from lhotse import SupervisionSegment
 from lhotse.augmentation import Speed
 
 from streamnest.data import resampling
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.augment.recordings import RecordingBank
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.resampling import resample
 from streamnest.errors import UserError
@@ -114,7 +113,7 @@ def test_texts_of_other_channels_are_left_out(files):
     said = [SupervisionSegment(str(i), "r", 0.0, 1.0, channel=i, text=f"text {i}").to_dict() for i in (0, 1)]
     (files[0] / "m.jsonl").write_text(json.dumps(line([("two.wav", [0, 1])], [0, 1], supervisions=said)))
     for channel, text in (("mix", "text 0 text 1"), (1, "text 1")):
-        data = SpeechDataModule(str(files[0] / "m.jsonl"), channel=channel)
+        data = data_module(str(files[0] / "m.jsonl"), channel=channel)
         data.setup()
         assert list(data.texts()) == [text]
 

@@ -6,17 +6,12 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from corpus import make_cut, tone, write_manifest
-from hydra.utils import instantiate
+from corpus import data_module, make_cut, tone, write_manifest
 from omegaconf import OmegaConf
 
 from streamnest.build import build_data
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.augment.reverb import Reverberation
-from streamnest.data.augment.speed import SpeedPerturbation
-from streamnest.data.config import AugmentConfig, DataConfig
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.config import AugmentConfig, SpeedConfig
 from streamnest.data.sampling.sources import digest
 from streamnest.errors import UserError
 
@@ -32,7 +27,7 @@ def manifests(tmp_path):
 
 def module(manifests, **changes):
     options = {"batch_duration": 6.0, "num_buckets": 2, "num_batches": 12, **manifests, **changes}
-    data = SpeechDataModule(augment=Augmentation(NoiseAndSpeakerMixing(1.0, 0.5)), **options)
+    data = data_module(**options, augment=Augmentation(AugmentConfig(prob=1.0)))
     data.setup("fit")
     return data
 
@@ -43,7 +38,7 @@ def same(one, two):
 
 def test_the_report_tells_hours_and_speakers(manifests):
     data = module(manifests)
-    assert data.train_hours == pytest.approx(30 / 3600) and data.val_hours == pytest.approx(6 / 3600)
+    assert data.train_hours == pytest.approx(30 / 3600) and data.report["val"].seconds == pytest.approx(6)
     assert data.speakers == {"s0", "s1", "s2", "s3"} and data.report["noise"].num_cuts == 2
 
 
@@ -226,20 +221,11 @@ def test_a_run_without_a_step_limit_is_endless(manifests):
     assert len(data.train_dataloader()) > 10**9
 
 
-def test_schemas_build_their_classes_with_the_defaults_of_their_signatures(manifests):
-    augment = instantiate(OmegaConf.structured(AugmentConfig))
-    config = OmegaConf.merge(OmegaConf.structured(DataConfig), manifests)
-    data = instantiate(config, augment=augment)
-    plain = SpeechDataModule(**manifests)
-    for name in ("loading", "selection", "batch_duration", "max_batch_size", "num_buckets", "num_workers", "cache_mb"):
-        assert getattr(data, name) == getattr(plain, name)
-    for built, default in [
-        (augment.mixing, NoiseAndSpeakerMixing()),
-        (augment.reverb, Reverberation()),
-        (augment.speed, SpeedPerturbation()),
-    ]:
-        for name, value in vars(default).items():
-            assert getattr(built, name) == (list(value) if isinstance(value, tuple) else value)
+def test_reverb_and_speed_use_the_seed_of_the_group():
+    composed = OmegaConf.merge(OmegaConf.structured(AugmentConfig), {"seed": 3, "speed": {"seed": 4}})
+    for config in (OmegaConf.to_object(composed), AugmentConfig(seed=3, speed=SpeedConfig(seed=4))):
+        augment = Augmentation(config)
+        assert (augment.mixing.config.seed, augment.reverb.seed, augment.speed.seed) == (3, 3, 4)
 
 
 def test_wrong_channels_are_refused(manifests):

@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from corpus import make_cut, tone
+from corpus import make_cut, noise_mixing, tone
 
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.randomness import hash_id
@@ -26,7 +25,7 @@ def test_a_batch_holds_the_audio_padded_with_zeros(cuts):
 
 
 def test_augmentation_gets_the_step_and_the_speakers(cuts):
-    mixing = NoiseAndSpeakerMixing(1.0, 0.0)
+    mixing = noise_mixing(1.0, 0.0)
     batch = SpeechDataset(cuts, mixing)[BatchIndex(5, [0, 1])]
     assert torch.equal(batch.noisy, mixing(batch.clean, batch.lengths, batch.ids, 5))
     assert not torch.equal(batch.noisy, batch.clean)
@@ -83,7 +82,7 @@ def test_an_empty_file_is_left_out(cuts, tmp_path):
 def test_where_nothing_is_left_a_row_of_silence_keeps_the_ranks_in_step(cuts, tmp_path, indices):
     for name in ("c0", "c1"):
         (tmp_path / f"{name}.wav").unlink()
-    batch = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0))[BatchIndex(9, indices)]
+    batch = SpeechDataset(cuts, noise_mixing(1.0))[BatchIndex(9, indices)]
     assert len(batch.clean) == 1 and not batch.clean.any() and batch.lengths.tolist() == [160]
     assert batch.step == 9 and batch.seconds == 0.0 and sum(batch.skipped.values()) == len(indices)
 
@@ -106,7 +105,7 @@ def test_peaks_beyond_one_are_left_as_they_are(tmp_path):
 
 
 def test_the_cache_spares_files_within_its_limit_and_is_never_altered(cuts, tmp_path):
-    kept = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0, 0.0), cache_mb=0.13)
+    kept = SpeechDataset(cuts, noise_mixing(1.0, 0.0), cache_mb=0.13)
     first = kept[BatchIndex(0, [0, 1, 2])]
     for i in range(3):
         (tmp_path / f"c{i}.wav").unlink()

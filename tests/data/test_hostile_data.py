@@ -10,11 +10,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from lhotse import SupervisionSegment
 from mutations import flipped, mutated
 
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -63,7 +62,7 @@ def test_mutated_manifests_load_or_are_refused(corpus, seed):
     path = folder / f"{seed}.jsonl"
     path.write_bytes(flipped(rng, data) if seed % 3 == 0 else data)
     try:
-        module = SpeechDataModule(str(path), num_batches=2, max_bad_share=1, max_skipped_share=1, min_duration=0.1)
+        module = data_module(str(path), num_batches=2, max_bad_share=1, max_skipped_share=1, min_duration=0.1)
         module.setup()
     except UserError:
         return
@@ -205,6 +204,8 @@ def test_data_of_which_nothing_can_be_read_is_refused(tmp_path, part):
     bad = write_manifest(tmp_path / "bad.jsonl", [make_cut(tmp_path, f"b{i}", tone(1.0)) for i in range(3)])
     for path in tmp_path.glob("b*.wav"):
         path.write_bytes(b"RIFF, but nothing else")
-    data = SpeechDataModule(**{"train_manifest": str(good), part: str(bad)})
-    with pytest.raises(UserError, match=f"none of .* of the {part[:-9]} set can be read, first .*b0.wav: unreadable"):
+    data = data_module(**{"train_manifest": str(good), part: str(bad)})
+    with pytest.raises(
+        UserError, match=f"none of .* of the {part[:-9]} set can be read; first error: .*b0.wav: unreadable"
+    ):
         data.setup()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.labels import Label, label_of
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
@@ -39,7 +38,7 @@ def shards(manifest, tmp_path_factory):
 
 
 def module(train, **options):
-    data = SpeechDataModule(str(train), num_batches=1, **{"max_duration": 3.0, **options})
+    data = data_module(str(train), num_batches=1, **{"max_duration": 3.0, **options})
     data.setup("fit")
     return data
 
@@ -91,16 +90,16 @@ def test_less_is_part_of_more_and_another_seed_is_another_choice(manifest):
 def test_a_speaker_is_known_though_the_choice_left_him_out_unless_the_manifest_says_no(manifest):
     data = module(manifest, max_hours=1.5 / 3600)
     assert len(data.speakers) == 1
-    assert all(data.knows(Label(speaker=f"s{i}")) for i in range(4)) and not data.knows(Label(speaker="s9"))
-    assert not data.knows(Label(speaker="s1", speaker_in_train=False))
+    assert all(data.is_seen(Label(speaker=f"s{i}")) for i in range(4)) and not data.is_seen(Label(speaker="s9"))
+    assert not data.is_seen(Label(speaker="s1", speaker_in_train=False))
 
 
 def test_of_an_utterance_without_speaker_it_is_not_known_whether_training_heard_him(manifest):
     data = module(manifest)
-    assert data.knows(Label()) is None and data.knows(Label(speaker="s9")) is False
-    assert data.knows(Label(speaker_in_train=True)) is True
+    assert data.is_seen(Label()) is None and data.is_seen(Label(speaker="s9")) is False
+    assert data.is_seen(Label(speaker_in_train=True)) is True
 
 
 def test_nothing_left_is_refused(manifest):
-    with pytest.raises(UserError, match=r"nothing is left.*data\.languages"):
+    with pytest.raises(UserError, match=r"no utterance of the train set is in data\.languages"):
         module(manifest, languages=["de"])

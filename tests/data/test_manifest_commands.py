@@ -8,14 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 
 from streamnest.data.audio import load_mono
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.augment.reverb import Reverberation
+from streamnest.data.config import AugmentConfig, ReverbConfig
 from streamnest.data.conversations.rttm import load_excerpts
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import cuts_name, tar_name
@@ -30,7 +28,7 @@ def row(tmp_path):
 
 
 def all_augmentation() -> Augmentation:
-    return Augmentation(NoiseAndSpeakerMixing(1.0, 1.0), Reverberation(1.0))
+    return Augmentation(AugmentConfig(prob=1.0, noise_ratio=1.0, reverb=ReverbConfig(prob=1.0)))
 
 
 def sources(folder: Path) -> dict[str, dict]:
@@ -85,7 +83,7 @@ def test_every_part_of_the_data_refuses_commands(tmp_path, row):
     (tmp_path / "m.jsonl").write_text(json.dumps(places(row, sources(tmp_path)["command"])["cut"]))
     for part in ("train_manifest", "val_manifest", "noise_manifest", "rir_manifest"):
         parts = {"train_manifest": good, part: tmp_path / "m.jsonl"}
-        data = SpeechDataModule(**{name: str(path) for name, path in parts.items()}, augment=all_augmentation())
+        data = data_module(**{name: str(path) for name, path in parts.items()}, augment=all_augmentation())
         with pytest.raises(UserError, match=r"m\.jsonl:1"):
             data.setup()
     with pytest.raises(UserError, match=r"m\.jsonl:1"):
@@ -96,7 +94,7 @@ def test_every_part_of_the_data_refuses_commands(tmp_path, row):
 def test_commands_run_where_they_are_allowed(tmp_path, row):
     source = {**sources(tmp_path)["command"]}
     (tmp_path / "m.jsonl").write_text(json.dumps(places(row, source)["cut"]))
-    data = SpeechDataModule(str(tmp_path / "m.jsonl"), num_batches=1, allow_commands=True)
+    data = data_module(str(tmp_path / "m.jsonl"), num_batches=1, allow_commands=True)
     data.setup()
     assert len(next(iter(data.train_dataloader())).ids) == 1 and (tmp_path / "ran").exists()
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
+
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.augment.noise import NoiseBank
+from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
+from streamnest.data.config import AugmentConfig, DataConfig
+from streamnest.data.datamodule import SpeechDataModule
 
 
 def tone(seconds: float, seed: int = 0, rate: int = 16000, channels: int = 1) -> np.ndarray:
@@ -38,3 +45,17 @@ def write_manifest(path: Path, cuts: list[Cut], extra: tuple[str, ...] = ()) -> 
         lines.append(json.dumps(data))
     path.write_text("".join(line + "\n" for line in lines))
     return path
+
+
+def data_module(train_manifest: Any, augment: Augmentation | None = None, **settings: Any) -> SpeechDataModule:
+    """Builds a data module from fields of `DataConfig`."""
+    if isinstance(train_manifest, Path):
+        train_manifest = str(train_manifest)
+    return SpeechDataModule(DataConfig(train_manifest=train_manifest, **settings), augment)
+
+
+def noise_mixing(
+    prob: float = 0.5, noise_ratio: float = 0.5, noise: NoiseBank | None = None, **settings: Any
+) -> NoiseAndSpeakerMixing:
+    """Builds the mixing of noise and speakers from fields of `AugmentConfig`."""
+    return NoiseAndSpeakerMixing(AugmentConfig(prob=prob, noise_ratio=noise_ratio, **settings), noise)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from streamnest.data.audio import load_mono
 from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.augment.noise import NoiseBank
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
 from streamnest.data.augment.reverb import Reverberation
 from streamnest.data.augment.rooms import RoomBank, convolve, from_direct_path, simulate
+from streamnest.data.config import AugmentConfig, ReverbConfig
 from streamnest.data.manifest import load_cuts
 from streamnest.errors import UserError
 
@@ -54,6 +54,10 @@ def batch(lengths=LENGTHS):
     return clean
 
 
+def reverberation(prob=0.0, rooms=None, **settings):
+    return Reverberation(ReverbConfig(prob=prob, **settings), rooms)
+
+
 def lag_of_peak(dry, wet):
     size = 2 * len(dry)
     # Whitened, as the correlation of speech with itself is wide.
@@ -65,7 +69,7 @@ def lag_of_peak(dry, wet):
 
 @pytest.mark.parametrize("kind", ["simulated", "recorded"])
 def test_reverberated_speech_is_aligned_with_the_dry_speech(speech, rooms, kind):
-    reverb = Reverberation(1.0, drr_db=(-3.0, 10.0), rooms=rooms if kind == "recorded" else None)
+    reverb = reverberation(1.0, drr_db=(-3.0, 10.0), rooms=rooms if kind == "recorded" else None)
     for step, dry in enumerate(speech):
         wet = reverb(torch.from_numpy(dry)[None], torch.tensor([len(dry)]), ["x"], step)[0].numpy()
         assert lag_of_peak(dry, wet) == 0
@@ -74,7 +78,7 @@ def test_reverberated_speech_is_aligned_with_the_dry_speech(speech, rooms, kind)
 
 @pytest.mark.parametrize("kind", ["simulated", "recorded"])
 def test_what_is_spoken_later_changes_nothing_that_was_heard_before(speech, rooms, kind):
-    reverb = Reverberation(1.0, rooms=rooms if kind == "recorded" else None)
+    reverb = reverberation(1.0, rooms=rooms if kind == "recorded" else None)
     dry = torch.from_numpy(speech[0])[None]
     lengths = torch.tensor([dry.shape[1]])
     before = reverb(dry, lengths, ["x"], 0)
@@ -122,7 +126,7 @@ def test_a_very_long_recorded_response_is_cut_off():
 def test_the_level_of_noise_stays_about_the_same(rooms):
     clean = batch()
     for bank in (None, rooms):
-        heard = Reverberation(1.0, rooms=bank)(clean, LENGTHS, IDS, 0)
+        heard = reverberation(1.0, rooms=bank)(clean, LENGTHS, IDS, 0)
         for row, length in enumerate(LENGTHS):
             ratio = heard[row, :length].square().mean() / clean[row, :length].square().mean()
             assert abs(10 * float(torch.log10(ratio))) < 1.5
@@ -131,23 +135,23 @@ def test_the_level_of_noise_stays_about_the_same(rooms):
 def test_rows_keep_their_length_and_the_clean_audio_stays_untouched():
     clean = batch()
     before = clean.clone()
-    heard = Reverberation(1.0)(clean, LENGTHS, IDS, 0)
+    heard = reverberation(1.0)(clean, LENGTHS, IDS, 0)
     assert torch.equal(clean, before) and heard.shape == clean.shape and heard.dtype == torch.float32
     for row, length in enumerate(LENGTHS):
         assert not heard[row, length:].any() and (heard[row, :length] != clean[row, :length]).any()
-    assert Reverberation(0.0)(clean, LENGTHS, IDS, 0) is clean
+    assert reverberation(0.0)(clean, LENGTHS, IDS, 0) is clean
 
 
 def test_the_share_of_rooms_is_the_asked_one():
     lengths = torch.full((200,), 400)
     clean = batch(lengths)
-    heard = Reverberation(0.3)(clean, lengths, [f"cut{i}" for i in range(200)], 0)
+    heard = reverberation(0.3)(clean, lengths, [f"cut{i}" for i in range(200)], 0)
     assert 40 < int((heard != clean).any(1).sum()) < 80
 
 
 @pytest.mark.parametrize("kind", ["simulated", "recorded"])
 def test_a_room_depends_on_seed_step_and_cut_and_not_on_place_or_neighbours(rooms, kind):
-    reverb = Reverberation(1.0, rooms=rooms if kind == "recorded" else None)
+    reverb = reverberation(1.0, rooms=rooms if kind == "recorded" else None)
     clean = batch()
     heard = reverb(clean, LENGTHS, IDS, 7)
     turned = reverb(clean.flip(0)[1:], LENGTHS.flip(0)[1:], IDS[::-1][1:], 7).flip(0)
@@ -158,13 +162,16 @@ def test_a_room_depends_on_seed_step_and_cut_and_not_on_place_or_neighbours(room
 
 
 def test_noise_and_voices_come_after_the_room_at_a_ratio_to_the_reverberant_speech(tmp_path):
-    clean, reverb = batch(), Reverberation(1.0)
+    clean, reverb = batch(), reverberation(1.0)
     noise = NoiseBank([make_cut(tmp_path, "n", tone(0.9, 77))])
     wet = reverb(clean, LENGTHS, IDS, 2)
     for noise_ratio in (0.0, 1.0):
-        mixing = NoiseAndSpeakerMixing(1.0, noise_ratio, noise_db=(6.0, 6.0), speech_db=(6.0, 6.0), noise=noise)
-        noisy = Augmentation(mixing, reverb)(clean, LENGTHS, IDS, 2)
-        assert torch.equal(noisy, mixing(wet, LENGTHS, IDS, 2))
+        settings = AugmentConfig(prob=1.0, noise_ratio=noise_ratio, noise_db=[6.0, 6.0], speech_db=[6.0, 6.0])
+        settings.reverb = ReverbConfig(prob=1.0)
+        augment = Augmentation(settings)
+        augment.mixing.noise = noise
+        noisy = augment(clean, LENGTHS, IDS, 2)
+        assert torch.equal(noisy, augment.mixing(wet, LENGTHS, IDS, 2))
         for row, length in enumerate(LENGTHS):
             energies = [x[row, :length].double().square().mean() for x in (wet, noisy - wet)]
             assert float(10 * torch.log10(energies[0] / energies[1])) == pytest.approx(6.0, abs=1e-3)
@@ -174,17 +181,17 @@ def test_unreadable_rooms_leave_rows_dry(tmp_path, caplog):
     cut = make_cut(tmp_path, "r", recorded())
     (tmp_path / "r.wav").write_bytes(b"RIFF")
     clean = batch()
-    assert Reverberation(1.0, rooms=RoomBank([cut]))(clean, LENGTHS, IDS, 0) is clean
+    assert reverberation(1.0, rooms=RoomBank([cut]))(clean, LENGTHS, IDS, 0) is clean
     assert caplog.text.count("room impulse response") == 1
 
 
 def test_of_a_response_with_several_channels_the_first_is_taken(tmp_path):
     both = np.stack([recorded(100), recorded(900)], axis=1)
-    room = RoomBank([make_cut(tmp_path, "two", both)]).draw(np.random.default_rng(0), RATE)
+    room = RoomBank([make_cut(tmp_path, "two", both)]).sample(np.random.default_rng(0), RATE)
     np.testing.assert_array_equal(room, from_direct_path(recorded(100), RATE))
 
 
 @pytest.mark.parametrize("wrong", [{"prob": 1.5}, {"t60": (0.5, 0.2)}, {"t60": (0, 1)}, {"drr_db": (5, -5)}])
 def test_ranges_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=rf"augment\.reverb\.{next(iter(wrong))}"):
-        Reverberation(**wrong)
+        reverberation(**wrong)

@@ -7,14 +7,12 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, noise_mixing, tone, write_manifest
 
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.augment.reverb import Reverberation
 from streamnest.data.augment.rooms import RoomBank
 from streamnest.data.augment.speed import SpeedPerturbation
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.config import AugmentConfig, ReverbConfig, SpeedConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -36,9 +34,9 @@ def manifest(tmp_path_factory):
 
 
 def module(train, speed=1.0, **changes):
-    augment = Augmentation(NoiseAndSpeakerMixing(0.5, 0.0), Reverberation(0.5), SpeedPerturbation(speed))
+    augment = AugmentConfig(noise_ratio=0.0, reverb=ReverbConfig(prob=0.5), speed=SpeedConfig(prob=speed))
     options = {"val_manifest": train, "batch_duration": 6.0, "num_buckets": 2, "num_batches": 16, **changes}
-    data = SpeechDataModule(train, augment=augment, min_duration=0.5, max_duration=LONGEST, **options)
+    data = data_module(train, Augmentation(augment), min_duration=0.5, max_duration=LONGEST, **options)
     data.setup("fit")
     return data
 
@@ -51,14 +49,14 @@ def same(one, two):
 def test_speed_changes_the_duration_and_the_pitch_by_the_factor(factor):
     hertz = 440.0
     audio = np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32)
-    faster = SpeedPerturbation(1.0, [factor])(audio, "a", 0)
+    faster = SpeedPerturbation(SpeedConfig(prob=1.0, factors=[factor]))(audio, "a", 0)
     assert len(faster) == ceil(RATE / factor) and faster.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(faster * np.hanning(len(faster))))
     assert np.argmax(spectrum) * RATE / len(faster) == pytest.approx(hertz * factor, abs=2)
 
 
 def test_factors_are_drawn_by_seed_step_and_cut_in_their_share():
-    speed = SpeedPerturbation(0.6, [0.8, 1.25])
+    speed = SpeedPerturbation(SpeedConfig(prob=0.6, factors=[0.8, 1.25]))
     audio = tone(0.01)
     sizes = [len(speed(audio, f"c{i}", 3)) for i in range(600)]
     counts = {size: sizes.count(size) for size in (128, 160, 200)}
@@ -71,7 +69,8 @@ def test_factors_are_drawn_by_seed_step_and_cut_in_their_share():
 
 def test_clean_and_noisy_audio_have_the_new_speed_and_the_cache_keeps_the_old(tmp_path):
     cuts = [make_cut(tmp_path, f"c{i}", tone(1, i)) for i in range(2)]
-    data = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0, 0.0), cache_mb=1, speed=SpeedPerturbation(1.0, [0.8]))
+    slower = SpeedPerturbation(SpeedConfig(prob=1.0, factors=[0.8]))
+    data = SpeechDataset(cuts, noise_mixing(1.0, 0.0), cache_mb=1, speed=slower)
     for step in range(2):
         batch = data[BatchIndex(step, [0, 1])]
         assert batch.lengths.tolist() == [20000, 20000] and batch.noisy.shape == batch.clean.shape == (2, 20000)
@@ -93,7 +92,7 @@ def test_the_limits_of_durations_hold_for_what_is_heard(manifest):
 
 
 def test_probability_zero_changes_no_batch(manifest):
-    plain = SpeechDataModule(manifest, batch_duration=6.0, num_buckets=2, num_batches=16, max_duration=LONGEST)
+    plain = data_module(manifest, batch_duration=6.0, num_buckets=2, num_batches=16, max_duration=LONGEST)
     plain.setup("fit")
     for one, two in zip(plain.train_dataloader(), module(manifest, speed=0.0).train_dataloader(), strict=True):
         assert one.ids == two.ids and torch.equal(one.clean, two.clean)
@@ -137,7 +136,7 @@ def test_rooms_of_a_manifest_are_used_only_where_rooms_are_asked_for(manifest, t
     rooms = str(write_manifest(tmp_path / "rirs.jsonl", [make_cut(tmp_path, "rir", impulse)]))
     data = module(manifest, rir_manifest=rooms)
     assert isinstance(data.augment.reverb.rooms, RoomBank) and data.report["rir"].num_cuts == 1
-    dry = SpeechDataModule(manifest, rir_manifest=rooms, augment=Augmentation(NoiseAndSpeakerMixing()))
+    dry = data_module(manifest, Augmentation(), rir_manifest=rooms)
     dry.setup("fit")
     assert dry.augment.reverb.rooms is None and "rir" not in dry.report
 
@@ -145,4 +144,4 @@ def test_rooms_of_a_manifest_are_used_only_where_rooms_are_asked_for(manifest, t
 @pytest.mark.parametrize("wrong", [{"prob": -0.1}, {"factors": []}, {"factors": [1.0, 3.0]}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=rf"augment\.speed\.{next(iter(wrong))}"):
-        SpeedPerturbation(**wrong)
+        SpeedPerturbation(SpeedConfig(**wrong))

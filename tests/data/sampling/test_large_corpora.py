@@ -287,16 +287,18 @@ def test_processes_that_are_not_forked_map_the_index_themselves(tmp_path, monkey
 LOADER = """
 import sys
 from pathlib import Path
-from streamnest.data.datamodule import SpeechDataModule
-from streamnest.data import datamodule, sampling
+from streamnest.data import datamodule
+from streamnest.data.config import DataConfig
+from streamnest.data.sampling.samplers import BucketBatchSampler
 from functools import partial
 def private():
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 # Both corpora have several sections.
-datamodule.BucketBatchSampler = partial(sampling.BucketBatchSampler, largest=2**15)
+datamodule.BucketBatchSampler = partial(BucketBatchSampler, largest=2**15)
 before = private()
-data = SpeechDataModule(sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
+config = DataConfig(train_manifest=sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
+data = datamodule.SpeechDataModule(config)
 data.setup()
 sampler = data.train_dataloader().sampler
 for number in range(0, len(sampler.buckets), len(sampler.buckets) // 40):

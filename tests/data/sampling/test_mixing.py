@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.build import build_data
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.mixing import Mixture, make_mixture
 from streamnest.data.sampling.samplers import BucketBatchSampler
@@ -164,7 +164,7 @@ def sources(tmp_path_factory):
 
 def module(sources, **changes):
     options = {"batch_duration": 6.0, "num_buckets": 2, "num_batches": 16, **changes}
-    data = SpeechDataModule(sources, **options)
+    data = data_module(sources, **options)
     data.setup("fit")
     return data
 
@@ -204,11 +204,9 @@ def test_validation_hears_weighted_sources_once(sources):
 
 
 def test_sources_and_weights_are_config(run_config, sources):
-    from hydra.utils import instantiate
-
     paths = [sources[name]["path"] for name in ("en", "de")]
     text = f"{{en: {{path: '{paths[0]}', weight: 1}}, de: {{path: '{paths[1]}', weight: 3}}}}"
     cfg = run_config("data=shar", f"data.train_manifest={text}", "data.val_manifest=null")
-    data = instantiate(cfg.data)
+    data = build_data(cfg)
     data.setup("fit")
     assert data.sources["train"][1] == Source("de", paths[1], 3) and data._mixture.rates[1] > data._mixture.rates[0]
