@@ -108,7 +108,7 @@ def test_exchanged_ids_make_another_digest(manifests):
 
 
 def test_manifests_that_are_not_set_are_named(composed):
-    with pytest.raises(UserError, match=r"^data.train_manifest must be set.*prepare.py"):
+    with pytest.raises(UserError, match=r"^data.train_manifest must be set.*streamnest prepare"):
         build_data(composed("data=manifest"))
 
 

@@ -194,7 +194,7 @@ def test_damaged_gzip_is_a_message(corpus):
 def test_endless_lines_are_refused(corpus, monkeypatch):
     monkeypatch.setattr("streamnest.data.lines._LONGEST", 1000)
     (corpus[0] / "long.jsonl").write_text("x" * 5000)
-    with pytest.raises(UserError, match=r"long\.jsonl:1: longer than 1000"):
+    with pytest.raises(UserError, match=r"long\.jsonl:1: line of more than 1000"):
         load_cuts(corpus[0] / "long.jsonl")
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -8,11 +7,10 @@ import numpy as np
 import pytest
 from corpus import make_cut, tone, write_manifest
 
-from streamnest.data.inspection import draw_inspection, fill, inspect, level_db
+from streamnest.commands.inspect import main as inspect_command
+from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -23,11 +21,9 @@ def path(tmp_path):
 
 @pytest.fixture
 def main(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["inspect_data.py", *map(str, words)])
-        return importlib.import_module("inspect_data").main()
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["inspect", *map(str, arguments)])
+        return inspect_command()
 
     return call
 
@@ -84,6 +80,6 @@ def test_the_command_fails_for_broken_audio_and_for_no_audio(path, main, capsys)
 def test_audio_without_speakers_or_a_sample_is_drawn_too(path):
     found = inspect([path], sample=0)
     found.speakers.clear()
-    assert len(draw_inspection(found, "t").axes) == 4
+    assert len(plot_inspection(found, "t").axes) == 4
     with pytest.raises(UserError, match="sample=-1"):
         inspect([path], sample=-1)

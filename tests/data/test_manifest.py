@@ -62,7 +62,7 @@ def test_a_line_that_points_nowhere_is_skipped_unless_files_are_not_checked(tmp_
 
 def test_too_large_a_share_of_bad_lines_is_refused_with_the_first(tmp_path, cuts):
     path = write_manifest(tmp_path / "cuts.jsonl", cuts, ("{", "{"))
-    with pytest.raises(UserError, match=r"2 of 12 lines.*first line 1: broken line"):
+    with pytest.raises(UserError, match=r"2 of 12 lines.*first error: line 1: broken line"):
         load_cuts(path)
     assert len(load_cuts(path, max_bad_share=0.2)[0]) == 10
 

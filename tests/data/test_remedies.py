@@ -30,15 +30,15 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ("nemo.json", "scripts/prepare.py manifest --source {}/nemo.json"),
-        ("audio", "scripts/prepare.py folder --source {}/audio"),
-        ("audio/deep/x y.flac", "scripts/prepare.py folder --source {}/audio/deep"),
-        ("kaldi", "scripts/prepare.py kaldi --source {}/kaldi"),
-        ("recordings.jsonl", "scripts/prepare.py lhotse --source {}/recordings.jsonl"),
-        ("shards", "scripts/shard.py --index {}/shards"),
+        ("nemo.json", "`streamnest prepare manifest --source {}/nemo.json"),
+        ("audio", "`streamnest prepare folder --source {}/audio"),
+        ("audio/deep/x y.flac", "`streamnest prepare folder --source {}/audio/deep"),
+        ("kaldi", "`streamnest prepare kaldi --source {}/kaldi"),
+        ("recordings.jsonl", "`streamnest prepare lhotse --source {}/recordings.jsonl"),
+        ("shards", "`streamnest shard --index {}/shards"),
         ("manifests", "{}/manifests/cuts_train.jsonl"),
-        ("manifests/cuts_trian.jsonl", "holds cuts_train.jsonl"),
-        ("librispeech/cuts_train.jsonl.gz", "scripts/prepare.py librispeech --source FOLDER --out {}/librispeech"),
+        ("manifests/cuts_trian.jsonl", "has cuts_train.jsonl"),
+        ("librispeech/cuts_train.jsonl.gz", "`streamnest prepare librispeech --source FOLDER --out {}/librispeech"),
     ],
 )
 def test_other_data_names_the_command_that_helps(folder, given, named):

@@ -64,7 +64,7 @@ def test_turns_are_found_under_the_name_they_were_written_for(tmp_path: Path, na
 
 
 def test_names_that_would_become_one_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one name in RTTM"):
+    with pytest.raises(UserError, match="the same name in RTTM"):
         write_rttm(tmp_path / "a.rttm", {"a b": [], "a_b": []})
 
 

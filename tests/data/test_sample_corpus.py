@@ -48,7 +48,7 @@ def test_every_source_has_its_licence_beside_it(parts):
 def test_the_manifests_are_what_the_script_writes(tmp_path):
     for name in ("manifest.jsonl", "noise.jsonl", "speech", "noise"):
         (tmp_path / name).symlink_to(FOLDER / name)
-    script = ROOT / "scripts" / "make_sample_manifests.py"
+    script = ROOT / "tools" / "make_sample_manifests.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True)
     for part in PARTS:
         name = f"cuts_{part}.jsonl"

@@ -361,7 +361,7 @@ def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
         return [command.reference_of(args, path, len(audio) == 1) for path in command.find(args)]
 
     assert references(one, tmp_path / "a.rttm") == [MEETING]
-    with pytest.raises(UserError, match=r"a\.rttm names a, but not b"):
+    with pytest.raises(UserError, match=r"a\.rttm has a, but not b"):
         references(both, tmp_path / "a.rttm")
     write_rttm(tmp_path / "b.rttm", {"whatever": MEETING[:1]})
     assert references(both, tmp_path) == [MEETING, MEETING[:1]]

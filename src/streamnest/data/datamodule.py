@@ -46,7 +46,7 @@ class SpeechDataModule(L.LightningDataModule):
         report: usable audio and dropped cuts of each part ("train", "val", "noise", "rir"); empty before `setup`.
 
     Raises:
-        UserError: see `load_cuts`; also if noise is missing or a selection leaves no utterances.
+        UserError: in the cases of `load_cuts`; also if noise is missing or a selection leaves no utterances.
     """
 
     def __init__(self, config: DataConfig, augment: Augmentation | None = None) -> None:

@@ -36,7 +36,7 @@ def load_part(
         speed: speed perturbation of the training audio, to which the limits of duration apply.
 
     Raises:
-        UserError: see `load_cuts`.
+        UserError: in the cases of `load_cuts`.
     """
     options = {
         "sampling_rate": SAMPLING_RATE,

@@ -53,7 +53,7 @@ def test_every_utterance_occurs_once_an_epoch_however_many_sections_there_are(co
 
 def test_sections_are_heard_one_after_the_other_and_in_another_order_in_each_epoch():
     parts = Sections([len(DURATIONS)], 0, LARGEST)
-    section = {i: n for n in range(len(parts)) for run in parts.stretches(n)[0] for i in range(*run)}
+    section = {i: n for n in range(len(parts)) for run in parts.spans(n)[0] for i in range(*run)}
     heard = [[section[batch[0]] for batch in epoch(sampler(), number)] for number in range(2)]
     assert all({section[i] for i in batch} == {section[batch[0]]} for batch in epoch(sampler(), 0))
     orders = [[a for a, b in zip([None, *order], order) if a != b] + order[-1:] for order in heard]
@@ -64,7 +64,7 @@ def test_sections_are_heard_one_after_the_other_and_in_another_order_in_each_epo
 def test_a_section_comes_from_all_over_the_corpus_and_from_every_source():
     parts, extents = Sections([2500, 400, 100], 0, LARGEST), []
     for number in range(len(parts)):
-        runs = parts.stretches(number)
+        runs = parts.spans(number)
         sizes = [sum(stop - first for first, stop in of_source) for of_source in runs]
         assert sizes == pytest.approx([2500 / 7, 400 / 7, 100 / 7], abs=90) and min(sizes) > 0
         extents.append(runs[0][-1][1] - runs[0][0][0])

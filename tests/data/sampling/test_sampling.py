@@ -133,5 +133,5 @@ def test_a_million_utterances_take_seconds():
 @pytest.mark.parametrize("odd", [{"step": -1}, {"batch": "x"}, {"group": 0}, {"group": 10**12}, {"step": None}])
 def test_a_place_that_no_sampler_has_is_refused(odd):
     one = sampler()
-    with pytest.raises(UserError, match=f"place in the data is not valid: {next(iter(odd))}="):
+    with pytest.raises(UserError, match=f"position in the data is not valid in the checkpoint: {next(iter(odd))}="):
         one.load_state_dict({**one.state_dict(), **odd})

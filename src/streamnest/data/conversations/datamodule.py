@@ -169,7 +169,7 @@ class ConversationDataModule(SpeakerDataModule):
         test_manifest: recorded conversations with turns, see `load_excerpts`; None for none.
 
     Raises:
-        UserError: see `SpeakerDataModule` and `load_excerpts`; also for less than one validation conversation.
+        UserError: in the cases of `SpeakerDataModule` and `load_excerpts`, and without validation conversations.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class SpeakerDataModule(SpeechDataModule):
             training set. The choice is the same for every seed.
 
     Raises:
-        UserError: see `SpeechDataModule`; also for a share outside [0, 1), and if no utterance names its speaker.
+        UserError: in the cases of `SpeechDataModule`, for a share outside [0, 1), and if no utterance names a speaker.
     """
 
     def __init__(self, config: DataConfig, augment: Augmentation | None = None, held_out: float = 0.0) -> None:
