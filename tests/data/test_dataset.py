@@ -15,7 +15,7 @@ def cuts(tmp_path):
     return [make_cut(tmp_path, f"c{i}", tone(1 + i / 2, i), speaker=f"s{i}") for i in range(3)]
 
 
-def test_a_batch_holds_the_audio_padded_with_zeros(cuts):
+def test_a_batch_is_padded_with_zeros(cuts):
     batch = SpeechDataset(cuts)[BatchIndex(5, [2, 0])]
     assert batch.clean.shape == (2, 32000) and batch.clean.dtype == torch.float32
     assert batch.lengths.tolist() == [32000, 16000] and batch.ids == ["c2", "c0"]
@@ -48,7 +48,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("cause", DAMAGE)
-def test_damaged_files_are_left_out_counted_and_reported_once(cuts, tmp_path, caplog, cause):
+def test_damaged_files_are_skipped_counted_and_logged_once(cuts, tmp_path, caplog, cause):
     DAMAGE[cause](tmp_path / "c1.wav")
     dataset = SpeechDataset(cuts)
     for _ in range(2):
@@ -68,18 +68,18 @@ def with_nan():
     [(with_nan(), "not finite"), (np.full(16000, np.inf, np.float32), "not finite")]
     + [(np.full(16000, level, np.float32), "constant") for level in (0.0, 0.3)],
 )
-def test_bad_samples_are_left_out_and_counted(cuts, tmp_path, audio, cause):
+def test_bad_samples_are_skipped_and_counted(cuts, tmp_path, audio, cause):
     batch = SpeechDataset([*cuts, make_cut(tmp_path, "bad", audio)])[BatchIndex(0, [3, 1])]
     assert batch.ids == ["c1"] and batch.skipped == {cause: 1}
 
 
-def test_an_empty_file_is_left_out(cuts, tmp_path):
+def test_an_empty_file_is_skipped(cuts, tmp_path):
     (tmp_path / "c0.wav").write_bytes(b"")
     assert SpeechDataset(cuts)[BatchIndex(0, [0, 1])].skipped == {"unreadable": 1}
 
 
 @pytest.mark.parametrize("indices", [[0, 1], []])
-def test_where_nothing_is_left_a_row_of_silence_keeps_the_ranks_in_step(cuts, tmp_path, indices):
+def test_a_batch_without_audio_is_one_row_of_silence(cuts, tmp_path, indices):
     for name in ("c0", "c1"):
         (tmp_path / f"{name}.wav").unlink()
     batch = SpeechDataset(cuts, noise_mixing(1.0))[BatchIndex(9, indices)]
@@ -87,7 +87,7 @@ def test_where_nothing_is_left_a_row_of_silence_keeps_the_ranks_in_step(cuts, tm
     assert batch.step == 9 and batch.seconds == 0.0 and sum(batch.skipped.values()) == len(indices)
 
 
-def test_channels_are_averaged_or_chosen(tmp_path):
+def test_channels_are_averaged_or_selected(tmp_path):
     audio = tone(1, channels=2)
     cut = make_cut(tmp_path, "stereo", audio)
     index = BatchIndex(0, [0])
@@ -97,14 +97,14 @@ def test_channels_are_averaged_or_chosen(tmp_path):
     assert SpeechDataset([cut], channel=2)[index].skipped == {"no such channel": 1}
 
 
-def test_peaks_beyond_one_are_left_as_they_are(tmp_path):
+def test_peaks_beyond_one_are_kept(tmp_path):
     audio = 20 * tone(1)
     assert np.array_equal(
         SpeechDataset([make_cut(tmp_path, "loud", audio)])[BatchIndex(0, [0])].clean[0].numpy(), audio
     )
 
 
-def test_the_cache_spares_files_within_its_limit_and_is_never_altered(cuts, tmp_path):
+def test_cached_audio_is_limited_and_not_modified_by_augmentation(cuts, tmp_path):
     kept = SpeechDataset(cuts, noise_mixing(1.0, 0.0), cache_mb=0.13)
     first = kept[BatchIndex(0, [0, 1, 2])]
     for i in range(3):
@@ -114,7 +114,7 @@ def test_the_cache_spares_files_within_its_limit_and_is_never_altered(cuts, tmp_
     assert torch.equal(second.clean[0], first.clean[0, :16000])
 
 
-def test_a_copy_on_a_device_keeps_clean_and_noisy_one_tensor(cuts):
+def test_a_copied_batch_preserves_identity_of_clean_and_noisy(cuts):
     batch = SpeechDataset(cuts)[BatchIndex(1, [0])]
     moved = batch.to("meta")
     assert moved.noisy is moved.clean and moved.clean.device.type == "meta" and moved.ids == batch.ids

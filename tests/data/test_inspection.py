@@ -43,7 +43,7 @@ def test_broken_files_are_found_and_the_rest_is_measured(path):
     assert found.report.counts == {"missing file": 1}
 
 
-def test_padding_is_what_batches_really_hold():
+def test_padding_is_that_of_the_batches():
     durations = np.random.default_rng(0).uniform(1, 20, 500)
     found = fill(durations, 60.0, 16, 10)
     buckets = Buckets(durations, 60.0, 16, 10)
@@ -60,11 +60,11 @@ def test_more_buckets_pad_less_and_equal_durations_not_at_all():
     assert fill(np.full(64, 3.0), 60.0, 64, 4).padding == pytest.approx(0)
 
 
-def test_silence_has_a_level():
+def test_silence_has_a_finite_level():
     assert level_db(np.zeros(100, np.float32)) == -100
 
 
-def test_the_command_prints_tables_and_draws_a_picture(path, main, capsys, tmp_path):
+def test_the_command_prints_tables_and_saves_a_plot(path, main, capsys, tmp_path):
     assert main(path, path, "--picture", tmp_path / "p/data.png", "--batch_duration", 20, "--num_buckets", 3) == 0
     text = capsys.readouterr().out
     assert "0.02" in text and "40" in text and "0 of 40 decoded" in text and "batch_duration=20 num_buckets=3" in text
@@ -77,7 +77,7 @@ def test_the_command_fails_for_broken_audio_and_for_no_audio(path, main, capsys)
     assert main(path.parent / "none.jsonl") == 2 and "no such manifest" in capsys.readouterr().err
 
 
-def test_audio_without_speakers_or_a_sample_is_drawn_too(path):
+def test_audio_without_speakers_or_decoded_sample_is_plotted(path):
     found = inspect([path], sample=0)
     found.speakers.clear()
     assert len(plot_inspection(found, "t").axes) == 4

@@ -1,4 +1,4 @@
-"""What is given as data and is none names the command that helps."""
+"""Errors for paths that are not data suggest the right command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamnest.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    """Audio, lists and manifests."""
+    """Folder of audio, lists and manifests."""
     cut = make_cut(tmp_path, "a", tone(1.0))
     for name in ("audio/deep", "manifests", "kaldi", "shards", "librispeech"):
         (tmp_path / name).mkdir(parents=True)
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("path", "suggestion"),
     [
         ("nemo.json", "`streamnest prepare manifest --source {}/nemo.json"),
         ("audio", "`streamnest prepare folder --source {}/audio"),
@@ -41,7 +41,7 @@ def folder(tmp_path):
         ("librispeech/cuts_train.jsonl.gz", "`streamnest prepare librispeech --source FOLDER --out {}/librispeech"),
     ],
 )
-def test_other_data_names_the_command_that_helps(folder, given, named):
+def test_other_data_is_refused_with_a_helpful_command(folder, path, suggestion):
     with pytest.raises(UserError) as error:
-        load_source(str(folder / given))
-    assert named.format(folder) in str(error.value) and given in str(error.value)
+        load_source(str(folder / path))
+    assert suggestion.format(folder) in str(error.value) and path in str(error.value)

@@ -1,4 +1,4 @@
-"""Small corpora on disk."""
+"""Small corpora on disk, and objects that read them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from streamnest.data.datamodule import SpeechDataModule
 
 
 def tone(seconds: float, seed: int = 0, rate: int = 16000, channels: int = 1) -> np.ndarray:
-    """`(N,)` or `(N, channels)` float32 noise at -20 dB."""
+    """Returns `(N,)` or `(N, channels)` of float32 noise at -20 dB."""
     shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
     return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def make_cut(folder: Path, name: str, audio: np.ndarray, rate: int = 16000, speaker: str | None = None) -> Cut:
-    """Writes a float wav and returns the cut of all of it."""
+    """Writes a float WAV file and returns a cut of the whole file."""
     path = folder / f"{name}.wav"
     soundfile.write(path, audio, rate, subtype="FLOAT")
     cut = Recording.from_file(path, recording_id=name).to_cut()
@@ -36,7 +36,7 @@ def make_cut(folder: Path, name: str, audio: np.ndarray, rate: int = 16000, spea
 
 
 def write_manifest(path: Path, cuts: list[Cut], extra: tuple[str, ...] = ()) -> Path:
-    """A cut manifest with paths relative to its folder; `extra` lines go first."""
+    """Writes a cut manifest with paths relative to its folder; `extra` lines come first."""
     lines = list(extra)
     for cut in cuts:
         data = cut.to_dict()

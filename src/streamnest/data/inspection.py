@@ -170,7 +170,7 @@ def plot_inspection(found: Inspection, title: str) -> Figure:
     _plot_speakers(speakers, np.sort([seconds / 60 for seconds in found.speakers.values()])[::-1])
     if found.fill:
         shares = 100 * found.fill.shares
-        padding.plot(found.fill.longest, shares, ".", color=INK, ms=4)
+        padding.plot(found.fill.longest, shares, ".", color=INK, ms=4, clip_on=False)
         padding.axhline(100 * found.fill.padding, color=HIDDEN, ls="--", label=f"all batches: {found.fill.padding:.1%}")
         padding.set_ylim(0, max(1.0, 1.1 * float(shares.max())))
         padding.legend(frameon=False, fontsize=8)

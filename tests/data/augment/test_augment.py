@@ -34,7 +34,7 @@ def ratio_db(clean, noisy, length):
 
 @pytest.mark.parametrize("noise_ratio", [0.0, 1.0])
 @pytest.mark.parametrize("segments", [(1, 1), (2, 5)])
-def test_the_energy_ratio_over_the_whole_utterance_is_the_asked_one(bank, noise_ratio, segments):
+def test_the_energy_ratio_over_the_utterance_is_as_configured(bank, noise_ratio, segments):
     kinds = {"noise_db": (7.0, 7.0), "speech_db": (-3.0, -3.0)}
     mixing = noise_mixing(1.0, noise_ratio, **kinds, segments=segments, speakers=(1, 2), noise=bank)
     clean = batch()
@@ -50,7 +50,7 @@ def test_ratios_vary_over_their_range(bank):
     assert -5 <= min(ratios) < 0 and 15 < max(ratios) <= 20
 
 
-def test_half_of_the_utterance_is_covered_and_nothing_beyond_its_end(bank):
+def test_half_of_the_utterance_is_covered_but_not_its_padding(bank):
     mixing = noise_mixing(1.0, 0.5, mix_rate=(0.5, 0.5), segments=(1, 4), noise=bank)
     clean = batch()
     noisy = mixing(clean, LENGTHS, IDS, step=0)
@@ -59,7 +59,7 @@ def test_half_of_the_utterance_is_covered_and_nothing_beyond_its_end(bank):
         assert not noisy[row, length:].any()
 
 
-def test_the_clean_audio_and_the_rows_left_out_by_prob_stay_untouched(bank):
+def test_clean_audio_and_unselected_rows_are_not_modified(bank):
     clean = batch(LENGTHS.repeat(50))
     ids = [f"cut{i}" for i in range(200)]
     before = clean.clone()
@@ -70,12 +70,12 @@ def test_the_clean_audio_and_the_rows_left_out_by_prob_stay_untouched(bank):
     assert noise_mixing(0.0, 1.0, noise=bank)(clean, LENGTHS.repeat(50), ids, step=0) is clean
 
 
-def test_a_noisy_row_depends_on_seed_step_and_cut_and_not_on_its_place_or_neighbours(bank):
+def test_noise_depends_only_on_seed_step_and_cut(bank):
     mixing = noise_mixing(1.0, 1.0, segments=(1, 3), noise=bank)
     clean = batch()
     noisy = mixing(clean, LENGTHS, IDS, step=7)
-    turned = mixing(clean.flip(0)[1:], LENGTHS.flip(0)[1:], IDS[::-1][1:], step=7).flip(0)
-    assert torch.equal(turned, noisy[:3])
+    reordered = mixing(clean.flip(0)[1:], LENGTHS.flip(0)[1:], IDS[::-1][1:], step=7).flip(0)
+    assert torch.equal(reordered, noisy[:3])
     again = noise_mixing(1.0, 1.0, segments=(1, 3), noise=NoiseBank(bank.cuts, cache_size=1))
     assert torch.equal(again(clean, LENGTHS, IDS, step=7), noisy)
     other_step = mixing(clean, LENGTHS, IDS, step=8)
@@ -114,7 +114,7 @@ def test_a_batch_of_one_gets_noise_or_stays_clean(bank):
 
 
 @pytest.mark.parametrize("noise_ratio", [0.0, 1.0])
-def test_silence_on_either_side_stays_as_it_is(tmp_path, noise_ratio):
+def test_silent_speech_or_noise_changes_nothing(tmp_path, noise_ratio):
     silent = tone(0.5)
     silent[1:] = 0
     bank = NoiseBank([make_cut(tmp_path, "silent", silent)])
@@ -144,12 +144,12 @@ def test_segments_cover_their_share_in_order_without_overlap(length, rate, count
     assert sum(stop - start for start, stop in spans) == covered and len(spans) == min(count, covered)
 
 
-def test_segments_lie_anywhere_in_the_utterance():
+def test_segments_occur_at_all_positions():
     starts = [place_segments(np.random.default_rng(seed), 100, 0.5, 1)[0][0] for seed in range(300)]
     assert set(starts) == set(range(51))
 
 
-def test_noise_starts_anywhere_and_is_looped_when_short():
+def test_noise_has_a_random_start_and_short_noise_is_looped():
     source = np.arange(10, dtype=np.float32)
     starts = {int(excerpt(np.random.default_rng(seed), source, 4)[0]) for seed in range(200)}
     assert starts == set(range(7))
@@ -166,7 +166,7 @@ def test_the_noise_cache_is_bounded(bank):
 
 
 @pytest.mark.parametrize("wrong", [{"prob": 1.5}, {"noise_db": (5, -5)}, {"mix_rate": (0, 2)}, {"segments": (0, 1)}])
-def test_ranges_that_make_no_sense_are_refused(wrong):
+def test_invalid_ranges_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         noise_mixing(**wrong)
 
