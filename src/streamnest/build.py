@@ -38,8 +38,8 @@ def build_data(cfg: DictConfig) -> SpeechDataModule:
     """Builds the data module that the task of a run needs; it has not read anything yet."""
     require_manifests(cfg.data)
     with user_errors():
-        augment = _own(cfg.augment, AugmentConfig) or Augmentation(_typed(cfg.augment, AugmentConfig, "augment"))
-        data = _own(cfg.data, DataConfig, augment=augment)
+        augment = _custom(cfg.augment, AugmentConfig) or Augmentation(_typed(cfg.augment, AugmentConfig, "augment"))
+        data = _custom(cfg.data, DataConfig, augment=augment)
         return data or _data_module(cfg, _typed(cfg.data, DataConfig, "data"), augment)
 
 
@@ -69,8 +69,8 @@ def _typed(node: DictConfig, schema: type[SchemaT], group: str) -> SchemaT:
     return typed(schema, OmegaConf.to_container(node, resolve=True), group)
 
 
-def _own(node: DictConfig, schema: Any, **arguments: Any) -> Any:
-    """Instantiates the class of one's own that a node names; None if it names ours."""
+def _custom(node: DictConfig, schema: Any, **arguments: Any) -> Any:
+    """Instantiates the class of a user that `_target_` names; None if it names the default class."""
     return None if node._target_ == schema._target_ else instantiate(node, **arguments)
 
 

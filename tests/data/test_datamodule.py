@@ -108,7 +108,7 @@ def test_another_id_changes_the_digest(manifests):
 
 
 def test_missing_manifests_are_named(composed):
-    with pytest.raises(UserError, match=r"^data.train_manifest must be set.*streamnest prepare"):
+    with pytest.raises(UserError, match=r"^data.train_manifest must be set.*`streamnest prepare`"):
         build_data(composed("data=manifest"))
 
 

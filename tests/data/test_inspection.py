@@ -79,7 +79,10 @@ def test_the_command_fails_for_broken_audio_and_for_no_audio(path, main, capsys)
 
 def test_audio_without_speakers_or_decoded_sample_is_plotted(path):
     found = inspect([path], sample=0)
+    speakers = plot_inspection(found, "t").axes[2]
+    assert [tick for tick in speakers.get_xticks() if 0.4 < tick < 3.6] == [1, 2, 3]
     found.speakers.clear()
-    assert len(plot_inspection(found, "t").axes) == 4
+    panels = plot_inspection(found, "t").axes
+    assert len(panels) == 4 and all(axes.get_title("left") for axes in panels)
     with pytest.raises(UserError, match="sample=-1"):
         inspect([path], sample=-1)

@@ -86,7 +86,7 @@ def require_manifests(cfg: DictConfig) -> None:
     if missing:
         raise UserError(
             f"{' and '.join(f'data.{key}' for key in missing)} must be set: name a cut manifest or a folder of shards; "
-            "streamnest prepare makes manifests"
+            "`streamnest prepare` makes manifests"
         )
 
 

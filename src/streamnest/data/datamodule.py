@@ -97,8 +97,8 @@ class SpeechDataModule(L.LightningDataModule):
     def is_seen(self, label: Label) -> bool | None:
         """True if the speaker of an utterance occurs in the training manifest; None if the speaker is not named.
 
-        Speakers whose audio `max_hours` dropped count as seen. The custom field `speaker_in_train` of a
-        cut overrides the manifest.
+        Speakers whose audio `max_hours` dropped count as seen. The custom field `speaker_in_train` of a cut overrides
+        the manifest.
         """
         if label.speaker_in_train is not None:
             return label.speaker_in_train
@@ -176,9 +176,9 @@ class SpeechDataModule(L.LightningDataModule):
         # The most that fits if every utterance gets the slowest speed.
         longest = c.batch_duration * (dataset.speed.slowest if dataset.speed else 1.0)
         limits, place = (longest, c.max_batch_size, c.num_buckets), (rank, world_size)
-        known = partial(digest, dataset.cuts)
+        checksum = partial(digest, dataset.cuts)
         return BucketBatchSampler(
-            dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture, digest=known
+            dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture, digest=checksum
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:
@@ -194,7 +194,7 @@ class SpeechDataModule(L.LightningDataModule):
         if self.config.num_batches is not None:
             return self.config.num_batches
         if self.trainer is None:
-            raise UserError("data.num_batches is not set, and there is no trainer to compute it from: set it")
+            raise UserError("data.num_batches is not set, and there is no trainer to compute it from")
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches if self.trainer.max_steps > 0 else _ENDLESS
 
 

@@ -207,7 +207,7 @@ class ConversationDataModule(SpeakerDataModule):
         )
 
     def _sampler(self, dataset: SpeechDataset, *args: Any, **options: Any) -> BucketBatchSampler:
-        """Makes the sampler without room for speed: it does not change the duration of a conversation."""
+        """Makes the sampler without a margin for speed, which does not change the duration of a conversation."""
         speed, dataset.speed = dataset.speed, None
         sampler = super()._sampler(dataset, *args, **options)
         dataset.speed = speed
