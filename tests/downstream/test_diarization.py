@@ -45,11 +45,11 @@ def simulated(**settings):
     return ConversationSimulator(ConversationConfig(**settings))
 
 
-def module(corpus, simulator=None, **options):
+def module(corpus, simulator=None, val_conversations=40, **options):
     simulator = simulator or simulated(seconds=6.0)
     settings = {"min_duration": 0.5, "num_batches": 3, "batch_duration": 12.0, "num_buckets": 1, **options}
     config = DataConfig(train_manifest=str(corpus), val_manifest=str(corpus), **settings)
-    data = ConversationDataModule(config, simulator=simulator)
+    data = ConversationDataModule(config, None, simulator, val_conversations)
     data.setup("fit")
     return data
 
@@ -309,7 +309,7 @@ def test_rttm_files_survive_and_others_are_refused(tmp_path):
     (tmp_path / "b.rttm").write_text("no turns here\n")
     with pytest.raises(UserError, match="is not a line of RTTM"):
         read_rttm(tmp_path / "b.rttm")
-    with pytest.raises(UserError, match="no audio file with"):
+    with pytest.raises(UserError, match="no audio file has"):
         load_excerpts(tmp_path)
 
 

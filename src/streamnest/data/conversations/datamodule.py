@@ -164,7 +164,7 @@ class ConversationDataModule(SpeakerDataModule):
     Args:
         config: settings of the data.
         augment: augmentation, see `SpeechDataModule`.
-        simulator: simulator of conversations; None for one with the defaults of `ConversationConfig`.
+        simulator: simulator of conversations.
         val_conversations: number of validation conversations; each starts with another utterance.
         test_manifest: recorded conversations with turns, see `load_excerpts`; None for none.
 
@@ -175,15 +175,15 @@ class ConversationDataModule(SpeakerDataModule):
     def __init__(
         self,
         config: DataConfig,
-        augment: Augmentation | None = None,
-        simulator: ConversationSimulator | None = None,
-        val_conversations: int = 40,
+        augment: Augmentation | None,
+        simulator: ConversationSimulator,
+        val_conversations: int,
         test_manifest: str | None = None,
     ) -> None:
         super().__init__(config, augment)
         if val_conversations < 1:
             raise UserError(f"task.val_conversations={val_conversations}: need at least 1")
-        self.simulator, self.val_conversations = simulator or ConversationSimulator(), val_conversations
+        self.simulator, self.val_conversations = simulator, val_conversations
         self.excerpts = load_excerpts(test_manifest, allow_commands=config.allow_commands) if test_manifest else []
         self._speakers: dict[str, dict[str, list[int]]] = {}
 
