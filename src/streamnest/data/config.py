@@ -45,31 +45,37 @@ class DataConfig:
     """
 
     _target_: str = "streamnest.data.datamodule.SpeechDataModule"
+    # Sources
     train_manifest: Any = MISSING
     val_manifest: Any = None
     noise_manifest: Any = None
     rir_manifest: Any = None
     temperature: float | None = None
-    batch_duration: float = 60.0
-    max_batch_size: int = 64
-    num_buckets: int = 8
-    min_duration: float = 0.5
-    max_duration: float = 16.0
-    on_long: str = "split"
-    channel: Any = "mix"
-    num_workers: int = 0
-    cache_mb: float = 0.0
-    seed: int = 0
-    num_batches: int | None = None
-    augment_val: bool = False
-    val_batch_duration: float | None = None
-    pin_memory: bool | None = None
-    check_files: bool = True
-    max_bad_share: float = 0.1
-    max_skipped_share: float = 0.1
+    # Selection of utterances
     languages: list[str] | None = None
     max_hours: float | None = None
     transcribed: bool = False
+    # Limits of duration
+    min_duration: float = 0.5
+    max_duration: float = 16.0
+    on_long: str = "split"
+    # Batches
+    batch_duration: float = 60.0
+    val_batch_duration: float | None = None
+    max_batch_size: int = 64
+    num_buckets: int = 8
+    seed: int = 0
+    num_batches: int | None = None
+    augment_val: bool = False
+    # Loading
+    channel: Any = "mix"
+    num_workers: int = 0
+    cache_mb: float = 0.0
+    pin_memory: bool | None = None
+    # Checks
+    check_files: bool = True
+    max_bad_share: float = 0.1
+    max_skipped_share: float = 0.1
     allow_commands: bool = False
 
 
