@@ -153,8 +153,10 @@ class SpeechDataModule(L.LightningDataModule):
         if parts == corpus.parts:
             return corpus
         if not any(map(len, parts)):
-            wanted = "has text, which this task needs" if c.languages is None else f"is in data.languages={c.languages}"
-            raise UserError(f"data: no utterance of the {part} set {wanted}; found {self.report[part]}")
+            requirement = (
+                "has text, which this task needs" if c.languages is None else f"is in data.languages={c.languages}"
+            )
+            raise UserError(f"data: no utterance of the {part} set {requirement}; found {self.report[part]}")
         selected = Corpus(parts)
         self.report[part] = report_of(selected, counts)
         return selected

@@ -153,25 +153,30 @@ def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buck
     )
 
 
-def plot_inspection(found: Inspection, title: str) -> Figure:
+def plot_inspection(inspection: Inspection, title: str) -> Figure:
     """Plots hours by duration, levels, minutes of each speaker, and padding of batches."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     (durations, levels), (speakers, padding) = figure.subplots(2, 2)
-    unit, seconds = ("hours", 3600) if found.durations.sum() >= 3600 else ("minutes", 60)
-    durations.hist(found.durations, bins=40, weights=found.durations / seconds, color=RIGHT)
+    unit, scale = ("hours", 3600) if inspection.durations.sum() >= 3600 else ("minutes", 60)
+    durations.hist(inspection.durations, bins=40, weights=inspection.durations / scale, color=RIGHT)
     _label(durations, "Amount of audio by utterance duration", "duration (s)", unit)
-    if len(found.levels):
-        levels.hist(found.levels, bins=30, color=HIDDEN)
+    if len(inspection.levels):
+        levels.hist(inspection.levels, bins=30, color=HIDDEN)
     levels.yaxis.set_major_locator(MaxNLocator(integer=True))
     _label(
-        levels, f"Level of decoded utterances (n = {len(found.levels)})", "RMS level (dB of full scale)", "utterances"
+        levels,
+        f"Level of decoded utterances (n = {len(inspection.levels)})",
+        "RMS level (dB of full scale)",
+        "utterances",
     )
-    _plot_speakers(speakers, np.sort([seconds / 60 for seconds in found.speakers.values()])[::-1])
-    if found.fill:
-        shares = 100 * found.fill.shares
-        padding.plot(found.fill.longest, shares, ".", color=INK, ms=4, clip_on=False)
-        padding.axhline(100 * found.fill.padding, color=HIDDEN, ls="--", label=f"all batches: {found.fill.padding:.1%}")
+    _plot_speakers(speakers, np.sort([seconds / 60 for seconds in inspection.speakers.values()])[::-1])
+    if inspection.fill:
+        shares = 100 * inspection.fill.shares
+        padding.plot(inspection.fill.longest, shares, ".", color=INK, ms=4, clip_on=False)
+        padding.axhline(
+            100 * inspection.fill.padding, color=HIDDEN, ls="--", label=f"all batches: {inspection.fill.padding:.1%}"
+        )
         padding.set_ylim(0, max(1.0, 1.1 * float(shares.max())))
         padding.legend(frameon=False, fontsize=8)
     _label(padding, "Padding of each batch", "longest utterance of the batch (s)", "padding (%)")

@@ -54,15 +54,15 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
         raise UserError(f"{path}: no such RTTM file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as RTTM in UTF-8: {error}") from None
-    found: dict[str, list[Turn]] = {}
+    turns: dict[str, list[Turn]] = {}
     # `splitlines` and `split` would split at more characters than the format does.
     for number, line in enumerate(text.split("\n"), 1):
         fields = re.split(r"[ \t]+", line.strip(" \t\r\f"))
         if not fields[0] or fields[0].startswith((";", "#")) or fields[0].upper() in _OTHERS:
             continue
         recording, turn = _turn(fields, f"{path}:{number}")
-        found.setdefault(recording, []).append(turn)
-    return found
+        turns.setdefault(recording, []).append(turn)
+    return turns
 
 
 def _turn(fields: list[str], place: str) -> tuple[str, Turn]:
@@ -92,8 +92,8 @@ def turns_of(path: str | Path, name: str, of_one: bool) -> Sequence[Turn]:
         UserError: in the cases of `read_rttm`; also if the recording is not in the file.
     """
     turns = read_rttm(path)
-    wanted = field_of(name)
-    matching = [turn for recording, its_turns in turns.items() if field_of(recording) == wanted for turn in its_turns]
+    field = field_of(name)
+    matching = [turn for recording, its_turns in turns.items() if field_of(recording) == field for turn in its_turns]
     if matching:
         return matching
     if not (of_one and len(turns) == 1):
