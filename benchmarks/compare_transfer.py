@@ -27,7 +27,7 @@ from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from streamnest.build import build_model
+from streamnest.build import build_data, build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, FUTURE_TAPS, Conversion
 from streamnest.checkpoint.transfer import transfer
 from streamnest.config.compose import config_loader
@@ -42,7 +42,7 @@ def run(cfg: DictConfig, checkpoint: str | None, how: Conversion | None = None) 
     model = build_model(cfg)
     if checkpoint:
         transfer(model, checkpoint, how)
-    data = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    data = build_data(cfg)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
     trainer = instantiate(cfg.trainer, logger=False, enable_progress_bar=False, enable_checkpointing=False)

@@ -28,7 +28,7 @@ from lhotse import Recording
 from omegaconf import DictConfig
 from rich.table import Table
 
-from streamnest.build import build_model
+from streamnest.build import build_data, build_model
 from streamnest.callbacks import Throughput
 from streamnest.config import schema as config
 from streamnest.console.terminal import terminal
@@ -88,7 +88,7 @@ def settings(manifest: str, workers: int, steps: int) -> DictConfig:
 
 def make_data(cfg: DictConfig) -> SpeechDataModule:
     """The data of a run, with its noise."""
-    data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    data = build_data(cfg)
     data.setup("fit")
     return data
 

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from streamnest.console.terminal import terminal
 from streamnest.data.audio import load_mono
+from streamnest.data.config import DataConfig
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.mixing import Mixture
@@ -132,7 +133,7 @@ def weigh_loader(folder: str) -> list[Row]:
     """See `weigh`; memory is what the process has more than before it began."""
     before, peak = private_mb(), Peak()
     limits: dict[str, Any] = {"batch_duration": 240.0, "max_batch_size": 64, "num_buckets": 30, "num_batches": 10**6}
-    data = SpeechDataModule(folder, max_duration=30.0, **limits)
+    data = SpeechDataModule(DataConfig(train_manifest=folder, max_duration=30.0, **limits))
     _, load = timed(data.setup)
     loaded = private_mb() - before
     sampler, build = timed(lambda: data.train_dataloader().sampler)

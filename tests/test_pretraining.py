@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from models import ready
 from omegaconf import DictConfig
 
-from streamnest.build import build_model
+from streamnest.build import build_data, build_model
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.batch import Batch
 from streamnest.errors import UserError
@@ -95,7 +95,7 @@ def fit(cfg: DictConfig, steps: int = 2) -> tuple[Pretraining, L.Trainer]:
     """Trains on the built-in corpus, as train.py does."""
     L.seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg)
-    data = instantiate(cfg.data, augment=instantiate(cfg.augment))
+    data = build_data(cfg)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), 0.01)
     trainer = instantiate(

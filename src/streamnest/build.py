@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.config.stored import PARTS, check_config, construct, require_loadable, task_name, task_settings
-from streamnest.data.config import DataConfig, require_manifests
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.config import AugmentConfig, DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.asr.ctc import CTCRecognizer
 from streamnest.downstream.asr.rnnt import RNNTRecognizer
@@ -24,6 +25,7 @@ from streamnest.files.plain_data import typed
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import QuantizerConfig
 
+SchemaT = TypeVar("SchemaT")
 DOWNSTREAM: dict[str, type[DownstreamTask]] = {
     "ctc": CTCRecognizer,
     "rnnt": RNNTRecognizer,
@@ -33,32 +35,43 @@ DOWNSTREAM: dict[str, type[DownstreamTask]] = {
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
-    """The data of a run, not read yet, as its task needs it."""
-    task = DOWNSTREAM.get(task_name(cfg))
+    """Builds the data module that the task of a run needs; it has not read anything yet."""
     require_manifests(cfg.data)
     with user_errors():
-        needs = task.data_options(cfg.task) if task else {}
-        data: SpeechDataModule = instantiate(cfg.data, augment=instantiate(cfg.augment), **needs)
-        return data
+        augment = _custom(cfg.augment, AugmentConfig) or Augmentation(_typed(cfg.augment, AugmentConfig, "augment"))
+        data = _custom(cfg.data, DataConfig, augment=augment)
+        return data or _data_module(cfg, _typed(cfg.data, DataConfig, "data"), augment)
 
 
 def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataModule:
-    """The data that a checkpoint was trained with, without augmentation; commands in manifests are never run.
+    """Builds the data module that a checkpoint was trained with, without augmentation and shell commands.
 
     Args:
-        config: the config of the checkpoint.
+        config: config of the checkpoint.
         changes: values of its group `data` to replace.
 
     Raises:
         UserError: for an unknown key and a wrong type.
     """
-    fields = vars(typed(DataConfig, {**config.get("data", {}), **changes}, "data"))
-    task = DOWNSTREAM.get(task_name(config))
-    needs = task.data_options(task_settings(config["task"])) if task else {}
-    if "_target_" in needs:
-        raise UserError(f"the data of task={task_name(config)} cannot be built from a checkpoint")
-    kept = {key: value for key, value in fields.items() if key not in ("_target_", "allow_commands")}
-    return SpeechDataModule(**{**kept, **needs})
+    fields = {**config.get("data", {}), **changes, "allow_commands": False}
+    return _data_module(config, typed(DataConfig, fields, "data"), None)
+
+
+def _data_module(
+    cfg: Mapping[str, Any] | DictConfig, config: DataConfig, augment: Augmentation | None
+) -> SpeechDataModule:
+    task = DOWNSTREAM.get(task_name(cfg))
+    node: Any = OmegaConf.to_container(cfg.task, resolve=True) if isinstance(cfg, DictConfig) else cfg["task"]
+    return task.build_data(task_settings(node), config, augment) if task else SpeechDataModule(config, augment)
+
+
+def _typed(node: DictConfig, schema: type[SchemaT], group: str) -> SchemaT:
+    return typed(schema, OmegaConf.to_container(node, resolve=True), group)
+
+
+def _custom(node: DictConfig, schema: Any, **arguments: Any) -> Any:
+    """Instantiates the class of a user that `_target_` names; None if it names the default class."""
+    return None if node._target_ == schema._target_ else instantiate(node, **arguments)
 
 
 def build_model(

@@ -1,4 +1,4 @@
-"""Audio as files and manifests have it: lengths, channels, sampling rates and formats."""
+"""Lengths, channels, sampling rates and formats of audio."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from lhotse import SupervisionSegment
 from lhotse.augmentation import Speed
 
 from streamnest.data import resampling
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.augment.recordings import RecordingBank
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.resampling import resample
 from streamnest.errors import UserError
@@ -28,7 +27,7 @@ def load(folder, line, channel="mix"):
 
 
 def line(sources, channel, seconds=1.0, rate=16000, **changes):
-    """A cut of files with the channels that each is said to have."""
+    """Returns a manifest line of files with the channels that the recording declares."""
     recording = {
         "id": "r",
         "sources": [{"type": "file", "channels": channels, "source": name} for name, channels in sources],
@@ -64,15 +63,15 @@ def test_noise_that_ends_early_is_not_used(tmp_path, caplog):
 
 @pytest.fixture
 def files(tmp_path):
-    """Three voices, in files of one, two and three channels."""
-    voices = np.stack([tone(1.0, seed) for seed in range(3)])
+    """Three signals in files of one, two and three channels."""
+    signals = np.stack([tone(1.0, seed) for seed in range(3)])
     for name, rows in (("one", [1]), ("two", [0, 1]), ("three", [0, 1, 2])):
-        soundfile.write(tmp_path / f"{name}.wav", voices[rows].T, 16000, subtype="FLOAT")
-    return tmp_path, voices
+        soundfile.write(tmp_path / f"{name}.wav", signals[rows].T, 16000, subtype="FLOAT")
+    return tmp_path, signals
 
 
 @pytest.mark.parametrize(
-    ("sources", "channels", "asked", "heard"),
+    ("sources", "channels", "channel", "expected"),
     [
         ([("two.wav", [0, 1])], 1, "mix", [1]),
         ([("two.wav", [0])], 0, "mix", [0]),
@@ -89,9 +88,9 @@ def files(tmp_path):
         ([("two.wav", [0]), ("two.wav", [1])], 1, "mix", [1]),
     ],
 )
-def test_the_channels_that_a_cut_names_are_read(files, sources, channels, asked, heard):
-    folder, voices = files
-    np.testing.assert_allclose(load(folder, line(sources, channels), asked), voices[heard].mean(0), atol=1e-6)
+def test_the_channels_that_a_cut_names_are_read(files, sources, channels, channel, expected):
+    folder, signals = files
+    np.testing.assert_allclose(load(folder, line(sources, channels), channel), signals[expected].mean(0), atol=1e-6)
 
 
 def test_a_channel_that_a_cut_lacks_is_an_error(files):
@@ -111,10 +110,10 @@ def test_channels_out_of_phase_are_not_averaged(tmp_path):
 
 
 def test_texts_of_other_channels_are_left_out(files):
-    said = [SupervisionSegment(str(i), "r", 0.0, 1.0, channel=i, text=f"text {i}").to_dict() for i in (0, 1)]
-    (files[0] / "m.jsonl").write_text(json.dumps(line([("two.wav", [0, 1])], [0, 1], supervisions=said)))
+    supervisions = [SupervisionSegment(str(i), "r", 0.0, 1.0, channel=i, text=f"text {i}").to_dict() for i in (0, 1)]
+    (files[0] / "m.jsonl").write_text(json.dumps(line([("two.wav", [0, 1])], [0, 1], supervisions=supervisions)))
     for channel, text in (("mix", "text 0 text 1"), (1, "text 1")):
-        data = SpeechDataModule(str(files[0] / "m.jsonl"), channel=channel)
+        data = data_module(str(files[0] / "m.jsonl"), channel=channel)
         data.setup()
         assert list(data.texts()) == [text]
 
@@ -122,8 +121,8 @@ def test_texts_of_other_channels_are_left_out(files):
 @pytest.mark.parametrize("orig", [8000, 22050, 44100])
 def test_an_evaluated_filter_equals_the_tabulated_one(orig):
     audio = torch.from_numpy(tone(0.3, rate=orig, channels=2).T.copy())
-    found, wanted = resampling._evaluated(audio, orig, 16000), resample(audio, orig, 16000)
-    assert found.shape == wanted.shape and (found - wanted).abs().max() < 1e-4
+    actual, expected = resampling._evaluated(audio, orig, 16000), resample(audio, orig, 16000)
+    assert actual.shape == expected.shape and (actual - expected).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("rate", [44099, 96001])
@@ -131,13 +130,13 @@ def test_rates_without_common_divisor_need_little_memory(tmp_path, monkeypatch, 
     monkeypatch.setattr(resampling, "tabulated", lambda *_: pytest.fail("20 GB"))
     time = np.arange(rate) / rate
     soundfile.write(tmp_path / "a.wav", (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate)
-    wanted = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    for found in (load(tmp_path, line([("a.wav", [0])], 0, rate=rate)), load_audio(tmp_path / "a.wav", 16000).numpy()):
-        np.testing.assert_allclose(found[100:-100], wanted[100:-100], atol=2e-3)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    for actual in (load(tmp_path, line([("a.wav", [0])], 0, rate=rate)), load_audio(tmp_path / "a.wav", 16000).numpy()):
+        np.testing.assert_allclose(actual[100:-100], expected[100:-100], atol=2e-3)
     assert Speed(0.9123)(tone(0.1)[None], 16000).shape == (1, 1754)
 
 
-def test_rates_that_no_recorder_has_are_refused(tmp_path):
+def test_unrealistic_sampling_rates_are_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1), 10)
     with pytest.raises(UserError, match="10 Hz: need 1000 to 768000"):
         load_audio(tmp_path / "a.wav", 16000)
@@ -155,7 +154,7 @@ def test_formats_that_cannot_seek_are_read_everywhere(tmp_path):
     np.testing.assert_allclose(load(tmp_path, cut)[100:-100], whole[16100:23900], atol=1e-4)
 
 
-def test_videos_are_held_to_their_length(tmp_path):
+def test_a_video_must_have_its_declared_length(tmp_path):
     cut = make_cut(tmp_path, "a", tone(1.0))
     row = json.loads(write_manifest(tmp_path / "m.jsonl", [cut]).read_text())
     row["recording"] |= {"duration": 1.5, "num_samples": 24000}

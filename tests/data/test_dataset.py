@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from corpus import make_cut, tone
+from corpus import make_cut, noise_mixing, tone
 
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.randomness import hash_id
@@ -16,7 +15,7 @@ def cuts(tmp_path):
     return [make_cut(tmp_path, f"c{i}", tone(1 + i / 2, i), speaker=f"s{i}") for i in range(3)]
 
 
-def test_a_batch_holds_the_audio_padded_with_zeros(cuts):
+def test_a_batch_is_padded_with_zeros(cuts):
     batch = SpeechDataset(cuts)[BatchIndex(5, [2, 0])]
     assert batch.clean.shape == (2, 32000) and batch.clean.dtype == torch.float32
     assert batch.lengths.tolist() == [32000, 16000] and batch.ids == ["c2", "c0"]
@@ -26,7 +25,7 @@ def test_a_batch_holds_the_audio_padded_with_zeros(cuts):
 
 
 def test_augmentation_gets_the_step_and_the_speakers(cuts):
-    mixing = NoiseAndSpeakerMixing(1.0, 0.0)
+    mixing = noise_mixing(1.0, 0.0)
     batch = SpeechDataset(cuts, mixing)[BatchIndex(5, [0, 1])]
     assert torch.equal(batch.noisy, mixing(batch.clean, batch.lengths, batch.ids, 5))
     assert not torch.equal(batch.noisy, batch.clean)
@@ -49,7 +48,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("cause", DAMAGE)
-def test_damaged_files_are_left_out_counted_and_reported_once(cuts, tmp_path, caplog, cause):
+def test_damaged_files_are_skipped_counted_and_logged_once(cuts, tmp_path, caplog, cause):
     DAMAGE[cause](tmp_path / "c1.wav")
     dataset = SpeechDataset(cuts)
     for _ in range(2):
@@ -69,26 +68,26 @@ def with_nan():
     [(with_nan(), "not finite"), (np.full(16000, np.inf, np.float32), "not finite")]
     + [(np.full(16000, level, np.float32), "constant") for level in (0.0, 0.3)],
 )
-def test_bad_samples_are_left_out_and_counted(cuts, tmp_path, audio, cause):
+def test_bad_samples_are_skipped_and_counted(cuts, tmp_path, audio, cause):
     batch = SpeechDataset([*cuts, make_cut(tmp_path, "bad", audio)])[BatchIndex(0, [3, 1])]
     assert batch.ids == ["c1"] and batch.skipped == {cause: 1}
 
 
-def test_an_empty_file_is_left_out(cuts, tmp_path):
+def test_an_empty_file_is_skipped(cuts, tmp_path):
     (tmp_path / "c0.wav").write_bytes(b"")
     assert SpeechDataset(cuts)[BatchIndex(0, [0, 1])].skipped == {"unreadable": 1}
 
 
 @pytest.mark.parametrize("indices", [[0, 1], []])
-def test_where_nothing_is_left_a_row_of_silence_keeps_the_ranks_in_step(cuts, tmp_path, indices):
+def test_a_batch_without_audio_is_one_row_of_silence(cuts, tmp_path, indices):
     for name in ("c0", "c1"):
         (tmp_path / f"{name}.wav").unlink()
-    batch = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0))[BatchIndex(9, indices)]
+    batch = SpeechDataset(cuts, noise_mixing(1.0))[BatchIndex(9, indices)]
     assert len(batch.clean) == 1 and not batch.clean.any() and batch.lengths.tolist() == [160]
     assert batch.step == 9 and batch.seconds == 0.0 and sum(batch.skipped.values()) == len(indices)
 
 
-def test_channels_are_averaged_or_chosen(tmp_path):
+def test_channels_are_averaged_or_selected(tmp_path):
     audio = tone(1, channels=2)
     cut = make_cut(tmp_path, "stereo", audio)
     index = BatchIndex(0, [0])
@@ -98,15 +97,15 @@ def test_channels_are_averaged_or_chosen(tmp_path):
     assert SpeechDataset([cut], channel=2)[index].skipped == {"no such channel": 1}
 
 
-def test_peaks_beyond_one_are_left_as_they_are(tmp_path):
+def test_peaks_beyond_one_are_kept(tmp_path):
     audio = 20 * tone(1)
     assert np.array_equal(
         SpeechDataset([make_cut(tmp_path, "loud", audio)])[BatchIndex(0, [0])].clean[0].numpy(), audio
     )
 
 
-def test_the_cache_spares_files_within_its_limit_and_is_never_altered(cuts, tmp_path):
-    kept = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0, 0.0), cache_mb=0.13)
+def test_cached_audio_is_limited_and_not_modified_by_augmentation(cuts, tmp_path):
+    kept = SpeechDataset(cuts, noise_mixing(1.0, 0.0), cache_mb=0.13)
     first = kept[BatchIndex(0, [0, 1, 2])]
     for i in range(3):
         (tmp_path / f"c{i}.wav").unlink()
@@ -115,7 +114,7 @@ def test_the_cache_spares_files_within_its_limit_and_is_never_altered(cuts, tmp_
     assert torch.equal(second.clean[0], first.clean[0, :16000])
 
 
-def test_a_copy_on_a_device_keeps_clean_and_noisy_one_tensor(cuts):
+def test_a_copied_batch_preserves_identity_of_clean_and_noisy(cuts):
     batch = SpeechDataset(cuts)[BatchIndex(1, [0])]
     moved = batch.to("meta")
     assert moved.noisy is moved.clean and moved.clean.device.type == "meta" and moved.ids == batch.ids

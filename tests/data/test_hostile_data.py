@@ -1,4 +1,4 @@
-"""Manifests and shards that are damaged, odd or made to harm: right audio, a counted skip, or a message."""
+"""Damaged or malicious manifests and shards give correct audio, a counted skip, or a user error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from lhotse import SupervisionSegment
 from mutations import flipped, mutated
 
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -28,7 +27,7 @@ from streamnest.errors import UserError
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of cuts of every kind, and their lines."""
+    """A folder of cuts of every kind, and their manifest lines."""
     folder = tmp_path_factory.mktemp("corpus")
     plain, slow = (make_cut(folder, name, tone(1.2, seed)) for seed, name in enumerate("ab"))
     room = make_cut(folder, "room", tone(0.1, 9))
@@ -63,7 +62,7 @@ def test_mutated_manifests_load_or_are_refused(corpus, seed):
     path = folder / f"{seed}.jsonl"
     path.write_bytes(flipped(rng, data) if seed % 3 == 0 else data)
     try:
-        module = SpeechDataModule(str(path), num_batches=2, max_bad_share=1, max_skipped_share=1, min_duration=0.1)
+        module = data_module(str(path), num_batches=2, max_bad_share=1, max_skipped_share=1, min_duration=0.1)
         module.setup()
     except UserError:
         return
@@ -76,7 +75,7 @@ TYPES = ("f4", "i8", "u8", "U5", "?", "c8", "M8[s]")
 
 
 def mutated_arrays(rng, arrays):
-    """A copy of the arrays of an index, one of which has other values, another type or shape, or is missing."""
+    """Returns a copy of the arrays of an index; one has other values, another type or shape, or is missing."""
     arrays = {name: array.copy() for name, array in arrays.items()}
     name = rng.choice([name for name, array in arrays.items() if array.size])
     array, kind = arrays.pop(name), rng.randrange(5)
@@ -152,10 +151,10 @@ def test_an_index_with_wrong_arrays_names_the_array(shards, tmp_path, array, cha
     ],
     ids=str,
 )
-def test_one_odd_line_costs_that_line(corpus, change):
+def test_an_invalid_line_costs_only_that_line(corpus, change):
     folder, rows = corpus
-    (folder / "odd.jsonl").write_text("\n".join(map(json.dumps, [rows[0]] * 12 + [{**rows[0], **change}])))
-    cuts, report = load_cuts(folder / "odd.jsonl")
+    (folder / "invalid.jsonl").write_text("\n".join(map(json.dumps, [rows[0]] * 12 + [{**rows[0], **change}])))
+    cuts, report = load_cuts(folder / "invalid.jsonl")
     assert len(cuts) == 12 and report.counts == {"broken line": 1}
 
 
@@ -169,7 +168,7 @@ def test_numbers_as_names_become_text(corpus):
     assert cut.id == "17" and report.speakers == {"4"} and type(cut.sampling_rate) is int
 
 
-def test_encodings_and_packing_are_recognized(corpus):
+def test_encodings_and_compression_are_recognized(corpus):
     folder, rows = corpus
     text = "\n".join(map(json.dumps, rows[:2] * 6))
     packed = gzip.compress(text.encode())
@@ -183,7 +182,7 @@ def test_encodings_and_packing_are_recognized(corpus):
         assert load_cuts(folder / "bad.jsonl", max_bad_share=0.2)[1].counts["broken line"] == bad
 
 
-def test_damaged_gzip_is_a_message(corpus):
+def test_damaged_gzip_is_a_user_error(corpus):
     folder, rows = corpus
     packed = gzip.compress("\n".join(map(json.dumps, rows * 5)).encode())
     for at in range(10, len(packed), max(1, len(packed) // 20)):
@@ -192,19 +191,21 @@ def test_damaged_gzip_is_a_message(corpus):
             load_cuts(folder / "m.jsonl.gz", check_files=False)
 
 
-def test_endless_lines_are_refused(corpus, monkeypatch):
+def test_extremely_long_lines_are_refused(corpus, monkeypatch):
     monkeypatch.setattr("streamnest.data.lines._LONGEST", 1000)
     (corpus[0] / "long.jsonl").write_text("x" * 5000)
-    with pytest.raises(UserError, match=r"long\.jsonl:1: longer than 1000"):
+    with pytest.raises(UserError, match=r"long\.jsonl:1: line of more than 1000"):
         load_cuts(corpus[0] / "long.jsonl")
 
 
 @pytest.mark.parametrize("part", ["train_manifest", "val_manifest"])
-def test_data_of_which_nothing_can_be_read_is_refused(tmp_path, part):
+def test_completely_unreadable_data_is_refused(tmp_path, part):
     good = write_manifest(tmp_path / "good.jsonl", [make_cut(tmp_path, "a", tone(1.0))])
     bad = write_manifest(tmp_path / "bad.jsonl", [make_cut(tmp_path, f"b{i}", tone(1.0)) for i in range(3)])
     for path in tmp_path.glob("b*.wav"):
         path.write_bytes(b"RIFF, but nothing else")
-    data = SpeechDataModule(**{"train_manifest": str(good), part: str(bad)})
-    with pytest.raises(UserError, match=f"none of .* of the {part[:-9]} set can be read, first .*b0.wav: unreadable"):
+    data = data_module(**{"train_manifest": str(good), part: str(bad)})
+    with pytest.raises(
+        UserError, match=f"none of .* of the {part[:-9]} set can be read; first error: .*b0.wav: unreadable"
+    ):
         data.setup()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -8,11 +7,10 @@ import numpy as np
 import pytest
 from corpus import make_cut, tone, write_manifest
 
-from streamnest.data.inspection import draw_inspection, fill, inspect, level_db
+from streamnest.commands.inspect import main as inspect_command
+from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -23,11 +21,9 @@ def path(tmp_path):
 
 @pytest.fixture
 def main(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["inspect_data.py", *map(str, words)])
-        return importlib.import_module("inspect_data").main()
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["inspect", *map(str, arguments)])
+        return inspect_command()
 
     return call
 
@@ -47,7 +43,7 @@ def test_broken_files_are_found_and_the_rest_is_measured(path):
     assert found.report.counts == {"missing file": 1}
 
 
-def test_padding_is_what_batches_really_hold():
+def test_padding_is_that_of_the_batches():
     durations = np.random.default_rng(0).uniform(1, 20, 500)
     found = fill(durations, 60.0, 16, 10)
     buckets = Buckets(durations, 60.0, 16, 10)
@@ -64,11 +60,11 @@ def test_more_buckets_pad_less_and_equal_durations_not_at_all():
     assert fill(np.full(64, 3.0), 60.0, 64, 4).padding == pytest.approx(0)
 
 
-def test_silence_has_a_level():
+def test_silence_has_a_finite_level():
     assert level_db(np.zeros(100, np.float32)) == -100
 
 
-def test_the_command_prints_tables_and_draws_a_picture(path, main, capsys, tmp_path):
+def test_the_command_prints_tables_and_saves_a_plot(path, main, capsys, tmp_path):
     assert main(path, path, "--picture", tmp_path / "p/data.png", "--batch_duration", 20, "--num_buckets", 3) == 0
     text = capsys.readouterr().out
     assert "0.02" in text and "40" in text and "0 of 40 decoded" in text and "batch_duration=20 num_buckets=3" in text
@@ -81,9 +77,12 @@ def test_the_command_fails_for_broken_audio_and_for_no_audio(path, main, capsys)
     assert main(path.parent / "none.jsonl") == 2 and "no such manifest" in capsys.readouterr().err
 
 
-def test_audio_without_speakers_or_a_sample_is_drawn_too(path):
+def test_audio_without_speakers_or_decoded_sample_is_plotted(path):
     found = inspect([path], sample=0)
+    speakers = plot_inspection(found, "t").axes[2]
+    assert [tick for tick in speakers.get_xticks() if 0.4 < tick < 3.6] == [1, 2, 3]
     found.speakers.clear()
-    assert len(draw_inspection(found, "t").axes) == 4
+    panels = plot_inspection(found, "t").axes
+    assert len(panels) == 4 and all(axes.get_title("left") for axes in panels)
     with pytest.raises(UserError, match="sample=-1"):
         inspect([path], sample=-1)

@@ -1,12 +1,11 @@
-"""Texts, speakers and languages from the manifest to the batch, and choosing by them."""
+"""Texts, speakers and languages in manifests and batches, and selection by them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.labels import Label, label_of
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
@@ -16,7 +15,7 @@ from streamnest.errors import UserError
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """Thirty seconds: every third utterance without text, half of them French, one too long."""
+    """Thirty seconds: every third utterance has no text, half of them are French, and one is too long."""
     folder = tmp_path_factory.mktemp("files")
     cuts = []
     for i in range(20):
@@ -39,7 +38,7 @@ def shards(manifest, tmp_path_factory):
 
 
 def module(train, **options):
-    data = SpeechDataModule(str(train), num_batches=1, **{"max_duration": 3.0, **options})
+    data = data_module(str(train), num_batches=1, **{"max_duration": 3.0, **options})
     data.setup("fit")
     return data
 
@@ -48,7 +47,7 @@ def ids(data):
     return [cut.id for cut in data._cuts["train"]]
 
 
-def test_shards_carry_the_labels_of_the_manifest_but_for_custom_fields(manifest, shards):
+def test_shards_keep_all_labels_except_custom_fields(manifest, shards):
     for one, other in zip(
         module(manifest, on_long="skip")._cuts["train"], module(shards, on_long="skip")._cuts["train"]
     ):
@@ -57,7 +56,7 @@ def test_shards_carry_the_labels_of_the_manifest_but_for_custom_fields(manifest,
     assert label_of(module(shards)._cuts["train"][1]).text == "Wörter 1"
 
 
-def test_batches_hold_the_label_of_each_row(manifest):
+def test_batches_have_the_label_of_each_row(manifest):
     data = module(manifest)
     known = {cut.id: label_of(cut) for cut in data._cuts["train"]}
     batch = next(iter(data.train_dataloader()))
@@ -72,7 +71,7 @@ def test_windows_of_a_split_utterance_in_shards_have_no_text(shards):
 
 
 @pytest.mark.parametrize("kind", ["manifest", "shards"])
-def test_what_is_not_wanted_is_dropped_and_counted(kind, request):
+def test_other_languages_and_untranscribed_utterances_are_counted(kind, request):
     data = module(request.getfixturevalue(kind), transcribed=True, languages=["fr"])
     assert ids(data) == [f"u{i}" for i in range(20) if i % 3 and i % 2]
     report = data.report["train"]
@@ -80,7 +79,7 @@ def test_what_is_not_wanted_is_dropped_and_counted(kind, request):
     assert report.num_cuts == 7 and report.seconds == pytest.approx(10.5) and report.speakers == {"s1", "s3"}
 
 
-def test_less_is_part_of_more_and_another_seed_is_another_choice(manifest):
+def test_larger_subsets_contain_smaller_ones_of_the_same_seed(manifest):
     few, many = module(manifest, max_hours=6 / 3600), module(manifest, max_hours=15.1 / 3600)
     assert len(ids(few)) == 4 and set(ids(few)) < set(ids(many)) and 8 <= len(ids(many)) <= 10
     assert ids(few) == ids(module(manifest, max_hours=6 / 3600))
@@ -88,19 +87,19 @@ def test_less_is_part_of_more_and_another_seed_is_another_choice(manifest):
     assert float(np.sum([cut.duration for cut in few._cuts["train"]])) == few.report["train"].seconds == 6.0
 
 
-def test_a_speaker_is_known_though_the_choice_left_him_out_unless_the_manifest_says_no(manifest):
+def test_speakers_dropped_by_max_hours_count_as_seen(manifest):
     data = module(manifest, max_hours=1.5 / 3600)
     assert len(data.speakers) == 1
-    assert all(data.knows(Label(speaker=f"s{i}")) for i in range(4)) and not data.knows(Label(speaker="s9"))
-    assert not data.knows(Label(speaker="s1", speaker_in_train=False))
+    assert all(data.is_seen(Label(speaker=f"s{i}")) for i in range(4)) and not data.is_seen(Label(speaker="s9"))
+    assert not data.is_seen(Label(speaker="s1", speaker_in_train=False))
 
 
-def test_of_an_utterance_without_speaker_it_is_not_known_whether_training_heard_him(manifest):
+def test_an_unnamed_speaker_is_neither_seen_nor_unseen(manifest):
     data = module(manifest)
-    assert data.knows(Label()) is None and data.knows(Label(speaker="s9")) is False
-    assert data.knows(Label(speaker_in_train=True)) is True
+    assert data.is_seen(Label()) is None and data.is_seen(Label(speaker="s9")) is False
+    assert data.is_seen(Label(speaker_in_train=True)) is True
 
 
-def test_nothing_left_is_refused(manifest):
-    with pytest.raises(UserError, match=r"nothing is left.*data\.languages"):
+def test_an_empty_selection_is_refused(manifest):
+    with pytest.raises(UserError, match=r"no utterance of the train set is in data\.languages"):
         module(manifest, languages=["de"])

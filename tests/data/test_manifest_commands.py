@@ -1,4 +1,4 @@
-"""Shell commands in data files: never run unless that is asked for."""
+"""Shell commands in data files are never run unless they are allowed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 
 from streamnest.data.audio import load_mono
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.augment.reverb import Reverberation
+from streamnest.data.config import AugmentConfig, ReverbConfig
 from streamnest.data.conversations.rttm import load_excerpts
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import cuts_name, tar_name
@@ -24,17 +22,17 @@ from streamnest.errors import UserError
 
 @pytest.fixture
 def row(tmp_path):
-    """A line of a manifest, as an object."""
+    """The object in a line of a manifest."""
     cut = make_cut(tmp_path, "a", tone(1.0))
     return json.loads(write_manifest(tmp_path / "plain.jsonl", [cut]).read_text())
 
 
 def all_augmentation() -> Augmentation:
-    return Augmentation(NoiseAndSpeakerMixing(1.0, 1.0), Reverberation(1.0))
+    return Augmentation(AugmentConfig(prob=1.0, noise_ratio=1.0, reverb=ReverbConfig(prob=1.0)))
 
 
 def sources(folder: Path) -> dict[str, dict]:
-    """Sources that Lhotse hands to the shell, each of which leaves a file `ran` behind."""
+    """Returns sources that Lhotse passes to the shell; each creates a file `ran` if it is run."""
     touch = f"touch {folder}/ran"
     found = {
         "command": ("command", f"{touch}; cat {folder}/a.wav"),
@@ -47,7 +45,7 @@ def sources(folder: Path) -> dict[str, dict]:
 
 
 def places(row: dict, source: dict) -> dict[str, dict]:
-    """Lines that hold a source where Lhotse may load it."""
+    """Returns lines with a source in every position from which Lhotse may load it."""
     bad = {**row["recording"], "sources": [source]}
     track = {"cut": {k: v for k, v in row.items() if k != "type"}, "type": "MonoCut", "offset": 0}
     hidden = {**track, "cut": {**track["cut"], "recording": bad}}
@@ -64,7 +62,7 @@ def places(row: dict, source: dict) -> dict[str, dict]:
 
 @pytest.mark.parametrize("name", ["command", "pipe", "capitals", "file", "converter"])
 def test_commands_are_refused_with_file_and_line(tmp_path, row, name, monkeypatch):
-    # As seen from its own folder, a path in a manifest is the bare text.
+    # In the folder of the manifest, its paths are not prefixed.
     monkeypatch.chdir(tmp_path)
     for line in places(row, sources(tmp_path)[name]).values():
         Path("m.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(line) + "\n")
@@ -73,7 +71,7 @@ def test_commands_are_refused_with_file_and_line(tmp_path, row, name, monkeypatc
     assert not Path("ran").exists()
 
 
-def test_features_behind_a_pipe_are_refused(tmp_path, row):
+def test_features_from_a_pipe_are_refused(tmp_path, row):
     row["features"] = {"storage_type": "lilcom_url", "storage_path": "pipe:touch ran"}
     (tmp_path / "m.jsonl").write_text(json.dumps(row))
     with pytest.raises(UserError, match="command"):
@@ -85,7 +83,7 @@ def test_every_part_of_the_data_refuses_commands(tmp_path, row):
     (tmp_path / "m.jsonl").write_text(json.dumps(places(row, sources(tmp_path)["command"])["cut"]))
     for part in ("train_manifest", "val_manifest", "noise_manifest", "rir_manifest"):
         parts = {"train_manifest": good, part: tmp_path / "m.jsonl"}
-        data = SpeechDataModule(**{name: str(path) for name, path in parts.items()}, augment=all_augmentation())
+        data = data_module(**{name: str(path) for name, path in parts.items()}, augment=all_augmentation())
         with pytest.raises(UserError, match=r"m\.jsonl:1"):
             data.setup()
     with pytest.raises(UserError, match=r"m\.jsonl:1"):
@@ -93,10 +91,10 @@ def test_every_part_of_the_data_refuses_commands(tmp_path, row):
     assert not (tmp_path / "ran").exists()
 
 
-def test_commands_run_where_they_are_allowed(tmp_path, row):
+def test_allowed_commands_are_run(tmp_path, row):
     source = {**sources(tmp_path)["command"]}
     (tmp_path / "m.jsonl").write_text(json.dumps(places(row, source)["cut"]))
-    data = SpeechDataModule(str(tmp_path / "m.jsonl"), num_batches=1, allow_commands=True)
+    data = data_module(str(tmp_path / "m.jsonl"), num_batches=1, allow_commands=True)
     data.setup()
     assert len(next(iter(data.train_dataloader())).ids) == 1 and (tmp_path / "ran").exists()
 
@@ -109,7 +107,7 @@ def test_shards_of_other_origin_may_not_name_commands(tmp_path, row):
         adopt(tmp_path)
 
 
-def test_words_that_only_look_like_commands_are_kept(tmp_path, row):
+def test_text_that_looks_like_a_command_is_kept(tmp_path, row):
     row["custom"] = {"type": "command", "word": "stop", "note": "pipe: organ"}
     row["supervisions"] = [
         {"id": "a", "recording_id": "a", "start": 0, "duration": 1, "text": "pipe:organ", "speaker": "command"}

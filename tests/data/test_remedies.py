@@ -1,4 +1,4 @@
-"""What is given as data and is none names the command that helps."""
+"""Errors for paths that are not data suggest the right command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamnest.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    """Audio, lists and manifests."""
+    """Folder of audio, lists and manifests."""
     cut = make_cut(tmp_path, "a", tone(1.0))
     for name in ("audio/deep", "manifests", "kaldi", "shards", "librispeech"):
         (tmp_path / name).mkdir(parents=True)
@@ -28,20 +28,20 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("path", "suggestion"),
     [
-        ("nemo.json", "scripts/prepare.py manifest --source {}/nemo.json"),
-        ("audio", "scripts/prepare.py folder --source {}/audio"),
-        ("audio/deep/x y.flac", "scripts/prepare.py folder --source {}/audio/deep"),
-        ("kaldi", "scripts/prepare.py kaldi --source {}/kaldi"),
-        ("recordings.jsonl", "scripts/prepare.py lhotse --source {}/recordings.jsonl"),
-        ("shards", "scripts/shard.py --index {}/shards"),
+        ("nemo.json", "`streamnest prepare manifest --source {}/nemo.json"),
+        ("audio", "`streamnest prepare folder --source {}/audio"),
+        ("audio/deep/x y.flac", "`streamnest prepare folder --source {}/audio/deep"),
+        ("kaldi", "`streamnest prepare kaldi --source {}/kaldi"),
+        ("recordings.jsonl", "`streamnest prepare lhotse --source {}/recordings.jsonl"),
+        ("shards", "`streamnest shard --index {}/shards"),
         ("manifests", "{}/manifests/cuts_train.jsonl"),
-        ("manifests/cuts_trian.jsonl", "holds cuts_train.jsonl"),
-        ("librispeech/cuts_train.jsonl.gz", "scripts/prepare.py librispeech --source FOLDER --out {}/librispeech"),
+        ("manifests/cuts_trian.jsonl", "has cuts_train.jsonl"),
+        ("librispeech/cuts_train.jsonl.gz", "`streamnest prepare librispeech --source FOLDER --out {}/librispeech"),
     ],
 )
-def test_other_data_names_the_command_that_helps(folder, given, named):
+def test_other_data_is_refused_with_a_helpful_command(folder, path, suggestion):
     with pytest.raises(UserError) as error:
-        load_source(str(folder / given))
-    assert named.format(folder) in str(error.value) and given in str(error.value)
+        load_source(str(folder / path))
+    assert suggestion.format(folder) in str(error.value) and path in str(error.value)

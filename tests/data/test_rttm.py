@@ -1,4 +1,4 @@
-"""RTTM as evaluations and tools write it."""
+"""RTTM files of evaluations and tools."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_only_speaker_lines_are_turns(tmp_path: Path, text: str) -> None:
         "no turns here",
     ],
 )
-def test_an_impossible_line_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
+def test_an_invalid_line_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.rttm").write_text(f"{LINE}\n{line}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.rttm:2"):
         read_rttm(tmp_path / "a.rttm")
@@ -63,12 +63,12 @@ def test_turns_are_found_under_the_name_they_were_written_for(tmp_path: Path, na
     assert turns_of(tmp_path / "a.rttm", name, of_one=False) == [Turn("a_b", 0.0, 1.0)]
 
 
-def test_names_that_would_become_one_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one name in RTTM"):
+def test_names_that_become_equal_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the same name in RTTM"):
         write_rttm(tmp_path / "a.rttm", {"a b": [], "a_b": []})
 
 
-def test_recordings_that_cannot_be_read_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_recordings_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soundfile.write(tmp_path / "a.w64", np.zeros(16000), 16000)
     (tmp_path / "b.wav").write_bytes(b"nothing")
     (tmp_path / "c.wav").mkdir()
@@ -80,7 +80,7 @@ def test_recordings_that_cannot_be_read_are_passed_over(tmp_path: Path, caplog: 
         load_excerpts(tmp_path)
 
 
-def test_whatever_a_file_holds_is_read_or_refused(tmp_path: Path) -> None:
+def test_random_content_is_read_or_refused(tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "a.rttm"
     pieces = [*string.printable, "\u2028", "\ufeff", "nan", "-1", "1e999", "<NA>", ";;", "SPEAKER", "\n"]
     for _ in range(200):

@@ -19,7 +19,7 @@ def parts():
     return {part: load_cuts(FOLDER / f"cuts_{part}.jsonl", max_duration=30.0) for part in PARTS}
 
 
-def test_there_are_36_minutes_of_16_speakers_three_of_them_unseen(parts):
+def test_the_sample_has_36_minutes_of_16_speakers(parts):
     reports = {part: report for part, (_, report) in parts.items()}
     assert not any(report.counts for report in reports.values())
     assert reports["train"].hours + reports["dev"].hours == pytest.approx(0.6, abs=0.005)
@@ -37,18 +37,18 @@ def test_files_decode_to_the_declared_length(parts):
             assert len(audio) == cut.num_samples and 1e-4 < audio.std() < 0.5
 
 
-def test_every_source_has_its_licence_beside_it(parts):
+def test_every_source_has_its_license_file(parts):
     sources = {cut.custom["source"] for cuts, _ in parts.values() for cut in cuts}
     text = (FOLDER / "README.md").read_text()
     for source in sources:
-        assert (FOLDER / "licences" / f"{source}.txt").stat().st_size > 0
+        assert (FOLDER / "licenses" / f"{source}.txt").stat().st_size > 0
         assert source.split("-sounds-")[0] in text
 
 
-def test_the_manifests_are_what_the_script_writes(tmp_path):
+def test_the_script_reproduces_the_manifests(tmp_path):
     for name in ("manifest.jsonl", "noise.jsonl", "speech", "noise"):
         (tmp_path / name).symlink_to(FOLDER / name)
-    script = ROOT / "scripts" / "make_sample_manifests.py"
+    script = ROOT / "tools" / "make_sample_manifests.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True)
     for part in PARTS:
         name = f"cuts_{part}.jsonl"

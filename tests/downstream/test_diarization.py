@@ -12,6 +12,7 @@ from inprocess import load
 from speakers import NAMES, speaker_corpus
 
 from streamnest.build import build_data, build_model
+from streamnest.data.config import ConversationConfig, DataConfig
 from streamnest.data.conversations.datamodule import ConversationDataModule
 from streamnest.data.conversations.rttm import load_excerpts, read_rttm, write_rttm
 from streamnest.data.conversations.simulation import ConversationSimulator, Turn
@@ -40,10 +41,15 @@ def corpus(tmp_path_factory):
     return speaker_corpus(tmp_path_factory.mktemp("speakers"), NAMES)
 
 
-def module(corpus, simulator=None, **options):
-    simulator = simulator or ConversationSimulator(seconds=6.0)
+def simulated(**settings):
+    return ConversationSimulator(ConversationConfig(**settings))
+
+
+def module(corpus, simulator=None, val_conversations=40, **options):
+    simulator = simulator or simulated(seconds=6.0)
     settings = {"min_duration": 0.5, "num_batches": 3, "batch_duration": 12.0, "num_buckets": 1, **options}
-    data = ConversationDataModule(simulator=simulator, train_manifest=corpus, val_manifest=corpus, **settings)
+    config = DataConfig(train_manifest=str(corpus), val_manifest=str(corpus), **settings)
+    data = ConversationDataModule(config, None, simulator, val_conversations)
     data.setup("fit")
     return data
 
@@ -108,7 +114,7 @@ def test_frames_say_who_speaks_in_the_middle_of_their_block_and_give_the_turns_b
 
 
 def test_labels_match_the_mix(corpus):
-    data = module(corpus, ConversationSimulator(seconds=6.0, speakers=(2, 4)))
+    data = module(corpus, simulated(seconds=6.0, speakers=(2, 4)))
     batch = data._dataset("train")[BatchIndex(0, list(range(15)))]
     overlaps = 0
     for audio, label in zip(batch.clean, batch.labels):
@@ -122,7 +128,7 @@ def test_labels_match_the_mix(corpus):
 
 
 def test_nobody_speaks_over_himself_and_speakers_have_their_level(corpus):
-    simulator = ConversationSimulator(
+    simulator = simulated(
         seconds=6.0, speakers=(2, 3), overlap_prob=1.0, overlap=(0.1, 0.4), stay_prob=0.5, level_db=(-20, -20)
     )
     batch = module(corpus, simulator)._dataset("train")[BatchIndex(1, list(range(15)))]
@@ -286,9 +292,7 @@ def test_what_could_not_be_read_is_a_share_of_the_utterances_that_conversations_
     broken = speaker_corpus(tmp_path, NAMES)
     for path in tmp_path.glob("ann-*.wav"):
         path.unlink()
-    data = module(
-        broken, ConversationSimulator(seconds=15.0, turn=(1.0, 1.5)), max_skipped_share=0.5, check_files=False
-    )
+    data = module(broken, simulated(seconds=15.0, turn=(1.0, 1.5)), max_skipped_share=0.5, check_files=False)
     dataset = data._dataset("train")
     batches = [dataset[BatchIndex(step, [*range(15)])] for step in range(4)]
     skipped, rows = (sum(counts) for counts in zip(*[(sum(b.skipped.values()), len(b.ids)) for b in batches]))
@@ -296,7 +300,7 @@ def test_what_could_not_be_read_is_a_share_of_the_utterances_that_conversations_
     assert skipped > rows and sum(batch.due for batch in batches) > 200
     for batch in 2 * batches:
         data.on_before_batch_transfer(batch, 0)
-    assert data._due == 2 * sum(batch.due for batch in batches)
+    assert data.skip_counter.due == 2 * sum(batch.due for batch in batches)
 
 
 def test_rttm_files_survive_and_others_are_refused(tmp_path):
@@ -305,7 +309,7 @@ def test_rttm_files_survive_and_others_are_refused(tmp_path):
     (tmp_path / "b.rttm").write_text("no turns here\n")
     with pytest.raises(UserError, match="is not a line of RTTM"):
         read_rttm(tmp_path / "b.rttm")
-    with pytest.raises(UserError, match="no audio file with"):
+    with pytest.raises(UserError, match="no audio file has"):
         load_excerpts(tmp_path)
 
 
@@ -357,7 +361,7 @@ def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
         return [command.reference_of(args, path, len(audio) == 1) for path in command.find(args)]
 
     assert references(one, tmp_path / "a.rttm") == [MEETING]
-    with pytest.raises(UserError, match=r"a\.rttm names a, but not b"):
+    with pytest.raises(UserError, match=r"a\.rttm has a, but not b"):
         references(both, tmp_path / "a.rttm")
     write_rttm(tmp_path / "b.rttm", {"whatever": MEETING[:1]})
     assert references(both, tmp_path) == [MEETING, MEETING[:1]]
@@ -389,7 +393,7 @@ def test_one_conversation_is_learned_by_heart(run_config, corpus):
     torch.manual_seed(0)
     words = ("task=diarization", "encoder=causal", "size.dropout=0", "task.spec_augment.bands=0")
     model = build_model(run_config(*words))
-    data = module(corpus, ConversationSimulator(seconds=10.0, speakers=(3, 3)))
+    data = module(corpus, simulated(seconds=10.0, speakers=(3, 3)))
     batch = data._dataset("train")[BatchIndex(0, [0])]
     assert len({turn.speaker for turn in batch.labels[0].turns}) == 3
     features, _ = model.frontend(batch.clean, batch.lengths)

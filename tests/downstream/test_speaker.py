@@ -126,7 +126,7 @@ def test_what_is_held_out_is_of_known_speakers_and_never_trained_on(corpora, run
     held = {name for name in val if not name.startswith(("dan", "eve"))}
     assert not train & val and len(train | val) == 24 and 2 <= len(held) <= 9
     assert data.report["val"].num_cuts == len(val) and data.training_speakers == ["ann", "bob", "cleo"]
-    assert sum(data.knows(label) for batch in data.val_dataloader() for label in batch.labels) == len(held)
+    assert sum(data.is_seen(label) for batch in data.val_dataloader() for label in batch.labels) == len(held)
 
 
 def test_two_steps_train_and_validation_tells_known_and_unseen_speakers_apart(train, corpora):

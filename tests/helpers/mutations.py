@@ -1,4 +1,4 @@
-"""Damage of files, drawn at random: bytes that change or are missing, values that are replaced or removed."""
+"""Random damage of files: changed or missing bytes, replaced or removed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ODD = (None, True, 0, -1, 1.5, 10**30, 1e308, float("nan"), float("inf"), "", "x
 
 
 def flipped(rng: random.Random, data: bytes) -> bytes:
-    """A copy in which a few bytes are others; every third one ends early."""
+    """Returns a copy in which a few bytes are changed; every third copy is truncated."""
     damaged = bytearray(data)
     for _ in range(rng.randrange(1, 6)):
         damaged[rng.randrange(len(damaged))] = rng.randrange(256)
@@ -18,7 +18,7 @@ def flipped(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutated(rng: random.Random, value: Any) -> Any:
-    """A copy of a JSON value in which one part is replaced, removed, doubled or named otherwise."""
+    """Returns a copy of a JSON value in which one part is replaced, removed, duplicated or renamed."""
     value = copy.deepcopy(value)
     container, key = rng.choice(list(_places(value)))
     kind = rng.randrange(4)
@@ -34,7 +34,7 @@ def mutated(rng: random.Random, value: Any) -> Any:
 
 
 def _places(value: Any) -> Any:
-    """Every container in a value, with each of its keys."""
+    """Yields every container in a value with each of its keys."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key

@@ -1,4 +1,4 @@
-"""A corpus of speakers that a test can tell apart, each with a pitch of his own."""
+"""A corpus of distinguishable speakers, each with a different pitch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ["ann", "bob", "cleo", "dan", "eve"]
 
 
 def voice(speaker: int, seconds: float, seed: int) -> np.ndarray:
-    """Harmonics of a pitch, a little different each time; never silent."""
+    """Returns harmonics of the pitch of a speaker, which varies slightly with the seed; never silent."""
     rng = np.random.default_rng(100 * speaker + seed)
     time = np.arange(round(seconds * 16000)) / 16000
     pitch = 100 * 1.5**speaker * (1 + 0.02 * rng.standard_normal())
@@ -20,7 +20,7 @@ def voice(speaker: int, seconds: float, seed: int) -> np.ndarray:
 
 
 def speaker_corpus(folder: Path, names: list[str], each: int = 3, seconds: float = 1.2) -> Path:
-    """A manifest of `each` utterances of some of the speakers."""
+    """Writes a manifest with `each` utterances of some of the speakers."""
     folder.mkdir(parents=True, exist_ok=True)
     cuts = [
         make_cut(folder, f"{name}-{number}", voice(NAMES.index(name), seconds + 0.3 * number, number), speaker=name)

@@ -12,10 +12,9 @@ import processes
 import pytest
 import soundfile
 from corpus import make_cut, tone, write_manifest
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from streamnest.build import build_model, user_errors
+from streamnest.build import build_data, build_model
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 
@@ -66,8 +65,8 @@ def test_manifests_that_are_missing_or_empty_are_refused(run_config: Compose, tm
     (tmp_path / "empty.jsonl").write_text("")
     for name, message in (("nowhere", "no such manifest"), ("empty", "the manifest is empty")):
         cfg = run_config(f"data.train_manifest={tmp_path}/{name}.jsonl")
-        with user_errors(), pytest.raises(UserError, match=message):
-            instantiate(cfg.data).setup("fit")
+        with pytest.raises(UserError, match=message):
+            build_data(cfg).setup("fit")
 
 
 def command(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
-from streamnest.data.inspection import QUANTILES, Inspection, draw_inspection, inspect
+from streamnest.data.inspection import QUANTILES, Inspection, inspect, plot_inspection
 from streamnest.plotting import save
 
 _BARS = 12
@@ -93,5 +93,5 @@ def main() -> int:
         console.print(plain("broken", "red"), printable(f"{name}: {cause}"), soft_wrap=True)
     if args.picture:
         title = ", ".join(Path(name).name for name in args.manifests) + f": {found.report.hours:.2f} hours"
-        print(printable(save(draw_inspection(found, title), args.picture)))
+        print(printable(save(plot_inspection(found, title), args.picture)))
     return 1 if found.broken or found.report.bad else 0

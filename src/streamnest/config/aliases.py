@@ -14,7 +14,7 @@ FORMAT = 2
 
 # `_target_` of a config: old -> new.
 TARGETS: dict[str, str] = {
-    "streamnest.data.augmentation.Augmentation.build": "streamnest.data.augment.augmentation.Augmentation.build",
+    "streamnest.data.augmentation.Augmentation.build": "streamnest.data.augment.augmentation.Augmentation",
     "streamnest.data.augment.NoiseAndSpeakerMixing": "streamnest.data.augment.noise_and_speakers.NoiseAndSpeakerMixing",
     "streamnest.data.reverb.Reverberation": "streamnest.data.augment.reverb.Reverberation",
     "streamnest.data.speed.SpeedPerturbation": "streamnest.data.augment.speed.SpeedPerturbation",

@@ -73,6 +73,7 @@ TASKS: dict[str, type[TaskConfig]] = {
 _HISTORY: dict[str, tuple[str, ...]] = {
     "data": ("streamnest.data.datamodule.SpeechDataModule",),
     "augment": (
+        "streamnest.data.augment.augmentation.Augmentation",
         "streamnest.data.augment.augmentation.Augmentation.build",
         "streamnest.data.augment.noise_and_speakers.NoiseAndSpeakerMixing",
     ),

@@ -1,1 +1,1 @@
-"""Lhotse cuts to batches of clean and noisy audio."""
+"""Data: from Lhotse cuts to batches of clean and noisy audio."""

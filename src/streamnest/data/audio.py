@@ -1,4 +1,4 @@
-"""Reading the audio of a cut, and telling bad audio from good."""
+"""Reading the audio of a cut and rejecting bad audio."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamnest.console.redaction import redact
 from streamnest.data.audio_ranges import LARGEST_SAMPLE
 from streamnest.data.decoding import cancel
-from streamnest.data.resampling import resample as resample  # sets Lhotse's resampling up as well
+from streamnest.data.resampling import resample as resample  # also configures the resampling of Lhotse
 
 SAMPLING_RATE = 16000
 Samples = NDArray[np.float32]
@@ -25,8 +25,8 @@ class BadAudioError(Exception):
     """Audio that cannot be trained on.
 
     Attributes:
-        cause: one of `missing`, `not as long as declared`, `unreadable`, `no such channel`, `empty`, `not finite`,
-            `constant`, `channels out of phase`, and those of `StoreError`.
+        cause: `missing`, `not as long as declared`, `unreadable`, `no such channel`, `empty`, `not finite`, `constant`,
+            `channels out of phase`, or a cause of `StoreError`.
     """
 
     def __init__(self, cause: str, detail: str = "") -> None:
@@ -35,15 +35,15 @@ class BadAudioError(Exception):
 
 
 def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
-    """Audio of a cut at the cut's sampling rate, `(N,)` float32. Peaks beyond 1 are left as they are.
+    """Loads the audio of a cut at the sampling rate of the cut, `(N,)` float32. Peaks beyond 1 are kept.
 
     Args:
-        cut: with a recording; resampling and the like happen as the cut says.
-        channel: of audio with several: their mean ("mix"), the "first" that the cut has, or one of them, by its number
-            in the file, from 0. Mono audio is taken as it is.
+        cut: a cut with a recording; the transforms of the cut, such as resampling, are applied.
+        channel: "mix" averages several channels, "first" selects the first one of the cut, and a number selects a
+            channel by its index in the file, from 0. It does not affect mono audio.
 
     Raises:
-        BadAudioError: for anything that is not finite, varying audio of the declared length.
+        BadAudioError: unless the audio is finite, varies and has the declared length.
     """
     audio = _read(cut)
     if len(audio) > 1:
@@ -54,10 +54,10 @@ def load_mono(cut: Cut, channel: Channel = "mix") -> Samples:
 
 
 def load_channels(cut: Cut) -> Samples:
-    """Audio of a cut with all its channels, `(C, N)` float32.
+    """Loads the audio of a cut with all its channels, `(C, N)` float32.
 
     Raises:
-        BadAudioError: see `load_mono`.
+        BadAudioError: in the cases of `load_mono`.
     """
     audio = np.ascontiguousarray(_read(cut), np.float32)
     _check(audio)
@@ -66,24 +66,24 @@ def load_channels(cut: Cut) -> Samples:
 
 def _mix(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     if cancel(audio):
-        raise BadAudioError("channels out of phase", "their mean is silent; data.channel=0 takes the first")
+        raise BadAudioError("channels out of phase", "their mean is silent; data.channel=0 selects the first")
     mean: NDArray[np.float32] = audio.mean(0)
     return mean
 
 
 def _row(cut: Cut, channel: Channel, rows: int) -> int:
-    """Row of a channel: a cut may hold some channels of its file only."""
+    """Returns the row of a channel: a cut may have only some of the channels of its file."""
     if channel == "first":
         return 0
     named = _channels(cut)
-    held = named if len(named) == rows else list(range(rows))
-    if channel not in held:
-        raise BadAudioError("no such channel", f"{channel} of {', '.join(map(str, held))}")
-    return held.index(int(channel))
+    available = named if len(named) == rows else list(range(rows))
+    if channel not in available:
+        raise BadAudioError("no such channel", f"{channel} of {', '.join(map(str, available))}")
+    return available.index(int(channel))
 
 
 def source_name(cut: Cut) -> str:
-    """The file a cut is read from, for messages; its id where there is none."""
+    """Returns the file that a cut is read from, for messages; the id of the cut if there is none."""
     if not isinstance(cut, Cut):
         return cut.source_name
     recording = getattr(cut, "recording", None)
@@ -97,7 +97,7 @@ def _read(cut: Cut) -> NDArray[np.float32]:
             audio = _declared(cut, np.atleast_2d(audio))
     except BadAudioError:
         raise
-    # Decoders raise whatever they like on damaged files, and no file may end a run of weeks.
+    # Decoders raise any kind of exception on damaged files, and no file may end a long run.
     except Exception as error:
         raise BadAudioError(_cause(cut, error), type(error).__name__) from error
     if audio is None:
@@ -106,12 +106,12 @@ def _read(cut: Cut) -> NDArray[np.float32]:
 
 
 def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The channels that a cut names, of files that hold more than their recording declares."""
+    """Selects the channels that a cut names if a file has more channels than its recording declares."""
     channels = _channels(cut)
     if not channels or len(audio) == len(channels):
         return audio
     if len(cut.recording.sources) == 1:
-        # Lhotse has taken rows away by their places in what is declared.
+        # Lhotse has dropped rows by their positions among the declared channels.
         audio = np.atleast_2d(cut.recording.load_audio(offset=cut.start, duration=cut.duration))
     if max(channels) >= len(audio):
         raise BadAudioError("no such channel", f"{max(channels)} of {len(audio)}")
@@ -119,7 +119,7 @@ def _declared(cut: Cut, audio: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _channels(cut: Cut) -> list[int]:
-    """Numbers of the channels of a cut in the order of its audio; none for cuts that are mixed or of shards."""
+    """Returns the channels of a cut in the order of its audio; none for mixed cuts and cuts of shards."""
     if not isinstance(cut, DataCut):
         return []
     if isinstance(cut.channel, int):
@@ -129,7 +129,7 @@ def _channels(cut: Cut) -> list[int]:
 
 
 def _cause(cut: Cut, error: Exception) -> str:
-    """Lhotse gives one kind of exception to most of what can go wrong."""
+    """Returns the cause of an error: most errors have the same type in Lhotse."""
     if isinstance(error, DurationMismatchError) or "declared samples" in str(error):
         return "not as long as declared"
     if isinstance(error, FileNotFoundError):
@@ -145,6 +145,6 @@ def _check(samples: Samples) -> None:
     if not np.isfinite(samples).all():
         raise BadAudioError("not finite")
     if (peak := max(-samples.min(), samples.max())) > LARGEST_SAMPLE:
-        raise BadAudioError("not finite", f"samples reach {peak:.1e}, and their power overflows")
+        raise BadAudioError("not finite", f"samples reach {peak:.1e}, so that their power overflows")
     if samples.min() == samples.max():
         raise BadAudioError("constant")

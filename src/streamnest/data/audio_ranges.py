@@ -1,7 +1,7 @@
-"""Ranges of what audio files hold."""
+"""Limits of sampling rates and sample values."""
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
-"""Sampling rates in Hz that are read."""
+"""Range of supported sampling rates in Hz."""
 
 LARGEST_SAMPLE = 1e9
-"""Far beyond full scale, also of 16-bit numbers that are stored as floats; power in float32 overflows from 1e16 on."""
+"""Maximum absolute sample: far beyond 16-bit integers stored as floats; float32 power overflows from 1e16."""

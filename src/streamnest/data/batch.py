@@ -1,4 +1,4 @@
-"""What a dataloader hands to the model."""
+"""The batch that a data loader passes to the model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Batch:
     """One collated batch of audio at 16 kHz, zero-padded at the end.
 
     Attributes:
-        clean: `(B, N)` float32 in [-1, 1], what the targets are computed from.
-        noisy: `(B, N)` float32, what the encoder hears; the same object as `clean` where nothing is mixed in at all.
+        clean: `(B, N)` float32 in [-1, 1], from which the targets are computed.
+        noisy: `(B, N)` float32, the input of the encoder; the same object as `clean` if no row is augmented.
         lengths: `(B,)` int64, valid samples of each row.
-        keys: `(B,)` int64, `randomness.hash_id` of each cut id: every random draw for a row derives from it.
-        step: number of this batch in the endless stream of batches, the same on every rank and after a resume.
-        ids: cut ids, one a row.
+        keys: `(B,)` int64, `randomness.hash_id` of each cut id: all random choices for a row derive from it.
+        step: index of this batch in the endless stream of batches, the same on every rank and after a resume.
+        ids: cut id of each row.
         seconds: seconds of audio in the batch, padding excluded.
-        skipped: utterances that could not be used, counted by cause.
-        labels: text, speaker and the like of each row.
-        due: utterances that were to be read for this batch, skipped ones included; None for one a row.
+        skipped: number of utterances that could not be used, by cause.
+        labels: text, speaker and language of each row.
+        due: number of utterances to read for this batch, skipped ones included; None if each row is one utterance.
     """
 
     clean: Tensor
@@ -39,7 +39,7 @@ class Batch:
     due: int | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """A copy on a device. `noisy is clean` survives, so that features need not be computed twice."""
+        """Copies the batch to a device. `noisy is clean` is preserved, so that features are not computed twice."""
         clean = self.clean.to(device, non_blocking=non_blocking)
         return replace(
             self,
@@ -50,7 +50,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """A copy in page-locked memory; the dataloader calls it, as it does not know dataclasses."""
+        """Copies the batch to page-locked memory; called by the data loader, which does not support dataclasses."""
         clean = self.clean.pin_memory()
         noisy = clean if self.noisy is self.clean else self.noisy.pin_memory()
         return replace(self, clean=clean, noisy=noisy, lengths=self.lengths.pin_memory(), keys=self.keys.pin_memory())

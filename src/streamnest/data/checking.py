@@ -1,4 +1,4 @@
-"""Checks of a line of a cut manifest, made once, before Lhotse and training rely on it."""
+"""Validation of a line of a cut manifest before Lhotse and training use it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lhotse.cut.data import DataCut
 from streamnest.data.audio_ranges import HIGHEST_RATE, LOWEST_RATE
 
 LONGEST = 7 * 24 * 3600.0
-"""Seconds of a cut: longer ones are slips of a pen, and would become millions of windows."""
+"""Maximum seconds of a cut: longer ones are errors, and would become millions of windows."""
 
 _MOST_TRACKS, _MOST_CHANNELS = 1000, 1000
 _FACTORS = {"Speed": (0.1, 10.0), "Tempo": (0.1, 10.0)}
 
 
 class BadLineError(Exception):
-    """A line that does not become a cut.
+    """Error in a line that cannot be used as a cut.
 
     Attributes:
         cause: `broken line`, `no audio` or `missing file`.
@@ -35,52 +35,52 @@ class BadLineError(Exception):
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects in a JSON value, however deep."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+    """Yields all objects in a JSON value, at any depth."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
         if isinstance(value, dict):
             yield value
-            waiting.extend(value.values())
+            stack.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            stack.extend(value)
 
 
 def command_in(data: Any) -> str | None:
-    """A shell command that loading something of a line would run; None if there is none.
+    """Returns a shell command that loading anything in a line would run; None if there is none.
 
-    Lhotse runs sources of type `command`, everything that begins with `pipe:`, and, with their names unquoted,
-    converters of NIST SPHERE files.
+    Lhotse runs sources of type `command`, everything that starts with `pipe:`, and converters of NIST SPHERE files,
+    with unquoted file names.
     """
-    for found in objects(data):
-        source = found.get("source") if found.keys() >= {"type", "channels", "source"} else None
-        if source is not None and found["type"] == "command":
+    for item in objects(data):
+        source = item.get("source") if item.keys() >= {"type", "channels", "source"} else None
+        if source is not None and item["type"] == "command":
             return str(source)
-        for place in (source, found.get("storage_path")):
-            if isinstance(place, str) and _runs(place):
-                return place
+        for location in (source, item.get("storage_path")):
+            if isinstance(location, str) and _runs(location):
+                return location
     return None
 
 
-def _runs(place: str) -> bool:
-    """True if a file or URL is opened by the shell, or its name ends up in a line for the shell."""
+def _runs(location: str) -> bool:
+    """True if the shell opens a file or URL, or its name becomes part of a shell command."""
     forced = "Subprocess" in os.environ.get("LHOTSE_AUDIO_BACKEND", "")
     opus = os.environ.get("LHOTSE_LEGACY_OPUS_LOADING") == "1"
-    converted = forced or place.lower().endswith((".sph", ".opus") if opus else ".sph")
-    return place.strip().lower().startswith("pipe:") or (converted and shlex.quote(place) != place)
+    converted = forced or location.lower().endswith((".sph", ".opus") if opus else ".sph")
+    return location.strip().lower().startswith("pipe:") or (converted and shlex.quote(location) != location)
 
 
 def anchor(data: dict[str, Any], folder: Path) -> list[str]:
-    """Makes the files of the recordings of a line absolute or relative to the working folder; returns them.
+    """Prefixes the audio files of a line with the folder of the manifest; returns them.
 
     Raises:
-        BadLineError: for audio that is neither in a file nor at a URL.
+        BadLineError: for audio that is neither a file, a URL nor the output of a command.
     """
     tracks = [*data["tracks"], data.get("snr_reference")] if "tracks" in data else [{"cut": data}]
     recordings = [track["cut"].get("recording") for track in tracks if track]
     sources = [source for recording in recordings if recording for source in recording["sources"]]
     for source in sources:
-        # Only the sound of a video is read; for videos Lhotse would fill up or cut off its end silently.
+        # Only the audio of a video is read; for videos Lhotse would silently pad or truncate it.
         source.pop("video", None)
         if source["type"] == "file":
             source["source"] = str(folder / source["source"])
@@ -90,10 +90,10 @@ def anchor(data: dict[str, Any], folder: Path) -> list[str]:
 
 
 def check_cut(cut: Any) -> Cut:
-    """A cut of which everything that training looks at has its type and is in bounds; numbers as names become text.
+    """Checks the types and ranges of all values of a cut that training uses; converts numeric names to text.
 
     Raises:
-        BadLineError: for anything else.
+        BadLineError: for a value that is not valid.
     """
     if not isinstance(cut, Cut) or not cut.has_recording:
         raise BadLineError("no audio", f"a {type(cut).__name__} without a recording")
@@ -125,7 +125,7 @@ def _check_part(cut: Cut) -> None:
         _check_recording(cut.recording)
         known = cut.recording.channel_ids
         _need(len(set(known)) == len(known), f"channels of the recording are {known!r}")
-        _need(set(channels) <= set(known), f"channel is {cut.channel!r}, where the recording has {known!r}")
+        _need(set(channels) <= set(known), f"channel is {cut.channel!r}, but the recording has {known!r}")
     for supervision in cut.supervisions:
         check_supervision(supervision)
 
@@ -151,7 +151,7 @@ def _check_transform(name: str, options: dict[str, Any]) -> None:
 
 
 def check_supervision(supervision: SupervisionSegment) -> None:
-    """Checks the times, and that speaker, language and text are text."""
+    """Checks the times of a supervision, and that speaker, language and text are strings."""
     for key in ("start", "duration"):
         _need(_finite(getattr(supervision, key)), f"{key} of a supervision is {getattr(supervision, key)!r}")
     for key in ("speaker", "language"):
@@ -161,19 +161,19 @@ def check_supervision(supervision: SupervisionSegment) -> None:
 
 
 def check_name(value: Any, what: str) -> str:
-    """A name as text; some lists hold numbers as names."""
+    """Returns a name as text; some manifests use numbers as names."""
     name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     _need(_text(name), f"{what} is {value!r}")
     return str(name)
 
 
 def _text(value: Any) -> bool:
-    """True for text that can be written: lone surrogates cannot."""
+    """True for a string that can be encoded, which lone surrogates cannot."""
     return isinstance(value, str) and value.encode(errors="replace").decode() == value
 
 
 def check_number(value: Any, what: str, low: float, high: float) -> float:
-    """A number in a range."""
+    """Checks that a value is a number in a range."""
     _need(_finite(value) and low <= value <= high, f"{what} is {value!r}: need {low:g} to {high:g}")
     return float(value)
 
@@ -186,6 +186,6 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _need(condition: bool, otherwise: str) -> None:
+def _need(condition: bool, message: str) -> None:
     if not condition:
-        raise BadLineError("broken line", otherwise)
+        raise BadLineError("broken line", message)

@@ -1,4 +1,4 @@
-"""From batches of indices to batches of audio."""
+"""Dataset that turns batches of indices into batches of audio."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)
 
-# Shorter than an encoder frame, so that there is nothing to mask; padded, so that no layer meets an empty tensor.
+# Shorter than an encoder frame, so that nothing is masked; padded, so that no layer gets an empty tensor.
 _SILENT_SAMPLES, _PADDED_SAMPLES = 160, 8000
 
 
 class SpeechDataset(Dataset[Batch]):
     """Loads whole batches: use it with `DataLoader(dataset, sampler=..., batch_size=None)`.
 
-    Bad audio is left out, counted in `Batch.skipped` by cause and reported once a file and process. Where nothing is
-    left, the batch is one row of silence too short to be trained on: in distributed training every rank needs one.
+    Bad audio is left out, counted in `Batch.skipped` by cause, and logged once per file and process. If no audio is
+    left, the batch is one row of silence that is too short to train on, because in distributed training every rank
+    needs a batch.
 
     Args:
-        cuts: at 16 kHz, resampled lazily where the files have another rate.
-        augment: makes the noisy audio, called as `NoiseAndSpeakerMixing` is; None leaves it clean.
-        channel: of files with several: "mix" for their mean, or a number from 0.
-        cache_mb: decoded audio that each process keeps. What came first stays: in endless epochs, where everything
-            is due equally often, evicting the oldest would evict what is needed next.
-        warned: files that were reported already; datasets that share it report a file once.
-        speed: of clean and noisy audio, drawn anew at each step; `durations` know nothing of it. None as it is.
+        cuts: cuts at 16 kHz; files with another rate are resampled as they are read.
+        augment: makes the noisy audio, called like `NoiseAndSpeakerMixing`; None for clean audio.
+        channel: "mix" averages the channels of a file; a number, from 0, selects one of them.
+        cache_mb: decoded audio that each process keeps, in MB. The first utterances are kept: over endless epochs all
+            utterances are used equally often, and evicting the oldest would evict the one that is needed next.
+        warned: files that have been logged; datasets that share it log a file once.
+        speed: speed perturbation of clean and noisy audio, which `durations` do not include; None for none.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SpeechDataset(Dataset[Batch]):
         self.cuts, self.augment, self.channel, self.speed = cuts, augment, channel, speed
         self._warned = set() if warned is None else warned
         self._cache: dict[int, Samples] = {}
-        self._room = int(cache_mb * 2**20)
+        self._free_bytes = int(cache_mb * 2**20)
 
     @property
     def durations(self) -> NDArray[np.float64]:
@@ -65,7 +66,7 @@ class SpeechDataset(Dataset[Batch]):
 
     @property
     def lengths(self) -> Lengths:
-        """The same, to be read a stretch at a time."""
+        """Durations that can be read slice by slice."""
         return lengths(self.cuts)
 
     def __len__(self) -> int:
@@ -94,8 +95,8 @@ class SpeechDataset(Dataset[Batch]):
                 self._warned.add(name)
                 log.warning("%s is skipped: %s", name, error)
             return None
-        if audio.nbytes <= self._room:
-            self._room -= audio.nbytes
+        if audio.nbytes <= self._free_bytes:
+            self._free_bytes -= audio.nbytes
             self._cache[index] = audio
         return audio
 

@@ -1,4 +1,4 @@
-"""Decoding of audio files: what Lhotse's reader leaves out, and limits that it does not have."""
+"""Decoding of audio files that Lhotse cannot read, and stricter limits than those of Lhotse."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lhotse.utils import compute_num_samples
 from numpy.typing import NDArray
 
 TOLERANCE = 0.025
-"""Seconds by which audio may differ from its declared length."""
+"""Maximum difference between the actual and the declared duration of audio, in seconds."""
 
 _BLOCK = 2**16
-# Energy of the mean of channels, relative to theirs. Unrelated channels have 0.5.
-_CANCELLED = 1e-4
+# Energy of the mean of channels relative to the mean of their energies; two unrelated channels have 0.5.
+_CANCELED = 1e-4
 
 
 def decode(file: soundfile.SoundFile) -> NDArray[np.float32]:
-    """All samples of an open file, `(N, C)`; in blocks if its format cannot seek, as `read` would seek."""
+    """Decodes an open file, `(N, C)`; block by block if its format cannot seek, because reading a whole file seeks."""
     if file.seekable():
         whole: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
         return whole
@@ -33,13 +33,13 @@ def decode(file: soundfile.SoundFile) -> NDArray[np.float32]:
 
 
 def cancel(audio: NDArray[np.float32]) -> bool:
-    """True if channels `(C, N)` are out of phase, so that almost nothing is left of them in their mean."""
+    """True if channels `(C, N)` are out of phase, so that their mean is almost silent."""
     energy = float(np.square(audio, dtype=np.float64).mean())
-    return energy > 0 and float(np.square(audio.mean(0), dtype=np.float64).mean()) < _CANCELLED * energy
+    return energy > 0 and float(np.square(audio.mean(0), dtype=np.float64).mean()) < _CANCELED * energy
 
 
 class _WithoutSeeking(AudioBackend):
-    """Reads formats that cannot seek (GSM 6.10, G.721 ...), at which Lhotse's other backends fail."""
+    """Reads formats that cannot seek (GSM 6.10, G.721 ...); the other backends of Lhotse fail on them."""
 
     def is_applicable(self, path_or_fd: Any) -> bool:
         return isinstance(path_or_fd, (str, Path))
@@ -49,7 +49,7 @@ class _WithoutSeeking(AudioBackend):
     ) -> tuple[NDArray[np.float32], int]:
         with soundfile.SoundFile(path_or_fd) as file:
             if file.seekable():
-                raise ValueError("left to the other backends")
+                raise ValueError("this format is read by the other backends")
             audio, rate = decode(file), int(file.samplerate)
         start = compute_num_samples(offset, rate)
         stop = None if duration is None else start + compute_num_samples(duration, rate)
@@ -57,7 +57,7 @@ class _WithoutSeeking(AudioBackend):
 
 
 def _set_up_lhotse() -> None:
-    """Sets Lhotse's tolerance, which is half a second that it fills with reversed audio, and adds the backend above."""
+    """Adds the backend above and lowers the tolerance of Lhotse, which pads up to half a second with reversed audio."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         set_audio_duration_mismatch_tolerance(TOLERANCE)

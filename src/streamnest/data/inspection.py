@@ -1,4 +1,4 @@
-"""What cut manifests hold: how much, how long, how loud, what is broken, and how well it fills batches."""
+"""Inspection of cut manifests: amounts, durations, levels, broken files, and the padding of batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from lhotse.cut import Cut
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from streamnest.console.terminal import caption
@@ -25,19 +26,21 @@ Floats = NDArray[np.float64]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _FLOOR_DB = -100.0
+# Speakers up to which their bars are separated by gaps.
+_BARS = 40
 
 
 @dataclass(frozen=True)
-class Fill:
-    """How one epoch falls into batches.
+class BatchFill:
+    """Sizes and padding of the batches of one epoch.
 
     Attributes:
-        batches: in an epoch.
-        utterances: in a batch, mean.
-        padding: share of the batches' audio that is padding.
-        used: mean padded seconds of a batch over the most that it may have.
-        longest: `(batches,)` longest utterance of each, in seconds, from short to long.
-        shares: `(batches,)` padding share of each.
+        batches: number of batches.
+        utterances: mean number of utterances in a batch.
+        padding: share of padding in the audio of all batches.
+        used: mean padded seconds of a batch, relative to the maximum.
+        longest: `(batches,)` seconds of the longest utterance of each batch, sorted.
+        shares: `(batches,)` share of padding of each batch.
     """
 
     batches: int
@@ -50,16 +53,16 @@ class Fill:
 
 @dataclass
 class Inspection:
-    """What was found.
+    """Statistics of manifests.
 
     Attributes:
-        report: of reading the manifests.
+        report: report of reading the manifests.
         durations: `(N,)` seconds of the cuts.
-        speakers: seconds of each speaker; of cuts without one there is no entry.
-        levels: `(n,)` mean energy in dB of full scale of the cuts that were decoded.
-        sampled: cuts that were to be decoded.
-        broken: files that did not decode, with the cause.
-        fill: of batches.
+        speakers: seconds of each speaker; cuts without a speaker have no entry.
+        levels: `(n,)` level in dB of full scale of the decoded cuts.
+        sampled: number of cuts to decode, broken ones included.
+        broken: files that could not be decoded, with the cause.
+        fill: sizes and padding of batches.
     """
 
     report: LoadReport
@@ -68,7 +71,7 @@ class Inspection:
     levels: Floats = field(default_factory=lambda: np.zeros(0))
     sampled: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
-    fill: Fill | None = None
+    fill: BatchFill | None = None
 
 
 def inspect(
@@ -82,27 +85,27 @@ def inspect(
     seed: int = 0,
     allow_commands: bool = False,
 ) -> Inspection:
-    """Reads manifests whole and decodes some of their cuts.
+    """Reads whole manifests and decodes a random sample of their cuts.
 
     Args:
-        manifests: cut manifests; together they are what one run would train on.
-        sample: cuts to decode, drawn at random; all of them where there are no more.
-        batch_duration: as in the config group `data`, and so the three that follow.
-        num_buckets: of similar duration.
-        max_batch_size: most utterances in a batch.
-        max_duration: longer cuts are split, as training does.
-        seed: of the sample.
-        allow_commands: see `load_cuts`.
+        manifests: cut manifests that together make one training set.
+        sample: number of cuts to decode.
+        batch_duration: maximum padded seconds in a batch.
+        num_buckets: number of buckets of similar duration.
+        max_batch_size: maximum number of utterances in a batch.
+        max_duration: seconds; longer cuts are split as in training.
+        seed: seed of the sample.
+        allow_commands: allow audio that is the output of a shell command.
 
     Raises:
-        UserError: see `load_cuts`.
+        UserError: in the cases of `load_cuts`.
     """
     cuts: list[Cut] = []
     report = LoadReport()
     for path in manifests:
-        # A manifest with many bad lines is what one inspects.
-        loaded, found = load_cuts(path, max_duration=max_duration, max_bad_share=1.0, allow_commands=allow_commands)
-        cuts, report = cuts + loaded, report + found
+        # A manifest with many bad lines can be inspected too.
+        loaded, part = load_cuts(path, max_duration=max_duration, max_bad_share=1.0, allow_commands=allow_commands)
+        cuts, report = cuts + loaded, report + part
     if sample < 0:
         raise UserError(f"sample={sample}: need 0 or more")
     durations = np.array([cut.duration for cut in cuts])
@@ -122,25 +125,25 @@ def inspect(
 
 
 def level_db(audio: NDArray[np.float32]) -> float:
-    """Mean energy of `(N,)` in dB of full scale, -100 at least."""
+    """Computes the RMS level of `(N,)` in dB of full scale, at least -100."""
     return 10 * math.log10(max(float(np.square(audio, dtype=np.float64).mean()), 10 ** (_FLOOR_DB / 10)))
 
 
-def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buckets: int) -> Fill:
-    """How durations `(N,)` fill the batches that `Buckets` makes of them, shuffled as in training.
+def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buckets: int) -> BatchFill:
+    """Computes sizes and padding of the batches that `Buckets` makes of durations `(N,)`, shuffled as in training.
 
     Raises:
-        UserError: for no durations or limits that admit none.
+        UserError: if there are no durations or a limit is not positive.
     """
     order, starts, sizes = Buckets(durations, batch_duration, max_batch_size, num_buckets).arrange(
         np.random.default_rng(0)
     )
-    place = np.argsort(starts)
-    ordered, edges, sizes = durations[order], starts[place], sizes[place]
+    position = np.argsort(starts)
+    ordered, edges, sizes = durations[order], starts[position], sizes[position]
     longest, speech = np.maximum.reduceat(ordered, edges), np.add.reduceat(ordered, edges)
     padded = longest * sizes
     rank = np.argsort(longest, kind="stable")
-    return Fill(
+    return BatchFill(
         batches=len(sizes),
         utterances=float(sizes.mean()),
         padding=float(1 - speech.sum() / padded.sum()),
@@ -150,29 +153,45 @@ def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buck
     )
 
 
-def draw_inspection(found: Inspection, title: str) -> Figure:
-    """Durations by the time they make up, energies, hours of each speaker, and padding of batches."""
+def plot_inspection(inspection: Inspection, title: str) -> Figure:
+    """Plots hours by duration, levels, minutes of each speaker, and padding of batches."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     (durations, levels), (speakers, padding) = figure.subplots(2, 2)
-    hours = found.durations / 3600
-    durations.hist(found.durations, bins=40, weights=hours, color=RIGHT)
-    _name(durations, "duration (s)", "hours")
-    if len(found.levels):
-        levels.hist(found.levels, bins=30, color=HIDDEN)
-    _name(levels, f"mean energy (dB of full scale), {len(found.levels)} cuts", "cuts")
-    amounts = np.sort([seconds / 60 for seconds in found.speakers.values()])[::-1]
-    speakers.step(np.arange(1, len(amounts) + 1), amounts, where="mid", color=INK)
-    _name(speakers, f"speaker, of {len(amounts)}", "minutes")
-    if found.fill:
-        padding.plot(found.fill.longest, 100 * found.fill.shares, ".", color=INK, ms=4)
-        padding.axhline(100 * found.fill.padding, color=HIDDEN, ls="--", label=f"all: {found.fill.padding:.1%}")
+    unit, scale = ("hours", 3600) if inspection.durations.sum() >= 3600 else ("minutes", 60)
+    durations.hist(inspection.durations, bins=40, weights=inspection.durations / scale, color=RIGHT)
+    _label(durations, "Amount of audio by utterance duration", "duration (s)", unit)
+    if len(inspection.levels):
+        levels.hist(inspection.levels, bins=30, color=HIDDEN)
+    levels.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _label(
+        levels,
+        f"Level of decoded utterances (n = {len(inspection.levels)})",
+        "RMS level (dB of full scale)",
+        "utterances",
+    )
+    _plot_speakers(speakers, np.sort([seconds / 60 for seconds in inspection.speakers.values()])[::-1])
+    if inspection.fill:
+        shares = 100 * inspection.fill.shares
+        padding.plot(inspection.fill.longest, shares, ".", color=INK, ms=4, clip_on=False)
+        padding.axhline(
+            100 * inspection.fill.padding, color=HIDDEN, ls="--", label=f"all batches: {inspection.fill.padding:.1%}"
+        )
+        padding.set_ylim(0, max(1.0, 1.1 * float(shares.max())))
         padding.legend(frameon=False, fontsize=8)
-    _name(padding, "longest utterance of a batch (s)", "padding (%)")
+    _label(padding, "Padding of each batch", "longest utterance of the batch (s)", "padding (%)")
     return figure
 
 
-def _name(axes: Axes, x: str, y: str) -> None:
+def _plot_speakers(axes: Axes, minutes: Floats) -> None:
+    axes.bar(np.arange(1, len(minutes) + 1), minutes, width=1.0 if len(minutes) > _BARS else 0.8, color=INK)
+    axes.set_xlim(0.4, max(1, len(minutes)) + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _label(axes, f"Audio of each speaker (n = {len(minutes)})", "rank of the speaker", "minutes")
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     plain_axes(axes)
@@ -181,6 +200,6 @@ def _name(axes: Axes, x: str, y: str) -> None:
 def _speakers(cuts: Sequence[Cut]) -> Counter[str]:
     seconds: Counter[str] = Counter()
     for cut in cuts:
-        for name in {said.speaker for said in cut.supervisions if said.speaker}:
+        for name in {part.speaker for part in cut.supervisions if part.speaker}:
             seconds[name] += cut.duration
     return seconds

@@ -1,4 +1,4 @@
-"""What is known about an utterance, and choosing utterances by it."""
+"""Labels of utterances, and selection of utterances by their labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streamnest.randomness import hash_id
 
 @dataclass(frozen=True)
 class Label:
-    """What a manifest says about an utterance; None where it says nothing.
+    """Label of an utterance; None for what the manifest does not contain.
 
     Attributes:
-        text: what is said.
-        speaker: where it is a single one.
-        language: as the manifest writes it.
-        speaker_in_train: what the custom field of that name says, see `SpeechDataModule.knows`.
+        text: transcript.
+        speaker: name of the speaker, if there is exactly one.
+        language: language as the manifest spells it.
+        speaker_in_train: custom field of that name, see `SpeechDataModule.is_seen`.
     """
 
     text: str | None = None
@@ -33,7 +33,7 @@ class Label:
 
 
 def label_of(cut: Any) -> Label:
-    """The label of a cut: its supervisions in the order of time, and its custom fields."""
+    """Returns the label of a cut, from its supervisions in temporal order and its custom fields."""
     parts = sorted(cut.supervisions, key=lambda s: s.start)
     texts = [part.text for part in parts if part.text and part.text.strip()]
     known = (getattr(cut, "custom", None) or {}).get("speaker_in_train")
@@ -46,14 +46,14 @@ def label_of(cut: Any) -> Label:
 
 
 def _single(values: list[str | None]) -> str | None:
-    found = set(values)
-    return found.pop() if len(found) == 1 else None
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def keep_channel(cuts: Iterable[Cut], channel: int) -> None:
-    """Removes what is said in other channels from cuts of several, of which one is going to be read.
+    """Removes the supervisions of other channels from multi-channel cuts of which one channel will be read.
 
-    Where everything is said in channel 0, nothing is removed: it is also what is written for "not known".
+    Nothing is removed if all supervisions are in channel 0, which is also written for "unknown".
     """
     for cut in cuts:
         if isinstance(cut, MultiCut) and any(part.channel != 0 for part in cut.supervisions):
@@ -61,7 +61,7 @@ def keep_channel(cuts: Iterable[Cut], channel: int) -> None:
 
 
 class Subset(Sequence[Any]):
-    """Some of a sequence of cuts, in its order."""
+    """A subset of a sequence of cuts, in its order."""
 
     def __init__(self, cuts: Sequence[Any], indices: NDArray[np.int64]) -> None:
         self.cuts, self.indices = cuts, indices
@@ -81,7 +81,7 @@ class Subset(Sequence[Any]):
 def suitable(
     cuts: Sequence[Any], languages: Sequence[str] | None, transcribed: bool, counts: Counter[str]
 ) -> Sequence[Any]:
-    """The cuts of some languages (None is any), with text where that is needed; what is left out is counted."""
+    """Returns the cuts of some languages (None for all) and, if `transcribed`, with text; counts the other ones."""
     if languages is None and not transcribed:
         return cuts
     kept = []
@@ -96,7 +96,7 @@ def suitable(
 
 
 def within_hours(parts: Sequence[Sequence[Any]], hours: float, seed: int) -> list[Sequence[Any]]:
-    """A random choice of at most so many hours over all parts; less of the same seed is part of more."""
+    """Returns a random subset of at most `hours` over all parts; larger subsets of a seed contain smaller ones."""
     order = sorted(
         (hash_id(f"{seed}/{cut.id}/subset"), part, index)
         for part, cuts in enumerate(parts)
@@ -104,7 +104,7 @@ def within_hours(parts: Sequence[Sequence[Any]], hours: float, seed: int) -> lis
     )
     lengths = [durations(cuts) for cuts in parts]
     total = np.cumsum([lengths[part][index] for _, part, index in order])
-    # An utterance at least: less than the shortest is no training set.
+    # At least one utterance, so that the training set is not empty.
     count = max(1, int(np.searchsorted(total, 3600 * hours, side="right")))
     chosen = [(part, index) for _, part, index in order[:count]]
     return [

@@ -1,4 +1,4 @@
-"""The lines of text files from anywhere: packed or not, in the encodings that editors write, damaged."""
+"""Reading of text files line by line: compressed or not, in UTF-8 or UTF-16, possibly damaged."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from typing import IO, Any
 
 from streamnest.errors import UserError
 
-# Characters of a line: memory is needed for several copies of it. A cut has a few hundred.
+# Maximum characters of a line, which is copied several times in memory. A cut has a few hundred.
 _LONGEST = 2**25
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and texts of the lines of a file that are not blank.
+    """Yields the number, from 1, and the text of each line of a file that is not blank.
 
-    Bytes that are not text become surrogates, which `str.encode` refuses, so that nothing is replaced silently.
+    Invalid bytes become surrogates, which `str.encode` refuses, so that nothing is replaced silently.
 
     Args:
-        path: of UTF-8 or, with a mark at its start, UTF-16; gzipped where its name or its first bytes say so.
+        path: text in UTF-8 or, with a byte order mark, UTF-16; gzipped if its name ends in .gz or its first bytes are
+            those of gzip.
 
     Raises:
-        UserError: for a file that is missing, damaged or has endless lines.
+        UserError: if the file is damaged or has an extremely long line.
+        FileNotFoundError: if there is no such file.
     """
     try:
         with open_text(path) as file:
             for number, line in enumerate(iter(partial(file.readline, _LONGEST), ""), 1):
                 if len(line) == _LONGEST:
-                    raise UserError(f"{path}:{number}: longer than {_LONGEST} characters: this is not a list of lines")
-                # Files with marks are joined by `cat`.
+                    raise UserError(
+                        f"{path}:{number}: line of more than {_LONGEST} characters; need one entry per line"
+                    )
+                # Concatenated files have byte order marks inside.
                 if line := line.strip().lstrip("\ufeff"):
                     yield number, line
     except (FileNotFoundError, UserError):
@@ -44,14 +48,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """A file of text to read, in the encodings of `numbered_lines`; the mark at its start is left out.
+    """Opens a text file in one of the encodings of `numbered_lines`, without the byte order mark.
 
     Args:
-        path: of the file.
-        newline: as for `open`.
+        path: file to open.
+        newline: argument of `open`.
     """
     file: Any = path.open("rb")
-    # Peeked at and not opened twice: it may be a pipe.
+    # The file is not opened twice, because it may be a pipe.
     if path.suffix == ".gz" or file.peek(2)[:2] == b"\x1f\x8b":
         file = io.BufferedReader(gzip.GzipFile(fileobj=file))
     if file.peek(2)[:2] in _UTF_16:

@@ -1,47 +1,80 @@
-"""A loader whose place in the data does not depend on how many processes load it."""
+"""A loader whose position in the data does not depend on the number of its worker processes."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from streamnest.data.batch import Batch
-from streamnest.data.sampling.samplers import BucketBatchSampler
+from streamnest.data.dataset import SpeechDataset
+from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """Whole batches of a sampler; its state is the sampler's after the batches that were handed out.
+    """Loads the batches of a sampler; its state is that of the sampler after the batches that were returned.
 
-    A batch is a function of its index alone, so that nothing of the workers, who are ahead, needs to be kept.
+    A batch is a function of its index alone, so that the state of the workers, which prefetch, is not needed.
     """
 
-    _taken = 0
+    _num_returned = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._taken = 0
+        self._num_returned = 0
         for batch in super().__iter__():
-            self._taken += 1
+            self._num_returned += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the data; empty for a sampler that has none, of validation."""
-        return self.sampler.state_dict(self._taken) if isinstance(self.sampler, BucketBatchSampler) else {}
+        """Returns the position in the data; empty for validation, whose sampler has no state."""
+        return self.sampler.state_dict(self._num_returned) if isinstance(self.sampler, BucketBatchSampler) else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Lets the next iterator continue at a place, also one that `StatefulDataLoader` of torchdata noted down."""
+        """Makes the next iterator continue at a position; also reads states of torchdata's `StatefulDataLoader`."""
         if isinstance(self.sampler, BucketBatchSampler):
-            self._taken = 0
-            self.sampler.load_state_dict(_place(state, self.sampler.world_size))
+            self._num_returned = 0
+            self.sampler.load_state_dict(_sampler_state(state, self.sampler.world_size))
 
 
-def _place(state: dict[str, Any], world_size: int) -> dict[str, Any]:
-    """The sampler's state in that of a loader; checkpoints from before `ResumableLoader` hold that of torchdata."""
+def make_loader(
+    dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler, num_workers: int, pin_memory: bool
+) -> ResumableLoader:
+    """Makes the loader of a dataset, which returns whole batches.
+
+    Args:
+        dataset: source of the batches.
+        sampler: order of the batches.
+        num_workers: number of worker processes; 0 loads in this process.
+        pin_memory: copy batches to page-locked memory.
+    """
+    return ResumableLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+
+
+def _ignore_signals(_: int) -> None:
+    """Makes a worker ignore signals that SLURM, terminals and torchrun send to all processes of a job.
+
+    The main process still needs its workers to finish the current step. They exit with it, however it ends.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _sampler_state(state: dict[str, Any], world_size: int) -> dict[str, Any]:
+    """Extracts the sampler's state; checkpoints older than `ResumableLoader` hold it inside a state of torchdata."""
     if "step" in state:
         return state
-    # With workers it is in a snapshot, from before some of the batches.
+    # With workers, the state is in a snapshot that was taken before some of the batches.
     since = state.get("_steps_since_snapshot", 0)
     main = state["_snapshot"]["_main_snapshot"] if "_snapshot" in state else state
-    place = {**main["_index_sampler_state"], **(main["_sampler_iter_state"] or {})}
-    return {**place, "step": place["step"] + since, "batch": place["batch"] + since * world_size}
+    position = {**main["_index_sampler_state"], **(main["_sampler_iter_state"] or {})}
+    return {**position, "step": position["step"] + since, "batch": position["batch"] + since * world_size}

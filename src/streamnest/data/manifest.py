@@ -1,4 +1,4 @@
-"""Lhotse cut manifests of any origin, read line by line so that one bad line costs one cut."""
+"""Reading of Lhotse cut manifests line by line, so that a bad line costs only one cut."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _BAD = ("broken line", "no audio", "missing file")
 
 @dataclass
 class LoadReport:
-    """What a manifest held.
+    """Amount of usable audio in a manifest, and what happened to the other lines.
 
     Attributes:
-        seconds: of audio in the usable cuts.
-        num_cuts: usable cuts, windows of split ones included.
-        speakers: of the usable cuts, as far as the manifest names them.
-        counts: by cause, cuts that were dropped (`broken line`, `no audio`, `missing file`, `too short`, `too long`) or
-            altered (`split`, `resampled`).
+        seconds: seconds of audio in the usable cuts.
+        num_cuts: number of usable cuts, windows of split ones included.
+        speakers: speakers of the usable cuts, as far as the manifest names them.
+        counts: number of cuts by cause that were dropped (`broken line`, `no audio`, `missing file`, `too short`,
+            `too long`) or changed (`split`, `resampled`).
     """
 
     seconds: float = 0.0
@@ -51,7 +51,7 @@ class LoadReport:
 
     @property
     def bad(self) -> int:
-        """Lines that could not be used because they are wrong, as opposed to unsuitable."""
+        """Number of lines that are invalid, as opposed to unsuitable."""
         return sum(self.counts[cause] for cause in _BAD)
 
     def __add__(self, other: LoadReport) -> LoadReport:
@@ -64,8 +64,12 @@ class LoadReport:
 
     def __str__(self) -> str:
         amount = f"{self.hours:.2f} h" if self.seconds >= 360 else f"{self.seconds / 60:.1f} min"
-        parts = [amount, f"{self.num_cuts} cuts", f"{len(self.speakers)} speakers"]
+        parts = [amount, _counted(self.num_cuts, "cut"), _counted(len(self.speakers), "speaker")]
         return ", ".join(parts + [f"{count} {cause}" for cause, count in sorted(self.counts.items())])
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def load_cuts(
@@ -82,33 +86,35 @@ def load_cuts(
     """Reads a cut manifest.
 
     Args:
-        path: `.jsonl` or `.jsonl.gz`. Relative recording paths in it are relative to its folder.
-        check_files: drop cuts whose file does not exist; turn off for slow network storage.
-        min_duration: shorter cuts, in seconds, are dropped.
-        max_duration: longer cuts, in seconds, are split into windows of this length, or dropped.
-        on_long: "split" or "skip". A last window below `min_duration` is dropped.
-        sampling_rate: cuts at other rates are resampled when they are read.
-        max_bad_share: broken lines and lines that point nowhere are skipped with a warning up to this share of all.
-        allow_commands: audio may be the output of shell commands that the manifest names.
+        path: `.jsonl` or `.jsonl.gz` file. Recording paths in it are relative to its folder.
+        check_files: drop cuts whose file does not exist; turn it off for slow network storage.
+        min_duration: seconds; shorter cuts are dropped.
+        max_duration: seconds; longer cuts are split into windows of this duration, or dropped.
+        on_long: "split" or "skip". A last window shorter than `min_duration` is dropped.
+        sampling_rate: rate in Hz; cuts at other rates are resampled as they are read.
+        max_bad_share: maximum share of broken lines and lines with missing files, which are skipped with a warning.
+        allow_commands: allow audio that is the output of a shell command in the manifest.
 
     Returns:
-        The usable cuts in the order of the manifest, and what was found.
+        The usable cuts in the order of the manifest, and the report.
 
     Raises:
-        UserError: for no such file, an empty one, nothing usable in it, too large a share of bad lines, or commands.
+        UserError: if the file is missing or empty, has no usable cut, too many bad lines, or a command.
     """
     path = Path(path)
     if on_long not in ("split", "skip"):
         raise UserError(f"on_long={on_long!r}: choose split or skip")
     if not 0 < min_duration <= max_duration:
-        raise UserError(f"min_duration={min_duration}, max_duration={max_duration}: need 0 < min <= max")
+        raise UserError(
+            f"min_duration={min_duration}, max_duration={max_duration}: need 0 < min_duration <= max_duration"
+        )
     fit = partial(_fit, shortest=min_duration, longest=max_duration, split=on_long == "split", rate=sampling_rate)
     reader = _Reader(path, check_files, allow_commands, fit)
     try:
         cuts = list(reader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest{remedy(path)}") from None
-    _summarise(cuts, reader.report)
+    _summarize(cuts, reader.report)
     _refuse(path, reader, max_bad_share)
     return cuts, reader.report
 
@@ -130,7 +136,7 @@ class _Reader:
                 raise
             except BadLineError as error:
                 self._warn(number, error.cause, str(error))
-            # Whatever a foreign line does to json or Lhotse, it is a bad line.
+            # json and Lhotse raise any kind of exception on lines of other origin.
             except Exception as error:
                 self._warn(number, "broken line", f"{type(error).__name__}: {error}")
             else:
@@ -141,8 +147,8 @@ class _Reader:
         data, counts = json.loads(line), Counter[str]()
         if not self.allow_commands and (command := command_in(data)) is not None:
             raise UserError(
-                f"{self.path}:{number}: its audio is the output of a command, which is not run: {command[:200]!r}; "
-                "if you trust all of this file, set data.allow_commands=true (shard.py, inspect_data.py: "
+                f"{self.path}:{number}: the audio is the output of a command, which is not run: {command[:200]!r}; "
+                "if you trust the whole file, set data.allow_commands=true (for streamnest shard and inspect: "
                 "--allow_commands)"
             )
         missing = [name for name in anchor(data, self.path.parent) if not self._exists(name)]
@@ -166,7 +172,7 @@ class _Reader:
 
 
 def _fit(cut: Cut, counts: Counter[str], shortest: float, longest: float, split: bool, rate: int) -> list[Cut]:
-    """Resamples and splits a cut as needed, and drops what is too short or too long."""
+    """Resamples and splits a cut as needed; drops cuts and windows that are too short or too long."""
     if cut.sampling_rate != rate:
         counts["resampled"] += 1
         cut = cut.resample(rate)
@@ -180,7 +186,7 @@ def _fit(cut: Cut, counts: Counter[str], shortest: float, longest: float, split:
     return kept
 
 
-def _summarise(cuts: list[Cut], report: LoadReport) -> None:
+def _summarize(cuts: list[Cut], report: LoadReport) -> None:
     report.num_cuts = len(cuts)
     report.seconds = float(np.sum([cut.duration for cut in cuts]))
     report.speakers = {s.speaker for cut in cuts for s in cut.supervisions if s.speaker}
@@ -191,10 +197,10 @@ def _refuse(path: Path, reader: _Reader, max_bad_share: float) -> None:
     if not reader.lines:
         raise UserError(f"{path}: the manifest is empty")
     if report.bad > _SHOWN:
-        log.warning("%s: %d bad lines in all, of %d", path, report.bad, reader.lines)
+        log.warning("%s: %d of %d lines are bad", path, report.bad, reader.lines)
     if report.bad > max_bad_share * reader.lines:
         raise UserError(
-            f"{path}: {report.bad} of {reader.lines} lines cannot be used as Lhotse cuts, first {reader.first}"
+            f"{path}: {report.bad} of {reader.lines} lines cannot be used as Lhotse cuts; first error: {reader.first}"
             f"{remedy(path) or f'; fix the manifest or raise max_bad_share={max_bad_share}'}"
         )
     if not report.num_cuts:

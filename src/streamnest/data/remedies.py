@@ -1,4 +1,4 @@
-"""The command that helps where something else than a cut manifest or shards was given as data."""
+"""Suggests a command if a path that was given as data is neither a cut manifest nor a folder of shards."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from streamnest.data.lines import numbered_lines
 from streamnest.errors import UserError
 
-# Files of a folder that are looked at, and lines of a list.
+# Maximum number of files of a folder, and of lines of a file, that are inspected.
 _LOOK, _LINES = 2000, 3
 
 
 def remedy(path: Path) -> str:
-    """Names the remedy for a path without cuts, as the end of a sentence; empty if none is known."""
-    # Reads every recipe: not worth it where all is well.
+    """Returns the remedy for a path without cuts as the end of a sentence; empty if none is known."""
+    # Imports every recipe, which takes time that a valid path should not cost.
     from streamnest.data.recipes.files import NOT_READ, READ
 
     if not path.exists():
         return _not_prepared(path)
     if path.is_dir():
-        return _of_folder(path)
+        return _folder_remedy(path)
     if path.name == "wav.scp":
         return _prepare("kaldi", path.parent)
     if path.suffix.lower() in READ | NOT_READ:
-        return "; it is audio: " + _prepare("folder", path.parent).removeprefix("; ")
-    return _of_list(path)
+        return "; it is an audio file: " + _prepare("folder", path.parent).removeprefix("; ")
+    return _list_remedy(path)
 
 
 def _prepare(corpus: str, source: Path | str, out: Path | str = "data/NAME") -> str:
-    words = ["python", "streamnest prepare", corpus, "--source", str(source), "--out", str(out)]
-    return f"; make a manifest with `{shlex.join(words)}`"
+    command = ["streamnest", "prepare", corpus, "--source", str(source), "--out", str(out)]
+    return f"; make a manifest with `{shlex.join(command)}`"
 
 
 def _not_prepared(path: Path) -> str:
@@ -40,11 +40,11 @@ def _not_prepared(path: Path) -> str:
 
     if path.parent.name in RECIPES:
         return _prepare(path.parent.name, "FOLDER", path.parent)
-    beside = sorted(file.name for file in path.parent.glob("*.jsonl*"))[:5] if path.parent.is_dir() else []
-    return f"; {path.parent} holds {', '.join(beside)}" if beside else ""
+    others = sorted(file.name for file in path.parent.glob("*.jsonl*"))[:5] if path.parent.is_dir() else []
+    return f"; {path.parent} has {', '.join(others)}" if others else ""
 
 
-def _of_folder(path: Path) -> str:
+def _folder_remedy(path: Path) -> str:
     from streamnest.data.recipes.files import READ
 
     if (path / "recording.000000.tar").is_file():
@@ -55,11 +55,11 @@ def _of_folder(path: Path) -> str:
     if manifests:
         return f"; name a manifest in it, such as {manifests[0]}"
     if any(file.suffix.lower() in READ for file in islice(path.rglob("*"), _LOOK)):
-        return "; it holds audio: " + _prepare("folder", path).removeprefix("; ")
+        return "; it is a folder of audio: " + _prepare("folder", path).removeprefix("; ")
     return ""
 
 
-def _of_list(path: Path) -> str:
+def _list_remedy(path: Path) -> str:
     try:
         rows = [json.loads(line) for _, line in islice(numbered_lines(path), _LINES)]
     except (OSError, ValueError, RecursionError, UserError):

@@ -1,7 +1,7 @@
-"""Resampling in bounded memory, for any pair of sampling rates.
+"""Resampling in bounded memory for any pair of sampling rates.
 
-torchaudio and Lhotse tabulate the filter for every phase: `orig/gcd x new/gcd` taps, which is 13 GB for 44,099 Hz to
-16 kHz. Above a limit the same filter is evaluated where it is needed instead.
+torchaudio and Lhotse tabulate the filter for every phase: `orig/gcd x new/gcd` taps, which take 13 GB from 44,099 Hz to
+16 kHz. Above a limit, the same filter is computed for each output sample instead.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as tabulated
 
-# Taps of a table: 8 MB. The rates that audio is recorded at need less, and speed factors of two digits.
+# Maximum taps of a table (8 MB). The usual sampling rates and speed factors of two digits need less.
 _LARGEST_TABLE = 2**21
-# Taps that are evaluated at once: some 8 MB each for a few temporary arrays.
-_AT_ONCE = 2**20
-# Those of torchaudio and Lhotse.
+# Taps that are computed at once: a few temporary arrays of 8 MB.
+_CHUNK = 2**20
+# Filter parameters of torchaudio and Lhotse.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99
 
 
 def resample(audio: Tensor, orig: int, new: int) -> Tensor:
-    """Resamples `(..., N)` to `(..., ceil(N * new / orig))`, in memory that depends on the audio alone.
+    """Resamples `(..., N)` to `(..., ceil(N * new / orig))`, in memory that depends only on the audio.
 
     Args:
-        audio: float32.
-        orig: rate of the audio in Hz.
-        new: rate of the result in Hz.
+        audio: float32 samples.
+        orig: sampling rate of the audio in Hz.
+        new: sampling rate of the result in Hz.
     """
     return tabulated(audio, orig, new) if _table(orig, new) <= _LARGEST_TABLE else _evaluated(audio, orig, new)
 
 
 def _table(orig: int, new: int) -> int:
-    """Taps of a filter that is tabulated."""
+    """Returns the number of taps of a tabulated filter."""
     divisor = math.gcd(orig, new)
     return (orig // divisor) * (new // divisor)
 
 
 def _evaluated(audio: Tensor, orig: int, new: int) -> Tensor:
-    """The filter of torchaudio (a sinc in a Hann window), evaluated for each output sample."""
+    """Resamples with the filter of torchaudio (a Hann-windowed sinc), computed for each output sample."""
     divisor = math.gcd(orig, new)
     orig, new = orig // divisor, new // divisor
     scale = min(orig, new) * _ROLLOFF / orig
@@ -50,26 +50,26 @@ def _evaluated(audio: Tensor, orig: int, new: int) -> Tensor:
     padded = torch.nn.functional.pad(rows, (width, width + 1))
     outputs = torch.arange(math.ceil(rows.shape[1] * new / orig))
     parts = []
-    for at in outputs.split(max(1, _AT_ONCE // (len(rows) * len(taps)))):
+    for at in outputs.split(max(1, _CHUNK // (len(rows) * len(taps)))):
         kernel = _kernel(taps - (at * orig % new / new).double()[:, None], scale)
-        heard = padded[:, (at * orig // new)[:, None] + taps + width]
-        parts.append(torch.einsum("cnk,nk->cn", heard, kernel))
+        inputs = padded[:, (at * orig // new)[:, None] + taps + width]
+        parts.append(torch.einsum("cnk,nk->cn", inputs, kernel))
     return torch.cat(parts, dim=1).reshape(*audio.shape[:-1], -1)
 
 
 def _kernel(offset: Tensor, scale: float) -> Tensor:
-    """Taps at so many input samples from an output sample."""
-    place = (offset * scale).clamp_(-_ZERO_CROSSINGS, _ZERO_CROSSINGS)
-    window = torch.cos(place * (math.pi / _ZERO_CROSSINGS / 2)) ** 2
-    return (torch.sinc(place) * window * scale).float()
+    """Computes the taps at given offsets, in input samples, from an output sample."""
+    position = (offset * scale).clamp_(-_ZERO_CROSSINGS, _ZERO_CROSSINGS)
+    window = torch.cos(position * (math.pi / _ZERO_CROSSINGS / 2)) ** 2
+    return (torch.sinc(position) * window * scale).float()
 
 
 def _limit_lhotse() -> None:
-    """Lets Lhotse resample large tables as above; it does so on reading, for rates, speed factors and codecs."""
-    library, as_it_was = lhotse.augmentation.torchaudio, lhotse.augmentation.torchaudio.get_or_create_resampler
+    """Makes Lhotse avoid large tables too; it resamples audio as it reads it, for rates, speed factors and codecs."""
+    library, original = lhotse.augmentation.torchaudio, lhotse.augmentation.torchaudio.get_or_create_resampler
 
     def get_or_create_resampler(orig: int, new: int) -> object:
-        return as_it_was(orig, new) if _table(orig, new) <= _LARGEST_TABLE else partial(_evaluated, orig=orig, new=new)
+        return original(orig, new) if _table(orig, new) <= _LARGEST_TABLE else partial(_evaluated, orig=orig, new=new)
 
     library.get_or_create_resampler = get_or_create_resampler
 

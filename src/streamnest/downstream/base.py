@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from streamnest.optim import Optimization
 from streamnest.randomness import fold_keys
 
 if TYPE_CHECKING:
+    from streamnest.data.augment.augmentation import Augmentation
+    from streamnest.data.config import DataConfig
     from streamnest.data.datamodule import SpeechDataModule
 
 Row = tuple[str, str]
@@ -68,9 +71,11 @@ class DownstreamTask(EncoderTask):
             self.encoder.requires_grad_(False)
 
     @classmethod
-    def data_options(cls, settings: Any) -> dict[str, Any]:
-        """What this task asks of its data: arguments of the data module and, as `_target_`, which one."""
-        return {"transcribed": True} if cls.transcribed else {}
+    def build_data(cls, settings: Any, config: DataConfig, augment: Augmentation | None) -> SpeechDataModule:
+        """Builds the data module of this task from its settings and the config group `data`."""
+        from streamnest.data.datamodule import SpeechDataModule
+
+        return SpeechDataModule(replace(config, transcribed=cls.transcribed or config.transcribed), augment)
 
     @classmethod
     def find_labels(cls, settings: Any, data: SpeechDataModule) -> Any:

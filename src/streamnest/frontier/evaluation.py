@@ -83,7 +83,9 @@ def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
 def _recognise(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
     texts = model.recognize(batch.clean, batch.lengths)
     references = [normalize_text(label.text or "") for label in batch.labels]
-    found = [Utterance(*line) for line in zip(batch.ids, references, texts, map(data.knows, batch.labels), strict=True)]
+    found = [
+        Utterance(*line) for line in zip(batch.ids, references, texts, map(data.is_seen, batch.labels), strict=True)
+    ]
     counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
     return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
 

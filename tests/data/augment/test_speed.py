@@ -1,4 +1,4 @@
-"""Speed: durations change by the factor, limits hold afterwards, and batches stay a function of seed and position."""
+"""Speed perturbation: durations, limits of batches, and dependence on seed and position."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, noise_mixing, tone, write_manifest
 
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.augment.reverb import Reverberation
 from streamnest.data.augment.rooms import RoomBank
 from streamnest.data.augment.speed import SpeedPerturbation
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.config import AugmentConfig, ReverbConfig, SpeedConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -28,7 +26,7 @@ LONGEST = 2.0
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """0.5 to 2 s, and one utterance to split."""
+    """Utterances of 0.5 to 2 s, and one to split."""
     folder = tmp_path_factory.mktemp("files")
     cuts = [make_cut(folder, f"t{i}", tone(0.5 + i % 16 / 10, i), speaker=f"s{i % 4}") for i in range(32)]
     cuts.append(make_cut(folder, "long", tone(5.3, 99)))
@@ -36,9 +34,9 @@ def manifest(tmp_path_factory):
 
 
 def module(train, speed=1.0, **changes):
-    augment = Augmentation(NoiseAndSpeakerMixing(0.5, 0.0), Reverberation(0.5), SpeedPerturbation(speed))
+    augment = AugmentConfig(noise_ratio=0.0, reverb=ReverbConfig(prob=0.5), speed=SpeedConfig(prob=speed))
     options = {"val_manifest": train, "batch_duration": 6.0, "num_buckets": 2, "num_batches": 16, **changes}
-    data = SpeechDataModule(train, augment=augment, min_duration=0.5, max_duration=LONGEST, **options)
+    data = data_module(train, Augmentation(augment), min_duration=0.5, max_duration=LONGEST, **options)
     data.setup("fit")
     return data
 
@@ -51,14 +49,14 @@ def same(one, two):
 def test_speed_changes_the_duration_and_the_pitch_by_the_factor(factor):
     hertz = 440.0
     audio = np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32)
-    faster = SpeedPerturbation(1.0, [factor])(audio, "a", 0)
+    faster = SpeedPerturbation(SpeedConfig(prob=1.0, factors=[factor]))(audio, "a", 0)
     assert len(faster) == ceil(RATE / factor) and faster.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(faster * np.hanning(len(faster))))
     assert np.argmax(spectrum) * RATE / len(faster) == pytest.approx(hertz * factor, abs=2)
 
 
-def test_factors_are_drawn_by_seed_step_and_cut_in_their_share():
-    speed = SpeedPerturbation(0.6, [0.8, 1.25])
+def test_factors_depend_on_seed_step_and_cut():
+    speed = SpeedPerturbation(SpeedConfig(prob=0.6, factors=[0.8, 1.25]))
     audio = tone(0.01)
     sizes = [len(speed(audio, f"c{i}", 3)) for i in range(600)]
     counts = {size: sizes.count(size) for size in (128, 160, 200)}
@@ -69,50 +67,51 @@ def test_factors_are_drawn_by_seed_step_and_cut_in_their_share():
     assert sizes != [len(speed(audio, f"c{i}", 3)) for i in range(600)]
 
 
-def test_clean_and_noisy_audio_have_the_new_speed_and_the_cache_keeps_the_old(tmp_path):
+def test_speed_changes_both_signals_but_not_the_cache(tmp_path):
     cuts = [make_cut(tmp_path, f"c{i}", tone(1, i)) for i in range(2)]
-    data = SpeechDataset(cuts, NoiseAndSpeakerMixing(1.0, 0.0), cache_mb=1, speed=SpeedPerturbation(1.0, [0.8]))
+    slower = SpeedPerturbation(SpeedConfig(prob=1.0, factors=[0.8]))
+    data = SpeechDataset(cuts, noise_mixing(1.0, 0.0), cache_mb=1, speed=slower)
     for step in range(2):
         batch = data[BatchIndex(step, [0, 1])]
         assert batch.lengths.tolist() == [20000, 20000] and batch.noisy.shape == batch.clean.shape == (2, 20000)
         assert batch.seconds == 2.5 and batch.ids == ["c0", "c1"]
 
 
-def test_a_batch_holds_no_more_seconds_than_without_and_hardly_fewer(tmp_path):
+def test_perturbed_batches_fill_the_limit_without_exceeding_it(tmp_path):
     cuts = [make_cut(tmp_path, f"c{i}", tone(1, i)) for i in range(24)]
     equal = str(write_manifest(tmp_path / "equal.jsonl", cuts))
     seconds = [batch.clean.numel() / RATE for batch in module(equal, num_buckets=1).train_dataloader()]
-    # Resampling rounds a row up by a sample at most. Six rows would be 6.7 s when one of them is slow.
+    # Resampling rounds up by at most one sample per row. Six rows would have 6.7 s if one of them were slow.
     assert 5.0 < max(seconds) <= 6.0 + 6 / RATE
 
 
-def test_the_limits_of_durations_hold_for_what_is_heard(manifest):
-    heard = list(module(manifest, num_batches=40).train_dataloader())
-    lengths = torch.cat([batch.lengths for batch in heard])
+def test_limits_of_duration_apply_to_the_perturbed_audio(manifest):
+    batches = list(module(manifest, num_batches=40).train_dataloader())
+    lengths = torch.cat([batch.lengths for batch in batches])
     assert int(lengths.min()) >= 0.5 * RATE and int(lengths.max()) <= LONGEST * RATE + 1
 
 
 def test_probability_zero_changes_no_batch(manifest):
-    plain = SpeechDataModule(manifest, batch_duration=6.0, num_buckets=2, num_batches=16, max_duration=LONGEST)
+    plain = data_module(manifest, batch_duration=6.0, num_buckets=2, num_batches=16, max_duration=LONGEST)
     plain.setup("fit")
     for one, two in zip(plain.train_dataloader(), module(manifest, speed=0.0).train_dataloader(), strict=True):
         assert one.ids == two.ids and torch.equal(one.clean, two.clean)
 
 
 @pytest.mark.parametrize("augment_val", [False, True])
-def test_validation_and_statistics_hear_every_utterance_as_it_is(manifest, augment_val):
+def test_validation_and_statistics_use_unperturbed_audio(manifest, augment_val):
     for with_speed, without in [
         (module(manifest, augment_val=augment_val).val_dataloader(), module(manifest, 0.0).val_dataloader()),
         (module(manifest).statistics_batches(), module(manifest).statistics_batches()),
     ]:
         assert all(one.ids == two.ids and torch.equal(one.clean, two.clean) for one, two in zip(with_speed, without))
-    lengths = dict.fromkeys(cut.id for cut in load_cuts(manifest, min_duration=0.55, max_duration=1.8)[0])
-    heard = [cut_id for batch in module(manifest).statistics_batches() for cut_id in batch.ids]
-    assert sorted(heard) == sorted(lengths)
+    expected = dict.fromkeys(cut.id for cut in load_cuts(manifest, min_duration=0.55, max_duration=1.8)[0])
+    ids = [cut_id for batch in module(manifest).statistics_batches() for cut_id in batch.ids]
+    assert sorted(ids) == sorted(expected)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_restored_in_the_middle_continues_exactly_with_any_number_of_workers(manifest, workers):
+def test_a_restored_loader_continues_perturbed_batches_exactly(manifest, workers):
     whole = list(module(manifest).train_dataloader())
     loader = module(manifest, num_workers=workers).train_dataloader()
     stream = iter(loader)
@@ -131,18 +130,18 @@ def test_shards_give_the_perturbed_batches_of_the_files(manifest, tmp_path):
         assert (one.clean - two.clean).abs().max() <= 4 / 32768
 
 
-def test_rooms_of_a_manifest_are_used_only_where_rooms_are_asked_for(manifest, tmp_path):
+def test_recorded_rooms_are_loaded_only_if_reverb_is_on(manifest, tmp_path):
     impulse = np.zeros(160, np.float32)
     impulse[[5, 45]] = 0.5
     rooms = str(write_manifest(tmp_path / "rirs.jsonl", [make_cut(tmp_path, "rir", impulse)]))
     data = module(manifest, rir_manifest=rooms)
     assert isinstance(data.augment.reverb.rooms, RoomBank) and data.report["rir"].num_cuts == 1
-    dry = SpeechDataModule(manifest, rir_manifest=rooms, augment=Augmentation(NoiseAndSpeakerMixing()))
+    dry = data_module(manifest, Augmentation(), rir_manifest=rooms)
     dry.setup("fit")
     assert dry.augment.reverb.rooms is None and "rir" not in dry.report
 
 
 @pytest.mark.parametrize("wrong", [{"prob": -0.1}, {"factors": []}, {"factors": [1.0, 3.0]}])
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_invalid_settings_are_refused(wrong):
     with pytest.raises(UserError, match=rf"augment\.speed\.{next(iter(wrong))}"):
-        SpeedPerturbation(**wrong)
+        SpeedPerturbation(SpeedConfig(**wrong))

@@ -12,12 +12,12 @@ import layouts
 import numpy as np
 import pytest
 import soundfile
+from corpus import data_module
 from layouts import audio, speech
 from processes import run
 from rich.console import Console
 
 from streamnest.data.audio import load_mono
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.recipes import command, cuts, validation
 from streamnest.data.recipes.journal import Journal
@@ -58,7 +58,7 @@ def test_the_command_prepares_a_folder_for_training(tmp_path, folder):
     assert "unreadable" in done.stdout and "broken.wav" in done.stdout
     assert f"train.py data=manifest data.train_manifest={tmp_path}/out/cuts_train.jsonl.gz" in done.stdout
     paths = {part: str(tmp_path / f"out/cuts_{part}.jsonl.gz") for part in ("train", "dev")}
-    data = SpeechDataModule(paths["train"], paths["dev"], batch_duration=10.0, num_buckets=2, num_batches=3)
+    data = data_module(paths["train"], val_manifest=paths["dev"], batch_duration=10.0, num_buckets=2, num_batches=3)
     data.setup()
     batches = [*data.train_dataloader(), *data.val_dataloader()]
     assert len(batches) >= 4 and all(batch.lengths.min() >= 24000 and not batch.skipped for batch in batches)

@@ -1,4 +1,4 @@
-"""Corpora of more than one section, and indices that stay on disk."""
+"""Corpora of several sections, and memory-mapped indices."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ def epoch(one, number):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 300), st.integers(10, 150), st.integers(1, 3), st.booleans())
-def test_every_utterance_occurs_once_an_epoch_however_many_sections_there_are(count, largest, group, shuffle):
+def test_every_utterance_occurs_once_an_epoch_with_sections(count, largest, group, shuffle):
     one = BucketBatchSampler(DURATIONS[:count], 40.0, 12, 3, None, 1, 0, group, shuffle, largest=largest)
     for number in range(2):
         assert sorted(i for batch in epoch(one, number) for i in batch) == list(range(count))
 
 
-def test_sections_are_heard_one_after_the_other_and_in_another_order_in_each_epoch():
+def test_sections_follow_each_other_in_random_order():
     parts = Sections([len(DURATIONS)], 0, LARGEST)
-    section = {i: n for n in range(len(parts)) for run in parts.stretches(n)[0] for i in range(*run)}
-    heard = [[section[batch[0]] for batch in epoch(sampler(), number)] for number in range(2)]
+    section = {i: n for n in range(len(parts)) for run in parts.spans(n)[0] for i in range(*run)}
+    sequences = [[section[batch[0]] for batch in epoch(sampler(), number)] for number in range(2)]
     assert all({section[i] for i in batch} == {section[batch[0]]} for batch in epoch(sampler(), 0))
-    orders = [[a for a, b in zip([None, *order], order) if a != b] + order[-1:] for order in heard]
+    orders = [[a for a, b in zip([None, *order], order) if a != b] + order[-1:] for order in sequences]
     assert [len(order) - 1 for order in orders] == [7, 7] and orders[0] != orders[1]
     assert epoch(sampler(), 0) != epoch(sampler(seed=1), 0)
 
 
-def test_a_section_comes_from_all_over_the_corpus_and_from_every_source():
+def test_a_section_spans_the_corpus_and_all_sources():
     parts, extents = Sections([2500, 400, 100], 0, LARGEST), []
     for number in range(len(parts)):
-        runs = parts.stretches(number)
+        runs = parts.spans(number)
         sizes = [sum(stop - first for first, stop in of_source) for of_source in runs]
         assert sizes == pytest.approx([2500 / 7, 400 / 7, 100 / 7], abs=90) and min(sizes) > 0
         extents.append(runs[0][-1][1] - runs[0][0][0])
-    # Neighbouring sections would be 357 wide.
+    # Contiguous sections would span 357 utterances.
     assert np.mean(extents) > 1000
 
 
@@ -94,16 +94,16 @@ def test_processes_share_the_sections_and_step_together_through_one_bucket(world
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
-def test_a_changed_number_of_processes_loses_and_repeats_nothing_in_a_later_section(before, after):
+def test_a_changed_world_size_loses_nothing_in_a_later_section(before, after):
     old = [sampler(before, rank) for rank in range(before)]
     done = len(old[0].buckets) // before // 2
-    heard = [i for s in old for batch in islice(s, done) for i in batch.indices]
+    indices = [i for s in old for batch in islice(s, done) for i in batch.indices]
     new = [sampler(after, rank) for rank in range(after)]
     for s in new:
         s.load_state_dict(old[0].state_dict())
     streams = [iter(s) for s in new]
     rows = [next(streams[k % after]) for k in range(len(new[0].buckets) - done * before)]
-    assert sorted(heard + [i for batch in rows for i in batch.indices]) == list(range(len(DURATIONS)))
+    assert sorted(indices + [i for batch in rows for i in batch.indices]) == list(range(len(DURATIONS)))
 
 
 @pytest.mark.parametrize(
@@ -116,40 +116,40 @@ def test_a_changed_number_of_processes_loses_and_repeats_nothing_in_a_later_sect
     ],
     ids=["plain", "four processes", "sorted", "mixture"],
 )
-def test_a_corpus_of_one_section_has_the_batches_it_had_before_there_were_sections(options, digest):
+def test_the_batches_of_one_section_are_unchanged(options, digest):
     if "mixture" in options:
         options = {"mixture": Mixture(DURATIONS, *options["mixture"])}
     one = sampler(seed=3, largest=len(DURATIONS), **options)
-    heard = json.dumps([batch for number in range(2) for batch in epoch(one, number)])
-    assert hashlib.blake2b(heard.encode(), digest_size=8).hexdigest() == digest
+    batches = json.dumps([batch for number in range(2) for batch in epoch(one, number)])
+    assert hashlib.blake2b(batches.encode(), digest_size=8).hexdigest() == digest
 
 
-def test_a_mixture_over_sections_keeps_its_shares_and_hears_the_utterances_of_a_source_equally_often():
+def test_a_mixture_over_sections_keeps_its_shares():
     sizes, shares = [2500, 400, 100], np.array([1, 2, 1])
     one, source = sampler(mixture=Mixture(DURATIONS, sizes, shares)), np.repeat([0, 1, 2], sizes)
-    heard = np.array([i for number in range(12) for batch in epoch(one, number) for i in batch])
-    seconds = np.bincount(source[heard], DURATIONS[heard])
+    indices = np.array([i for number in range(12) for batch in epoch(one, number) for i in batch])
+    seconds = np.bincount(source[indices], DURATIONS[indices])
     np.testing.assert_allclose(seconds / seconds.sum(), shares / 4, atol=0.02)
-    counts = np.bincount(heard, minlength=3000)
+    counts = np.bincount(indices, minlength=3000)
     assert all(np.ptp(counts[source == s]) <= 12 for s in (1, 2)) and counts.min() > 0
 
 
-def test_sources_in_a_row_are_read_across_their_borders():
+def test_lengths_of_sources_are_read_across_boundaries():
     parts = [DURATIONS[:10], DURATIONS[10:11], DURATIONS[11:30]]
-    corpus = Corpus([Known(part) for part in parts])
+    corpus = Corpus([CutsWithDurations(part) for part in parts])
     for start, stop in ((0, 30), (0, 10), (9, 12), (10, 11), (15, 99), (12, 12)):
         assert corpus.lengths[start:stop].tolist() == DURATIONS[:30][start:stop].tolist()
     assert len(corpus.lengths) == 30 and Corpus([]).lengths[0:9].tolist() == []
 
 
-class Known(list):
+class CutsWithDurations(list):
     @property
     def durations(self):
         return np.array(self)
 
 
 def make_index(folder, count=1500, compressed=False, seed=0):
-    """An index without audio; archives are there, and empty."""
+    """Writes an index without audio, and empty archives."""
     rng = np.random.default_rng(seed)
     index = ShardIndex(
         ids=Texts.pack(f"cut-{i}" for i in range(count)),
@@ -182,7 +182,7 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("limits", [(0.1, 30.0), (2.0, 7.0)])
-def test_a_mapped_index_gives_the_cuts_of_a_held_one(tmp_path, monkeypatch, cache, limits):
+def test_memory_mapped_and_loaded_indices_give_the_same_cuts(tmp_path, monkeypatch, cache, limits):
     make_index(tmp_path / "x")
     options = {"min_duration": limits[0], "max_duration": limits[1]}
     mapped, one = load_shards(str(tmp_path / "x"), **options)
@@ -196,7 +196,7 @@ def test_a_mapped_index_gives_the_cuts_of_a_held_one(tmp_path, monkeypatch, cach
 
 @pytest.mark.parametrize("on_long", ["split", "skip"])
 @pytest.mark.parametrize("longest", [7.0, 30.0])
-def test_blocks_of_an_index_add_up_to_all_of_it(tmp_path, monkeypatch, on_long, longest):
+def test_reading_an_index_in_blocks_changes_nothing(tmp_path, monkeypatch, on_long, longest):
     make_index(tmp_path / "x")
     for shard in (0, 7, 14):
         (tmp_path / "x" / tar_name(shard)).unlink()
@@ -214,7 +214,7 @@ def test_blocks_of_an_index_add_up_to_all_of_it(tmp_path, monkeypatch, on_long, 
     assert report.seconds == pytest.approx(same.seconds) and report.speakers == same.speakers
 
 
-def test_a_compressed_index_of_earlier_shards_is_unpacked_once_and_gives_the_same_cuts(tmp_path, monkeypatch, cache):
+def test_a_compressed_index_is_unpacked_once(tmp_path, monkeypatch, cache):
     make_index(tmp_path / "old", compressed=True)
     make_index(tmp_path / "new")
     old, one = load_shards(str(tmp_path / "old"))
@@ -225,27 +225,27 @@ def test_a_compressed_index_of_earlier_shards_is_unpacked_once_and_gives_the_sam
     assert sorted(p.suffix for p in cache.iterdir()) == ["", ".npz"]
 
 
-def test_the_index_of_an_object_store_is_fetched_piece_by_piece(tmp_path, monkeypatch, cache):
+def test_a_remote_index_is_fetched_in_pieces(tmp_path, monkeypatch, cache):
     make_index(tmp_path / "x", compressed=True)
     local, _ = load_shards(str(tmp_path / "x"))
     (cache / local.table.path.name).unlink()
     store = open_store("memory://large")
     for path in list((tmp_path / "x").iterdir()):
         store.put(path.name, path)
-    asked, read = [], RemoteStore.read
+    requests, read = [], RemoteStore.read
     monkeypatch.setattr(unpacking, "_PIECE", 5000)
-    monkeypatch.setattr(RemoteStore, "read", lambda self, *args: asked.append(args) or read(self, *args))
+    monkeypatch.setattr(RemoteStore, "read", lambda self, *args: requests.append(args) or read(self, *args))
     monkeypatch.setattr(RemoteStore, "load", _refuse(RemoteStore.load))
     remote, _ = load_shards("memory://large")
     assert described(remote) == described(local) and remote.table.path == local.table.path
-    assert len(asked) > 5 and max(size for *_, size in asked) < 20_000
+    assert len(requests) > 5 and max(size for *_, size in requests) < 20_000
 
 
 def _refuse(load):
     return lambda self, name: pytest.fail("fetched whole") if name == FILE else load(self, name)
 
 
-def test_another_index_at_the_same_place_is_unpacked_anew(tmp_path, cache):
+def test_a_changed_index_is_unpacked_again(tmp_path, cache):
     make_index(tmp_path / "old", compressed=True)
     load_shards(str(tmp_path / "old"))
     index = make_index(tmp_path / "old", compressed=True, seed=1)
@@ -253,7 +253,7 @@ def test_another_index_at_the_same_place_is_unpacked_anew(tmp_path, cache):
     assert len(list(cache.glob("*.npz"))) == 2
 
 
-def test_an_index_is_held_where_its_copy_cannot_be_written(tmp_path, cache, caplog):
+def test_an_index_is_kept_in_memory_without_a_cache(tmp_path, cache, caplog):
     make_index(tmp_path / "old", compressed=True)
     cache.write_text("no folder")
     cuts, _ = load_shards(str(tmp_path / "old"))
@@ -261,7 +261,7 @@ def test_an_index_is_held_where_its_copy_cannot_be_written(tmp_path, cache, capl
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_an_index_that_ends_early_or_is_damaged_is_a_message(tmp_path, cache, compressed):
+def test_a_damaged_index_is_a_user_error(tmp_path, cache, compressed):
     make_index(tmp_path / "x", compressed=compressed)
     data = bytearray((tmp_path / "x" / FILE).read_bytes())
     (tmp_path / "x" / FILE).write_bytes(data[: len(data) // 2])
@@ -275,7 +275,7 @@ def test_an_index_that_ends_early_or_is_damaged_is_a_message(tmp_path, cache, co
         assert not list(cache.glob("*.npz"))
 
 
-def test_processes_that_are_not_forked_map_the_index_themselves(tmp_path, monkeypatch):
+def test_a_pickled_index_is_mapped_again(tmp_path, monkeypatch):
     make_index(tmp_path / "x")
     monkeypatch.chdir(tmp_path)
     cuts, _ = load_shards("x")
@@ -287,16 +287,18 @@ def test_processes_that_are_not_forked_map_the_index_themselves(tmp_path, monkey
 LOADER = """
 import sys
 from pathlib import Path
-from streamnest.data.datamodule import SpeechDataModule
-from streamnest.data import datamodule, sampling
+from streamnest.data import datamodule
+from streamnest.data.config import DataConfig
+from streamnest.data.sampling.samplers import BucketBatchSampler
 from functools import partial
 def private():
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 # Both corpora have several sections.
-datamodule.BucketBatchSampler = partial(sampling.BucketBatchSampler, largest=2**15)
+datamodule.BucketBatchSampler = partial(BucketBatchSampler, largest=2**15)
 before = private()
-data = SpeechDataModule(sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
+config = DataConfig(train_manifest=sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
+data = datamodule.SpeechDataModule(config)
 data.setup()
 sampler = data.train_dataloader().sampler
 for number in range(0, len(sampler.buckets), len(sampler.buckets) // 40):
@@ -308,13 +310,13 @@ print(private() - before)
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_million_cuts_take_the_memory_of_a_hundred_thousand(tmp_path):
-    grown = []
+    growth = []
     for count in (100_000, 1_000_000):
         index = plain_index(tmp_path / str(count), count)
         command = [sys.executable, "-c", LOADER, str(index)]
-        grown.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    # An array of one float for each of the 900,000 cuts more would be 7 MB.
-    assert grown[1] < grown[0] + 5, grown
+        growth.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    # An array with one float for each of the 900,000 additional cuts would take 7 MB.
+    assert growth[1] < growth[0] + 5, growth
 
 
 def plain_index(folder: Path, count: int) -> Path:
@@ -335,7 +337,7 @@ def plain_index(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_counts_of_a_selection_do_not_depend_on_what_is_asked_for(tmp_path):
+def test_counts_of_a_selection_do_not_change_on_access(tmp_path):
     make_index(tmp_path / "x")
     cuts, report = load_shards(str(tmp_path / "x"), max_duration=7.0)
     before = Counter(report.counts)

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.build import build_data
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.mixing import Mixture, make_mixture
 from streamnest.data.sampling.samplers import BucketBatchSampler
@@ -36,15 +36,15 @@ def epoch(one, number):
 
 
 @pytest.mark.parametrize("shares", [(1, 2, 1), (8, 1, 1), (1, 1, 1), (1, 1, 98)])
-def test_sources_have_their_shares_of_the_audio_and_an_epoch_keeps_its_length(shares):
+def test_sources_have_their_shares_in_an_unchanged_epoch(shares):
     one = sampler(shares)
-    heard = np.array([i for number in range(8) for i in epoch(one, number)])
-    seconds = np.bincount(SOURCE[heard], DURATIONS[heard])
+    indices = np.array([i for number in range(8) for i in epoch(one, number)])
+    seconds = np.bincount(SOURCE[indices], DURATIONS[indices])
     np.testing.assert_allclose(seconds / seconds.sum(), np.array(shares) / sum(shares), atol=0.01)
     assert seconds.sum() / 8 == pytest.approx(DURATIONS.sum(), rel=0.02)
 
 
-def test_an_epoch_hears_each_utterance_of_a_source_about_equally_often():
+def test_utterances_of_a_source_occur_equally_often():
     one = sampler((1, 2, 1))
     for number in range(3):
         counts = Counter(epoch(one, number))
@@ -53,14 +53,14 @@ def test_an_epoch_hears_each_utterance_of_a_source_about_equally_often():
             assert max(of_source) - min(of_source) <= 1
 
 
-def test_a_source_that_is_heard_in_part_is_heard_in_full_over_the_epochs():
+def test_a_rare_source_is_covered_over_the_epochs():
     one = sampler((1, 6, 3))
     counts = Counter(i for number in range(30) for i in epoch(one, number))
     rare = np.array([counts[i] for i in range(SIZES[0])])
     assert rare.min() > 0 and rare.max() <= 1.5 * rare.mean() and rare.mean() < 30 / 5
 
 
-def test_batches_hold_several_sources_and_keep_their_limits():
+def test_batches_mix_sources_within_their_limits():
     one = sampler()
     batches = [one.batch(i) for i in range(3 * len(one.buckets))]
     assert all(len(b) == 1 or DURATIONS[b].max() * len(b) <= 40.0 for b in batches)
@@ -69,7 +69,7 @@ def test_batches_hold_several_sources_and_keep_their_limits():
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 9), st.integers(0, 2**20))
-def test_shares_as_they_are_hear_every_utterance_once(sizes, number, seed):
+def test_natural_shares_cover_every_utterance_once(sizes, number, seed):
     durations = np.random.default_rng(seed).uniform(0.5, 16, sum(sizes))
     mixture = make_mixture(durations, sizes, ["x"] * len(sizes), [None] * len(sizes), temperature=1)
     slots = mixture.slots(durations, sizes)
@@ -82,7 +82,7 @@ def test_shares_as_they_are_hear_every_utterance_once(sizes, number, seed):
     st.integers(0, 1000),
     st.integers(0, 2**20),
 )
-def test_slots_are_filled_from_their_source_and_never_longer_than_they_say(sources, number, seed):
+def test_slots_bound_the_duration_of_their_utterances(sources, number, seed):
     sizes = [size for size, _ in sources]
     durations = np.random.default_rng(seed).uniform(0.5, 16, sum(sizes))
     slots = Mixture(durations, sizes, [share for _, share in sources]).slots(durations, sizes)
@@ -91,7 +91,7 @@ def test_slots_are_filled_from_their_source_and_never_longer_than_they_say(sourc
     assert (np.repeat(np.arange(len(sizes)), sizes)[filled] == np.repeat(np.arange(len(sizes)), slots.numbers)).all()
 
 
-def test_a_resume_far_into_a_mixture_equals_the_uninterrupted_run():
+def test_a_late_resume_of_a_mixture_is_exact():
     whole, before, after = iter(sampler()), sampler(), sampler()
     head = list(islice(iter(before), 333))
     after.load_state_dict(before.state_dict())
@@ -101,15 +101,15 @@ def test_a_resume_far_into_a_mixture_equals_the_uninterrupted_run():
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
-def test_processes_share_a_mixture_whatever_their_number_becomes(before, after):
+def test_a_changed_world_size_keeps_the_mixture(before, after):
     alone, old = sampler(world_size=before), [sampler(world_size=before, rank=rank) for rank in range(before)]
-    heard = [i for s in old for b in islice(iter(s), 7) for i in b.indices]
+    indices = [i for s in old for b in islice(iter(s), 7) for i in b.indices]
     new = [sampler(world_size=after, rank=rank) for rank in range(after)]
     for s in new:
         s.load_state_dict(old[0].state_dict())
     streams = [iter(s) for s in new]
-    heard += [i for k in range(len(alone.buckets) - 7 * before) for i in next(streams[k % after]).indices]
-    assert sorted(heard) == sorted(epoch(alone, 0))
+    indices += [i for k in range(len(alone.buckets) - 7 * before) for i in next(streams[k % after]).indices]
+    assert sorted(indices) == sorted(epoch(alone, 0))
 
 
 def test_a_temperature_flattens_hours():
@@ -124,12 +124,12 @@ def test_a_temperature_flattens_hours():
     ("weights", "temperature", "message"),
     [([1, None, 1], None, "source b has no weight"), ([1, 1, 1], 2.0, "choose one"), ([None] * 3, 0.0, "above 0")],
 )
-def test_shares_that_are_not_clear_are_refused(weights, temperature, message):
+def test_ambiguous_shares_are_refused(weights, temperature, message):
     with pytest.raises(UserError, match=message):
         make_mixture(DURATIONS, SIZES, "abc", weights, temperature)
 
 
-def test_nothing_asked_for_is_no_mixture():
+def test_no_weights_and_temperature_mean_no_mixture():
     assert make_mixture(DURATIONS, SIZES, "abc", [None] * 3, None) is None
 
 
@@ -140,7 +140,7 @@ def test_sources_are_named_in_several_ways():
 
 
 @pytest.mark.parametrize("wrong", [3, {"en": 3}, {"en": {"weight": 1}}, {"en": {"path": "a", "wieght": 1}}])
-def test_sources_that_make_no_sense_are_refused(wrong):
+def test_invalid_sources_are_refused(wrong):
     with pytest.raises(UserError, match="name a path"):
         parse_sources(wrong)
 
@@ -164,16 +164,16 @@ def sources(tmp_path_factory):
 
 def module(sources, **changes):
     options = {"batch_duration": 6.0, "num_buckets": 2, "num_batches": 16, **changes}
-    data = SpeechDataModule(sources, **options)
+    data = data_module(sources, **options)
     data.setup("fit")
     return data
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_weighted_files_and_shards_resume_exactly_in_each_of_two_processes(sources, workers, rank):
+def test_weighted_sources_resume_exactly_on_two_processes(sources, workers, rank):
     whole = [batch.ids for batch in loader_of(sources, rank)]
-    # The state of a run is that of its first process.
+    # A run stores the state of its first process.
     first = loader_of(sources, 0, num_workers=workers)
     stream = iter(first)
     for _ in range(7):
@@ -183,12 +183,12 @@ def test_weighted_files_and_shards_resume_exactly_in_each_of_two_processes(sourc
     assert [batch.ids for batch in restored] == whole[7:]
 
 
-def test_weighted_sources_are_heard_as_told(sources, caplog):
+def test_weighted_sources_have_their_shares(sources, caplog):
     with caplog.at_level(logging.INFO):
         whole = [batch.ids for batch in module(sources).train_dataloader()]
     assert "source de: 50.0 % of the audio, 2 times an epoch" in caplog.text
-    heard = Counter(name[0] for ids in whole for name in ids)
-    assert heard["b"] > 0.9 * heard["a"]
+    counts = Counter(name[0] for ids in whole for name in ids)
+    assert counts["b"] > 0.9 * counts["a"]
 
 
 def loader_of(sources, rank, **changes):
@@ -197,18 +197,16 @@ def loader_of(sources, rank, **changes):
     return data.train_dataloader()
 
 
-def test_validation_hears_weighted_sources_once(sources):
+def test_validation_uses_each_utterance_once_despite_weights(sources):
     data = module(sources, val_manifest=sources)
-    heard = sorted(name for batch in data.val_dataloader() for name in batch.ids)
-    assert heard == sorted([f"a{i}" for i in range(10)] + [f"b{i}" for i in range(4)])
+    ids = sorted(name for batch in data.val_dataloader() for name in batch.ids)
+    assert ids == sorted([f"a{i}" for i in range(10)] + [f"b{i}" for i in range(4)])
 
 
 def test_sources_and_weights_are_config(run_config, sources):
-    from hydra.utils import instantiate
-
     paths = [sources[name]["path"] for name in ("en", "de")]
     text = f"{{en: {{path: '{paths[0]}', weight: 1}}, de: {{path: '{paths[1]}', weight: 3}}}}"
     cfg = run_config("data=shar", f"data.train_manifest={text}", "data.val_manifest=null")
-    data = instantiate(cfg.data)
+    data = build_data(cfg)
     data.setup("fit")
     assert data.sources["train"][1] == Source("de", paths[1], 3) and data._mixture.rates[1] > data._mixture.rates[0]

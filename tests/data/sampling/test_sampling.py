@@ -34,7 +34,7 @@ def test_every_epoch_covers_every_utterance_once_within_the_limits(durations, gr
         assert all(len(b) == 1 or durations[b].max() * len(b) <= batch_duration + 1e-9 for b in batches)
 
 
-def test_epochs_and_seeds_differ_and_a_repetition_does_not():
+def test_epochs_and_seeds_differ_reproducibly():
     stream = list(islice(sampler(), 3 * len(sampler().buckets)))
     assert stream == list(islice(sampler(), len(stream)))
     size = len(sampler().buckets)
@@ -67,15 +67,15 @@ def test_ranks_partition_each_epoch_and_step_together_through_one_bucket(world_s
     steps = len(ranks[0].buckets) // world_size
     rows = list(zip(*(list(islice(r, steps)) for r in ranks)))
     assert [{b.step for b in row} for row in rows] == [{i} for i in range(steps)]
-    heard = [i for row in rows for b in row for i in b.indices]
-    assert sorted(heard) == list(range(len(DURATIONS)))
+    indices = [i for row in rows for b in row for i in b.indices]
+    assert sorted(indices) == list(range(len(DURATIONS)))
     spread = [
         max(DURATIONS[b.indices].max() for b in row) / min(DURATIONS[b.indices].max() for b in row) for row in rows
     ]
     assert np.median(spread) < 1.3
 
 
-def test_two_processes_see_what_one_with_twice_the_batch_size_sees():
+def test_two_processes_equal_one_with_double_batch_size():
     limits = {"batch_duration": 1e9}
     ranks = [sampler(2, rank, max_batch_size=4, **limits) for rank in (0, 1)]
     one = sampler(max_batch_size=8, **limits)
@@ -84,9 +84,9 @@ def test_two_processes_see_what_one_with_twice_the_batch_size_sees():
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (4, 2)])
-def test_a_changed_number_of_processes_loses_and_repeats_nothing(before, after):
+def test_a_changed_world_size_loses_and_repeats_nothing(before, after):
     old = [sampler(before, rank) for rank in range(before)]
-    heard = [i for s in old for b in islice(iter(s), 7) for i in b.indices]
+    indices = [i for s in old for b in islice(iter(s), 7) for i in b.indices]
     new = [sampler(after, rank) for rank in range(after)]
     for s in new:
         s.load_state_dict(old[0].state_dict())
@@ -94,7 +94,7 @@ def test_a_changed_number_of_processes_loses_and_repeats_nothing(before, after):
     streams = [iter(s) for s in new]
     rows = [next(streams[i % after]) for i in range(left)]
     assert rows[0].step == 7
-    assert sorted(heard + [i for b in rows for i in b.indices]) == list(range(len(DURATIONS)))
+    assert sorted(indices + [i for b in rows for i in b.indices]) == list(range(len(DURATIONS)))
 
 
 def test_a_changed_corpus_is_reported_on_resume(caplog):
@@ -104,7 +104,7 @@ def test_a_changed_corpus_is_reported_on_resume(caplog):
     assert "the data or the limits of batches have changed" in caplog.text
 
 
-def test_the_promised_length_is_kept():
+def test_a_sampler_has_its_declared_length():
     assert len(list(sampler(steps=9))) == len(sampler(steps=9)) == 9
     assert len(sampler(steps=None)) == len(sampler().buckets)
 
@@ -116,7 +116,7 @@ def test_no_utterances_and_impossible_limits_are_refused():
 
 
 @given(corpora(), st.integers(1, 5))
-def test_validation_covers_everything_once_with_as_many_batches_on_each_rank(durations, world_size):
+def test_validation_has_equal_batch_counts_on_all_ranks(durations, world_size):
     ranks = [list(OnePassSampler(durations, 40.0, 8, rank, world_size)) for rank in range(world_size)]
     assert {len(batches) for batches in ranks} == {len(OnePassSampler(durations, 40.0, 8, 0, world_size))}
     assert sorted(i for batches in ranks for b in batches for i in b.indices) == list(range(len(durations)))
@@ -130,8 +130,8 @@ def test_a_million_utterances_take_seconds():
     assert next(iter(one)).step == 10**5
 
 
-@pytest.mark.parametrize("odd", [{"step": -1}, {"batch": "x"}, {"group": 0}, {"group": 10**12}, {"step": None}])
-def test_a_place_that_no_sampler_has_is_refused(odd):
+@pytest.mark.parametrize("invalid", [{"step": -1}, {"batch": "x"}, {"group": 0}, {"group": 10**12}, {"step": None}])
+def test_an_invalid_position_is_refused(invalid):
     one = sampler()
-    with pytest.raises(UserError, match=f"place in the data is not valid: {next(iter(odd))}="):
-        one.load_state_dict({**one.state_dict(), **odd})
+    with pytest.raises(UserError, match=f"position in the data is not valid in the checkpoint: {next(iter(invalid))}="):
+        one.load_state_dict({**one.state_dict(), **invalid})

@@ -14,12 +14,11 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from servers import free_port, serving
 from waiting import eventually
 
 from streamnest.data.audio import load_mono
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -139,7 +138,7 @@ def test_failures_that_pass_within_two_retries_lose_nothing(shards, waits, ail):
 
 def test_a_lost_server_ends_training_only_above_the_limit(shards, waits):
     with web(shards) as (url, _, server):
-        data = SpeechDataModule(url, batch_duration=4.0, num_buckets=1, num_batches=8, max_skipped_share=0.5)
+        data = data_module(url, batch_duration=4.0, num_buckets=1, num_batches=8, max_skipped_share=0.5)
         data.setup()
         batches = []
         for number, batch in enumerate(data.train_dataloader()):
@@ -196,8 +195,8 @@ def test_shards_are_written_to_and_read_from_s3(shards, s3):
     (remote, _), (local, _) = load_shards("s3://bucket/train"), load_shards(str(shards))
     assert all(np.array_equal(load_mono(a), load_mono(b)) for a, b in zip(remote, local, strict=True))
     options = {"batch_duration": 4.0, "num_buckets": 1, "num_batches": 3}
-    workers = SpeechDataModule("s3://bucket/train", num_workers=2, **options)
-    alone = SpeechDataModule(str(shards), **options)
+    workers = data_module("s3://bucket/train", num_workers=2, **options)
+    alone = data_module(str(shards), **options)
     for data in (workers, alone):
         data.setup()
     pairs = zip(workers.train_dataloader(), alone.train_dataloader(), strict=True)

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus import make_cut, tone, write_manifest
+from corpus import data_module, make_cut, tone, write_manifest
 from lhotse import CutSet
 from processes import run
 
 from streamnest.data.audio import load_mono
 from streamnest.data.augment.augmentation import Augmentation
-from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
-from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.config import AugmentConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
@@ -62,7 +61,7 @@ def damaged(manifest, tmp_path):
 
 def module(train, **changes):
     options = {"batch_duration": 8.0, "num_buckets": 2, "num_batches": 14, "max_duration": 3.1, **changes}
-    data = SpeechDataModule(train, augment=Augmentation(NoiseAndSpeakerMixing(1.0, 0.0)), **options)
+    data = data_module(train, Augmentation(AugmentConfig(prob=1.0, noise_ratio=0.0)), **options)
     data.setup("fit")
     return data
 
@@ -200,7 +199,7 @@ def test_two_processes_share_each_epoch_of_shards(shards):
     seen = []
     for rank in range(2):
         data = module(str(shards))
-        place = (data._num_batches(), data.seed, rank, 2)
+        place = (data._num_batches(), data.config.seed, rank, 2)
         sampler = data._sampler(data._dataset("train"), *place)
         seen += [i for batch in list(sampler)[: len(sampler.buckets) // 2] for i in batch.indices]
     assert sorted(seen) == list(range(len(data._cuts["train"])))
@@ -322,7 +321,7 @@ def test_shards_behind_a_web_server_are_read_by_every_process(shards, workers):
 
 def test_noise_may_come_from_shards(manifest, shards):
     data = module(str(manifest), noise_manifest=str(shards))
-    assert len(data.augment.mixing.noise.draw(np.random.default_rng(0), 9000)) == 9000
+    assert len(data.augment.mixing.noise.sample(np.random.default_rng(0), 9000)) == 9000
     assert data.report["noise"].num_cuts == 21
 
 

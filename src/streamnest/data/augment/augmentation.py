@@ -1,43 +1,39 @@
-"""All that is done to audio on its way to the encoder, in its order: speed, room, noise and other voices."""
+"""All augmentation in the order in which it is applied: speed, rooms, noise and other speakers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from streamnest.data.augment.noise_and_speakers import NoiseAndSpeakerMixing
 from streamnest.data.augment.reverb import Reverberation
 from streamnest.data.augment.speed import SpeedPerturbation
+from streamnest.data.config import AugmentConfig
 
 
 class Augmentation:
-    """What makes the noisy audio, and the speed of the clean one.
+    """Makes the noisy batch from the clean one; the dataset applies `speed` to both as it loads the audio.
 
-    Rooms come before mixing: voices are heard from the rooms of their own rows, noise as it was recorded, and ratios
-    are those to the reverberant speech. Calling it makes the noisy batch; `speed` is for whoever loads the audio.
+    Rooms come before mixing: each speaker is reverberated by the room of their own row, noise is added as it was
+    recorded, and mixing ratios refer to the reverberant speech.
 
     Args:
-        mixing: noise and other speakers.
-        reverb: rooms; None for none.
-        speed: None for as it is.
+        config: settings of all steps; by default those of `AugmentConfig`, which have neither rooms nor speed changes.
+
+    Attributes:
+        mixing: noise and other speakers; its `noise` may be set later.
+        reverb: rooms; its `rooms` may be set later.
+        speed: speed perturbation.
     """
 
-    def __init__(
-        self,
-        mixing: NoiseAndSpeakerMixing,
-        reverb: Reverberation | None = None,
-        speed: SpeedPerturbation | None = None,
-    ) -> None:
-        self.mixing, self.reverb, self.speed = mixing, reverb or Reverberation(), speed or SpeedPerturbation()
-
-    @classmethod
-    def build(
-        cls, reverb: Reverberation | None = None, speed: SpeedPerturbation | None = None, **mixing: Any
-    ) -> Augmentation:
-        """From the config group `augment`; `mixing` are the arguments of `NoiseAndSpeakerMixing`."""
-        return cls(NoiseAndSpeakerMixing(**mixing), reverb, speed)
+    def __init__(self, config: AugmentConfig | None = None) -> None:
+        # Resolves seeds that refer to the one of the group.
+        resolved = OmegaConf.to_object(OmegaConf.structured(config or AugmentConfig()))
+        assert isinstance(resolved, AugmentConfig)
+        self.mixing = NoiseAndSpeakerMixing(resolved)
+        self.reverb, self.speed = Reverberation(resolved.reverb), SpeedPerturbation(resolved.speed)
 
     def __call__(
         self,
@@ -47,5 +43,5 @@ class Augmentation:
         step: int,
         speakers: Sequence[str | None] | None = None,
     ) -> Tensor:
-        """The noisy batch `(B, N)`, or `clean` itself; the arguments are those of `NoiseAndSpeakerMixing`."""
+        """Returns the noisy batch `(B, N)`, or `clean` itself; the arguments are those of `NoiseAndSpeakerMixing`."""
         return self.mixing(self.reverb(clean, lengths, ids, step), lengths, ids, step, speakers)

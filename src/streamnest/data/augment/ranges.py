@@ -1,4 +1,4 @@
-"""Ranges that augmentation draws from."""
+"""Random numbers from ranges that configs give, and checks of these ranges."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 from streamnest.errors import UserError
 
 
-def draw_uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
-    """A number between two bounds."""
+def sample_uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
+    """Samples a number between two bounds."""
     return float(rng.uniform(bounds[0], bounds[1]))
 
 
-def draw_integer(rng: np.random.Generator, bounds: Sequence[int]) -> int:
-    """One of the integers between two bounds, which may be drawn themselves."""
+def sample_integer(rng: np.random.Generator, bounds: Sequence[int]) -> int:
+    """Samples an integer between two bounds, both included."""
     return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
-def check_range(name: str, bounds: Sequence[float], least: float = -np.inf, most: float = np.inf) -> None:
-    """Refuses bounds of `augment.<name>` that are reversed or beyond `least` and `most`.
+def check_range(key: str, bounds: Sequence[float], least: float = -np.inf, most: float = np.inf) -> None:
+    """Checks the two bounds of a config value.
 
     Raises:
-        UserError: for those.
+        UserError: if the bounds are reversed or exceed `least` and `most`.
     """
     if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
-        raise UserError(f"augment.{name}={list(bounds)}: need {least} <= low <= high <= {most}")
+        raise UserError(f"{key}={list(bounds)}: need two values with {least} <= low <= high <= {most}")
 
 
-def check_share(name: str, share: float) -> None:
-    """Refuses a share of utterances that is not in [0, 1].
+def check_share(key: str, share: float) -> None:
+    """Checks a config value that is a share.
 
     Raises:
-        UserError: for that.
+        UserError: if the share is not in [0, 1].
     """
     if not 0 <= share <= 1:
-        raise UserError(f"augment.{name}={share}: need a share between 0 and 1")
+        raise UserError(f"{key}={share}: need a share between 0 and 1")

@@ -1,4 +1,4 @@
-"""Recordings to draw from: of noise, of rooms."""
+"""A cache of recordings to sample from: noise, room impulse responses."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _TRIES = 5
 
 
 class RecordingBank:
-    """Random recordings, whole.
+    """Samples whole recordings.
 
     Args:
-        cuts: at the sampling rate of the speech.
-        kind: of recordings, for messages.
-        channel: of files with several: "mix" or a number from 0.
-        cache_size: cuts kept decoded in each process.
+        cuts: recordings at the sampling rate of the speech.
+        kind: name of this kind of recordings in messages.
+        channel: "mix" averages the channels of a file, "first" or a number, from 0, selects one.
+        cache_size: number of decoded cuts that each process keeps.
 
     Raises:
-        UserError: for no cuts.
+        UserError: if there are no cuts.
     """
 
     def __init__(self, cuts: Sequence[Cut], kind: str, channel: Channel = "mix", cache_size: int = 64) -> None:
         if not cuts:
-            raise UserError(f"the {kind} corpus holds no cuts")
+            raise UserError(f"the {kind} corpus has no cuts")
         self.cuts, self.kind, self.channel, self.cache_size = cuts, kind, channel, cache_size
         self._cache: OrderedDict[int, Samples | None] = OrderedDict()
 
     def pick(self, rng: np.random.Generator) -> Samples | None:
-        """A random recording, `(N,)`; None when several in a row were unreadable."""
+        """Samples a recording, `(N,)`; None if several in a row are unreadable."""
         for _ in range(_TRIES):
             audio = self._load(int(rng.integers(len(self.cuts))))
             if audio is not None:

@@ -1,1 +1,1 @@
-"""Conversations: simulated from single speakers, and recorded ones."""
+"""Conversations: simulated from utterances of single speakers, and recorded ones."""

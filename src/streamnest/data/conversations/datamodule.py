@@ -1,4 +1,4 @@
-"""Batches of conversations: simulated from the utterances of a corpus, and recorded ones to test on."""
+"""Batches of conversations: simulated from the utterances of a corpus, and recorded ones for evaluation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from streamnest.data.audio import SAMPLING_RATE, Samples
 from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.batch import Batch
+from streamnest.data.config import DataConfig
 from streamnest.data.conversations.rttm import load_excerpts
 from streamnest.data.conversations.simulation import (
     ConversationLabel,
     ConversationSimulator,
+    SpeakerUtterance,
     Turn,
-    Utterance,
     clipped,
 )
 from streamnest.data.conversations.speakers import SpeakerDataModule
@@ -31,24 +32,25 @@ from streamnest.data.sampling.sources import Corpus, durations
 from streamnest.errors import UserError
 from streamnest.randomness import hash_id
 
-# Of the conversations of validation, whatever the seed of the run.
+# Seed of the validation conversations, which do not depend on the seed of the run.
 _VALIDATION_SEED = 0
 
 
 class ConversationDataset(SpeechDataset):
-    """A conversation for each of some utterances, with which it begins, and recorded ones.
+    """Simulated conversations, each of which starts with a given utterance, followed by recorded ones.
 
-    What is drawn for a conversation depends on (seed, step, id of that utterance) alone, on no worker or neighbour.
+    All random choices for a conversation depend only on (seed, step, id of its first utterance), so that neither the
+    workers nor the other conversations of a batch influence it.
 
     Args:
-        cuts: utterances.
-        speakers: numbers of the utterances of each speaker.
-        simulator: of conversations.
-        seed: of all draws.
-        anchors: utterances that conversations begin with; None for all.
-        excerpts: recorded conversations, which come after the simulated ones.
+        cuts: utterances of single speakers.
+        speakers: indices of the utterances of each speaker.
+        simulator: simulator of conversations.
+        seed: seed of all random choices.
+        anchors: indices of the utterances that conversations start with; None for all.
+        excerpts: recorded conversations.
         augmentation: rooms, one for each speaker, and noise; None for none.
-        options: of `SpeechDataset`.
+        options: other arguments of `SpeechDataset`.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class ConversationDataset(SpeechDataset):
 
     @property
     def lengths(self) -> Lengths:
-        """The same."""
+        """The same as `durations`."""
         return self.durations
 
     def __len__(self) -> int:
@@ -93,39 +95,39 @@ class ConversationDataset(SpeechDataset):
         return replace(self._collate(cuts, rows, batch_index.step, skipped), labels=labels, due=self._due)
 
     def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
-        """A conversation takes several utterances, each of which may be unreadable: they are what is counted."""
+        """Counts utterances instead of conversations: any of the utterances of a conversation may be unreadable."""
         self._due += 1
         return super()._load(index, skipped)
 
     def _make(self, index: int, step: int, skipped: Counter[str]) -> tuple[Any, Samples, ConversationLabel] | None:
-        """Whose key it has, what is heard, and who speaks when."""
+        """Returns the cut whose id is the key, the audio, and the turns of a conversation; None if it has none."""
         simulated = index < len(self.anchors)
         place = self.anchors[index] if simulated else self._recorded + index - len(self.anchors)
         cut = self.cuts[place]
         if simulated:
-            audio, turns = self._converse(place, step, skipped)
-            return (cut, audio, ConversationLabel(turns=turns)) if turns else None
-        heard = self._load(place, skipped)
+            mix, turns = self._simulate(place, step, skipped)
+            return (cut, mix, ConversationLabel(turns=turns)) if turns else None
+        audio = self._load(place, skipped)
         turns = clipped((Turn(str(s.speaker), s.start, s.end) for s in cut.supervisions), cut.duration)
-        return None if heard is None else (cut, heard, ConversationLabel(turns=turns, real=True))
+        return None if audio is None else (cut, audio, ConversationLabel(turns=turns, real=True))
 
-    def _converse(self, anchor: int, step: int, skipped: Counter[str]) -> tuple[Samples, tuple[Turn, ...]]:
+    def _simulate(self, anchor: int, step: int, skipped: Counter[str]) -> tuple[Samples, tuple[Turn, ...]]:
         cut = self.cuts[anchor]
-        first, begun = str(label_of(cut).speaker), False
+        first, started = str(label_of(cut).speaker), False
 
-        def say(rng: np.random.Generator, speaker: str) -> Utterance | None:
-            nonlocal begun
+        def next_utterance(rng: np.random.Generator, speaker: str) -> SpeakerUtterance | None:
+            nonlocal started
             choice = self.speakers[speaker]
-            index = choice[int(rng.integers(len(choice)))] if begun else anchor
-            begun = True
+            index = choice[int(rng.integers(len(choice)))] if started else anchor
+            started = True
             return self._utterance(index, f"{cut.id}/{speaker}", step, skipped)
 
         others = [speaker for speaker in self.speakers if speaker != first]
-        tracks, turns = self.simulator(self.seed, step, cut.id, first, others, say)
-        return self._heard(cut.id, tracks, step), turns
+        tracks, turns = self.simulator(self.seed, step, cut.id, first, others, next_utterance)
+        return self._mix(cut.id, tracks, step), turns
 
-    def _utterance(self, index: int, voice: str, step: int, skipped: Counter[str]) -> Utterance | None:
-        """The part of a cut in which its speaker is heard, at the speed of that voice in this conversation."""
+    def _utterance(self, index: int, voice: str, step: int, skipped: Counter[str]) -> SpeakerUtterance | None:
+        """Returns a cut without silence at its ends, at the speed of this speaker in this conversation."""
         audio = self._load(index, skipped)
         if audio is None:
             return None
@@ -134,48 +136,55 @@ class ConversationDataset(SpeechDataset):
             return None
         begin, end = turns[0].start, max(turn.end for turn in turns)
         audio = audio[round(begin * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
-        pace = 1.0
+        stretch = 1.0
         if self.speed is not None:
             before, audio = len(audio), self.speed(audio, voice, step)
-            pace = len(audio) / before
-        return Utterance(audio, [(pace * (turn.start - begin), pace * (turn.end - begin)) for turn in turns])
+            stretch = len(audio) / before
+        return SpeakerUtterance(
+            audio, [(stretch * (turn.start - begin), stretch * (turn.end - begin)) for turn in turns]
+        )
 
-    def _heard(self, name: str, tracks: Mapping[str, Samples], step: int) -> Samples:
-        """The tracks in their rooms, together, and noise."""
+    def _mix(self, name: str, tracks: Mapping[str, Samples], step: int) -> Samples:
+        """Reverberates each track in a room of its own, sums them, and adds noise."""
         rows = torch.from_numpy(np.stack(list(tracks.values())))
         if self.augmentation is None:
             return rows.sum(0).numpy()
         lengths, voices = torch.full((len(rows),), rows.shape[1]), [f"{name}/{speaker}" for speaker in tracks]
         mix = self.augmentation.reverb(rows, lengths, voices, step).sum(0, keepdim=True)
-        heard: Samples = self.augmentation.mixing(mix, lengths[:1], [name], step)[0].numpy()
-        return heard
+        noisy: Samples = self.augmentation.mixing(mix, lengths[:1], [name], step)[0].numpy()
+        return noisy
 
 
 class ConversationDataModule(SpeakerDataModule):
-    """Conversations simulated from the training set while it trains, and a fixed set of them for validation.
+    """Conversations that are simulated from the training set during training, and a fixed set for validation.
 
-    Rooms and noise are those of `augment`, in validation only with `data.augment_val`; no other voices are mixed in, as
-    all that speak are labelled. Speed is one for each speaker of a conversation.
+    Rooms and noise are those of `augment`, in validation only with `data.augment_val`. No other voices are mixed in,
+    because all speech is labeled. Each speaker of a conversation has a constant speed.
 
     Args:
-        simulator: of conversations.
-        val_conversations: how many of the validation set; each begins with another utterance.
+        config: settings of the data.
+        augment: augmentation, see `SpeechDataModule`.
+        simulator: simulator of conversations.
+        val_conversations: number of validation conversations; each starts with another utterance.
         test_manifest: recorded conversations with turns, see `load_excerpts`; None for none.
-        options: of `SpeechDataModule`.
+
+    Raises:
+        UserError: in the cases of `SpeakerDataModule` and `load_excerpts`, and without validation conversations.
     """
 
     def __init__(
         self,
+        config: DataConfig,
+        augment: Augmentation | None,
         simulator: ConversationSimulator,
-        val_conversations: int = 40,
+        val_conversations: int,
         test_manifest: str | None = None,
-        **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(config, augment)
         if val_conversations < 1:
-            raise UserError(f"task.val_conversations={val_conversations}: need one at least")
+            raise UserError(f"task.val_conversations={val_conversations}: need at least 1")
         self.simulator, self.val_conversations = simulator, val_conversations
-        self.excerpts = load_excerpts(test_manifest, allow_commands=self.allow_commands) if test_manifest else []
+        self.excerpts = load_excerpts(test_manifest, allow_commands=config.allow_commands) if test_manifest else []
         self._speakers: dict[str, dict[str, list[int]]] = {}
 
     def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> ConversationDataset:
@@ -188,17 +197,17 @@ class ConversationDataModule(SpeakerDataModule):
             cuts,
             self._speakers[part],
             self.simulator,
-            _VALIDATION_SEED if validation else self.seed,
+            _VALIDATION_SEED if validation else self.config.seed,
             order[: self.val_conversations] if order else None,
             self.excerpts if validation else (),
             augment,
-            channel=self.channel,
+            channel=self.config.channel,
             cache_mb=cache_mb,
             warned=self._warned,
         )
 
     def _sampler(self, dataset: SpeechDataset, *args: Any, **options: Any) -> BucketBatchSampler:
-        """Conversations are equally long whatever the speed of their voices."""
+        """Makes the sampler without a margin for speed, which does not change the duration of a conversation."""
         speed, dataset.speed = dataset.speed, None
         sampler = super()._sampler(dataset, *args, **options)
         dataset.speed = speed

@@ -1,4 +1,4 @@
-"""Data of tasks that must know who speaks."""
+"""Data module of tasks that need to know the speaker of each utterance."""
 
 from __future__ import annotations
 
@@ -8,74 +8,76 @@ from typing import Any
 
 import numpy as np
 
+from streamnest.data.augment.augmentation import Augmentation
+from streamnest.data.config import DataConfig
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.labels import Subset, label_of
-from streamnest.data.manifest import LoadReport
+from streamnest.data.reading import report_of
 from streamnest.data.sampling.sources import Corpus
 from streamnest.errors import UserError
 from streamnest.randomness import hash_id
 
-# Of hashes, to draw a share.
-_SPAN = 1 << 32
+# Number of hash values that are mapped to [0, 1).
+_HASH_RANGE = 1 << 32
 
 
 class SpeakerDataModule(SpeechDataModule):
-    """Utterances of a single known speaker; others are dropped and counted.
+    """Utterances with exactly one named speaker; other utterances are dropped and counted.
 
     Args:
-        held_out: share of the training recordings that becomes validation of known speakers, the same for every seed.
-        options: of `SpeechDataModule`.
+        config: settings of the data.
+        augment: augmentation, see `SpeechDataModule`.
+        held_out: share of the training recordings that is moved to the validation set, so that it has speakers of the
+            training set. The choice is the same for every seed.
+
+    Raises:
+        UserError: in the cases of `SpeechDataModule`, for a share outside [0, 1), and if no utterance names a speaker.
     """
 
-    def __init__(self, held_out: float = 0.0, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, config: DataConfig, augment: Augmentation | None = None, held_out: float = 0.0) -> None:
+        super().__init__(config, augment)
         if not 0 <= held_out < 1:
             raise UserError(f"task.held_out={held_out}: need a share of at least 0 and below 1")
         self.held_out = held_out
-        self._kept_back: list[Sequence[Any]] = []
+        self._held_out_cuts: list[Sequence[Any]] = []
 
     @property
     def training_speakers(self) -> list[str]:
-        """Names of those who are trained on, sorted."""
+        """Sorted names of the speakers in the training set, without those that are only held out."""
         return sorted(self.by_speaker("train"))
 
     def by_speaker(self, part: str) -> dict[str, list[int]]:
-        """Numbers of the utterances of each speaker in a part, "train" or "val"."""
-        found: dict[str, list[int]] = defaultdict(list)
+        """Returns the indices of the utterances of each speaker in a part, "train" or "val"."""
+        indices: dict[str, list[int]] = defaultdict(list)
         for index, cut in enumerate(self._cuts[part]):
-            found[str(label_of(cut).speaker)].append(index)
-        return dict(found)
+            indices[str(label_of(cut).speaker)].append(index)
+        return dict(indices)
 
-    def _choose(self, part: str, corpus: Corpus) -> Corpus:
-        """As for all; then those with a speaker, without or with what is held out."""
-        corpus = super()._choose(part, corpus)
+    def _select(self, part: str, corpus: Corpus) -> Corpus:
+        """Keeps utterances with a speaker, and moves the held-out ones from training to validation."""
+        corpus = super()._select(part, corpus)
         parts = [_where(cuts, [label_of(cut).speaker is not None for cut in cuts]) for cuts in corpus.parts]
         dropped = sum(map(len, corpus.parts)) - sum(map(len, parts))
         if dropped:
             self.report[part].counts["without speaker"] += dropped
         if part == "train" and self.held_out:
-            held = [[_share(cut) < self.held_out for cut in cuts] for cuts in parts]
-            self._kept_back = [_where(cuts, which) for cuts, which in zip(parts, held)]
+            held = [[_hash_share(cut) < self.held_out for cut in cuts] for cuts in parts]
+            self._held_out_cuts = [_where(cuts, which) for cuts, which in zip(parts, held)]
             parts = [_where(cuts, [not out for out in which]) for cuts, which in zip(parts, held)]
         elif part == "val":
-            parts += self._kept_back
-        chosen = Corpus([cuts for cuts in parts if len(cuts) or part == "train"])
-        if part == "train" and not len(chosen):
-            raise UserError(f"data: no utterance of the training set names its speaker: {self.report[part]}")
-        self._report(part, chosen)
-        return chosen
-
-    def _report(self, part: str, corpus: Corpus) -> None:
-        speakers = {speaker for cut in corpus if (speaker := label_of(cut).speaker)}
-        seconds = float(corpus.durations.sum()) if len(corpus) else 0.0
-        self.report[part] = LoadReport(seconds, len(corpus), speakers, self.report[part].counts)
+            parts += self._held_out_cuts
+        selected = Corpus([cuts for cuts in parts if len(cuts) or part == "train"])
+        if part == "train" and not len(selected):
+            raise UserError(f"data: no utterance of the training set names its speaker; found {self.report[part]}")
+        self.report[part] = report_of(selected, self.report[part].counts)
+        return selected
 
 
 def _where(cuts: Sequence[Any], kept: Sequence[bool]) -> Sequence[Any]:
     return cuts if all(kept) else Subset(cuts, np.flatnonzero(kept))
 
 
-def _share(cut: Any) -> float:
-    """A number in [0, 1) for each recording, so that windows of one stay together."""
+def _hash_share(cut: Any) -> float:
+    """Returns a number in [0, 1) for each recording, so that windows of one recording stay together."""
     recording = getattr(cut, "recording", None)
-    return (hash_id(f"{recording.id if recording else cut.id}/held out") % _SPAN) / _SPAN
+    return (hash_id(f"{recording.id if recording else cut.id}/held out") % _HASH_RANGE) / _HASH_RANGE

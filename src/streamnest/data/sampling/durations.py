@@ -1,4 +1,4 @@
-"""Numbers of a corpus that are read a stretch at a time, so that nobody has to hold them all."""
+"""Lazy durations of the cuts of a corpus, read in slices to bound memory."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-# Cuts that are read at once: 8 MB.
-_STRETCH = 2**20
+# Durations that are read at once (8 MB).
+_SLICE = 2**20
 
 
 class Lengths(Protocol):
-    """Seconds of each cut: an array, or something that makes arrays of its stretches."""
+    """Seconds of each cut: an array, or an object whose slices are arrays."""
 
     def __len__(self) -> int:
         """Number of cuts."""
 
-    def __getitem__(self, stretch: slice) -> Any:
-        """Seconds of the cuts from one to another, `(stop - start,)`."""
+    def __getitem__(self, part: slice) -> Any:
+        """Returns the seconds of the cuts in a slice, `(stop - start,)`."""
 
 
-class Stretches:
-    """Lengths that a function reads.
+class LazyLengths:
+    """Durations that a function reads.
 
     Args:
-        count: of all.
-        read: those from one number to another.
+        count: number of cuts.
+        read: returns the seconds of the cuts from a start to a stop index.
     """
 
     def __init__(self, count: int, read: Callable[[int, int], Floats]) -> None:
@@ -37,12 +37,12 @@ class Stretches:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, stretch: slice) -> Floats:
-        start, stop, _ = stretch.indices(self._count)
+    def __getitem__(self, part: slice) -> Floats:
+        start, stop, _ = part.indices(self._count)
         return self._read(start, max(start, stop))
 
 
 def total(lengths: Lengths, start: int = 0, stop: int | None = None) -> float:
-    """Seconds of the cuts from one to another."""
+    """Sums the seconds of the cuts from a start to a stop index."""
     stop = len(lengths) if stop is None else stop
-    return sum(float(np.sum(lengths[at : min(at + _STRETCH, stop)])) for at in range(start, stop, _STRETCH))
+    return sum(float(np.sum(lengths[at : min(at + _SLICE, stop)])) for at in range(start, stop, _SLICE))

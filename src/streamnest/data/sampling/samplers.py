@@ -1,7 +1,7 @@
 """Samplers whose batches are a pure function of (seed, epoch, position).
 
-A stateful sampler resumes by replay; here the state of a run is a few integers and a resume costs one permutation,
-of the corpus or, where that is large, of one of its sections.
+A stateful sampler resumes by replay. Here, the state of a run is a few integers, and a resume costs one permutation of
+the corpus or, if it is large, of one of its sections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from streamnest.data.sampling.durations import Floats, Lengths
 from streamnest.data.sampling.mixing import Mixture
-from streamnest.data.sampling.schedule import Limits, Schedule
+from streamnest.data.sampling.schedule import BatchLimits, Schedule
 from streamnest.data.sampling.sections import SECTION
 from streamnest.errors import UserError
 from streamnest.files.plain_data import short
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class BatchIndex(NamedTuple):
-    """What a sampler asks a dataset for.
+    """Request of a sampler to a dataset.
 
     Attributes:
-        step: number of the batch, the same on every rank; part of the key of every random draw.
-        indices: of the utterances; empty where a rank has nothing left but must keep in step with the others.
+        step: step of the batch, the same on every rank; part of the key of all random choices.
+        indices: indices of the utterances; empty if a rank has none left but needs as many batches as the others.
     """
 
     step: int
@@ -38,7 +38,7 @@ class BatchIndex(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The next step of a run and the next batch of the stream; each step takes `world_size` batches."""
+    """Next step of a run and next batch of the stream; each step consumes `world_size` batches."""
 
     step: int
     batch: int
@@ -47,28 +47,28 @@ class Position(NamedTuple):
 class BucketBatchSampler(Sampler[BatchIndex]):
     """Endless duration-bucketed batches for training.
 
-    The batches of all epochs and ranks form one stream: at each step every rank takes its own of the next `world_size`
-    batches, which come from one bucket. Within an epoch every utterance occurs exactly once; a corpus of more than one
-    section (see `Sections`) is heard a section after the other, in another order in each epoch. Two processes with
-    `max_batch_size=b` see at each step what one with `2b` sees, as long as that limit binds and not `batch_duration`.
+    The batches of all epochs and ranks form one stream: at each step, every rank takes one of the next `world_size`
+    batches, which come from one bucket. Within an epoch, every utterance occurs exactly once. The sections of a large
+    corpus (see `Sections`) follow each other, in another order in each epoch. At each step, two processes with
+    `max_batch_size=b` get the utterances of one process with `2b`, unless `batch_duration` limits the batch.
 
     Args:
         durations: `(N,)` seconds, an array or `Lengths`.
-        batch_duration: most padded seconds in a batch (longest utterance times size). A longer utterance gets a batch
-            to itself.
-        max_batch_size: most utterances in a batch.
-        num_buckets: number of buckets, of equal total duration.
-        num_batches: steps in the whole run: the length; None for those of one epoch.
-        seed: of the order.
-        rank: of this process.
+        batch_duration: maximum padded seconds in a batch (longest utterance times size). A longer utterance gets a
+            batch of its own.
+        max_batch_size: maximum number of utterances in a batch.
+        num_buckets: number of buckets of equal total duration.
+        num_batches: number of steps in the whole run; None for one epoch.
+        seed: seed of the order.
+        rank: rank of this process.
         world_size: number of processes.
-        shuffle: off for batches sorted by duration within each section, the same in every epoch.
-        mixture: of sources; an epoch is then what it says, and not every utterance once.
-        largest: utterances of a section.
-        digest: tells one training set from another, when a run is continued.
+        shuffle: False for batches sorted by duration within each section, the same in every epoch.
+        mixture: mixture of sources, which decides how often each utterance occurs in an epoch; None for once.
+        largest: maximum number of utterances in a section.
+        digest: returns a checksum of the training set, which is compared on resume.
 
     Raises:
-        UserError: for no utterances, or limits that admit none.
+        UserError: if there are no utterances or a limit is not positive.
     """
 
     def __init__(
@@ -86,50 +86,52 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         largest: int = SECTION,
         digest: Callable[[], str] = str,
     ) -> None:
-        self.limits = Limits(batch_duration, max_batch_size, num_buckets)
+        self.limits = BatchLimits(batch_duration, max_batch_size, num_buckets)
         self._make = partial(Schedule, durations, self.limits, seed, shuffle, mixture, largest=largest)
         self.buckets = self._make(group=world_size)
         self.num_batches = math.ceil(len(self.buckets) / world_size) if num_batches is None else num_batches
         self.rank, self.world_size, self.seed = rank, world_size, seed
-        # Once, and only for runs that are saved or continued.
+        # Computed once, and only for runs that are saved or resumed.
         self._digest = cache(digest)
-        self._start, self._given = Position(0, 0), 0
+        self._start, self._num_returned = Position(0, 0), 0
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[BatchIndex]:
-        start, self._given = self._start, 0
+        start, self._num_returned = self._start, 0
         for step in range(start.step, self.num_batches):
-            self._given = step + 1 - start.step
+            self._num_returned = step + 1 - start.step
             yield BatchIndex(step, self.batch(start.batch + (step - start.step) * self.world_size + self.rank))
 
     def batch(self, number: int) -> list[int]:
-        """Utterances of batch `number` of the stream that all ranks share."""
+        """Returns the utterances of batch `number` of the stream that all ranks share."""
         return self.buckets.batch(*divmod(number, len(self.buckets)))
 
-    def state_dict(self, taken: int | None = None) -> dict[str, Any]:
-        """Where an iterator stands after so many batches; None for what the latest has given."""
-        given = self._given if taken is None else taken
-        step, batch = self._start.step + given, self._start.batch + given * self.world_size
+    def state_dict(self, num_batches: int | None = None) -> dict[str, Any]:
+        """Returns the position after `num_batches` batches; None for those that the latest iterator has returned."""
+        done = self._num_returned if num_batches is None else num_batches
+        step, batch = self._start.step + done, self._start.batch + done * self.world_size
         return {"step": step, "batch": batch, "group": self.buckets.group, "epoch": len(self.buckets), **self._data()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Lets the next iterator continue there, whatever the number of processes was.
+        """Makes the next iterator continue at a stored position, which may be from another number of processes.
 
-        Groups stay as the first run cut them: cutting them anew would repeat and lose utterances in this epoch.
+        The groups of the first run are kept: other groups would repeat and lose utterances in this epoch.
 
         Raises:
-            UserError: for a state that no sampler has.
+            UserError: if the state is not valid.
         """
         for key, lowest, highest in (("step", 0, 1 << 62), ("batch", 0, 1 << 62), ("group", 1, 1 << 16)):
             if type(state.get(key)) is not int or not lowest <= state[key] <= highest:
-                raise UserError(f"the checkpoint's place in the data is not valid: {key}={short(state.get(key))}")
+                raise UserError(
+                    f"the position in the data is not valid in the checkpoint: {key}={short(state.get(key))}"
+                )
         if state["group"] != self.buckets.group:
             self.buckets = self._make(group=state["group"])
         data = self._data()
-        # Checkpoints from before there were digests say nothing about these.
-        changed = [_WORDS[key] for key in data if state.get(key, data[key]) != data[key]]
+        # The oldest checkpoints have no digests.
+        changed = [_NAMES[key] for key in data if state.get(key, data[key]) != data[key]]
         if state["epoch"] != len(self.buckets):
             changed.append("batches in an epoch")
         if changed:
@@ -138,27 +140,28 @@ class BucketBatchSampler(Sampler[BatchIndex]):
                 "miss utterances",
                 ", ".join(changed),
             )
-        self._start, self._given = Position(state["step"], state["batch"]), 0
+        self._start, self._num_returned = Position(state["step"], state["batch"]), 0
 
     def _data(self) -> dict[str, Any]:
-        """Summarizes what batches are made of, to compare it on resume."""
+        """Returns the inputs of the batches, which are compared on resume."""
         return {"seed": self.seed, "limits": list(self.limits), "data": self._digest()}
 
 
-# Of what a state is compared with.
-_WORDS = {"seed": "data.seed", "limits": "limits of batches", "data": "ids or durations of the training set"}
+# Names of the compared values in messages.
+_NAMES = {"seed": "data.seed", "limits": "limits of batches", "data": "ids or durations of the training set"}
 
 
 class OnePassSampler(Sampler[BatchIndex]):
     """Every utterance once, sorted by duration, at step 0: for validation.
 
-    All ranks get the same number of batches, the last of some being empty: processes that disagree about it deadlock.
+    All ranks get the same number of batches, some of which may be empty at the end: processes with different numbers of
+    batches would deadlock.
 
     Args:
         durations: `(N,)` seconds.
-        batch_duration: most padded seconds in a batch.
-        max_batch_size: most utterances in a batch.
-        rank: of this process.
+        batch_duration: maximum padded seconds in a batch.
+        max_batch_size: maximum number of utterances in a batch.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -177,7 +180,7 @@ class OnePassSampler(Sampler[BatchIndex]):
 
 
 def _fill(durations: Floats, batch_duration: float, max_batch_size: int) -> list[list[int]]:
-    """Sorted utterances in batches as full as the limits allow."""
+    """Divides sorted utterances into batches that are as full as the limits allow."""
     batches: list[list[int]] = []
     for index in np.argsort(durations, kind="stable").tolist():
         size = len(batches[-1]) + 1 if batches else math.inf

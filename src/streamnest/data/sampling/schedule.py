@@ -1,4 +1,4 @@
-"""Which batches there are, in every epoch, of a corpus of any size."""
+"""The batches of every epoch of a corpus of any size."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from streamnest.data.sampling.buckets import Arrangement, Buckets
 from streamnest.data.sampling.durations import Lengths
 from streamnest.data.sampling.mixing import Mixture, Slots
-from streamnest.data.sampling.sections import SECTION, Ints, Section, Sections
+from streamnest.data.sampling.sections import SECTION, CorpusSection, Ints, Sections
 from streamnest.randomness import numpy_generator
 
 
-class Limits(NamedTuple):
-    """See `Buckets`."""
+class BatchLimits(NamedTuple):
+    """Limits of batches, see `Buckets`."""
 
     batch_duration: float
     max_batch_size: int
     num_buckets: int
 
 
-class _Part(NamedTuple):
-    """What is the same in every epoch of one section."""
+class _SectionBatches(NamedTuple):
+    """Properties of a section that are the same in every epoch."""
 
     number: int
     utterances: NDArray[np.int32]
@@ -32,29 +32,29 @@ class _Part(NamedTuple):
 
 
 class Schedule:
-    """The batches of all epochs: in each, the sections of a corpus in random order, and so the batches of a section.
+    """The batches of all epochs: in each epoch, the sections of a corpus and the batches of a section in random order.
 
-    A batch is a pure function of (seed, epoch, place), and costs the arrangement of one section, which is kept until
-    another is asked for. So memory is that of a section, however large the corpus is; `len` is counted once, at start,
-    section after section.
+    A batch is a pure function of (seed, epoch, position). It costs the arrangement of one section, which is cached
+    until another section is needed, so that the memory does not grow with the corpus. The batches are counted once, at
+    the start, section by section.
 
     Args:
         lengths: `(N,)` seconds.
-        limits: of batches.
-        seed: of the order.
-        shuffle: off for the sections in a row, each sorted by duration, the same in every epoch.
-        mixture: of sources; an epoch is then what it says, and not every utterance once.
-        group: batches that follow each other and come from one bucket: one for each process.
-        largest: utterances of a section.
+        limits: limits of batches.
+        seed: seed of the order.
+        shuffle: False for sections in their order, each sorted by duration, the same in every epoch.
+        mixture: mixture of sources, which decides how often each utterance occurs in an epoch; None for once.
+        group: number of consecutive batches that come from one bucket, one for each process.
+        largest: maximum number of utterances in a section.
 
     Raises:
-        UserError: for no utterances, or limits that admit none.
+        UserError: if there are no utterances or a limit is not positive.
     """
 
     def __init__(
         self,
         lengths: Lengths,
-        limits: Limits,
+        limits: BatchLimits,
         seed: int,
         shuffle: bool = True,
         mixture: Mixture | None = None,
@@ -64,21 +64,21 @@ class Schedule:
         self.lengths, self.limits, self.seed, self.shuffle = lengths, limits, seed, shuffle
         self.mixture, self.group = mixture, group
         self._sections = Sections(mixture.sizes if mixture else [len(lengths)], seed, largest)
-        self._kept: _Part | None = None
+        self._kept: _SectionBatches | None = None
         self._arranged: tuple[int, int, Arrangement] | None = None
         self._counts: Ints = np.array([len(self._part(i).buckets) for i in range(len(self._sections))], np.int64)
 
     def __len__(self) -> int:
-        """Batches in an epoch, of all processes together."""
+        """Number of batches in an epoch, of all processes together."""
         return int(self._counts.sum())
 
-    def batch(self, epoch: int, place: int) -> list[int]:
-        """Utterances of one batch."""
+    def batch(self, epoch: int, position: int) -> list[int]:
+        """Returns the utterances of a batch."""
         order = self._order(epoch)
         ends = np.cumsum(self._counts[order])
-        at = int(np.searchsorted(ends, place, side="right"))
+        at = int(np.searchsorted(ends, position, side="right"))
         section = int(order[at])
-        return self._arrange(epoch, section).batch(place - int(ends[at] - self._counts[section]))
+        return self._arrange(epoch, section).batch(position - int(ends[at] - self._counts[section]))
 
     def _order(self, epoch: int) -> Ints:
         sections = np.arange(len(self._sections))
@@ -86,7 +86,7 @@ class Schedule:
 
     def _arrange(self, epoch: int, section: int) -> Arrangement:
         if self._arranged is None or self._arranged[:2] != (epoch, section):
-            # Let go of before the next is made.
+            # Frees the memory before the next arrangement is made.
             self._arranged = None
             part = self._part(section)
             rng = numpy_generator(self.seed, epoch, "batches", section) if self.shuffle else None
@@ -95,12 +95,12 @@ class Schedule:
             self._arranged = epoch, section, arranged._replace(order=part.utterances[order])
         return self._arranged[2]
 
-    def _part(self, number: int) -> _Part:
+    def _part(self, number: int) -> _SectionBatches:
         if self._kept is None or self._kept.number != number:
             self._kept = None
-            section = Section(self._sections, number, self.lengths)
+            section = CorpusSection(self._sections, number, self.lengths)
             slots = self.mixture.slots(section.durations, section.sizes) if self.mixture else None
             durations = section.durations if slots is None else slots.durations
             buckets = Buckets(durations, *self.limits, group=self.group)
-            self._kept = _Part(number, section.utterances, slots, buckets)
+            self._kept = _SectionBatches(number, section.utterances, slots, buckets)
         return self._kept

@@ -1,4 +1,4 @@
-"""Parts of a corpus that are arranged one after the other, so that arranging needs memory for one of them."""
+"""Sections of a corpus whose batches are arranged one section at a time, which bounds memory."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from streamnest.randomness import numpy_generator
 
 Ints = NDArray[np.int64]
 
-# Cuts a section: 3,500 h of 12 s each, so that most corpora are one, and 25 MB to arrange.
+# Maximum cuts of a section: 3,500 h of 12 s each, which most corpora do not exceed, and 25 MB to arrange.
 SECTION = 2**20
-# Neighbouring cuts that stay together, as in a shard: a section has a thousand of these from all over the corpus.
+# Consecutive cuts that stay together, as in a shard: a section has a thousand such pieces from the whole corpus.
 _PIECE = 1024
-# Pieces of each source in a section, if it has as many cuts.
+# Minimum number of pieces of each source in a section, if the source has as many cuts.
 _FEWEST = 4
 
 
 class Sections:
-    """Which utterances are in which section: a pure function of the seed, the same in every epoch.
+    """Assignment of utterances to sections: a pure function of the seed, the same in every epoch.
 
-    Each source is cut into pieces of neighbours that are dealt to the sections at random, evenly. A corpus of one
-    section is in its own order.
+    Each source is divided into pieces of consecutive utterances, which are distributed evenly and at random over the
+    sections. A corpus of one section keeps its order.
 
     Args:
-        sizes: utterances of each source, which are in a row.
-        seed: of the choice.
-        largest: utterances of a section at most, give or take a piece of each source.
+        sizes: number of utterances of each source; sources are concatenated.
+        seed: seed of the assignment.
+        largest: maximum number of utterances in a section, exceeded by at most one piece of each source.
     """
 
     def __init__(self, sizes: Sequence[int], seed: int, largest: int = SECTION) -> None:
@@ -40,40 +40,40 @@ class Sections:
     def __len__(self) -> int:
         return self._number
 
-    def stretches(self, section: int) -> list[list[tuple[int, int]]]:
-        """First and end of the runs of utterances in a section, for each source, in order."""
+    def spans(self, section: int) -> list[list[tuple[int, int]]]:
+        """Returns the half-open spans of utterances in a section, for each source, in order."""
         starts = np.cumsum([0, *self._sizes]).tolist()
-        found = []
+        spans = []
         for order, piece, start, size in zip(self._order, self._piece, starts, self._sizes):
             first, last = len(order) * section // self._number, len(order) * (section + 1) // self._number
             runs = _runs(np.sort(order[first:last]))
-            found.append([(start + a * piece, start + min(b * piece, size)) for a, b in runs])
-        return found
+            spans.append([(start + a * piece, start + min(b * piece, size)) for a, b in runs])
+        return spans
 
     def _deal(self, source: int, seed: int) -> NDArray[np.int32]:
         pieces = np.arange(-(-self._sizes[source] // self._piece[source]), dtype=np.int32)
         return numpy_generator(seed, source, "sections").permutation(pieces)
 
 
-def _runs(places: NDArray[np.int32]) -> list[tuple[int, int]]:
-    """First and end of the runs of consecutive numbers in a sorted array."""
-    parts = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+def _runs(numbers: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Returns the half-open spans of consecutive numbers in a sorted array."""
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
 
 
-class Section:
+class CorpusSection:
     """The utterances of a section.
 
     Attributes:
-        utterances: their numbers in the corpus, `(N,)`, sources in a row.
-        sizes: how many there are of each source.
+        utterances: indices in the corpus, `(N,)`, sources concatenated.
+        sizes: number of utterances of each source.
         durations: `(N,)` seconds.
     """
 
     def __init__(self, sections: Sections, number: int, lengths: Lengths) -> None:
-        runs = sections.stretches(number)
-        self.sizes = [sum(stop - first for first, stop in of_source) for of_source in runs]
-        flat = [run for of_source in runs for run in of_source]
-        numbers = [np.arange(*run, dtype=np.int32) for run in flat]
+        spans = sections.spans(number)
+        self.sizes = [sum(stop - first for first, stop in source) for source in spans]
+        flat = [span for source in spans for span in source]
+        numbers = [np.arange(*span, dtype=np.int32) for span in flat]
         self.utterances: NDArray[np.int32] = np.concatenate([np.zeros(0, np.int32), *numbers])
-        self.durations: Floats = np.concatenate([np.zeros(0), *(lengths[slice(*run)] for run in flat)])
+        self.durations: Floats = np.concatenate([np.zeros(0), *(lengths[slice(*span)] for span in flat)])

@@ -1,4 +1,4 @@
-"""The sources of a corpus: manifests of files and folders of shards, one or many, named or not."""
+"""Sources of a corpus: cut manifests and folders of shards, optionally with names and weights."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from streamnest.console.redaction import refuse_secrets
 from streamnest.data.manifest import LoadReport, load_cuts
-from streamnest.data.sampling.durations import Lengths, Stretches
+from streamnest.data.sampling.durations import LazyLengths, Lengths
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import is_url
 from streamnest.errors import UserError
 
-# Durations and ids that a digest is made of at once, and altogether.
-_STRETCH, _MOST_IDS = 2**20, 2**16
+# Durations that a digest reads at once, and ids that it reads in total.
+_SLICE, _MOST_IDS = 2**20, 2**16
 
 
 class Source(NamedTuple):
-    """Where cuts come from. `weight` is its share of the audio, relative to the other sources; None for no mixing."""
+    """A manifest or folder of shards. `weight` is its relative share of the audio; None without mixing."""
 
     name: str
     path: str
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 
 def parse_sources(spec: Any) -> list[Source]:
-    """Sources as configs name them: None, a path, a list of paths, or a mapping of names to paths or path and weight.
+    """Parses sources from a config: None, a path, a list of paths, or a mapping of names to paths or path and weight.
 
     Raises:
         UserError: for anything else.
@@ -54,21 +54,19 @@ def _named(name: str, value: Any) -> Source:
         raise UserError(f"source {name}: {value!r}: name a path, or {{path: ..., weight: ...}}")
     weight = value.get("weight")
     if weight is not None and not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
-        raise UserError(
-            f"source {name}: weight={weight!r}: need a number above 0; leave out sources that are not wanted"
-        )
+        raise UserError(f"source {name}: weight={weight!r}: need a number above 0; to disable a source, leave it out")
     return Source(name, str(value["path"]), weight)
 
 
 def load_source(path: str, **options: Any) -> tuple[Sequence[Any], LoadReport]:
-    """The usable cuts of a manifest (see `load_cuts`) or of shards (see `load_shards`), and what was found."""
+    """Reads the usable cuts of a manifest (see `load_cuts`) or of shards (see `load_shards`), and the report."""
     refuse_secrets(path)
     shards = Path(path).is_dir() or (is_url(path) and not path.endswith((".jsonl", ".jsonl.gz")))
     return load_shards(path, **options) if shards else load_cuts(path, **options)
 
 
 class Corpus(Sequence[Any]):
-    """The cuts of several sources in a row."""
+    """The concatenated cuts of several sources."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self.parts = parts
@@ -76,7 +74,7 @@ class Corpus(Sequence[Any]):
 
     @property
     def sizes(self) -> list[int]:
-        """Cuts of each source."""
+        """Number of cuts of each source."""
         return [len(part) for part in self.parts]
 
     @property
@@ -86,9 +84,9 @@ class Corpus(Sequence[Any]):
 
     @property
     def lengths(self) -> Lengths:
-        """The same, to be read a stretch at a time where the sources allow that."""
+        """Durations that are read slice by slice if the sources support it."""
         parts = [lengths(part) for part in self.parts]
-        return parts[0] if len(parts) == 1 else Stretches(len(self), partial(_across, parts, self._ends))
+        return parts[0] if len(parts) == 1 else LazyLengths(len(self), partial(_read_across, parts, self._ends))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -104,32 +102,32 @@ class Corpus(Sequence[Any]):
 
 
 def durations(cuts: Sequence[Any]) -> NDArray[np.float64]:
-    """Seconds of each cut, `(len,)`; without touching the cuts where an index knows them."""
-    known = getattr(cuts, "durations", None)
-    return np.array([cut.duration for cut in cuts], np.float64) if known is None else known
+    """Returns the seconds of each cut, `(len,)`, from an index if there is one."""
+    indexed = getattr(cuts, "durations", None)
+    return np.array([cut.duration for cut in cuts], np.float64) if indexed is None else indexed
 
 
 def lengths(cuts: Sequence[Any]) -> Lengths:
-    """The same without holding them where an index knows them."""
-    known = getattr(cuts, "lengths", None)
-    return durations(cuts) if known is None else known
+    """Returns the seconds of each cut, read slice by slice if there is an index."""
+    indexed = getattr(cuts, "lengths", None)
+    return durations(cuts) if indexed is None else indexed
 
 
 def digest(cuts: Sequence[Any]) -> str:
-    """A checksum of durations and ids, to tell one corpus from another; of very large ones not all ids are read."""
-    found, seconds = hashlib.blake2b(digest_size=16), lengths(cuts)
-    for start in range(0, len(seconds), _STRETCH):
-        found.update(np.ascontiguousarray(seconds[start : start + _STRETCH], np.float64).tobytes())
+    """Computes a checksum of durations and ids; of a very large corpus, only some of the ids are read."""
+    checksum, seconds = hashlib.blake2b(digest_size=16), lengths(cuts)
+    for start in range(0, len(seconds), _SLICE):
+        checksum.update(np.ascontiguousarray(seconds[start : start + _SLICE], np.float64).tobytes())
     for index in range(0, len(cuts), max(1, len(cuts) // _MOST_IDS)):
-        found.update(f"{cuts[index].id}\n".encode())
-    return found.hexdigest()
+        checksum.update(f"{cuts[index].id}\n".encode())
+    return checksum.hexdigest()
 
 
-def _across(parts: Sequence[Lengths], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
-    """A stretch of several in a row."""
-    found = [np.zeros(0)]
+def _read_across(parts: Sequence[Lengths], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
+    """Reads a slice of several concatenated arrays."""
+    slices = [np.zeros(0)]
     for part, end in zip(parts, ends):
         before = end - len(part)
         if before < stop and start < end:
-            found.append(part[max(0, start - before) : stop - before])
-    return np.concatenate(found)
+            slices.append(part[max(0, start - before) : stop - before])
+    return np.concatenate(slices)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamnest.data.audio import BadAudioError
 from streamnest.data.manifest import LoadReport
 from streamnest.data.remedies import remedy
-from streamnest.data.sampling.durations import Stretches
+from streamnest.data.sampling.durations import LazyLengths
 from streamnest.data.shards.checking import check_index
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
@@ -96,9 +96,9 @@ class ShardedCuts(Sequence[ShardedCut]):
         self.store, self.table, self.selection = store, selection.index, selection
 
     @property
-    def lengths(self) -> Stretches:
+    def lengths(self) -> LazyLengths:
         """Returns lazy per-cut durations in seconds, read in slices."""
-        return Stretches(len(self), self.selection.durations)
+        return LazyLengths(len(self), self.selection.durations)
 
     @property
     def durations(self) -> NDArray[np.float64]:

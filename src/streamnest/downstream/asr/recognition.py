@@ -116,7 +116,7 @@ class TextTask(SupervisedTask):
         for cut_id, label, text in zip(batch.ids, batch.labels, self._texts(outputs, valid), strict=True):
             reference = normalize_text(label.text or "")
             if reference:
-                known = self.trainer.datamodule.knows(label)  # type: ignore[attr-defined]
+                known = self.trainer.datamodule.is_seen(label)  # type: ignore[attr-defined]
                 self._utterances.append(Utterance(cut_id, reference, text, known))
 
     def on_validation_epoch_end(self) -> None:

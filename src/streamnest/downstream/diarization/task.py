@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,11 @@ from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
 from streamnest.formatting import change
 from streamnest.streaming.heads import ExportedHead
+
+if TYPE_CHECKING:
+    from streamnest.data.augment.augmentation import Augmentation
+    from streamnest.data.config import DataConfig
+    from streamnest.data.datamodule import SpeechDataModule
 
 
 class ActivityHead(nn.Module):
@@ -112,14 +117,12 @@ class Diarizer(SupervisedTask):
         self._sums = torch.zeros(2)
 
     @classmethod
-    def data_options(cls, settings: Any) -> dict[str, Any]:
-        """Conversations, simulated and real."""
-        return {
-            "_target_": "streamnest.data.conversations.datamodule.ConversationDataModule",
-            "simulator": ConversationSimulator(**settings.conversations),
-            "val_conversations": settings.val_conversations,
-            "test_manifest": settings.test_manifest,
-        }
+    def build_data(cls, settings: Any, config: DataConfig, augment: Augmentation | None) -> SpeechDataModule:
+        """Builds a data module of conversations, simulated and recorded."""
+        from streamnest.data.conversations.datamodule import ConversationDataModule
+
+        simulator = ConversationSimulator(settings.conversations)
+        return ConversationDataModule(config, augment, simulator, settings.val_conversations, settings.test_manifest)
 
     def probabilities(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Of activity `(B, T, S)` in encoder frames `(B, T, d)`, and the state for the frames that come next."""

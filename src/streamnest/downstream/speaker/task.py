@@ -19,6 +19,8 @@ from streamnest.errors import UserError
 from streamnest.formatting import change
 
 if TYPE_CHECKING:
+    from streamnest.data.augment.augmentation import Augmentation
+    from streamnest.data.config import DataConfig
     from streamnest.data.datamodule import SpeechDataModule
 
 _NOBODY = -1
@@ -93,9 +95,11 @@ class SpeakerRecognizer(SupervisedTask):
         self._sums = torch.zeros(3)
 
     @classmethod
-    def data_options(cls, settings: Any) -> dict[str, Any]:
-        """Utterances with a speaker, some of them held out."""
-        return {"_target_": "streamnest.data.conversations.speakers.SpeakerDataModule", "held_out": settings.held_out}
+    def build_data(cls, settings: Any, config: DataConfig, augment: Augmentation | None) -> SpeechDataModule:
+        """Builds a data module of utterances with a speaker, some of which are held out."""
+        from streamnest.data.conversations.speakers import SpeakerDataModule
+
+        return SpeakerDataModule(config, augment, settings.held_out)
 
     @classmethod
     def find_labels(cls, settings: SpeakerConfig, data: SpeechDataModule) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class SpeakerRecognizer(SupervisedTask):
         for row, embedding in enumerate(self.embedding(moments).float().tolist()):
             name = batch.labels[row].speaker
             if name is not None and int(valid[row]):
-                seen = self.trainer.datamodule.knows(batch.labels[row])  # type: ignore[attr-defined]
+                seen = self.trainer.datamodule.is_seen(batch.labels[row])  # type: ignore[attr-defined]
                 self._heard.append(_Heard(batch.ids[row], name, seen, embedding))
 
     def on_validation_epoch_end(self) -> None:
