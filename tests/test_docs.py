@@ -60,7 +60,7 @@ def test_relative_links_lead_to_files_and_headings() -> None:
 
 def test_commands_and_their_options_exist() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    options = {plain(option) for option in re.findall(r'"(--[a-z][\w-]*)"', source)}
+    options = {plain(option) for option in re.findall(r'"((?:--)?[a-z][\w-]*)"', source)}
     for page in PAGES:
         for name, rest in re.findall(r"(?<!from )streamnest ([a-z][a-z-]*)((?:[^`\n]|\\\n)*)", code(page)):
             assert name in COMMANDS, f"{page}: streamnest {name}"
@@ -69,8 +69,8 @@ def test_commands_and_their_options_exist() -> None:
 
 
 def plain(option: str) -> str:
-    """Returns an option with dashes and today's word; former spellings are still accepted by the commands."""
-    return option.replace("_", "-").replace("picture", "plot")
+    """Returns the name of an option with dashes and today's word; commands still accept the former spellings."""
+    return option.lstrip("-").replace("_", "-").replace("picture", "plot")
 
 
 def overrides(page: Path) -> Iterator[tuple[str, str]]:
