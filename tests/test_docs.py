@@ -118,11 +118,12 @@ def test_paths_in_the_manual_exist() -> None:
             assert (ROOT / path).exists() or path.endswith(".ipynb") or "my_" in path, f"{page}: {path}"
 
 
-def test_every_page_is_in_the_index_and_in_the_site() -> None:
+def test_pages_are_in_index_and_site_and_link_the_glossary() -> None:
     index, site = text(ROOT / "docs/index.md"), (ROOT / "docs/zensical.toml").read_text()
     for page in MANUAL:
         assert page.name == "index.md" or f"]({page.name})" in index, page
         assert f'"docs/{page.name}"' in site, page
+        assert page.name == "GLOSSARY.md" or "(GLOSSARY.md)" in text(page), page
     for note in NOTES:
         assert note.name == "README.md" or f"]({note.name})" in text(ROOT / "benchmarks/README.md"), note
 
