@@ -25,7 +25,7 @@ _BRITISH = (
     rf"\b(?:\w*_|un|re|de|pre)?(?:{_ISE})is(?:e|es|ed|er|ers|ing|ation|ations|able)(?:\b|_)",
     r"\w*behaviour|\bcolou?red?\b(?<!colored)(?<!color)|colours?\b|neighbours?|favour|honour|\bcentre[sd]?\b|\bmetres?\b",
     r"\blicen[c]es?\b|\bdefence\b|\blearnt\b|\bspelt\b|\bwhilst\b|\bgrey\b|\bartefact|\bjudgement|\banalys(?:e|ed|es|ing)\b",
-    r"labell(?:ed|ing)|modell(?:ed|ing)|cancell(?:ed|ing)|signall(?:ed|ing)|travell(?:ed|ing)|\bcatalogue",
+    r"labell(?:ed|ing)(?!_data)|modell(?:ed|ing)|cancell(?:ed|ing)|signall(?:ed|ing)|travell(?:ed|ing)|\bcatalogue",
 )
 PROSE: dict[str, str] = {
     "British spelling": "|".join(_BRITISH),

@@ -1,4 +1,4 @@
-"""Small corpora in the layouts in which the large ones are published, made of the built-in speech."""
+"""Small corpora in published layouts, made of the sample corpus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATE = 16000
 
 @lru_cache
 def speech(seconds: float, first: int = 0) -> np.ndarray:
-    """`(N,)` float32 of built-in utterances from number `first` on, one after the other, with pauses of 0.4 s."""
+    """Returns `(N,)` float32 samples of consecutive sample utterances from `first` on, with pauses of 0.4 s."""
     pieces, names = [], sorted(SPEECH.glob("*.ogg"))[first:]
     while sum(map(len, pieces)) < seconds * RATE:
         pieces += [soundfile.read(names.pop(0), dtype="float32")[0], np.zeros(int(0.4 * RATE), np.float32)]
@@ -25,7 +25,7 @@ def speech(seconds: float, first: int = 0) -> np.ndarray:
 
 
 def audio(path: Path, seconds: float = 1.5, first: int = 0) -> Path:
-    """Writes speech in the format that the name asks for."""
+    """Writes speech in the format of the file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     opus = {"format": "OGG", "subtype": "OPUS"} if path.suffix == ".opus" else {}
     soundfile.write(path, speech(seconds, first), RATE, **opus)
@@ -109,7 +109,7 @@ def voxpopuli(root: Path) -> None:
 
 
 def voxpopuli_sessions(root: Path) -> None:
-    """The `asr` subset as it is downloaded: a list of stretches, and sessions in their original languages."""
+    """Writes the `asr` subset as downloaded: a list of spans, and sessions in their original languages."""
     rows = [
         "session_id|id_|start_time|end_time|original_text|normed_text|speaker_id|gender|split|is_gold_transcript|vad"
     ]
@@ -191,7 +191,7 @@ def kaldi(root: Path) -> None:
 
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], None], dict[str, int]]] = {
-    # Of each: the recipe, what builds it, and the cuts expected in its parts (None: some).
+    # By corpus: the recipe, the function that writes it, and the number of cuts by part (None: any).
     "librispeech": ("librispeech", librispeech, {"train": 2, "dev": 4, "test_clean": 2}),
     "mini_librispeech": ("mini_librispeech", mini_librispeech, {"train": 2, "dev": 4, "test_clean": 2}),
     "aishell": ("aishell", aishell, {"train": 1, "dev": 1, "test": 1}),

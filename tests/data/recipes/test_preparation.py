@@ -45,17 +45,18 @@ def folder(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The files that are really decoded."""
+    """Records the files that are decoded."""
     paths = []
     monkeypatch.setattr(validation, "measure", lambda path, limits: paths.append(path) or measure(path, limits))
     return paths
 
 
 @pytest.mark.slow
-def test_the_command_prepares_a_folder_that_a_data_module_trains_on(tmp_path, folder):
+def test_the_command_prepares_a_folder_for_training(tmp_path, folder):
     (folder / "ann/broken.wav").write_bytes(b"RIFF")
     done = script("folder", "--source", folder, "--out", tmp_path / "out", "--speaker_level", 1, "--jobs", 2)
     assert "unreadable" in done.stdout and "broken.wav" in done.stdout
+    assert f"train.py data=manifest data.train_manifest={tmp_path}/out/cuts_train.jsonl.gz" in done.stdout
     paths = {part: str(tmp_path / f"out/cuts_{part}.jsonl.gz") for part in ("train", "dev")}
     data = SpeechDataModule(paths["train"], paths["dev"], batch_duration=10.0, num_buckets=2, num_batches=3)
     data.setup()
@@ -65,20 +66,20 @@ def test_the_command_prepares_a_folder_that_a_data_module_trains_on(tmp_path, fo
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["musan"], "MUSAN is expected as"),
-        (["musan", "--language", "en"], "--language means nothing to musan"),
-        (["folder", "--part", "a/b"], "make the name of a manifest"),
+        (["musan", "--language", "en"], "--language is not an option of musan"),
+        (["folder", "--part", "a/b"], "becomes part of a file name"),
         (["folder", "--min_seconds", "20"], "need 0 < min <= max / 2"),
         (["folder", "--dev_share", "2"], "dev_share=2.0"),
     ],
 )
-def test_mistakes_are_told_in_a_line_with_status_2(tmp_path, folder, capsys, monkeypatch, words, told):
+def test_user_errors_are_one_line_with_status_2(tmp_path, folder, capsys, monkeypatch, words, message):
     given = [*words, "--source", folder, "--out", tmp_path / "out", "--jobs", 1]
     monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, given)])
     assert command.main() == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,13 +92,13 @@ def test_mistakes_are_told_in_a_line_with_status_2(tmp_path, folder, capsys, mon
         (lambda path: path.unlink(), "missing"),
     ],
 )
-def test_a_spoilt_flac_file_is_told_by_its_cause(tmp_path, spoil, cause):
+def test_a_damaged_flac_file_is_dropped_with_its_cause(tmp_path, spoil, cause):
     path = audio(tmp_path / "a.flac", 3)
     spoil(path)
     assert measure(str(path)).cause == cause
 
 
-def test_audio_that_is_empty_not_finite_or_shorter_than_it_says_is_told(tmp_path):
+def test_empty_not_finite_and_truncated_audio_is_reported(tmp_path):
     soundfile.write(tmp_path / "e.wav", np.zeros(0), 16000)
     assert measure(str(tmp_path / "e.wav")).cause == "empty"
     soundfile.write(tmp_path / "a.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
@@ -108,7 +109,7 @@ def test_audio_that_is_empty_not_finite_or_shorter_than_it_says_is_told(tmp_path
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
-def test_what_is_measured_is_what_lhotse_reads_at_any_rate_and_number_of_channels(tmp_path, rate):
+def test_measurements_agree_with_lhotse(tmp_path, rate):
     stereo = np.stack([speech(3), speech(3, 5)], 1)
     soundfile.write(tmp_path / "a.wav", stereo, rate)
     prepare("folder", Options(tmp_path), tmp_path / "out", dev_share=0, relative=True)
@@ -123,7 +124,7 @@ def test_the_level_is_that_of_the_audio(tmp_path):
     assert facts.level_db == pytest.approx(-20, abs=0.05) and facts.duration == 1.0
 
 
-def test_a_second_run_decodes_only_what_is_new_or_has_changed(tmp_path, folder, decoded):
+def test_a_second_run_decodes_only_new_or_changed_files(tmp_path, folder, decoded):
     out = tmp_path / "out"
     first = prepare("folder", Options(folder), out)
     assert len(decoded) == first.files == 9 and first.known == 0
@@ -136,13 +137,13 @@ def test_a_second_run_decodes_only_what_is_new_or_has_changed(tmp_path, folder, 
     assert sorted(decoded[9:]) == sorted([str(folder / "ann/0.wav"), str(new)])
 
 
-def test_other_limits_of_segments_ask_for_new_measures(tmp_path, folder, decoded):
+def test_other_segment_limits_require_new_measurements(tmp_path, folder, decoded):
     prepare("folder", Options(folder), tmp_path / "out")
     prepare("folder", Options(folder), tmp_path / "out", limits=Limits(0.5, 2.0))
     assert len(decoded) == 18
 
 
-def test_a_run_killed_while_it_wrote_its_journal_continues(tmp_path, folder, decoded):
+def test_a_run_killed_while_writing_its_journal_continues(tmp_path, folder, decoded):
     prepare("folder", Options(folder), tmp_path / "out")
     journal = tmp_path / "out/journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -153,7 +154,7 @@ def test_a_run_killed_while_it_wrote_its_journal_continues(tmp_path, folder, dec
     assert len(decoded) == 9 + 5
 
 
-def test_a_run_that_fails_leaves_the_manifests_of_the_last_one(tmp_path, folder, monkeypatch):
+def test_a_failed_run_keeps_earlier_manifests(tmp_path, folder, monkeypatch):
     out = tmp_path / "out"
     prepare("folder", Options(folder), out)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")}
@@ -167,7 +168,7 @@ def test_a_run_that_fails_leaves_the_manifests_of_the_last_one(tmp_path, folder,
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")} == before
 
 
-def test_a_run_without_a_dev_part_takes_away_that_of_an_earlier_one(tmp_path, folder):
+def test_a_run_without_dev_removes_the_earlier_dev(tmp_path, folder):
     out = tmp_path / "out"
     prepare("folder", Options(folder), out)
     mine = (out / "cuts_mine.jsonl.gz").write_bytes(b"")
@@ -176,7 +177,7 @@ def test_a_run_without_a_dev_part_takes_away_that_of_an_earlier_one(tmp_path, fo
     assert sorted(path.name for path in out.glob("cuts*")) == ["cuts_mine.jsonl.gz", "cuts_train.jsonl.gz"]
 
 
-def test_several_processes_find_what_one_finds(tmp_path, folder):
+def test_several_processes_give_the_same_result(tmp_path, folder):
     paths = sorted(str(path) for path in folder.rglob("*.*"))
     alone = check_files(paths, Journal(tmp_path / "one", Limits(0.5, 2)), 1)
     together = check_files(paths, Journal(tmp_path / "two", Limits(0.5, 2)), 2)
@@ -190,18 +191,18 @@ def test_the_report_counts_cuts_hours_speakers_and_causes(tmp_path, folder):
     assert report["files"] == 9 and sum(part["cuts"] for part in report["parts"].values()) == 9
     assert sum(part["hours"] for part in report["parts"].values()) == pytest.approx(22.5 / 3600, abs=1e-3)
     assert sum(part["speakers"] for part in report["parts"].values()) == 3
-    assert report["dropped"]["format is not read"]["count"] == 1
+    assert report["dropped"]["unsupported format"]["count"] == 1
 
 
-def test_a_corpus_with_nothing_usable_is_refused_with_the_causes(tmp_path):
+def test_a_corpus_without_usable_audio_is_refused_with_causes(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.wav").write_bytes(b"x")
     report = prepare("folder", Options(tmp_path / "in"), tmp_path / "out")
-    with pytest.raises(UserError, match="nothing usable: 1 unreadable"):
+    with pytest.raises(UserError, match="no usable audio: 1 unreadable"):
         require_usable(report, tmp_path / "in", tmp_path / "out")
 
 
-def test_names_that_are_not_utf8_are_dropped_and_the_report_can_still_be_written(tmp_path, folder):
+def test_names_that_are_not_utf8_are_dropped_and_reported(tmp_path, folder):
     os.rename(audio(folder / "a.wav"), os.fsencode(folder) + b"/caf\xe9.wav")
     audio(folder / "café [red].wav")
     report = prepare("folder", Options(folder), tmp_path / "out")
@@ -213,22 +214,22 @@ def die(paths, limits):
     os._exit(1)
 
 
-def test_a_worker_that_dies_is_told_with_the_files_it_had(tmp_path, monkeypatch):
+def test_a_crashed_worker_is_reported_with_its_files(tmp_path, monkeypatch):
     path = str(audio(tmp_path / "a.wav"))
     journal = Journal(tmp_path / "journal", None)
     monkeypatch.setattr(validation, "_measure_all", die)
-    with pytest.raises(UserError, match=r"a process died while it decoded[\s\S]*a.wav"):
+    with pytest.raises(UserError, match=r"a process crashed or ran out of memory while it decoded[\s\S]*a.wav"):
         check_files([path], journal, 2)
 
 
-def test_relative_paths_let_audio_and_manifests_move_together(tmp_path, folder):
+def test_relative_paths_allow_moving_audio_and_manifests(tmp_path, folder):
     prepare("folder", Options(folder), tmp_path / "in/manifests", relative=True)
     shutil.move(tmp_path / "in", tmp_path / "moved")
     loaded = load_cuts(tmp_path / "moved/manifests/cuts_train.jsonl.gz")[0]
     assert len(load_mono(loaded[0]))
 
 
-def test_absolute_paths_are_the_default_whatever_the_working_folder(tmp_path, folder, monkeypatch):
+def test_paths_are_absolute_by_default(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare("folder", Options(Path("in")), Path("out"))
     with gzip.open("out/cuts_train.jsonl.gz", "rt") as lines:
@@ -243,7 +244,7 @@ def pieces(count, speakers=True, **changes):
 
 
 @pytest.mark.parametrize("speakers", [True, False])
-def test_about_the_wanted_share_is_held_out_by_speaker_or_else_by_recording(speakers):
+def test_the_dev_share_counts_speakers_or_recordings(speakers):
     dealt = assign_parts(pieces(4000, speakers), 0.1)
     dev = [piece for piece in dealt if piece.part == "dev"]
     assert 0.07 < len(dev) / 4000 < 0.13
@@ -251,18 +252,18 @@ def test_about_the_wanted_share_is_held_out_by_speaker_or_else_by_recording(spea
         assert not {piece.speaker for piece in dev} & {piece.speaker for piece in dealt if piece.part == "train"}
 
 
-def test_added_data_does_not_move_what_was_dealt():
+def test_added_data_does_not_change_the_split():
     before = {piece.id: piece.part for piece in assign_parts(pieces(2000), 0.1)}
     after = {piece.id: piece.part for piece in assign_parts(pieces(4000), 0.1)}
     assert all(after[name] == part for name, part in before.items())
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
-def test_neither_part_is_empty_where_there_are_two_speakers(share):
+def test_neither_part_is_empty_with_two_speakers(share):
     assert {piece.part for piece in assign_parts(pieces(8), share)} == {"train", "dev"}
 
 
-def test_parts_that_a_corpus_gives_are_kept_and_no_share_holds_nothing_out():
+def test_given_parts_are_kept_and_share_0_holds_nothing_out():
     assert {piece.part for piece in assign_parts(pieces(9, part="test"), 0.5)} == {"test"}
     assert {piece.part for piece in assign_parts(pieces(9), 0.0)} == {"train"}
     with pytest.raises(UserError, match="dev_share"):

@@ -28,7 +28,7 @@ def cuts(out, part):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_corpus_in_its_published_layout_becomes_cuts_that_load_and_decode(tmp_path, name):
+def test_a_published_layout_gives_cuts_that_decode(tmp_path, name):
     corpus, build, expected = LAYOUTS[name]
     build(tmp_path / "in")
     report = run(corpus, tmp_path / "in", tmp_path / "out", level=corpus == "folder")
@@ -54,7 +54,7 @@ def test_a_corpus_in_its_published_layout_becomes_cuts_that_load_and_decode(tmp_
         ("kaldi", "dev", "ann", "some words", None),
     ],
 )
-def test_speaker_text_and_language_survive(tmp_path, name, part, speaker, words, language):
+def test_speaker_text_and_language_are_kept(tmp_path, name, part, speaker, words, language):
     corpus, build, _ = LAYOUTS[name]
     build(tmp_path / "in")
     run(corpus, tmp_path / "in", tmp_path / "out")
@@ -63,11 +63,11 @@ def test_speaker_text_and_language_survive(tmp_path, name, part, speaker, words,
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_damaged_file_costs_its_own_cuts_and_is_named_with_the_cause(tmp_path, name):
+def test_a_damaged_file_loses_only_its_own_cuts(tmp_path, name):
     corpus, build, expected = LAYOUTS[name]
     build(tmp_path / "in")
     files = sorted(path for path in (tmp_path / "in").rglob("*") if path.suffix in layouts_suffixes())
-    # Of the corpora whose parts share a file there is no other to keep.
+    # Corpora whose parts share one file have no other file to keep.
     if len(files) > 1:
         files[-1].write_bytes(b"not audio")
         report = run(corpus, tmp_path / "in", tmp_path / "out")
@@ -81,10 +81,10 @@ def layouts_suffixes():
     return {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
-def test_the_page_on_data_explains_every_corpus_and_every_cause():
+def test_the_data_page_explains_every_corpus_and_cause():
     root = Path(__file__).resolve().parents[3]
     page = (root / "docs/DATA.md").read_text()
-    source = "".join(path.read_text() for path in (root / "src/streamnest/data/recipes").glob("*.py"))
+    source = "".join(path.read_text() for path in (root / "src/streamnest/data/recipes").rglob("*.py"))
     causes = set(re.findall(r'Dropped\([^"\n]*(?:f"[^"]*"[^"\n]*)?, "([a-z][^"]+)"', source))
     assert len(causes) >= 11
     for words in [
@@ -98,19 +98,19 @@ def test_the_page_on_data_explains_every_corpus_and_every_cause():
 
 
 @pytest.mark.parametrize("corpus", sorted(set(RECIPES) - {"folder", "manifest", "lhotse"}))
-def test_a_folder_that_is_not_the_corpus_is_refused_with_its_layout(tmp_path, corpus):
+def test_a_wrong_layout_is_refused_with_the_expected_one(tmp_path, corpus):
     audio(tmp_path / "in/a.wav")
     with pytest.raises(UserError, match=r"(missing|holds no)[\s\S]*SOURCE/"):
         run(corpus, tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.parametrize("corpus", RECIPES)
-def test_a_source_that_does_not_exist_is_refused(tmp_path, corpus):
+def test_a_missing_source_is_refused(tmp_path, corpus):
     with pytest.raises(UserError, match="no such folder"):
         run(corpus, tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_readers_of_libri_light_become_segments_that_cover_most_of_it(tmp_path):
+def test_libri_light_is_segmented_and_mostly_covered(tmp_path):
     layouts.librilight(tmp_path / "in")
     report = run("librilight", tmp_path / "in", tmp_path / "out")
     assert set(report.parts) == {"train", "dev"}
@@ -122,7 +122,7 @@ def test_readers_of_libri_light_become_segments_that_cover_most_of_it(tmp_path):
         assert len({cut.id for cut in loaded}) == len(loaded)
 
 
-def test_every_corpus_of_speech_has_a_config_that_reads_what_is_written(composed):
+def test_every_speech_corpus_has_a_data_config(composed):
     general = {"folder", "manifest", "kaldi", "lhotse", "musan", "rirs"}
     for corpus in set(RECIPES) - general:
         data = composed(f"data={corpus}", "paths.data_dir=/d", "name=t", "preset=t", "paths.output_dir=o").data
@@ -130,7 +130,7 @@ def test_every_corpus_of_speech_has_a_config_that_reads_what_is_written(composed
         assert data.val_manifest == f"/d/{corpus}/cuts_dev.jsonl.gz"
 
 
-def test_a_subset_of_libri_light_is_read_alone_and_a_missing_one_is_refused(tmp_path):
+def test_a_missing_subset_of_libri_light_is_refused(tmp_path):
     layouts.librilight(tmp_path / "in")
     report = run("librilight", tmp_path / "in", tmp_path / "out", subset="small")
     assert report.files == 1
@@ -138,15 +138,15 @@ def test_a_subset_of_libri_light_is_read_alone_and_a_missing_one_is_refused(tmp_
         run("librilight", tmp_path / "in", tmp_path / "out", subset="large")
 
 
-def test_a_file_that_no_list_names_is_reported(tmp_path):
+def test_a_file_that_is_not_listed_is_reported(tmp_path):
     layouts.librispeech(tmp_path / "in")
     extra = audio(tmp_path / "in/dev-clean/99/1/99-1-0000.flac")
     report = run("librispeech", tmp_path / "in", tmp_path / "out")
-    assert [(item.name, item.cause) for item in report.dropped] == [(str(extra), "in no list of the corpus")]
+    assert [(item.name, item.cause) for item in report.dropped] == [(str(extra), "not listed in the corpus")]
 
 
 @pytest.mark.parametrize(("corpus", "folder"), [("mls", "mls_polish/dev"), ("librispeech", "dev-clean")])
-def test_a_listed_file_that_is_not_there_is_reported(tmp_path, corpus, folder):
+def test_a_listed_file_that_is_missing_is_reported(tmp_path, corpus, folder):
     LAYOUTS[corpus][1](tmp_path / "in")
     path = next((tmp_path / "in" / folder).rglob("*.flac"))
     path.unlink()
@@ -154,7 +154,7 @@ def test_a_listed_file_that_is_not_there_is_reported(tmp_path, corpus, folder):
     assert [(item.name, item.cause) for item in report.dropped] == [(str(path), "missing")]
 
 
-def test_lists_that_lhotse_trips_over_end_with_a_hint(tmp_path):
+def test_lists_that_lhotse_cannot_read_give_a_hint(tmp_path):
     layouts.musan(tmp_path / "in")
     (tmp_path / "in/music/here/music-here-0000.wav").unlink()
     with pytest.raises(UserError, match="prepare_musan cannot read the lists"):
@@ -162,20 +162,20 @@ def test_lists_that_lhotse_trips_over_end_with_a_hint(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["unlabelled_data/en", "raw_audios/original"])
-def test_sessions_of_voxpopuli_with_utterances_in_dev_stay_out_of_train(tmp_path, form):
+def test_voxpopuli_sessions_with_dev_utterances_stay_out_of_train(tmp_path, form):
     layouts.voxpopuli(tmp_path / "in")
     dev = next((tmp_path / "in/transcribed_data/en/2009").glob("*dev.ogg"))
     path = audio(tmp_path / "in" / form / "2009" / f"{dev.stem.removesuffix('-en_dev')}_original.ogg")
     report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
-    held_out = [item.name for item in report.dropped if item.cause == "session of dev or test"]
+    held_out = [item.name for item in report.dropped if item.cause == "session with dev or test utterances"]
     assert held_out == ([str(path)] if form.startswith("unlabelled") else [])
     if form.startswith("raw"):
         shutil.rmtree(tmp_path / "in/unlabelled_data")
         report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
-        assert [item.cause for item in report.dropped] == ["session of dev or test"]
+        assert [item.cause for item in report.dropped] == ["session with dev or test utterances"]
 
 
-def test_utterances_of_voxpopuli_are_stretches_of_sessions_where_none_were_cut_out(tmp_path):
+def test_voxpopuli_utterances_may_be_spans_of_sessions(tmp_path):
     layouts.voxpopuli_sessions(tmp_path / "in")
     audio(tmp_path / "in/raw_audios/original/2009/20090109-0900-PLENARY-9-en_original.ogg", 5)
     report = run("voxpopuli", tmp_path / "in", tmp_path / "out", language="en")
@@ -186,7 +186,7 @@ def test_utterances_of_voxpopuli_are_stretches_of_sessions_where_none_were_cut_o
     assert whole.parts["train"].cuts == 3, "the session without utterances, and no speech twice"
 
 
-def test_common_voice_adds_validated_clips_of_new_speakers_alone(tmp_path):
+def test_common_voice_adds_validated_clips_of_new_speakers_only(tmp_path):
     layouts.commonvoice(tmp_path / "in")
     clips = tmp_path / "in/cy/clips"
     rows = [("newcomer", "new"), ("dev" * 9, "more_of_dev"), ("train" * 9, "common_voice_cy_train")]
@@ -218,7 +218,7 @@ def test_commands_in_a_kaldi_folder_are_not_run(tmp_path):
     assert report.causes == {"a command, not a file": 3} and not (tmp_path / "ran").exists()
 
 
-def test_a_lhotse_manifest_goes_through_again_unchanged(tmp_path):
+def test_preparing_a_lhotse_manifest_again_changes_nothing(tmp_path):
     layouts.kaldi(tmp_path / "in")
     run("kaldi", tmp_path / "in", tmp_path / "one")
     report = run("lhotse", tmp_path / "one", tmp_path / "two")
@@ -230,7 +230,17 @@ def test_a_lhotse_manifest_goes_through_again_unchanged(tmp_path):
         ]
 
 
-def test_noise_of_any_folder_stays_whole_and_apart(tmp_path):
+def test_a_folder_may_have_transcripts_beside_its_audio(tmp_path):
+    audio(tmp_path / "in/a.wav", 40.0)
+    audio(tmp_path / "in/b.wav", 40.0)
+    (tmp_path / "in/a.txt").write_text("so  it\ngoes\n")
+    run("folder", tmp_path / "in", tmp_path / "out", part="train")
+    found = {cut.id: cut for cut in cuts(tmp_path / "out", "train")}
+    assert found["a"].supervisions[0].text == "so it goes" and found["a"].duration == 40.0
+    assert "b" not in found and len(found) > 2  # a recording without text is segmented
+
+
+def test_noise_is_never_segmented_or_split(tmp_path):
     audio(tmp_path / "in/a.wav", 25)
     report = run("folder", tmp_path / "in", tmp_path / "out", part="noise")
     assert {part: totals.cuts for part, totals in report.parts.items()} == {"noise": 1}

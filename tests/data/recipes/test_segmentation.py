@@ -23,7 +23,7 @@ def as_levels(stretches, seed=0):
 
 @settings(max_examples=200, deadline=None)
 @given(STRETCHES, st.integers(0, 99), st.integers(5, 500), st.floats(2, 6))
-def test_segments_keep_the_limits_do_not_overlap_and_hold_all_speech(stretches, seed, shortest, times):
+def test_segments_keep_limits_without_overlap_and_contain_all_speech(stretches, seed, shortest, times):
     shortest *= FRAME
     db, limits = as_levels(stretches, seed), Limits(shortest, shortest * times)
     segments = find_segments(db, limits)
@@ -40,19 +40,19 @@ def test_segments_keep_the_limits_do_not_overlap_and_hold_all_speech(stretches, 
 
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.float32, st.integers(0, 300), elements=st.floats(-100, 0, width=32)))
-def test_any_levels_at_all_are_segmented_without_complaint(db):
+def test_any_levels_can_be_segmented(db):
     for start, end in find_segments(db, Limits(0.5, 1.0)):
         assert 0 <= start < end <= len(db) * FRAME + 1e-6
 
 
-def test_cuts_fall_into_pauses():
+def test_segment_boundaries_lie_in_pauses():
     loud, pause = np.full(400, -20.0), np.full(25, -70.0)
     db = np.concatenate([loud, pause, loud, pause, loud]).astype(np.float32)
     cut_at = [end for _, end in find_segments(db, Limits(2, 9))][:-1]
     assert len(cut_at) == 2 and all(8 <= cut_at[i] - 8.5 * i <= 8.5 for i in range(2))
 
 
-def test_cuts_in_real_speech_with_noise_fall_where_nobody_speaks():
+def test_boundaries_in_noisy_speech_lie_in_pauses():
     clean = speech(300)
     noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
     segments = find_segments(levels(clean + 10 ** (-45 / 20) * noise, 16000), Limits(2, 30))
@@ -61,22 +61,22 @@ def test_cuts_in_real_speech_with_noise_fall_where_nobody_speaks():
     assert np.median(around) < -45 and max(around) < -30
 
 
-def test_long_silence_is_left_out():
+def test_long_silence_is_dropped():
     db = np.concatenate([np.full(500, -20.0), np.full(5000, -80.0), np.full(500, -20.0)]).astype(np.float32)
     assert sum(end - start for start, end in find_segments(db, Limits(2, 15))) < 22
 
 
-def test_silence_holds_no_speech_and_equal_loudness_holds_nothing_else():
+def test_silence_is_not_speech_and_constant_level_is():
     assert not find_segments(np.full(5000, -75, np.float32), Limits(2, 15))
     steady = find_segments(as_levels([(-20.0, 5000)]), Limits(2, 15))
     assert sum(end - start for start, end in steady) == pytest.approx(100, abs=1)
 
 
-def test_speech_is_found_in_speech_and_not_in_the_pauses_between():
+def test_speech_is_detected_and_pauses_are_not():
     found = find_speech(levels(speech(30), 16000))
     assert 0.5 < found.mean() < 0.98
 
 
-def test_limits_that_leave_no_place_for_a_cut_are_refused():
+def test_limits_that_allow_no_boundary_are_refused():
     with pytest.raises(UserError, match="need 0 < min <= max / 2"):
         Limits(20, 30)

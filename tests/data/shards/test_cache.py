@@ -1,4 +1,4 @@
-"""The cache of unpacked indices lies where nobody else can put files."""
+"""The cache of unpacked indices lies in a folder that other users cannot write to."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     return FolderStore(tmp_path)
 
 
-def test_the_folder_is_made_for_its_user_alone(tmp_path: Path, store: FolderStore) -> None:
+def test_the_cache_folder_is_private(tmp_path: Path, store: FolderStore) -> None:
     copy = plain_copy(store, "index.npz")
     assert copy is not None and copy.parent == tmp_path / "cache"
     assert copy.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_everybody_may_write_to_is_not_used(
+def test_a_world_writable_folder_is_not_used(
     tmp_path: Path, store: FolderStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o777)
-    assert plain_copy(store, "index.npz") is None and "a folder of your own" in caplog.text
+    assert plain_copy(store, "index.npz") is None and "your own folder" in caplog.text
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_link_in_the_place_of_its_lock_is_not_followed(tmp_path: Path, store: FolderStore) -> None:
+def test_the_lock_does_not_follow_a_symlink(tmp_path: Path, store: FolderStore) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "cache/lock").symlink_to(tmp_path / "victim")

@@ -1,4 +1,4 @@
-"""Shards behind servers that fail: each failure is tried again a few times, then skipped and counted by cause."""
+"""Failing object stores: requests are repeated, then cuts are skipped and counted by cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytest.importorskip("aiohttp")
 
 
 class Ranges(BaseHTTPRequestHandler):
-    """Sends parts of files, as object stores do; `ail` is what goes wrong, from request number `from_` of a file on."""
+    """Serves ranges of files, as object stores do; `ail` is the failure, from request number `from_` of a file on."""
 
     folder: Path
     ails: dict[str, str]
@@ -72,7 +72,7 @@ class Ranges(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Twelve utterances in three shards of four."""
+    """Writes twelve utterances in three shards of four."""
     folder = tmp_path_factory.mktemp("store")
     cuts = [make_cut(folder, f"c{i:02d}", tone(1.0, i)) for i in range(12)]
     manifest = write_manifest(folder / "cuts.jsonl", cuts)
@@ -83,7 +83,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
-    """Waiting takes no time; what would have been waited is listed."""
+    """Replaces waiting by a list of the waiting times."""
     waited = []
     monkeypatch.setattr(stores.time, "sleep", waited.append)
     return waited
@@ -114,14 +114,14 @@ def everything(cuts):
         ("whole", "server error", 1),
     ],
 )
-def test_an_archive_that_cannot_be_had_is_skipped_and_counted_by_cause(shards, caplog, ail, cause, tries):
+def test_an_unavailable_archive_is_skipped_and_counted(shards, caplog, ail, cause, tries):
     with web(shards) as (url, handler, _):
         cuts, _ = load_shards(url)
         handler.ails = {tar_name(1): ail}
         handler.asked.clear()
         batch = everything(cuts)
         assert batch.skipped == {cause: 4} and len(batch.ids) == 8
-        # While a store fails for good, each further cut is asked for once.
+        # While a store fails permanently, each further cut is requested once.
         asked = handler.asked.count(tar_name(1))
         assert tries <= asked and (asked == tries + 3 or ail == "reset")
         assert caplog.text.count("is skipped") == 1 and tar_name(1) in caplog.text
@@ -130,14 +130,14 @@ def test_an_archive_that_cannot_be_had_is_skipped_and_counted_by_cause(shards, c
 
 
 @pytest.mark.parametrize("ail", ["500", "half", "429"])
-def test_what_passes_within_two_tries_costs_nothing(shards, waits, ail):
+def test_failures_that_pass_within_two_retries_lose_nothing(shards, waits, ail):
     with web(shards, {tar_name(0): ail}, patience=2) as (url, handler, _):
         cuts, _ = load_shards(url, check_files=False)
         assert not everything(cuts).skipped
         assert waits == list(stores._WAITS) and handler.asked.count(tar_name(0)) == 4 + 2
 
 
-def test_a_server_that_goes_away_in_the_middle_ends_nothing_until_too_much_is_lost(shards, waits):
+def test_a_lost_server_ends_training_only_above_the_limit(shards, waits):
     with web(shards) as (url, _, server):
         data = SpeechDataModule(url, batch_duration=4.0, num_buckets=1, num_batches=8, max_skipped_share=0.5)
         data.setup()
@@ -151,7 +151,7 @@ def test_a_server_that_goes_away_in_the_middle_ends_nothing_until_too_much_is_lo
     assert set(data.skipped) == {"unreachable"} and len(waits) == len(stores._WAITS)
 
 
-def test_a_server_that_does_not_answer_in_time_is_given_up(shards, monkeypatch, caplog):
+def test_a_server_that_times_out_is_skipped(shards, monkeypatch, caplog):
     with web(shards) as (url, handler, _):
         cuts, _ = load_shards(url)
         monkeypatch.setattr(stores, "_TIMEOUT", 0.2)
@@ -160,21 +160,21 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(shards, monkeypatch, 
         assert "Timeout" in caplog.text
 
 
-def test_a_server_that_is_down_at_start_is_a_message_and_not_a_trace(shards):
+def test_a_server_down_at_start_is_a_user_error(shards):
     with web(shards, {"cuts.plan.json": "500"}) as (url, _, _), pytest.raises(UserError, match="status 500"):
         load_shards(url)
     with pytest.raises(UserError, match=r"cuts.plan.json: cannot be read: unreachable"):
         load_shards(url)
 
 
-def test_a_server_that_serves_no_ranges_is_refused_at_start(shards):
-    with web(shards, {FILE: "whole"}) as (url, _, _), pytest.raises(UserError, match="it serves no ranges"):
+def test_a_server_without_ranges_is_refused_at_start(shards):
+    with web(shards, {FILE: "whole"}) as (url, _, _), pytest.raises(UserError, match="does not support ranges"):
         load_shards(url)
 
 
 @pytest.fixture
 def s3(monkeypatch):
-    """A bucket, in a process of its own: its threads would not survive the fork of workers."""
+    """Starts a bucket in a separate process, because its threads would not survive the fork of workers."""
     pytest.importorskip("s3fs", reason="needs pip install s3fs 'moto[server]', which are no part of the environment")
     pytest.importorskip("moto")
     port = free_port()
@@ -190,7 +190,7 @@ def s3(monkeypatch):
 
 
 @pytest.mark.slow
-def test_shards_go_to_an_s3_bucket_and_come_back(shards, s3):
+def test_shards_are_written_to_and_read_from_s3(shards, s3):
     cuts, _ = load_cuts(shards.parent / "cuts.jsonl")
     write_shards(cuts, "s3://bucket/train", make_plan(cuts, "flac", 4))
     (remote, _), (local, _) = load_shards("s3://bucket/train"), load_shards(str(shards))

@@ -1,4 +1,4 @@
-"""The main job over weighted sources: killed and continued, it loses what an uninterrupted run loses."""
+"""Weighted sources: a killed and resumed run has the losses of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def losses(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_two_killed_processes_over_shards_and_files_by_weight_go_on_to_the_bit(tmp_path: Path) -> None:
+def test_two_killed_ranks_with_weighted_sources_resume_exactly(tmp_path: Path) -> None:
     cuts, _ = load_cuts(SAMPLE / "cuts_train.jsonl")
     write_shards(cuts, str(tmp_path / "shards"), make_plan(cuts, "flac", 100))
     sources = f"{{a: {{path: {tmp_path}/shards, weight: 1}}, b: {{path: {SAMPLE}/cuts_dev.jsonl, weight: 1}}}}"
@@ -48,5 +48,5 @@ def test_two_killed_processes_over_shards_and_files_by_weight_go_on_to_the_bit(t
     rest = start(tmp_path / "rest", *data, f"ckpt_path={checkpoint}")
     rest.communicate(timeout=300)
     assert rest.returncode == 0
-    expected, heard = losses(tmp_path / "whole"), losses(tmp_path / "rest")
-    assert len(heard) >= 6 and heard == {step: expected[step] for step in heard}
+    expected, resumed = losses(tmp_path / "whole"), losses(tmp_path / "rest")
+    assert len(resumed) >= 6 and resumed == {step: expected[step] for step in resumed}

@@ -1,1 +1,1 @@
-"""Corpora as published, and anything else that is audio on disk, to cut manifests."""
+"""Conversion of published corpora, lists and folders of audio to cut manifests."""

@@ -1,4 +1,4 @@
-"""Pieces and measured facts to Lhotse cuts."""
+"""Conversion of pieces and their measurements to Lhotse cuts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from streamnest.data.recipes.piece import Piece
 
 
 def make_cuts(piece: Piece, facts: Facts, path: str) -> Iterator[Cut]:
-    """The cuts of a piece: one, or one a segment.
+    """Yields the cuts of a piece: one, or one for each segment.
 
     Args:
-        piece: inside its file.
-        facts: about the file.
-        path: of the file as the manifest shall have it; of a command, the command.
+        piece: an utterance or recording that lies inside its file.
+        facts: measurements of the file.
+        path: path for the manifest; for a command, the command itself.
     """
     recording = _recording(piece, facts, path)
     whole = _whole(recording, piece.channels)
     if piece.divisible and facts.segments is not None:
         for start, end in facts.segments:
-            # Named by its place: other limits must not give other audio the same name.
+            # The name holds the position, so that other limits never give the same name to other audio.
             yield _cut(whole, piece, f"{piece.id}-{round(start * 1000):08d}-{round(end * 1000):08d}", start, end)
     else:
         length = recording.duration
@@ -39,7 +39,7 @@ def _recording(piece: Piece, facts: Facts, path: str) -> Recording:
     name = piece.id if piece.duration is None else _stem(piece)
     recording = Recording(name, sources, facts.sampling_rate, facts.num_samples, facts.duration)
     for transform in piece.details.transforms if piece.details else ():
-        # These three change length or rate; Lhotse keeps count of that in methods of their own.
+        # These three change the length or the rate, which Lhotse tracks in separate methods.
         if isinstance(transform, Speed):
             recording = recording.perturb_speed(transform.factor, affix_id=False)
         elif isinstance(transform, Tempo):
@@ -69,7 +69,7 @@ def _cut(whole: Cut, piece: Piece, name: str, start: float, end: float) -> Cut:
     if piece.details:
         cut.custom = piece.details.custom or None
         same = {"recording_id": whole.recording.id, **({"channel": cut.channel} if isinstance(cut, MonoCut) else {})}
-        cut.supervisions = [fastcopy(said, **same) for said in piece.details.supervisions]
+        cut.supervisions = [fastcopy(supervision, **same) for supervision in piece.details.supervisions]
     elif piece.speaker or piece.text or piece.language:
         cut.supervisions = [
             SupervisionSegment(

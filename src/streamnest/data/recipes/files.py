@@ -1,4 +1,4 @@
-"""Finding files, and writing them so that a killed run leaves the old ones whole."""
+"""Listing, reading and atomic writing of corpus files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
 
 READ = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"}
-"""What libsndfile decodes, by the end of the name."""
+"""File name suffixes that libsndfile decodes."""
 NOT_READ = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".amr", ".sph", ".ape", ".mka"}
-"""Audio that it does not."""
-# The words of a paragraph, with their times, are one field.
+"""File name suffixes of audio that libsndfile does not decode."""
+# Some corpora store all words of a paragraph, with their times, in one field.
 csv.field_size_limit(2**27)
 
 
 def walk(folder: Path, suffixes: set[str]) -> Iterator[Path]:
-    """Files below a folder whose names end so, in order; links to folders are followed, hidden files are not."""
+    """Yields the files below a folder with one of the suffixes, in order; follows links, skips hidden files."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be listed: {error.strerror}") from error
@@ -44,10 +44,10 @@ def walk(folder: Path, suffixes: set[str]) -> Iterator[Path]:
 
 
 def need(path: Path, corpus: str, layout: str) -> Path:
-    """The path, if it exists.
+    """Returns the path if it exists.
 
     Raises:
-        UserError: it does not; the message shows what the corpus should look like.
+        UserError: if it does not exist; the message shows the expected layout of the corpus.
     """
     if not path.exists():
         raise UserError(f"{path} is missing: {corpus} is expected as\n{layout}")
@@ -56,24 +56,26 @@ def need(path: Path, corpus: str, layout: str) -> Path:
 
 @contextmanager
 def reading(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """A list in UTF-8, or UTF-16 with a mark, gzipped or not; other bytes become surrogates, which `is_utf8` finds.
+    """Opens a list in UTF-8, or in UTF-16 with a byte order mark, gzipped or not.
+
+    Bytes in other encodings become surrogates, which `is_utf8` detects.
 
     Args:
         path: file to read; a byte order mark at its beginning is skipped.
-        newline: as for `open`.
+        newline: line separator, as for `open`.
 
     Raises:
-        UserError: the file cannot be opened, unpacked or divided into rows.
+        UserError: if the file cannot be opened, decompressed or split into rows.
     """
     try:
         with open_text(path, newline) as file:
             yield file
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}; was it copied or downloaded whole?") from error
+        raise UserError(f"{path}: cannot be read: {error}; copy or download it again") from error
 
 
 def is_utf8(text: str | None) -> bool:
-    """True for None and for a text that a file can hold."""
+    """Returns True for None and for text that can be written as UTF-8."""
     try:
         (text or "").encode()
     except UnicodeEncodeError:
@@ -83,10 +85,10 @@ def is_utf8(text: str | None) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[str]]:
-    """A text file, gzipped where its name says so, that takes its place only when it is complete."""
+    """Opens a text file for writing, gzipped if its name ends in .gz; it replaces the old one when it is complete."""
     with whole(path) as beside, beside.open("wb") as raw:
         if path.suffix == ".gz":
-            # No time and no name inside: the same cuts make the same bytes.
+            # Without time and name in the header, the same cuts give the same bytes.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
                 yield text
         else:

@@ -1,4 +1,4 @@
-"""What was found in files, kept on disk."""
+"""Measurements of audio files, kept on disk between runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from streamnest.data.recipes.segmentation import Limits
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import open_own
 
-# Of what is found in a file; entries of other versions do not count.
+# Version of the measurements; entries of other versions are ignored.
 _VERSION = 2
 
 
 class Journal:
-    """Facts on disk, one JSON line each; an entry holds for one size and time of change of its file.
+    """Measurements on disk, one JSON line per file; an entry is valid for one size and modification time of the file.
 
     Args:
-        path: of the file; made when the first entry comes.
-        limits: of segments; entries found with other limits do not count.
+        path: journal file; created with the first entry.
+        limits: segment limits; entries made with other limits are ignored.
     """
 
     def __init__(self, path: Path, limits: Limits | None) -> None:
@@ -36,17 +36,17 @@ class Journal:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}): choose another --out") from None
         self._torn = bool(text) and not text.endswith("\n")
-        # Not `splitlines`: names of files hold characters that it divides at. Damaged bytes cost their line.
+        # Not `splitlines`, which splits at characters that file names may hold. Damaged bytes lose only their line.
         for line in text.split("\n"):
             self._recall(line)
 
     def look_up(self, path: str) -> Facts | None:
-        """What is known about a file as it is now."""
+        """Returns the measurements of a file, or None if it is unknown or has changed."""
         key, facts = self._known.get(path, (None, None))
         return facts if key is not None and key == self._key(path) else None
 
     def add(self, found: Iterable[Facts]) -> None:
-        """Remembers facts, on disk before it returns; not those of missing files, which may come, and of commands."""
+        """Stores measurements on disk. Missing files, which may appear later, and commands are not stored."""
         lines, self._torn = ["\n"] if self._torn else [], False
         for facts in found:
             key = self._key(facts.path)
@@ -74,6 +74,6 @@ class Journal:
             entry = json.loads(line)
             key = entry.pop("key")
             self._known[entry["path"]] = key, Facts(**entry)
-        # A killed run leaves half a line; the file is simply checked again.
+        # A killed run can leave half a line; that file is checked again.
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, in which one bad line costs one line."""
+"""Reading of JSON-lines files; a bad line loses only that line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Parse = Callable[[dict[str, Any], str], Piece | Dropped | Iterable[Piece | Dropp
 
 
 def read_lines(path: Path, parse: Parse) -> Iterator[Piece | Dropped]:
-    """What `parse(row, place)` makes of each line; a line that it, or JSON, cannot read becomes a `Dropped`.
+    """Yields the result of `parse(row, place)` for each line; an unreadable line becomes a `Dropped`.
 
     Args:
-        path: plain, or gzipped where its name ends in .gz.
-        parse: returns one item or several; raises anything for rows of another kind.
+        path: JSON-lines file, gzipped or not.
+        parse: function that returns one item or several, and raises any exception for an unusable row.
 
     Raises:
-        UserError: the file cannot be opened or unpacked.
+        UserError: if the file cannot be opened or decompressed.
     """
     with reading(path) as lines:
         for number, line in enumerate(lines, 1):
@@ -36,6 +36,6 @@ def _parse(line: str, place: str, parse: Parse) -> list[Piece | Dropped]:
             raise TypeError("not an object")
         found = parse(row, place)
         return [found] if isinstance(found, (Piece, Dropped)) else list(found)
-    # Whatever a foreign line does to json or Lhotse, deep nesting and huge numbers included, it is a bad line.
+    # json and Lhotse raise many exceptions on foreign lines, for example for deep nesting or huge numbers.
     except Exception as error:
         return [Dropped(place, "broken line", f"{type(error).__name__}: {error}"[:300])]

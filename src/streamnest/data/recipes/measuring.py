@@ -1,4 +1,4 @@
-"""What one file of audio is, found by decoding it to the end, since headers lie."""
+"""Measurement of one audio file by decoding all of it, because headers can be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamnest.data.audio_ranges import HIGHEST_RATE, LARGEST_SAMPLE, LOWEST_RA
 from streamnest.data.recipes.piece import Command
 from streamnest.data.recipes.segmentation import Limits, find_segments, frame_size, levels
 
-# Lhotse reads a file that differs by less from what its manifest declares.
+# Seconds; Lhotse accepts a file whose length differs by less from its manifest.
 _TOLERANCE = 0.025
 _BLOCK_FRAMES = 3000
 _UNKNOWN_SIZE = 0x7FFF0000
@@ -27,18 +27,18 @@ _NIST_HEADER = 1024
 
 @dataclass(frozen=True)
 class Facts:
-    """What one file was found to be.
+    """Measurements of one file.
 
     Attributes:
-        path: as it was asked for.
-        cause: why it cannot be used: `missing`, `unreadable`, `not as long as declared`, `empty`, `not finite`,
-            `constant`; None for a good file. The words are those of `BadAudioError`.
-        detail: of the cause.
-        sampling_rate: hertz.
-        num_samples: decoded.
-        channels: number of them.
-        level_db: mean energy in dB of full scale, channels averaged.
-        segments: start and end of each in seconds; None for a file that is not longer than a segment may be.
+        path: path or command, as it was given.
+        cause: reason why the file cannot be used: `missing`, `unreadable`, `not as long as declared`, `empty`,
+            `not finite`, `constant`; None for a good file. The terms are those of `BadAudioError`.
+        detail: details of the cause.
+        sampling_rate: sampling rate in Hz.
+        num_samples: number of decoded samples.
+        channels: number of channels.
+        level_db: mean energy in dB of full scale, averaged over channels.
+        segments: start and end of each segment in seconds; None if the file is not longer than the longest segment.
     """
 
     path: str
@@ -52,16 +52,16 @@ class Facts:
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.num_samples / self.sampling_rate if self.sampling_rate else 0.0
 
 
 def measure(path: str, limits: Limits | None = None) -> Facts:
-    """Decodes a file of any length in bounded memory. Never raises for what is wrong with the file.
+    """Decodes a file of any length in bounded memory. Faults of the file are returned, never raised.
 
     Args:
-        path: of an audio file that libsndfile reads, or a `Command`, which is run and whose output is held whole.
-        limits: of segments; None finds none.
+        path: audio file that libsndfile reads, or a `Command`, whose output is held in memory.
+        limits: segment limits; None disables segmentation.
     """
     try:
         if not isinstance(path, Command) and not Path(path).is_file():
@@ -75,15 +75,15 @@ def measure(path: str, limits: Limits | None = None) -> Facts:
             if facts.cause in (None, "constant") and (lost := _lost(source, file)):
                 facts = replace(facts, cause="not as long as declared", detail=lost)
             return facts
-    # Decoders raise whatever they like on damaged files, and one file must not end the run.
+    # Decoders raise many exceptions on damaged files, and one file must not end the run.
     except Exception as error:
         return Facts(path, "unreadable", f"{type(error).__name__}: {error}")
 
 
 def _output(command: Command) -> io.BytesIO:
-    """The output of a shell command, whose pipe at the end belongs to the list and not to the shell."""
-    words = command.strip().removesuffix("|")
-    done = subprocess.run(words, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+    """Returns the output of a shell command; the pipe at its end is syntax of the list, not of the shell."""
+    line = command.strip().removesuffix("|")
+    done = subprocess.run(line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
     return io.BytesIO(done.stdout)
 
 
@@ -91,9 +91,9 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
     rate, declared, channels = file.samplerate, file.frames, file.channels
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     parts = []
-    # Blocks of whole frames: the levels of a file do not depend on how it is read.
+    # Blocks of whole frames, so that the levels do not depend on the block size.
     size = _BLOCK_FRAMES * frame_size(rate)
-    # Not its method `blocks`, which hides that a file ends before it should.
+    # Not `SoundFile.blocks`, which hides that a file ends early.
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         mono = block.mean(1)
         energy, count = energy + float(np.square(mono, dtype=np.float64).sum()), count + len(mono)
@@ -108,19 +108,19 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
 
 
 def _lost(source: str | io.BytesIO, file: Any) -> str:
-    """A sentence on audio that a file should hold but does not: libsndfile decodes what is there; empty for none."""
+    """Describes audio that is missing from a truncated file, which libsndfile does not report; empty if none is."""
     if file.format == "OGG":
-        return "" if _ends(_tail(source)) else "it ends within a page of Ogg, or before the last one"
+        return "" if _ends(_tail(source)) else "it ends inside an Ogg page, or before the last one"
     if file.format == "NIST":
         samples = re.search(rb"^sample_count -i (\d+)", _head(source), re.MULTILINE)
         lost = max(0, int(samples[1]) - file.frames) if samples else 0
         return f"{lost / (file.frames + lost):.0%} is lost" if lost > _TOLERANCE * file.samplerate else ""
-    # libsndfile writes what it found while opening into a log.
+    # libsndfile logs the sizes that it found in the header.
     sizes = re.search(
         r"^ *(?:data|SSND|BODY|Data [Ss]ize) *: *(\d+)(?: \(should be (\d+)\))?", file.extra_info, re.MULTILINE
     )
     length = re.search(r"^Length *: *(\d+)", file.extra_info, re.MULTILINE)
-    # Who writes into a pipe cannot know the size, and says 0 or nearly the largest number.
+    # A program that writes to a pipe does not know the size, and writes 0 or nearly the largest number.
     if not sizes or not length or int(sizes[1]) >= _UNKNOWN_SIZE:
         return ""
     declared, there = int(sizes[1]), int(sizes[2] or length[1])
@@ -129,7 +129,7 @@ def _lost(source: str | io.BytesIO, file: Any) -> str:
 
 
 def _head(source: str | io.BytesIO) -> bytes:
-    """The first bytes of a file, as long as a header of NIST SPHERE."""
+    """Returns the first bytes of a file, as many as a NIST SPHERE header has."""
     if isinstance(source, io.BytesIO):
         return source.getvalue()[:_NIST_HEADER]
     with open(source, "rb") as raw:
@@ -137,7 +137,7 @@ def _head(source: str | io.BytesIO) -> bytes:
 
 
 def _tail(source: str | io.BytesIO) -> bytes:
-    """The last bytes of a file, with a whole page of Ogg at least."""
+    """Returns the last bytes of a file, at least one whole Ogg page."""
     if isinstance(source, io.BytesIO):
         return source.getvalue()[-_TWO_PAGES:]
     with open(source, "rb") as raw:
@@ -146,7 +146,7 @@ def _tail(source: str | io.BytesIO) -> bytes:
 
 
 def _ends(tail: bytes) -> bool:
-    """True if the last page of Ogg is there and says that it ends the stream."""
+    """Returns True if the last Ogg page is complete and marked as the end of the stream."""
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if len(page) < _OGG_HEADER or not page[5] & 4:
         return False

@@ -1,4 +1,4 @@
-"""What the command line may say about a corpus."""
+"""Options of a corpus recipe."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from streamnest.data.recipes.piece import Dropped, Piece
 
 @dataclass(frozen=True)
 class Options:
-    """Choices for a recipe; each reads those that concern it.
+    """Options for a recipe, which ignores those that it does not use.
 
     Attributes:
-        source: the folder (or file) of the corpus.
-        part: all of it goes here, as in `noise`.
-        audio: folder of the audio where it is not below `source`.
-        language: one language of a corpus that has several; None is all.
-        subset: of a corpus that comes in several sizes; None is all that is there.
-        speaker_level: of a folder tree, which level below `source` is named after speakers; 0 is none.
-        allow_commands: run the shell commands that a list names in the place of files.
+        source: folder or file of the corpus.
+        part: part that takes the whole corpus, such as `noise`.
+        audio: folder of the audio, if it is not below `source`.
+        language: one language of a multilingual corpus; None is all.
+        subset: one subset of a corpus that is published in several sizes; None is all that exist.
+        speaker_level: level of folders below `source` that is named after speakers; 0 is none.
+        allow_commands: run the shell commands that a list names instead of files.
     """
 
     source: Path
@@ -37,12 +37,12 @@ Read = Callable[[Options], Iterable[Piece | Dropped]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one corpus is read.
+    """Reader of one corpus.
 
     Attributes:
-        read: from options to pieces; opens lists, no audio. Raises UserError where the layout is not the corpus's.
-        layout: the files it needs, one a line.
-        uses: options beyond `source`.
+        read: function from options to pieces; it opens lists but no audio, and raises UserError for a wrong layout.
+        layout: required files, one per line.
+        uses: names of the options that it uses besides `source`.
     """
 
     read: Read

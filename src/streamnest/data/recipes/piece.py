@@ -1,4 +1,4 @@
-"""What a corpus says about its audio before any file of it has been opened."""
+"""Descriptions of utterances and recordings, as a corpus lists them, before any audio is opened."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Processes that decode import this module, and need neither Lhotse nor torch.
+# Decoding processes import this module and need neither Lhotse nor torch.
 if TYPE_CHECKING:
     from lhotse import SupervisionSegment
     from lhotse.augmentation import AudioTransform
 
 
 class Command(str):
-    """A shell command that writes audio to its standard output; a type of its own, so that no file name is ever run."""
+    """Shell command that writes audio to standard output; a separate type, so that a file name is never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class CutDetails:
     """Properties that only a Lhotse cut has.
 
     Attributes:
-        supervisions: segments of the cut, in seconds from its start.
-        transforms: applied to the recording when it is read; start and duration of the piece are those of the result.
-        speed: seconds of the file for each second of the result.
-        sampling_rate: hertz of the file according to the manifest.
-        numbers: of the channels of the file according to the manifest.
-        custom: plain values.
+        supervisions: supervision segments, in seconds from the start of the cut.
+        transforms: transforms applied when the recording is read; start and duration of the piece refer to the result.
+        speed: seconds of the file per second of the result.
+        sampling_rate: sampling rate of the file in Hz according to the manifest.
+        numbers: channel numbers of the file according to the manifest.
+        custom: plain custom fields.
     """
 
     supervisions: tuple[SupervisionSegment, ...] = ()
@@ -39,21 +39,21 @@ class CutDetails:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One utterance, or one recording that may be divided.
+    """One utterance, or one recording that may be segmented.
 
     Attributes:
-        id: unique in its part; the id of the cut.
-        path: of the file; of a command, the name of its recording.
-        part: `train`, `dev`, `test`, `noise` ...; None leaves the choice to `splitting.assign_parts`.
-        start: seconds into the file.
-        duration: seconds; None is up to the end of the file.
-        speaker: None where the corpus does not say.
-        text: transcript; None where there is none.
-        language: as the corpus writes it.
-        divisible: a long recording that may become segments, as opposed to an utterance, noise or a room.
-        channels: positions in the file; None takes all.
-        details: of a Lhotse cut; they take the place of speaker, text and language.
-        command: writes the audio; None for a file.
+        id: cut id, unique in its part.
+        path: path of the file; for a command, the name of its recording.
+        part: `train`, `dev`, `test`, `noise`, ...; None lets `splitting.assign_parts` choose.
+        start: offset into the file in seconds.
+        duration: duration in seconds; None extends to the end of the file.
+        speaker: speaker name; None if unknown.
+        text: transcript; None if there is none.
+        language: language, as the corpus writes it.
+        divisible: True for a long recording that may be segmented; False for an utterance, noise or a room response.
+        channels: channel positions in the file; None takes all.
+        details: properties of a Lhotse cut, which replace speaker, text and language.
+        command: command that writes the audio; None for a file.
     """
 
     id: str
@@ -71,23 +71,23 @@ class Piece:
 
     @property
     def source(self) -> str:
-        """Command or path, to be measured."""
+        """Returns the command or path to measure."""
         return str(self.path) if self.command is None else self.command
 
     @property
     def speed(self) -> float:
-        """Seconds of the file for each second of the piece."""
+        """Returns the seconds of the file per second of the piece."""
         return self.details.speed if self.details else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Something a corpus holds or names that does not become a cut.
+    """Item of a corpus that does not become a cut.
 
     Attributes:
-        name: a file, or a file and a line.
-        cause: a few words, the same for all of a kind.
-        detail: what is peculiar to this one.
+        name: file, or file and line.
+        cause: short reason, the same for all items of a kind.
+        detail: details of this item.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A corpus to cut manifests: read its lists, check its files, write what is usable and why the rest is not."""
+"""Preparation of a corpus: reads its lists, checks its files, writes cut manifests and a report of dropped items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streamnest.data.recipes.splitting import assign_parts, check_share
 from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
-# Lists round times; an utterance that ends a little after its file is cut there.
+# Seconds. Lists round times: an utterance may end this much after its file and is then truncated.
 _OVERHANG = 0.2
 
 Progress = Callable[[int, int], None]
@@ -43,30 +43,33 @@ def prepare(
 ) -> Report:
     """Writes `cuts_PART.jsonl.gz` for each part, `report.json` and `dropped.jsonl` into `out`.
 
-    `out/journal.jsonl` remembers checked files: a run that was stopped continues where it was when it is started
-    again. Manifests appear only when they are complete.
+    `out/journal.jsonl` keeps the files that were checked, so that an interrupted run continues. Manifests appear only
+    when they are complete.
 
     Args:
-        corpus: a key of `RECIPES`.
-        options: where the corpus is, and choices of its recipe.
-        out: folder; made where it is missing.
-        dev_share: see `assign_parts`; of what the corpus itself gives no part.
-        limits: seconds of the segments that long recordings without text become; None leaves them whole.
-        jobs: processes that decode.
-        relative: paths in the manifests relative to `out`, for moving both together; else absolute.
-        progress: is told how many files are done, of how many.
+        corpus: key of `RECIPES`.
+        options: location of the corpus, and options of its recipe.
+        out: output folder; created if missing.
+        dev_share: share of speakers in `dev`, for pieces without a part; `assign_parts` explains it.
+        limits: segment limits for long recordings without text; None keeps recordings whole.
+        jobs: number of decoding processes.
+        relative: write paths relative to `out`, so that both can be moved together; absolute otherwise.
+        progress: callback that receives the number of checked files and the total.
+
+    Returns:
+        The report; if nothing is usable, it has the causes.
 
     Raises:
-        UserError: the layout is not the corpus's. If nothing in it is usable, the report says why.
+        UserError: for a wrong layout of the corpus, and a bad option.
     """
     if corpus not in RECIPES:
-        raise UserError(f"corpus {corpus!r} is not known; choose one of {', '.join(RECIPES)}")
-    # Not when hours of decoding are over.
+        raise UserError(f"corpus {corpus!r} is unknown: choose one of {', '.join(RECIPES)}")
+    # Before hours of decoding.
     check_share(dev_share)
     if options.part and not re.fullmatch(r"\w[\w-]*", options.part):
-        raise UserError(f"part {options.part!r}: letters, digits, _ and - make the name of a manifest")
+        raise UserError(f"part {options.part!r}: use letters, digits, _ and -; it becomes part of a file name")
     if not options.source.exists():
-        raise UserError(f"{options.source}: no such folder or file; --source is where the corpus was unpacked")
+        raise UserError(f"{options.source}: no such folder or file: --source must name the unpacked corpus")
     audio = None if options.audio is None else Path(os.path.abspath(options.audio))
     options = replace(options, source=Path(os.path.abspath(options.source)), audio=audio)
     report = Report(corpus)
@@ -74,7 +77,7 @@ def prepare(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
+        raise UserError(f"{out}: cannot be created: {error.strerror}") from error
     facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
     pieces = [_with_numbers(piece, facts[piece.source]) for piece in pieces]
     usable = [piece for piece in pieces if _good(piece, facts[piece.source], report)]
@@ -84,23 +87,23 @@ def prepare(
             _remove_stale(out, report)
         report.write(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written to: {error.strerror}; earlier manifests are untouched") from error
+        raise UserError(f"{out}: cannot be written: {error.strerror}; earlier manifests are unchanged") from error
     return report
 
 
 def require_usable(report: Report, source: Path, out: Path) -> None:
-    """Refuses a corpus of which nothing is left.
+    """Refuses a corpus without usable audio.
 
     Raises:
-        UserError: naming the causes.
+        UserError: with the causes.
     """
     if not report.parts:
-        causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio in it"
-        raise UserError(f"{source}: nothing usable: {causes}; {out / 'dropped.jsonl'} names every one")
+        causes = ", ".join(f"{count} {cause}" for cause, count in report.causes.most_common()) or "no audio found"
+        raise UserError(f"{source}: no usable audio: {causes}; {out / 'dropped.jsonl'} lists every item")
 
 
 def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piece]:
-    """Pieces whose ids are new; all else goes to the report."""
+    """Yields the pieces with new ids; reports everything else."""
     seen = set()
     for item in items:
         if isinstance(item, Dropped):
@@ -117,7 +120,7 @@ def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piec
 
 
 def _in_utf8(piece: Piece, report: Report) -> Piece:
-    """The piece without what is in another encoding, which is reported."""
+    """Returns the piece without fields in another encoding, which are reported."""
     wrong = [name for name in ("speaker", "text", "language") if not is_utf8(getattr(piece, name))]
     if not wrong:
         return piece
@@ -145,7 +148,7 @@ def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress,
 
 
 def _with_numbers(piece: Piece, facts: Facts) -> Piece:
-    """The piece, with numbers as positions of its channels if the file holds others than its manifest declares."""
+    """Returns the piece with channel numbers as positions, if the file has other channels than its manifest says."""
     numbers = piece.details.numbers if piece.details else ()
     if not numbers or len(numbers) == facts.channels:
         return piece
@@ -153,7 +156,7 @@ def _with_numbers(piece: Piece, facts: Facts) -> Piece:
 
 
 def _good(piece: Piece, facts: Facts, report: Report) -> bool:
-    """Whether the file is good and the piece lies inside it; a piece that does not is reported."""
+    """Returns True if the file is good and the piece lies inside it; reports the piece otherwise."""
     if facts.cause:
         return False
     length = facts.duration / piece.speed
@@ -171,7 +174,7 @@ def _good(piece: Piece, facts: Facts, report: Report) -> bool:
 
 
 def _remove_stale(out: Path, report: Report) -> None:
-    """Removes manifests of an earlier run whose parts are gone: with another share, its dev would now be in train."""
+    """Removes manifests of parts that no longer exist: with another share, an old dev would now overlap with train."""
     try:
         parts = json.loads((out / "report.json").read_text(encoding="utf-8"))["parts"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -194,5 +197,5 @@ def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bo
                 if part not in files:
                     files[part] = stack.enter_context(replacing(out / f"cuts_{part}.jsonl.gz"))
                 files[part].write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
-                speakers = {said.speaker for said in cut.supervisions if said.speaker}
+                speakers = {each.speaker for each in cut.supervisions if each.speaker}
                 report.parts.setdefault(part, Part()).add(cut.duration, speakers)

@@ -1,4 +1,4 @@
-"""Every corpus there is a recipe for, by the name the command line gives it."""
+"""Table of all recipes by the name of the corpus on the command line."""
 
 from __future__ import annotations
 

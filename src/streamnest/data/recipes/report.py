@@ -1,4 +1,4 @@
-"""What became of a corpus."""
+"""Report of a preparation: usable cuts by part, and dropped items by cause."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Part:
 
 @dataclass
 class Report:
-    """Usable cuts by part, and everything that was dropped.
+    """Usable cuts by part, and all dropped items.
 
     Attributes:
-        corpus: its name.
-        parts: by name.
-        dropped: in the order they were met.
-        files: that were looked at.
-        known: of these, which the journal of an earlier run answered for.
+        corpus: name of the corpus.
+        parts: totals by name of the part.
+        dropped: dropped items in order.
+        files: number of checked files.
+        known: number of files that the journal of an earlier run has.
     """
 
     corpus: str
@@ -52,23 +52,23 @@ class Report:
 
     @property
     def causes(self) -> Counter[str]:
-        """How many were dropped for what."""
+        """Returns the number of dropped items by cause."""
         return Counter(item.cause for item in self.dropped)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the report as plain data for JSON."""
         parts = {
             name: {"cuts": part.cuts, "hours": round(part.seconds / 3600, 4), "speakers": len(part.speakers)}
             for name, part in sorted(self.parts.items())
         }
         dropped = {
-            cause: {"count": count, "examples": [_words(item) for item in self._examples(cause)]}
+            cause: {"count": count, "examples": [_text(item) for item in self._examples(cause)]}
             for cause, count in self.causes.most_common()
         }
         return {"corpus": self.corpus, "files": self.files, "parts": parts, "dropped": dropped}
 
     def write(self, folder: Path) -> None:
-        """`report.json`, and `dropped.jsonl` with one line for everything dropped."""
+        """Writes `report.json`, and `dropped.jsonl` with one line per dropped item."""
         with replacing(folder / "report.json") as file:
             file.write(json.dumps(self.as_dict(), indent=2) + "\n")
         with replacing(folder / "dropped.jsonl") as file:
@@ -77,7 +77,7 @@ class Report:
                 file.write(json.dumps(line) + "\n")
 
     def tables(self) -> Iterable[Table]:
-        """Cuts by part; what was dropped, where anything was."""
+        """Yields a table of cuts by part, and one of dropped items if there are any."""
         usable = Table(title="usable", title_justify="left")
         usable.add_column("part")
         for name in ("cuts", "hours", "speakers"):
@@ -89,16 +89,16 @@ class Report:
             lost = Table(title="dropped", title_justify="left")
             lost.add_column("cause")
             lost.add_column("count", justify="right")
-            lost.add_column("first of them", overflow="fold")
+            lost.add_column("examples", overflow="fold")
             for cause, count in self.causes.most_common():
-                lost.add_row(plain(cause), str(count), plain("\n".join(_words(item) for item in self._examples(cause))))
+                lost.add_row(plain(cause), str(count), plain("\n".join(_text(item) for item in self._examples(cause))))
             yield lost
 
     def _examples(self, cause: str) -> list[Dropped]:
         return [item for item in self.dropped if item.cause == cause][:_EXAMPLES]
 
 
-def _words(item: Dropped) -> str:
-    words = f"{item.name} ({item.detail})" if item.detail else item.name
-    # Bytes that are not UTF-8 cannot be printed as they are, and control characters must not reach a terminal.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+def _text(item: Dropped) -> str:
+    text = f"{item.name} ({item.detail})" if item.detail else item.name
+    # Bytes that are not UTF-8 cannot be printed, and control characters must not reach a terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

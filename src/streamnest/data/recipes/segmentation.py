@@ -1,8 +1,8 @@
-"""Long recordings into segments at their quietest points, by energy alone.
+"""Energy-based segmentation of long recordings at their quietest points.
 
-A recording is first cut into stretches between `shortest` and `longest` seconds, each cut at the quietest point that
-these limits leave; the stretches cover everything and touch each other. Each is then trimmed to the speech in it, with
-some room around it, and dropped where there is none. So segments never overlap, hold all speech, and keep the limits.
+A recording is first split into stretches between `shortest` and `longest` seconds, at the quietest point that these
+limits allow; the stretches are contiguous and cover the recording. Each is then trimmed to its speech with a margin,
+and dropped if it has none. Segments therefore never overlap, contain all speech, and keep the limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamnest.errors import UserError
 Levels = NDArray[np.float32]
 
 FRAME = 0.02
-"""Seconds of a frame of levels."""
+"""Seconds per frame of levels."""
 _SILENCE_DB = -100.0
 _NEVER_SPEECH_DB = -60.0
 _ROOM = round(0.2 / FRAME)
@@ -27,10 +27,10 @@ _SMOOTHING = round(0.3 / FRAME)
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds a segment has at least and at most; twice the one must fit into the other, or some audio has no cut.
+    """Shortest and longest segment in seconds; twice the shortest must not exceed the longest.
 
     Raises:
-        UserError: it does not.
+        UserError: for other values, with which some audio could not be split.
     """
 
     shortest: float = 2.0
@@ -43,12 +43,12 @@ class Limits:
 
     @property
     def frames(self) -> tuple[int, int]:
-        """Both in whole frames, never beyond the limits."""
+        """Returns both limits in whole frames, rounded inwards."""
         return math.ceil(self.shortest / FRAME - 1e-6), math.floor(self.longest / FRAME + 1e-6)
 
 
 def levels(audio: NDArray[np.float32], sampling_rate: int) -> Levels:
-    """Level of each whole frame of mono audio `(N,)`, `(T,)` in dB of full scale, -100 and more."""
+    """Computes the level of each whole frame of mono audio `(N,)`: `(T,)` in dB of full scale, at least -100."""
     size = frame_size(sampling_rate)
     frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float64)
     power = np.maximum(np.square(frames).mean(1), 10 ** (_SILENCE_DB / 10))
@@ -56,15 +56,15 @@ def levels(audio: NDArray[np.float32], sampling_rate: int) -> Levels:
 
 
 def frame_size(sampling_rate: int) -> int:
-    """Samples of a frame."""
+    """Returns the samples per frame."""
     return max(1, round(FRAME * sampling_rate))
 
 
 def find_speech(db: Levels) -> NDArray[np.bool_]:
-    """Which frames may be speech, `(T,)`, with 0.2 s of room on either side.
+    """Marks the frames that may be speech, `(T,)`, with a margin of 0.2 s on either side.
 
-    Speech is what lies 6 dB above the quiet tenth of the frames and at most 30 dB below the loud hundredth. Audio
-    that is equally loud throughout has no quiet part and counts as speech, unless it is below -60 dB.
+    A frame is speech if its level is 6 dB above the 10th percentile or within 30 dB of the 99th. Audio of constant
+    level has no quiet part and counts as speech, unless it is below -60 dB.
     """
     if not len(db):
         return np.zeros(0, bool)
@@ -74,7 +74,7 @@ def find_speech(db: Levels) -> NDArray[np.bool_]:
 
 
 def find_segments(db: Levels, limits: Limits) -> list[tuple[float, float]]:
-    """Start and end of each segment in seconds, from left to right; nothing where there is less than the shortest."""
+    """Returns start and end of each segment in seconds, in order; none if the audio is shorter than the shortest."""
     shortest, longest = limits.frames
     speech = find_speech(db)
     segments = []
@@ -87,27 +87,27 @@ def find_segments(db: Levels, limits: Limits) -> list[tuple[float, float]]:
 
 
 def _stretches(db: Levels, shortest: int, longest: int) -> list[tuple[int, int]]:
-    """Frames from 0 to the end in stretches within the limits."""
+    """Splits all frames into contiguous stretches within the limits."""
     smooth = _windows(db, _SMOOTHING // 2) / _windows(np.ones_like(db), _SMOOTHING // 2)
     edges = [0]
     while len(db) - edges[-1] > longest:
-        # What remains must not be too short for a segment of its own.
+        # The remainder must be long enough for a segment.
         first, last = edges[-1] + shortest, min(edges[-1] + longest, len(db) - shortest)
         window = smooth[first : last + 1][::-1]
-        # The last of equally quiet points: fewer, longer segments.
+        # The last of equally quiet points gives fewer, longer segments.
         edges.append(last - int(np.argmin(window)))
     return list(zip(edges, [*edges[1:], len(db)])) if len(db) >= shortest else []
 
 
 def _trim(first: int, last: int, length: int, shortest: int) -> tuple[int, int]:
-    """Widens a span to the shortest length, evenly as far as the stretch allows."""
+    """Widens a span to the shortest length, symmetrically if the stretch allows it."""
     first = max(0, first - max(0, shortest - (last - first)) // 2)
     last = min(length, max(last, first + shortest))
     return max(0, min(first, last - shortest)), last
 
 
 def _windows(values: NDArray[np.float32] | NDArray[np.bool_], radius: int) -> NDArray[np.float64]:
-    """Sum over `radius` frames on either side of each, `(T,)`."""
+    """Computes the sum over `radius` frames on either side of each frame, `(T,)`."""
     total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     at = np.arange(len(values))
     return total[np.minimum(at + radius + 1, len(values))] - total[np.maximum(at - radius, 0)]

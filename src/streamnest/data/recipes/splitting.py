@@ -1,4 +1,4 @@
-"""Which part of a corpus a piece belongs to where the corpus does not say."""
+"""Assignment of pieces to train and dev, for corpora without these parts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from streamnest.randomness import hash_id
 
 
 def assign_parts(pieces: Sequence[Piece], dev_share: float) -> list[Piece]:
-    """Gives every piece without a part to `train` or `dev`.
+    """Assigns every piece without a part to `train` or `dev`.
 
-    A speaker goes to one part whole, and where speakers are unknown a recording does. The choice hangs on the name
-    alone, so that it outlives added data. Where it would leave `dev` empty, the name with the lowest hash goes there,
-    as long as another stays in `train`; likewise for `train`.
+    All audio of a speaker goes to one part; if speakers are unknown, all of a recording does. The split is a hash of
+    the name: identical everywhere, stable when data is added. If it would leave `dev` empty, the name with the lowest
+    hash goes there, as long as another one stays in `train`; likewise for `train`.
 
     Args:
-        pieces: in any order, which is kept.
-        dev_share: expected share of speakers (or recordings) in `dev`; 0 leaves all in `train`.
+        pieces: pieces in any order, which is kept.
+        dev_share: expected share of speakers (or recordings) in `dev`; 0 puts all into `train`.
 
     Raises:
-        UserError: for a share that is none.
+        UserError: for a share outside [0, 1).
     """
     check_share(dev_share)
     hashes = {name: hash_id(name) % 2**32 / 2**32 for piece in pieces if piece.part is None for name in [_group(piece)]}
@@ -37,11 +37,11 @@ def assign_parts(pieces: Sequence[Piece], dev_share: float) -> list[Piece]:
 
 
 def check_share(dev_share: float) -> None:
-    """Raises UserError for a share that is none."""
+    """Raises UserError for a share outside [0, 1)."""
     if not 0 <= dev_share < 1:
         raise UserError(f"dev_share={dev_share}: need 0 <= share < 1")
 
 
 def _group(piece: Piece) -> str:
-    # The name of the file and not its path: moving a corpus must not deal it anew.
+    # The name of the file and not its path, so that the split stays the same when the corpus is moved.
     return f"speaker {piece.speaker}" if piece.speaker else f"recording {piece.path.parent.name}/{piece.path.name}"

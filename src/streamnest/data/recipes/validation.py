@@ -1,7 +1,6 @@
-"""Measures many files in several processes, and none of them twice.
+"""Measurement of many files in several processes, each file once.
 
-What was found is appended to a journal, so that a run that was interrupted, or is repeated after files were added,
-decodes only what is new or has changed.
+Results are appended to a journal, so that an interrupted or repeated run decodes only files that are new or changed.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ _CHUNK = 16
 def check_files(
     paths: list[str], journal: Journal, jobs: int = 1, tick: Callable[[int], None] = lambda count: None
 ) -> tuple[dict[str, Facts], int]:
-    """Facts of every file, and how many of them the journal knew.
+    """Returns the measurements of every file, and the number of files that the journal already had.
 
     Args:
-        paths: each once.
-        journal: answers first, and learns the rest.
-        jobs: processes; 1 stays in this one.
-        tick: is told how many more files are done.
+        paths: distinct paths.
+        journal: stored measurements; new ones are added.
+        jobs: number of processes; 1 measures in this process.
+        tick: callback that receives the number of newly finished files.
 
     Raises:
-        UserError: a worker died, as decoders written in C can on damaged files.
+        UserError: if a worker crashes, as C decoders can on damaged files.
     """
     known = {path: facts for path in paths if (facts := journal.look_up(path)) is not None}
     tick(len(known))
@@ -55,18 +54,18 @@ def _measured(chunks: Iterator[list[str]], limits: Limits | None, jobs: int) -> 
         yield from (_measure_all(chunk, limits) for chunk in chunks)
         return
     waiting: dict[Future[list[Facts]], list[str]] = {}
-    # A fresh interpreter each: forking a process that has torch's threads can hang.
+    # Spawned, because forking a process that has the threads of torch can deadlock.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             yield from _through(pool, chunks, limits, waiting, 4 * jobs)
         except BrokenProcessPool:
             paths = sorted(path for chunk in waiting.values() for path in chunk)
             raise UserError(
-                f"a process died while it decoded one of {len(paths)} files from {paths[0]} to {paths[-1]}, or memory "
-                "ran out; move the damaged file away or lower --jobs, then run the command again"
+                f"a process crashed or ran out of memory while it decoded one of {len(paths)} files from {paths[0]} to "
+                f"{paths[-1]}: move the damaged file away or lower --jobs, then run the command again"
             ) from None
         finally:
-            # What is not begun need not be waited for when the run is stopped.
+            # A stopped run does not wait for work that has not begun.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -77,7 +76,7 @@ def _through(
     waiting: dict[Future[list[Facts]], list[str]],
     ahead: int,
 ) -> Iterator[list[Facts]]:
-    """Facts as they come; `waiting` holds what is out, `ahead` chunks at most."""
+    """Yields measurements in order of completion; `waiting` holds at most `ahead` chunks in progress."""
     for chunk in islice(chunks, ahead):
         waiting[pool.submit(_measure_all, chunk, limits)] = chunk
     while waiting:

@@ -1,1 +1,1 @@
-"""Lhotse Shar with an index: archives that are read at random, so that shards give the batches that files give."""
+"""Lhotse Shar with an index for random access, so that shards give the same batches as files."""

@@ -1,4 +1,4 @@
-"""Checks of an index of shards, made once when it is opened."""
+"""Validation of an index of shards when it is opened."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from streamnest.data.checking import LONGEST
 from streamnest.data.shards.index import ShardIndex, Texts
 
-# Entries that are looked at together: memory stays bounded for any index.
+# Entries checked at a time, to bound memory for an index of any size.
 _AT_ONCE = 2**16
-# Bytes of the audio of a cut, and the number of a shard, which has six digits.
+# Largest audio of a cut in bytes, and largest number of a shard (six digits).
 _LARGEST, _LAST_SHARD = 2**32, 999_999
 
 
@@ -21,10 +21,10 @@ def check_index(index: ShardIndex) -> None:
     """Checks types, lengths and ranges of all arrays.
 
     Args:
-        index: as it was read, from memory or mapped.
+        index: index as it was read, in memory or mapped.
 
     Raises:
-        ValueError: for anything that does not fit, naming the array.
+        ValueError: for a violation, naming the array.
     """
     count = index.ids.ends.size
     for name, kind in (("duration", "f"), ("speaker", "i"), ("shard", "i"), ("offset", "i"), ("size", "i")):
@@ -36,7 +36,7 @@ def check_index(index: ShardIndex) -> None:
         _need(name, len(getattr(index, name)) in (0, count), f"{len(getattr(index, name))} entries, not {count}")
     for name in ("ids", "speakers", "languages"):
         _check_encoding(name, getattr(index, name))
-    # Not a number fails every comparison.
+    # NaN fails every comparison.
     _need_range("duration", index.duration, 0.0, LONGEST)
     _need_range("speaker", index.speaker, -1, len(index.speakers) - 1)
     _need_range("shard", index.shard, 0, _LAST_SHARD)
@@ -46,28 +46,28 @@ def check_index(index: ShardIndex) -> None:
 
 def _check_texts(name: str, texts: Texts) -> None:
     _need(name, texts.data.dtype == np.uint8 and texts.data.ndim == 1, "are not bytes")
-    _need(name, texts.ends.dtype.kind == "i" and texts.ends.ndim == 1, "have ends that are not whole numbers")
+    _need(name, texts.ends.dtype.kind == "i" and texts.ends.ndim == 1, "have ends that are not integers")
     last = 0
     for ends in _pieces(texts.ends):
-        _need(name, int(ends[0]) >= last and bool((np.diff(ends) >= 0).all()), "have ends that go back")
+        _need(name, int(ends[0]) >= last and bool((np.diff(ends) >= 0).all()), "have ends that decrease")
         last = int(ends[-1])
     _need(name, last == len(texts.data), f"end at byte {last} of {len(texts.data)}")
 
 
 def _check_encoding(name: str, texts: Texts) -> None:
-    """Every text must be UTF-8: all together, and none may begin within a character."""
+    """Checks that the concatenation is UTF-8 and that no text begins inside a character."""
     starts = 0
     for ends in _pieces(texts.ends):
         stop = int(ends[-1])
         texts.data[starts:stop].tobytes().decode()
         firsts = texts.data[ends[ends < len(texts.data)]]
-        _need(name, not bool(((firsts & 0xC0) == 0x80).any()), "begin within a character")
+        _need(name, not bool(((firsts & 0xC0) == 0x80).any()), "begin inside a character")
         starts = stop
 
 
 def _need_range(name: str, values: NDArray[Any], low: float, high: float) -> None:
     for piece in _pieces(values):
-        _need(name, bool(((piece >= low) & (piece <= high)).all()), f"is not everywhere from {low:g} to {high:g}")
+        _need(name, bool(((piece >= low) & (piece <= high)).all()), f"has values outside {low:g} to {high:g}")
 
 
 def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The index of shards: where each cut lies, as arrays and not as objects."""
+"""Index of shards: the position of each cut, as arrays instead of objects."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ FORMATS = ("flac", "opus", "wav")
 
 
 def tar_name(shard: int) -> str:
-    """Lhotse's name of the archive of a shard."""
+    """Returns the file name of the archive of a shard in Lhotse Shar."""
     return f"recording.{shard:06d}.tar"
 
 
 def cuts_name(shard: int) -> str:
-    """Lhotse's name of the cuts of a shard."""
+    """Returns the file name of the cuts of a shard in Lhotse Shar."""
     return f"cuts.{shard:06d}.jsonl.gz"
 
 
 class Texts(Sequence[str]):
-    """Strings in one array of bytes and one of their ends: a tenth of the memory of as many Python strings."""
+    """Strings stored as one array of bytes and one of end offsets: a tenth of the memory of Python strings."""
 
     def __init__(self, data: NDArray[np.uint8], ends: Ints) -> None:
         self.data, self.ends = data, ends
 
     @classmethod
     def pack(cls, texts: Iterable[str]) -> Texts:
-        """From strings."""
+        """Packs strings."""
         parts = [text.encode() for text in texts]
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
 
     @classmethod
     def join(cls, parts: Sequence[Texts]) -> Texts:
-        """One after the other."""
+        """Concatenates several sequences."""
         before = np.cumsum([0, *(len(part.data) for part in parts)])
         ends = np.concatenate([part.ends + start for part, start in zip(parts, before)])
         return cls(np.concatenate([part.data for part in parts]), ends)
@@ -66,7 +66,7 @@ class Texts(Sequence[str]):
 
 
 class _Place(NamedTuple):
-    """One cut while an index is made."""
+    """Entry of one cut while an index is built."""
 
     cut_id: str
     duration: float
@@ -79,19 +79,19 @@ class _Place(NamedTuple):
 
 @dataclass
 class ShardIndex:
-    """Cuts in the order of the manifest; about 70 bytes each with ids of 30 characters, texts apart.
+    """Cuts in the order of the manifest; about 70 bytes each with ids of 30 characters, plus texts.
 
     Attributes:
-        ids: `(N,)`.
-        duration: `(N,)` float64 seconds, exactly those of the manifest.
-        speaker: `(N,)` int32, number in `speakers`; -1 where unknown or several.
-        shard: `(N,)` int32, number of the shard.
-        offset: `(N,)` int64, first byte of the audio in the archive of the shard.
-        size: `(N,)` int64, bytes of audio.
-        speakers: names.
-        texts: `(N,)`, empty where there is none; indices from before there were texts have no entry at all.
-        languages: `(N,)` likewise.
-        path: of the file that the arrays are mapped from; None where they are held in memory.
+        ids: `(N,)` cut ids.
+        duration: `(N,)` float64 seconds, exactly as in the manifest.
+        speaker: `(N,)` int32 index into `speakers`; -1 if unknown or several.
+        shard: `(N,)` int32 number of the shard.
+        offset: `(N,)` int64 first byte of the audio in the archive of the shard.
+        size: `(N,)` int64 bytes of audio.
+        speakers: speaker names.
+        texts: `(N,)` transcripts, empty if unknown; old indices without texts have length 0.
+        languages: `(N,)` languages, likewise.
+        path: file that the arrays are mapped from; None if they are in memory.
     """
 
     ids: Texts
@@ -109,14 +109,14 @@ class ShardIndex:
         return len(self.duration)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Processes that are not forked map the file themselves: pickling would read all of it.
+        # Spawned processes map the file themselves; pickling would read all of it.
         return {"path": self.path} if self.path else self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(ShardIndex.map(state["path"]).__dict__ if state["path"] else state)
 
     def save(self, path: Path, compressed: bool = True) -> None:
-        """Writes an `.npz`; one that is not compressed is five times as large, and can be mapped."""
+        """Writes an `.npz`; an uncompressed one is five times as large and can be memory-mapped."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("speaker", *_PLAIN)}
         for name in _TEXTS:
             texts = getattr(self, name)
@@ -126,22 +126,22 @@ class ShardIndex:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ShardIndex:
-        """What `save` wrote, in memory.
+        """Reads the bytes of a file that `save` wrote.
 
         Raises:
-            ValueError, KeyError, OSError, zipfile.BadZipFile: for anything else.
+            ValueError, KeyError, OSError, zipfile.BadZipFile: for other content.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return cls._of(arrays)
 
     @classmethod
     def map(cls, path: Path) -> ShardIndex:
-        """What `save` wrote uncompressed, left on disk.
+        """Maps an uncompressed file that `save` wrote; its arrays stay on disk.
 
         Raises:
-            ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile: for anything else.
+            ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile: for other content.
         """
-        # Absolute, as whoever unpickles this may be elsewhere.
+        # Absolute, because the process that unpickles it may have another working folder.
         return cls._of(map_arrays(path), path.resolve())
 
     @classmethod
@@ -152,7 +152,7 @@ class ShardIndex:
 
     @classmethod
     def join(cls, parts: Sequence[ShardIndex]) -> ShardIndex:
-        """One index of several."""
+        """Concatenates several indices."""
         names = sorted({name for part in parts for name in part.speakers})
         number = {name: i for i, name in enumerate(names)}
         recoded = []
@@ -169,11 +169,11 @@ _TEXTS = ("ids", "speakers", "texts", "languages")
 
 
 def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
-    """Reads a written shard back and checks that every cut has audio of its length; a shard without files is empty.
+    """Reads a shard back and checks that every cut has audio of its length; a shard without files is empty.
 
     Raises:
-        UserError: for a shard that does not hold what it should: a full disk, cuts that are not at this rate, files
-            that are damaged or copied in part, or cuts that name commands.
+        UserError: for cuts without their audio, another sampling rate, damaged or truncated files, and cuts that name
+            commands.
     """
     tar = folder / tar_name(shard)
     cuts = _read_cuts(folder / cuts_name(shard))
@@ -181,7 +181,7 @@ def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
         places = list(_places(tar, cuts, sampling_rate)) if cuts or tar.is_file() else []
     except UserError:
         raise
-    # Archives and decoders raise whatever they like on damaged files.
+    # Archives and decoders raise many exceptions on damaged files.
     except Exception as error:
         raise UserError(f"{tar}: cannot be read: {type(error).__name__}: {first_line(error)}") from error
     names = sorted({place.speaker for place in places} - {""})
@@ -208,17 +208,17 @@ def _read_cuts(path: Path) -> list[dict[str, Any]]:
             cut = json.loads(line)
             command = command_in(cut)
             cut["id"], cut["duration"], cut["supervisions"] = _checked(cut)
-        # As in manifests: whatever a foreign line does to json.
+        # As in manifests: json raises many exceptions on foreign lines.
         except Exception as error:
             raise UserError(f"{path}:{number}: broken line: {type(error).__name__}: {error}") from error
         if command is not None:
-            raise UserError(f"{path}:{number}: names a command, which shards may not hold: {command[:200]!r}")
+            raise UserError(f"{path}:{number}: names a command, which is not allowed in shards: {command[:200]!r}")
         cuts.append(cut)
     return cuts
 
 
 def _checked(cut: dict[str, Any]) -> tuple[str, float, list[dict[str, Any]]]:
-    """Id, duration and supervisions, with the types that an index needs."""
+    """Returns id, duration and supervisions of a cut after checking their types."""
     parts = [SupervisionSegment.from_dict(part) for part in cut.get("supervisions", [])]
     for part in parts:
         check_supervision(part)
@@ -236,7 +236,7 @@ def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterab
             expected = (cut["id"], sampling_rate, count_samples(cut["duration"], sampling_rate))
             found = (member.name.rpartition(".")[0], info.samplerate, info.frames)
             if found != expected:
-                raise UserError(f"{tar}: id, rate and samples are {found}, should be {expected}")
+                raise UserError(f"{tar}: id, rate and samples are {found}, expected {expected}")
             parts = sorted(cut["supervisions"], key=lambda part: part["start"])
             text = " ".join(part["text"].strip() for part in parts if (part.get("text") or "").strip())
             speaker, language = (_single(part.get(key) for part in parts) for key in ("speaker", "language"))
@@ -244,12 +244,12 @@ def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterab
 
 
 def _single(values: Iterable[str | None]) -> str:
-    """The one value that all have; empty where they differ or there is none."""
+    """Returns the common value; empty if the values differ or there are none."""
     found = {value or "" for value in values}
     return found.pop() if len(found) == 1 else ""
 
 
 def count_samples(seconds: Any, sampling_rate: int) -> Any:
-    """Samples in seconds, rounded as Lhotse does; for one number or an array."""
+    """Converts seconds to samples, rounded as in Lhotse; for a number or an array."""
     counts = np.floor(np.round(np.asarray(seconds, np.float64) * sampling_rate, 8) + 0.5).astype(np.int64)
     return counts if counts.ndim else int(counts)

@@ -1,4 +1,4 @@
-"""Arrays that stay on disk: their pages come as they are read, all processes share them, and they go when need be."""
+"""Memory-mapped arrays: pages are loaded on demand, shared by processes, and dropped under memory pressure."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of a member of a zip archive: the fixed part of its header, and where in it the lengths of name and extra field are.
+# Zip member header: size of its fixed part, and offset of the lengths of name and extra field.
 _HEADER, _LENGTHS = 30, 26
 
 
 def is_plain(path: Path) -> bool:
-    """Whether an `.npz` is uncompressed, so that `map_arrays` reads it.
+    """Returns True if an `.npz` is uncompressed, so that `map_arrays` can read it.
 
     Raises:
-        OSError, zipfile.BadZipFile: for what is no archive.
+        OSError, zipfile.BadZipFile: for a file that is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an uncompressed `.npz`, read-only, by their names.
+    """Maps the arrays of an uncompressed `.npz`, read-only, by name.
 
     Raises:
-        ValueError, TypeError, OSError, zipfile.BadZipFile: for anything else, or a file that ends early.
+        ValueError, TypeError, OSError, zipfile.BadZipFile: for other content, or a truncated file.
     """
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

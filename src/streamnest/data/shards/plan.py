@@ -1,4 +1,4 @@
-"""What shards are made of."""
+"""Plan of shards: format, sizes and a digest of their cuts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PLAN = "cuts.plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What shards are made of; written first, so that nobody goes on with something else.
+    """Plan of shards, written first, so that a later run cannot continue with other cuts or settings.
 
     Attributes:
         format: "flac", "opus" or "wav".
-        shard_size: cuts a shard.
-        sampling_rate: of the audio.
-        num_cuts: in all.
-        digest: of ids, durations and files of the cuts, in order.
+        shard_size: cuts per shard.
+        sampling_rate: sampling rate of the audio in Hz.
+        num_cuts: total number of cuts.
+        digest: digest of ids, durations and files of the cuts, in order.
     """
 
     format: str
@@ -37,20 +37,20 @@ class Plan:
 
     @property
     def num_shards(self) -> int:
-        """Shards in all."""
+        """Returns the number of shards."""
         return -(-self.num_cuts // self.shard_size)
 
 
 def make_plan(cuts: Sequence[Cut], audio_format: str, shard_size: int, sampling_rate: int = 16000) -> Plan:
-    """The plan for cuts.
+    """Makes the plan for some cuts.
 
     Raises:
-        UserError: for a format that is not offered or a size below 1.
+        UserError: for an unknown format or a size below 1.
     """
     if audio_format not in FORMATS:
         raise UserError(f"format={audio_format!r}: choose one of {', '.join(FORMATS)}")
     if shard_size < 1:
-        raise UserError(f"shard_size={shard_size}: need at least one cut a shard")
+        raise UserError(f"shard_size={shard_size}: a shard needs at least one cut")
     digest = hashlib.blake2b(digest_size=16)
     for cut in cuts:
         digest.update(json.dumps([cut.id, cut.duration, _files(cut)]).encode())
@@ -58,10 +58,10 @@ def make_plan(cuts: Sequence[Cut], audio_format: str, shard_size: int, sampling_
 
 
 def load_plan(store: Store, location: str) -> Plan | None:
-    """The plan of shards; None where there are none.
+    """Reads the plan of shards; None if there are no shards.
 
     Raises:
-        UserError: for a file that is no plan, or a store that does not answer.
+        UserError: for an invalid plan, or a store that does not respond.
     """
     try:
         plan = Plan(**json.loads(store.load(PLAN)))
@@ -81,7 +81,7 @@ def _check(plan: Plan) -> None:
 
 
 def _files(cut: Cut) -> list[str]:
-    """Names without folders: a corpus may be moved while it is sharded."""
+    """Returns file names without folders, because a corpus may be moved while it is sharded."""
     recording = getattr(cut, "recording", None)
     sources = recording.sources if recording else []
     return [Path(source.source).name for source in sources if source.type == "file"]

@@ -1,4 +1,4 @@
-"""Shards as a sequence of cuts that are read at random."""
+"""Random access to the cuts of shards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardedCut:
-    """What the loader needs of a Lhotse cut: audio `(C, N)`, id, duration, speaker, text and language."""
+    """Cut of a shard with the part of Lhotse's interface that the loader uses: audio `(C, N)` and metadata."""
 
     id: str
     duration: float
@@ -48,29 +48,32 @@ class ShardedCut:
 
     @property
     def supervisions(self) -> list[SupervisionSegment]:
-        """One segment of all the cut, where anything is known about it."""
+        """Returns one segment that covers the cut, if it has any metadata."""
         known = {"speaker": self.speaker, "text": self.text, "language": self.language}
         return [SupervisionSegment(self.id, self.id, 0.0, self.duration, **known)] if any(known.values()) else []
 
     @property
     def source_name(self) -> str:
-        """The archive, for messages: a damaged one is reported once and not for each cut."""
+        """Returns the archive, so that messages report a damaged one once and not for each cut."""
         return f"{self.store}/{tar_name(self.shard)}"
 
     def load_audio(self) -> NDArray[np.float32]:
-        """Reads and decodes.
+        """Reads and decodes the audio.
+
+        Returns:
+            `(C, N)` samples.
 
         Raises:
             FileNotFoundError: for a missing archive.
-            BadAudioError: for an archive that ends early, audio of another length, or a store that does not answer;
-                decoders raise their own.
+            BadAudioError: for a truncated archive, audio of another length, or a store that does not respond; decoders
+                raise their own exceptions.
         """
         try:
             data = self.store.read(tar_name(self.shard), self.offset, self.size)
         except StoreError as error:
             raise BadAudioError(error.cause, error.detail) from error
         if len(data) < self.size:
-            raise BadAudioError("unreadable", "the archive ends before the audio does")
+            raise BadAudioError("unreadable", "the archive is truncated")
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             file.seek(self.start)
             audio = file.read(self.num_samples, dtype="float32", always_2d=True).T
@@ -80,13 +83,13 @@ class ShardedCut:
 
 
 class ShardedCuts(Sequence[ShardedCut]):
-    """Cuts of shards; the index stays on disk, and a cut is made when it is asked for.
+    """Lazy sequence of cuts of shards; the index stays on disk.
 
-    Windows of a split cut keep its speaker, whoever speaks in them, and its language, but not its text.
+    Windows of a split cut keep its speaker and language, but not its text.
 
     Args:
-        store: where the shards lie.
-        selection: the usable cuts of the index.
+        store: store of the shards.
+        selection: usable cuts of the index.
     """
 
     def __init__(self, store: Store, selection: Selection) -> None:
@@ -94,12 +97,12 @@ class ShardedCuts(Sequence[ShardedCut]):
 
     @property
     def lengths(self) -> Stretches:
-        """Seconds of each cut, to be read a stretch at a time."""
+        """Returns lazy per-cut durations in seconds, read in slices."""
         return Stretches(len(self), self.selection.durations)
 
     @property
     def durations(self) -> NDArray[np.float64]:
-        """Seconds of each cut, `(len,)`, all at once."""
+        """Returns the duration of each cut in seconds, `(len,)`."""
         return self.selection.durations(0, len(self))
 
     def __len__(self) -> int:
@@ -127,11 +130,11 @@ class ShardedCuts(Sequence[ShardedCut]):
         )
 
     def _text(self, entry: int) -> str | None:
-        """The text of an entry; none if it is damaged, as reading all texts at the start would take long."""
+        """Returns the text of an entry; None if it is damaged, because checking all texts at start would be slow."""
         try:
             return self.table.texts[entry] or None
         except UnicodeDecodeError:
-            log.warning("%s/%s: the text of entry %d is damaged and left out", self.store, FILE, entry)
+            log.warning("%s/%s: the text of entry %d is damaged and ignored", self.store, FILE, entry)
             return None
 
 
@@ -150,16 +153,17 @@ def load_shards(
 
     Args:
         location: folder or URL that `streamnest shard` wrote.
-        check_files: look for every archive.
-        min_duration: shorter cuts are dropped.
-        max_duration: longer cuts are split into windows of this length, or dropped.
+        check_files: check that every archive exists.
+        min_duration: shortest cut in seconds; shorter ones are dropped.
+        max_duration: longest cut in seconds; longer ones are split into windows of this length, or dropped.
         on_long: "split" or "skip".
-        sampling_rate: that the shards must have.
-        max_bad_share: share of cuts that may lie in missing archives; they are dropped.
-        allow_commands: makes no difference, as shards hold their audio.
+        sampling_rate: required sampling rate in Hz.
+        max_bad_share: largest share of cuts in missing archives; these cuts are dropped.
+        allow_commands: ignored, because shards contain their audio.
 
     Raises:
-        UserError: for no shards there, unfinished ones, another rate, too many missing ones, nothing usable.
+        UserError: for missing or unfinished shards, another sampling rate, too many missing archives, and no usable
+            cuts.
     """
     store = open_store(location)
     index = _load_index(store, location, sampling_rate)
@@ -168,42 +172,44 @@ def load_shards(
     missing = selection.counts["missing file"]
     if missing > max_bad_share * len(index):
         raise UserError(
-            f"{location}: {missing} of {len(index)} cuts lie in archives that are missing; "
+            f"{location}: {missing} of {len(index)} cuts are in missing archives; "
             f"restore them or raise max_bad_share={max_bad_share}"
         )
     cuts = ShardedCuts(store, selection)
     report = LoadReport(selection.seconds, len(cuts), selection.speakers, +selection.counts)
     if not len(cuts):
-        raise UserError(f"{location}: no usable cut ({report})")
+        raise UserError(f"{location}: no usable cuts ({report})")
     return cuts, report
 
 
 def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
     plan = load_plan(store, location)
     if plan is None:
-        raise UserError(f"{location}: no shards there (no {PLAN}){_instead(store)}")
+        raise UserError(f"{location}: no shards (no {PLAN}){_instead(store)}")
     if plan.sampling_rate != sampling_rate:
-        raise UserError(f"{location}: shards of {plan.sampling_rate} Hz, need {sampling_rate}; write them again")
+        raise UserError(
+            f"{location}: sampling rate {plan.sampling_rate} Hz, expected {sampling_rate}: write the shards again"
+        )
     try:
         plain = plain_copy(store, FILE)
         index = ShardIndex.map(plain) if plain else ShardIndex.from_bytes(store.load(FILE))
         check_index(index)
         return index
     except FileNotFoundError:
-        raise UserError(f"{location}: the shards are not finished; run streamnest shard again to go on") from None
-    # Archives and arrays that are damaged, or made to harm, raise whatever they like.
+        raise UserError(f"{location}: the shards are not finished; run streamnest shard again to continue") from None
+    # Damaged or malicious archives and arrays raise many exceptions.
     except Exception as error:
         raise UserError(f"{location}/{FILE}: cannot be read: {error or type(error).__name__}") from error
 
 
 def _instead(store: Store) -> str:
-    """Names the remedy for a folder without shards."""
+    """Returns the remedy for a folder without shards."""
     path = store.path("")
     found = remedy(path) if path else ""
     return found or "; write them with streamnest shard"
 
 
 def _lost(store: Store, index: ShardIndex) -> list[int]:
-    """Shards without an archive."""
+    """Returns the numbers of the shards without an archive."""
     shards = {int(shard) for first, stop in stretches(len(index)) for shard in np.unique(index.shard[first:stop])}
     return [shard for shard in sorted(shards) if store.size(tar_name(shard)) is None]

@@ -1,4 +1,4 @@
-"""Shards in an object store, over a network that fails now and then."""
+"""Shards in an object store, with retries for temporary network failures."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from typing import Any
 
 from streamnest.errors import UserError
 
-# Seconds before each further try of a request, and of a request altogether.
+# Seconds before each retry of a request, and the timeout of a request.
 _WAITS = (0.5, 2.0)
 _TIMEOUT = 60.0
-# What HTTP calls temporary: too slow, too many requests, and all that is the server's fault.
+# Temporary HTTP errors: timeout, too many requests, and all server errors.
 _TEMPORARY = {408, 429, *range(500, 600)}
-# By name, as each belongs to a package that may not be there.
+# By name, because each belongs to a package that may not be installed.
 _CUT_SHORT = {"ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError"}
 
 
 class StoreError(OSError):
-    """An object store that did not give what was asked for.
+    """Failed request to an object store.
 
     Attributes:
-        cause: `unreachable` (nobody answers, or not in time), `server error` (it answers that it will not), `cut short`
-            (the answer ends early).
+        cause: `unreachable` (no response, or a timeout), `server error` (an error response), `cut short` (a truncated
+            response).
+        detail: message of the failure.
     """
 
     def __init__(self, cause: str, detail: str) -> None:
@@ -34,10 +35,10 @@ class StoreError(OSError):
 
 
 class RemoteStore:
-    """An object store; a member of an archive is one ranged request.
+    """Object store; a member of an archive is read by one ranged request.
 
-    A request that fails for a reason that may pass is repeated, twice, after half a second and two seconds. While a
-    store does not answer at all, requests get one try each, so that a batch of lost cuts does not take minutes.
+    A request with a temporary failure is repeated twice, after 0.5 and 2 seconds. While a store does not respond at
+    all, each request is tried once, so that a batch of lost cuts does not take minutes.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,18 +47,18 @@ class RemoteStore:
         self._connect()
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """See `Store`."""
+        """Implements `Store.read`."""
         data = self._get(name, start=start, end=start + size)
         if len(data) > size:
-            raise StoreError("server error", "sends more than the bytes that were asked for: it serves no ranges")
+            raise StoreError("server error", "returned more bytes than requested: it does not support ranges")
         return data
 
     def load(self, name: str) -> bytes:
-        """See `Store`."""
+        """Implements `Store.load`."""
         return self._get(name)
 
     def size(self, name: str) -> int | None:
-        """See `Store`."""
+        """Implements `Store.size`."""
         files, root = self._connect()
         try:
             return self._ask(lambda: files.size(f"{root}/{name}"))
@@ -65,27 +66,27 @@ class RemoteStore:
             return None
 
     def path(self, name: str) -> Path | None:
-        """See `Store`."""
+        """Implements `Store.path`."""
         return None
 
     def put(self, name: str, path: Path) -> None:
-        """See `Store`."""
+        """Implements `Store.put`."""
         files, root = self._connect()
         data = path.read_bytes()
         try:
             self._ask(lambda: files.pipe_file(f"{root}/{name}", data))
         except NotImplementedError as error:
-            raise UserError(f"{self.url}: cannot be written to") from error
+            raise UserError(f"{self.url}: is read-only") from error
 
     def clear(self, folder: str) -> None:
-        """See `Store`."""
+        """Implements `Store.clear`."""
         files, root = self._connect()
         with suppress(FileNotFoundError):
             files.rm(f"{root}/{folder}", recursive=True)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """See `Store`."""
+        """Implements `Store.workspace`."""
         with tempfile.TemporaryDirectory(prefix="shards-") as folder:
             yield Path(folder)
 
@@ -94,19 +95,19 @@ class RemoteStore:
 
     def _get(self, name: str, **part: int) -> bytes:
         files, root = self._connect()
-        # Only the file systems of networks know a timeout.
+        # Only network file systems accept a timeout.
         limit = {"timeout": _TIMEOUT} if getattr(files, "async_impl", False) else {}
         return self._ask(lambda: files.cat_file(f"{root}/{name}", **part, **limit))
 
     def _ask(self, request: Callable[[], Any]) -> Any:
-        """Repeats a request as long as that may help."""
+        """Runs a request and repeats it after temporary failures."""
         waits = () if self._lost else _WAITS
         for wait in (*waits, None):
             try:
                 answer = request()
             except (FileNotFoundError, NotImplementedError):
                 raise
-            # Each protocol's package has exceptions of its own.
+            # The package of each protocol has its own exceptions.
             except Exception as error:
                 failure, temporary = _diagnose(error)
                 if wait is None or not temporary:
@@ -118,20 +119,20 @@ class RemoteStore:
                 return answer
 
     def _connect(self) -> tuple[Any, str]:
-        """The file system and the path in it; fsspec keeps one connection for each process."""
+        """Returns the file system and the path in it; fsspec keeps one connection per process."""
         import fsspec
 
         try:
             files, root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            raise UserError(f"{self.url}: {error} (a package for this kind of store)") from error
+            raise UserError(f"{self.url}: {error} (install the package for this kind of store)") from error
         except ValueError as error:
             raise UserError(f"{self.url}: {error}") from error
         return files, root.rstrip("/")
 
 
 def _diagnose(error: Exception) -> tuple[StoreError, bool]:
-    """What a failure is, and whether it may pass."""
+    """Classifies a failure; returns True as second value if it is temporary."""
     detail = f"{type(error).__name__}: {error}".splitlines()[0]
     if type(error).__name__ in _CUT_SHORT:
         return StoreError("cut short", detail), True

@@ -1,4 +1,4 @@
-"""Where shards lie: a folder, or an object store that a URL names."""
+"""Storage of shards: a folder, or an object store given by a URL."""
 
 from __future__ import annotations
 
@@ -15,94 +15,94 @@ from streamnest.console.redaction import refuse_secrets
 from streamnest.data.shards.remote import RemoteStore
 from streamnest.errors import UserError
 
-# Lhotse takes every file of a folder of shards for data, except those that begin like this.
+# Lhotse reads every file in a folder of shards as data, except names with this prefix.
 PARTS = "cuts.parts"
 _HANDLES = 64
 
 
 class Store(Protocol):
-    """Named bytes. Reading raises `FileNotFoundError` for names that are not there, `StoreError` for lost answers."""
+    """Named byte objects. Reading raises `FileNotFoundError` for unknown names and `StoreError` for failed requests."""
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """`size` bytes from `start`; fewer where the file ends."""
+        """Reads `size` bytes from `start`; fewer at the end of the file."""
 
     def load(self, name: str) -> bytes:
-        """All bytes."""
+        """Reads all bytes."""
 
     def size(self, name: str) -> int | None:
-        """Number of bytes; None for no such name."""
+        """Returns the number of bytes; None for an unknown name."""
 
     def path(self, name: str) -> Path | None:
-        """The file itself; None for a store that has no files."""
+        """Returns the path of the file; None for a store without local files."""
 
     def put(self, name: str, path: Path) -> None:
-        """Moves a finished file there in one piece: a reader meets all of it or nothing."""
+        """Moves a finished file into the store atomically."""
 
     def clear(self, folder: str) -> None:
-        """Removes a folder, if it is there."""
+        """Removes a folder if it exists."""
 
     def workspace(self) -> Any:
-        """A context: a folder for files that are not finished."""
+        """Returns a context manager that gives a folder for unfinished files."""
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is a URL and not a path."""
+    """Returns True if a location is a URL and not a path."""
     return "://" in location
 
 
 def open_store(location: str) -> Store:
-    """The store of a path or a URL (`s3://`, `gs://`, `https://`, ...); nothing is read or made yet.
+    """Returns the store for a path or a URL (`s3://`, `gs://`, `https://`, ...) without reading or creating anything.
 
     Raises:
-        UserError: for a URL whose protocol is unknown, or needs a package that is not installed, or with a password.
+        UserError: for an unknown protocol, a missing package, and a URL with a password.
     """
     refuse_secrets(location)
     return RemoteStore(location) if is_url(location) else FolderStore(Path(location))
 
 
 class FolderStore:
-    """A folder. Files that are read stay open, the latest few of them in each process."""
+    """Folder of shards. Each process keeps the most recently read files open."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._handles: OrderedDict[str, int] = OrderedDict()
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """See `Store`. A read at a place leaves no trace, so that forked processes may share a handle."""
+        """Implements `Store.read` with `pread`, so that forked processes may share a handle."""
         return os.pread(self._open(name), size, start)
 
     def load(self, name: str) -> bytes:
-        """See `Store`."""
+        """Implements `Store.load`."""
         return (self.folder / name).read_bytes()
 
     def size(self, name: str) -> int | None:
-        """See `Store`."""
+        """Implements `Store.size`."""
         path = self.folder / name
         return path.stat().st_size if path.is_file() else None
 
     def path(self, name: str) -> Path | None:
-        """See `Store`."""
+        """Implements `Store.path`."""
         return self.folder / name
 
     def put(self, name: str, path: Path) -> None:
-        """See `Store`."""
+        """Implements `Store.put`."""
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
 
     def clear(self, folder: str) -> None:
-        """See `Store`."""
+        """Implements `Store.clear`."""
         shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """See `Store`."""
-        # On the same file system, so that finished files are moved in one step.
+        """Implements `Store.workspace`."""
+        # On the same file system, so that finished files are moved atomically.
         parts = self.folder / PARTS
         try:
             parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written to: {error.strerror}") from error
+            raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from error
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=parts) as folder:
             yield Path(folder)
 

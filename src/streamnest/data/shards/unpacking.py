@@ -1,4 +1,4 @@
-"""A local, uncompressed copy of an archive of arrays, made once for all runs and processes of a machine."""
+"""Local uncompressed copy of an index, shared by all runs and processes of a machine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from streamnest.files.atomic_write import open_own
 
 log = logging.getLogger(__name__)
 
-# Bytes of a request, and of what is held while unpacking.
+# Bytes per request, and buffer size while unpacking.
 _PIECE = 4 * 2**20
 
 
 def plain_copy(store: Store, name: str) -> Path | None:
-    """A local file that `map_arrays` reads: the one of the store itself, or a copy in the cache folder.
+    """Returns a local file for `map_arrays`: that of the store, or a copy in the cache folder.
 
-    A copy is named after the checksums of its arrays, so that it is made anew when they change, and appears in one
-    step. While one process makes it others wait.
+    A copy is named after the checksums of its arrays, so that changed arrays get a new one. It is written atomically by
+    one process, while others wait.
 
     Returns:
-        The file; None, with a warning, where it cannot be written.
+        The file; None, with a warning, if it cannot be written.
 
     Raises:
-        FileNotFoundError: for no such name.
-        OSError, EOFError, zipfile.BadZipFile, zlib.error: for what cannot be read.
+        FileNotFoundError: for an unknown name.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: for a file that cannot be read.
     """
     local = store.path(name)
     if local is not None and is_plain(local):
@@ -54,27 +54,27 @@ def plain_copy(store: Store, name: str) -> Path | None:
         except StoreError:
             raise
         except OSError as error:
-            log.warning("%s/%s is held in memory, as %s cannot be written to: %s", store, name, folder, error)
+            log.warning("%s/%s is kept in memory because %s cannot be written: %s", store, name, folder, error)
             return None
     return copy
 
 
 def cache_folder() -> Path:
-    """`$STREAMNEST_CACHE`, or a folder in the user's cache."""
+    """Returns `$STREAMNEST_CACHE`, or a folder in the user's cache."""
     own = os.environ.get("STREAMNEST_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
 
 
 def _make_own(folder: Path) -> None:
-    """Makes a folder that only its user can read; one that others could have put files into is refused.
+    """Creates a folder that only its user can read, and refuses one in which others could have placed files.
 
     Raises:
-        PermissionError: for a folder of another user, or one that everybody may write to.
+        PermissionError: for a folder of another user, or one that everybody can write to.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
-        raise PermissionError("others can put files there: set STREAMNEST_CACHE to a folder of your own")
+        raise PermissionError("others can place files there: set STREAMNEST_CACHE to your own folder")
 
 
 def _checksum(packed: zipfile.ZipFile) -> str:
@@ -83,7 +83,7 @@ def _checksum(packed: zipfile.ZipFile) -> str:
 
 
 def _unpack(packed: zipfile.ZipFile, copy: Path) -> None:
-    """Piece by piece; `zipfile` compares the checksum of each array with what it read."""
+    """Unpacks in pieces; `zipfile` verifies the checksum of each array."""
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=copy.parent) as folder:
         unfinished = Path(folder) / copy.name
         with zipfile.ZipFile(unfinished, "w") as plain:
@@ -95,10 +95,10 @@ def _unpack(packed: zipfile.ZipFile, copy: Path) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time, on this machine at least; a lock ends with its process."""
+    """Holds a lock of this machine, which is released when its process ends."""
     lock = open_own(path, os.O_RDWR)
     try:
-        # Some network file systems have no locks: then several do the same work.
+        # Some network file systems have no locks; then several processes do the same work.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -107,13 +107,13 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 class _Stored(io.RawIOBase):
-    """A file of a store, read where it is asked for."""
+    """File-like view of an object in a store, with random access."""
 
     def __init__(self, store: Store, name: str) -> None:
         size = store.size(name)
         if size is None:
             raise FileNotFoundError(name)
-        # Whatever goes wrong here is told as it is; `zipfile` would say that this is no archive.
+        # A failing store raises here; `zipfile` would report that the file is not an archive.
         store.read(name, max(0, size - 1), 1)
         self._read, self._size, self._at = lambda start, count: store.read(name, start, count), size, 0
 

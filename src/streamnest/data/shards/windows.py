@@ -1,4 +1,4 @@
-"""Which cuts of an index are used, and which parts of them."""
+"""Selection of the usable cuts of an index, and windows of long ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from streamnest.data.shards.index import Ints, ShardIndex, count_samples
 
-# Entries of the index that a cut is looked up among: more take longer, and fewer take more memory, 8 bytes a block.
+# Entries per block of a lookup: larger blocks are slower, smaller ones take more memory (8 bytes per block).
 _BLOCK = 256
-# Entries that a start goes through at once.
+# Entries processed at a time at start.
 _STRETCH = 256 * _BLOCK
 
 
 class Windows(NamedTuple):
-    """Some of the usable cuts.
+    """Usable cuts or windows of cuts.
 
     Attributes:
-        entry: `(N,)` of the index.
-        number: `(N,)` of the window in its entry; -1 for a cut that is taken whole.
+        entry: `(N,)` entry in the index.
+        number: `(N,)` number of the window in its entry; -1 for a whole cut.
         start: `(N,)` first sample in its entry.
-        samples: `(N,)`.
+        samples: `(N,)` number of samples.
         duration: `(N,)` seconds.
     """
 
@@ -35,27 +35,25 @@ class Windows(NamedTuple):
     duration: NDArray[np.float64]
 
     def take(self, kept: NDArray[np.bool_]) -> Windows:
-        """Some of them."""
+        """Returns the windows that a mask selects."""
         columns: list[Any] = [column[kept] for column in self]
         return Windows(*columns)
 
 
 class Selection:
-    """The usable cuts of an index, worked out a block at a time whenever they are asked for.
-
-    All that is held is a number for each block, whatever the index holds.
+    """Usable cuts of an index, computed block by block on demand; only one number per block is kept.
 
     Args:
-        index: of all cuts.
-        limits: seconds of the shortest and the longest.
-        split: longer ones into windows, as `load_cuts` does to the sample; or drop them.
-        rate: of the audio.
+        index: index of all cuts.
+        limits: shortest and longest cut in seconds.
+        split: split longer cuts into windows, at the same samples as `load_cuts`; otherwise drop them.
+        rate: sampling rate in Hz.
         lost: numbers of the shards without an archive.
 
     Attributes:
-        seconds: of all usable cuts.
-        speakers: of them.
-        counts: of what was dropped or split, by cause.
+        seconds: total duration of the usable cuts.
+        speakers: speakers of the usable cuts.
+        counts: numbers of dropped or split cuts by cause.
     """
 
     def __init__(
@@ -64,21 +62,21 @@ class Selection:
         self.index, self.rate = index, rate
         self._limits, self._split, self._lost = limits, split, np.array(lost, np.int32)
         self.seconds, self.counts = 0.0, Counter[str]()
-        found, heard = [], np.zeros(len(index.speakers) + 1, bool)
+        counts, present = [], np.zeros(len(index.speakers) + 1, bool)
         for first, stop in stretches(len(index)):
             windows = self._select(first, stop, self.counts)
-            found.append(np.bincount((windows.entry - first) // _BLOCK, minlength=-(-(stop - first) // _BLOCK)))
+            counts.append(np.bincount((windows.entry - first) // _BLOCK, minlength=-(-(stop - first) // _BLOCK)))
             self.seconds += float(windows.duration.sum())
-            # The last place is for number -1, unknown speakers.
-            heard[index.speaker[windows.entry]] = True
-        self._ends = np.cumsum(np.concatenate([*found, np.zeros(0, np.int64)]))
-        self.speakers = {index.speakers[i] for i in np.flatnonzero(heard[:-1]).tolist()}
+            # The last element stands for -1, unknown speakers.
+            present[index.speaker[windows.entry]] = True
+        self._ends = np.cumsum(np.concatenate([*counts, np.zeros(0, np.int64)]))
+        self.speakers = {index.speakers[i] for i in np.flatnonzero(present[:-1]).tolist()}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def row(self, number: int) -> tuple[int, int, int, int, float]:
-        """Entry, number, first sample, samples and seconds of one, as in `Windows`."""
+        """Returns entry, number, first sample, samples and seconds of one window, as in `Windows`."""
         block = int(np.searchsorted(self._ends, number, side="right"))
         first, stop, place = block * _BLOCK, min((block + 1) * _BLOCK, len(self.index)), number - self._start(block)
         whole = self._whole(first, stop)
@@ -89,12 +87,12 @@ class Selection:
         return first + int(whole[0][place]), -1, 0, count_samples(seconds, self.rate), seconds
 
     def durations(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Seconds of the cuts from one number to another."""
+        """Returns the seconds of a range of windows."""
         stop = min(stop, len(self))
         if start >= stop:
             return np.zeros(0)
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
-        # Over all blocks at once: an epoch asks for every one of them.
+        # All blocks at once, because an epoch reads all of them.
         entries = first * _BLOCK, min((last + 1) * _BLOCK, len(self.index))
         whole = self._whole(*entries)
         found = self._select(*entries).duration if whole is None else whole[1]
@@ -104,7 +102,7 @@ class Selection:
         return int(self._ends[block - 1]) if block else 0
 
     def _whole(self, first: int, stop: int) -> tuple[Ints, NDArray[np.float64]] | None:
-        """Places and seconds of the usable entries where none is long: a fifth of the work of `_select`."""
+        """Returns positions and seconds of the usable entries if none is long, at a fifth of the cost of `_select`."""
         seconds, (shortest, longest) = np.array(self.index.duration[first:stop]), self._limits
         if seconds.max() > longest:
             return None
@@ -133,12 +131,12 @@ class Selection:
 
 
 def stretches(count: int) -> Iterator[tuple[int, int]]:
-    """Whole blocks of an index of so many cuts, as many as are worked through at once: first and end of each."""
+    """Yields first and end of the ranges of whole blocks that are processed at a time."""
     return ((first, min(first + _STRETCH, count)) for first in range(0, count, _STRETCH))
 
 
 def _cut(duration: NDArray[np.float64], entries: Ints, long: NDArray[np.bool_], longest: float, rate: int) -> Windows:
-    """Windows of the long entries, the others whole."""
+    """Splits the long entries into windows and takes the others whole."""
     seconds = duration[entries]
     if not long.any():
         zeros = np.zeros(len(entries), np.int64)

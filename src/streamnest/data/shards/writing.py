@@ -1,4 +1,4 @@
-"""Writing cuts to shards, so that it can be interrupted at any moment and gone on with."""
+"""Writing of shards; an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ Dropped = Counter[str]
 def write_shards(
     cuts: Sequence[Cut], location: str, plan: Plan, jobs: int = 1, advance: Callable[[int], None] = lambda count: None
 ) -> tuple[ShardIndex, Dropped]:
-    """Writes what is not there yet.
+    """Writes the shards that do not exist yet.
 
     Args:
-        cuts: at the rate of the plan.
+        cuts: cuts with the sampling rate of the plan.
         location: folder or URL.
-        plan: of these cuts.
-        jobs: processes.
-        advance: told the number of shards that are done.
+        plan: plan of these cuts.
+        jobs: number of processes.
+        advance: callback that receives the number of newly finished shards.
 
     Returns:
-        The index, and the cuts that were dropped, counted by cause.
+        The index, and the number of dropped cuts by cause.
 
     Raises:
-        UserError: where the location holds something else.
+        UserError: if the location holds other data.
     """
     store = open_store(location)
     _claim(store, location, plan)
@@ -67,11 +67,11 @@ def _claim(store: Store, location: str, plan: Plan) -> None:
     found = load_plan(store, location)
     if found is None:
         if store.size(cuts_name(0)) is not None or store.size(tar_name(0)) is not None:
-            raise UserError(f"{location}: holds shards without a {PLAN}; choose another place")
+            raise UserError(f"{location}: contains shards without a {PLAN}; choose another location")
         _put_json(store, PLAN, asdict(plan))
     elif found != plan:
         changed = [key for key, value in asdict(plan).items() if getattr(found, key) != value]
-        raise UserError(f"{location}: holds shards of another {' and '.join(changed)}; choose another place")
+        raise UserError(f"{location}: contains shards with another {' and '.join(changed)}; choose another location")
 
 
 def _run(cuts: Sequence[Cut], location: str, plan: Plan, todo: Sequence[int], jobs: int) -> Iterator[None]:
@@ -81,18 +81,18 @@ def _run(cuts: Sequence[Cut], location: str, plan: Plan, todo: Sequence[int], jo
             write_shard(*arguments)
             yield
         return
-    # Not forked: the threads of torch and of connections do not survive that.
+    # Spawned, because threads of torch and of connections do not survive a fork.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(write_shard, *arguments) for arguments in work]):
             yield done.result()
 
 
 def write_shard(location: str, plan: Plan, shard: int, cuts: Sequence[Cut]) -> None:
-    """Writes one shard: the archive, the cuts, and last its part of the index, which says that it is finished."""
+    """Writes one shard: archive, cuts, and last its part of the index, which marks it as finished."""
     store, dropped = open_store(location), Counter[str]()
     with store.workspace() as folder:
         options = {"shard_size": len(cuts), "shard_offset": shard, "warn_unused_fields": False}
-        # The other backends of Lhotse write Opus at 48 kHz only.
+        # Other backends of Lhotse write Opus only at 48 kHz.
         with audio_backend("LibsndfileBackend"), SharWriter(folder, {"recording": plan.format}, **options) as writer:
             for cut in _readable(cuts, dropped):
                 writer.write(cut)
@@ -105,15 +105,15 @@ def write_shard(location: str, plan: Plan, shard: int, cuts: Sequence[Cut]) -> N
 
 
 def _finish(store: Store, plan: Plan) -> tuple[ShardIndex, Dropped]:
-    """Joins the parts of the index, once, and removes them."""
+    """Joins the parts of the index and removes them."""
     try:
         return _join(store, plan)
     except (UserError, StoreError):
         raise
-    # Archives and arrays that are damaged raise whatever they like.
+    # Damaged archives and arrays raise many exceptions.
     except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
-            f"{store}: what an earlier run left is damaged ({type(error).__name__}: {error}); remove all of it and "
+            f"{store}: files of an earlier run are damaged ({type(error).__name__}: {error}); remove all of them and "
             "write the shards again"
         ) from error
 
@@ -126,7 +126,7 @@ def _join(store: Store, plan: Plan) -> tuple[ShardIndex, Dropped]:
         index = ShardIndex.join([ShardIndex.from_bytes(store.load(_part(i))) for i in range(plan.num_shards)])
         _put_json(store, _DROPPED, dropped)
         with store.workspace() as folder:
-            # A folder's index is mapped as it is; that of an object store is fetched, and so it is small.
+            # The index of a folder is mapped and therefore uncompressed; that of an object store is downloaded.
             index.save(folder / "index", compressed=store.path(FILE) is None)
             store.put(FILE, folder / "index")
     store.clear(PARTS)
@@ -144,7 +144,7 @@ def _readable(cuts: Iterable[Cut], dropped: Dropped) -> Iterator[Cut]:
 
 
 def _with_audio(cut: Cut, audio: NDArray[Any]) -> Cut:
-    """A cut of all of its own audio, decoded once: what was mixed, resampled or transformed is now a recording."""
+    """Returns a cut with its audio in memory, so that mixing, resampling and transforms become a plain recording."""
     file = io.BytesIO()
     soundfile.write(file, audio.T, cut.sampling_rate, format="WAV", subtype="FLOAT")
     channels, num_samples = list(range(len(audio))), audio.shape[1]
@@ -160,7 +160,7 @@ def _with_audio(cut: Cut, audio: NDArray[Any]) -> Cut:
     plain = recording.to_cut()
     plain.id, plain.duration, plain.supervisions = cut.id, cut.duration, cut.supervisions
     custom = getattr(cut, "custom", None) or {}
-    # Features and further recordings stay where they are; Shar would point to nothing.
+    # Features and other recordings are not copied; references to them would be broken.
     plain.custom = {
         key: value for key, value in custom.items() if isinstance(value, (str, int, float, bool, list, dict))
     }

@@ -1,6 +1,6 @@
-"""Common Voice: one clip a line of a table.
+"""Common Voice: tables with one clip per line.
 
-Lhotse's recipe knows 24 of its languages and stops at the first clip that does not decode; the tables are simple.
+Lhotse's recipe supports 24 of its languages and stops at the first clip that does not decode; the tables are simple.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from streamnest.errors import UserError
 
 LAYOUT = """  SOURCE/LANGUAGE/{train,dev,test}.tsv
   SOURCE/LANGUAGE/clips/common_voice_LANGUAGE_NUMBER.mp3
-  (SOURCE is the folder cv-corpus-...; a folder of one language does as well)"""
+  (SOURCE is the folder cv-corpus-..., or the folder of one language)"""
 _TABLES = ("dev", "test", "train")
 
 
 def read_commonvoice(options: Options) -> Iterator[Piece | Dropped]:
-    """The official train, dev and test of all languages below the source, or of one.
+    """Reads the official train, dev and test parts of all languages below the source, or of one.
 
     `subset=validated` or `subset=other` adds those clips to `train`, except those of speakers in dev and test.
     """
@@ -46,9 +46,9 @@ def _languages(options: Options) -> list[Path]:
 
 
 def _read(path: Path, part: str | None, seen: set[str], held_out: set[str]) -> Iterator[Piece | Dropped]:
-    """The clips of a table; one that is no part of its own adds to `train` what is new and of other speakers."""
+    """Yields the clips of a table; a table without a part adds new clips of other speakers to `train`."""
     with reading(path, newline="") as file:
-        # Sentences hold single quotation marks.
+        # Sentences may contain single quotation marks.
         for number, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
             clip, speaker = row.get("path"), row.get("client_id")
             if not clip or not speaker:

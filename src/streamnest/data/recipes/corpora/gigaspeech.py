@@ -1,6 +1,6 @@
-"""GigaSpeech: podcasts, videos and audio books with one large list of everything.
+"""GigaSpeech: podcasts, videos and audiobooks with one large JSON list.
 
-Lhotse's recipe needs a package beside Lhotse to read the list; it is plain JSON.
+Lhotse's recipe needs an extra package to read the list, which is plain JSON.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from streamnest.errors import UserError
 SUBSETS = ("XS", "S", "M", "L", "XL")
 LAYOUT = """  SOURCE/GigaSpeech.json
   SOURCE/audio/{audiobook,podcast,youtube}/P0000/POD0000000001.opus"""
-# What stands in place of words where there are none.
+# Markers that replace the text of segments without speech.
 _NO_SPEECH = {"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"}
 
 
 def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
-    """The segments of one subset as `train` (the largest unless `subset` says so), `dev` and `test`.
+    """Reads the segments of one subset as `train` (by default the largest), `dev` and `test`.
 
-    The list is read whole, which takes several times its size of memory.
+    The whole list is read into memory, which takes several times its size.
     """
     subset = options.subset or "XL"
     if subset not in SUBSETS:
@@ -33,7 +33,7 @@ def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
     try:
         audios = list(json.loads(path.read_text(encoding="utf-8-sig"))["audios"])
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not the list of GigaSpeech ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path}: is not the list of GigaSpeech ({type(error).__name__}: {error})") from error
     parts = {f"{{{subset}}}": "train", "{DEV}": "dev", "{TEST}": "test"}
     for audio in audios:
         try:

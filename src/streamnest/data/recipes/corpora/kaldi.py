@@ -1,6 +1,6 @@
 """Kaldi data folders.
 
-Lhotse's own import opens every file as it goes and stops at the first that is damaged.
+Lhotse's own import opens every file while it reads the lists, and stops at the first damaged one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Command, Dropped, Piece
 from streamnest.errors import UserError
 
-LAYOUT = """  SOURCE/wav.scp, and where there are: segments, utt2spk, text
-  (or a folder of such folders, each named after its part: train, dev ...)
-  paths in wav.scp are relative to --audio, else to the working folder, as in Kaldi"""
-# Kaldi separates fields by these alone; other blanks belong to a text.
+LAYOUT = """  SOURCE/wav.scp, and optionally segments, utt2spk, text
+  (or a folder of such folders, each named after its part: train, dev, ...)
+  paths in wav.scp are relative to --audio if given, else to the working folder, as in Kaldi"""
+# Kaldi separates fields by these characters only; other white space is part of a text.
 _BLANK = " \t\r\f\v"
 
 
 def read_kaldi(options: Options) -> Iterator[Piece | Dropped]:
-    """Utterances of `segments`; without it each recording of `wav.scp` is an utterance."""
+    """Reads the utterances of `segments`, or each recording of `wav.scp` as an utterance if there is no `segments`."""
     if (options.source / "wav.scp").is_file():
         folders = [(options.part, options.source)]
     else:
@@ -59,7 +59,7 @@ def _read(folder: Path, part: str | None, options: Options) -> Iterator[Piece | 
     for table in (listed, segments, speakers, texts):
         yield from table.dropped
     for table in (speakers, texts):
-        yield from (Dropped(table.place(name), "of no utterance", name) for name in table.rows if name not in known)
+        yield from (Dropped(table.place(name), "unknown utterance", name) for name in table.rows if name not in known)
 
 
 def _recording(name: str, value: str, place: str, part: str | None, options: Options) -> Piece | Dropped:
@@ -68,13 +68,13 @@ def _recording(name: str, value: str, place: str, part: str | None, options: Opt
     if not value.endswith("|"):
         return Piece(name, (options.audio or Path.cwd()) / value, part)
     if not options.allow_commands:
-        # What a data file says is run if the user asks for it, and never by itself.
+        # A command in a data file runs only if the user allows it.
         return Dropped(place, "a command, not a file", f"{name}: {redact(value)}")
     return Piece(name, Path(name), part, command=Command(value))
 
 
 def _segment(name: str, value: str, place: str, recordings: dict[str, Piece | Dropped]) -> Piece | Dropped:
-    """The stretch that a line of `segments` names: recording, start, end (-1: of the recording), channel if any."""
+    """Reads a line of `segments`: recording, start, end (-1: end of the recording), optional channel."""
     fields = _fields(value)
     try:
         recording, start, end = fields[0], float(fields[1]), float(fields[2])
@@ -93,7 +93,7 @@ def _segment(name: str, value: str, place: str, recordings: dict[str, Piece | Dr
 
 @dataclass
 class _Table:
-    """First word of each line to the rest, which the first of several lines decides; empty without a file."""
+    """Maps the first field of each line to the rest; the first of several equal keys counts; empty without a file."""
 
     path: Path
     rows: dict[str, str] = field(default_factory=dict)
@@ -105,13 +105,13 @@ class _Table:
         self.exists = self.path.is_file()
         if not self.exists:
             return
-        # Not `splitlines`, which divides texts at characters that Kaldi takes as they are.
+        # Not `splitlines`, which splits texts at characters that are not line ends for Kaldi.
         with reading(self.path) as lines:
             for number, line in enumerate(lines, 1):
                 self._add(number, line.strip(_BLANK + "\n"))
 
     def place(self, name: str) -> str:
-        """File and line of a key."""
+        """Returns file and line of a key."""
         return f"{self.path}:{self.lines[name]}"
 
     def _add(self, number: int, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Lhotse's own manifests of cuts or recordings, checked and brought into our parts."""
+"""Lhotse manifests of cuts or recordings."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from streamnest.errors import UserError
 from streamnest.files.plain_data import short
 
 LAYOUT = """  SOURCE is a file of cuts or recordings (.jsonl, .jsonl.gz), or a folder of files *cuts_PART.jsonl[.gz]
-  paths in it are relative to --audio, else to the file"""
+  paths in it are relative to --audio if given, else to the manifest"""
 
 
 def read_lhotse(options: Options) -> Iterator[Piece | Dropped]:
-    """Cuts keep id, place, channels, transforms, supervisions and plain custom fields; recordings are whole."""
+    """Reads cuts with position, channels, transforms, supervisions and plain custom fields, and whole recordings."""
     files = [options.source]
     if options.source.is_dir():
         files = sorted(path for path in options.source.glob("*cuts_*.jsonl*") if not path.name.startswith("."))
@@ -47,7 +47,7 @@ def _part(path: Path) -> str:
 def _items(
     row: dict[str, Any], place: str, options: Options, audio: Path, part: str | None
 ) -> Iterator[Piece | Dropped]:
-    # Escapes of JSON can name halves of characters, which no file can hold.
+    # JSON escapes can encode lone surrogates, which cannot be written as UTF-8.
     json.dumps(row, ensure_ascii=False).encode()
     item = deserialize_item(row)
     if isinstance(item, (MixedCut, PaddingCut)):
@@ -75,11 +75,11 @@ def _whole(recording: Recording, where: dict[str, Any]) -> Piece:
 
 def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str) -> Iterator[Piece | Dropped]:
     custom = {str(key): value for key, value in (cut.custom or {}).items() if _is_plain(value)}
-    said = tuple(map(_checked, cut.supervisions))
+    supervisions = tuple(map(_checked, cut.supervisions))
     left_out = sorted(set(cut.custom or {}) - set(custom)) + (["features"] if cut.has_features else [])
     if left_out:
         yield Dropped(place, "not audio of the cut", f"{cut.id}: {', '.join(left_out)} left out, the cut is kept")
-    speakers = {each.speaker for each in said}
+    speakers = {each.speaker for each in supervisions}
     whole = not cut.start and abs(cut.duration - cut.recording.duration) < 1e-3
     yield Piece(
         str(cut.id),
@@ -87,30 +87,30 @@ def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str
         duration=None if whole else float(cut.duration),
         speaker=speakers.pop() if len(speakers) == 1 and all(speakers) else None,
         channels=_channels(cut, source),
-        details=_details(cut.recording, said, custom),
+        details=_details(cut.recording, supervisions, custom),
         **where,
     )
 
 
-def _checked(said: SupervisionSegment) -> SupervisionSegment:
-    """A supervision whose labels are texts.
+def _checked(given: SupervisionSegment) -> SupervisionSegment:
+    """Returns a supervision with string fields.
 
     Raises:
-        TypeError, ValueError: for labels that are lists or the like, and for times that are not.
+        TypeError, ValueError: for fields that are lists or the like, and for invalid times.
     """
-    if not (math.isfinite(said.start) and 0 <= said.duration < math.inf):
-        raise ValueError(f"supervision {said.id} of {said.duration} s at {said.start} s")
-    labels = {key: getattr(said, key) for key in ("text", "speaker", "language")}
+    if not (math.isfinite(given.start) and 0 <= given.duration < math.inf):
+        raise ValueError(f"supervision {given.id} has a duration of {given.duration} s at {given.start} s")
+    labels = {key: getattr(given, key) for key in ("text", "speaker", "language")}
     if any(isinstance(value, (bool, list, dict)) for value in labels.values()):
-        raise TypeError(f"supervision {said.id} has labels that are not texts")
-    return fastcopy(said, id=str(said.id), **{k: None if v is None else str(v) for k, v in labels.items()})
+        raise TypeError(f"supervision {given.id} has fields that are not strings")
+    return fastcopy(given, id=str(given.id), **{k: None if v is None else str(v) for k, v in labels.items()})
 
 
 def _details(
     recording: Recording, supervisions: tuple[SupervisionSegment, ...] = (), custom: dict[str, Any] | None = None
 ) -> CutDetails:
     transforms = recording.transforms or []
-    # Training resamples by itself, from the rate of the file, as long as nothing else depends on the rate.
+    # Training resamples from the rate of the file, so a resampling can be left out if nothing else depends on it.
     kept = () if all(isinstance(t, Resample) for t in transforms) else tuple(transforms)
     speed = math.prod(t.factor for t in transforms if isinstance(t, (Speed, Tempo)))
     rates = [t.source_sampling_rate for t in transforms if isinstance(t, Resample)]
@@ -121,15 +121,15 @@ def _details(
 
 
 def _channels(cut: DataCut, source: AudioSource) -> tuple[int, ...] | None:
-    """Positions of the channels of a cut in its file; None for all of them."""
+    """Returns the positions of the channels of a cut in its file; None for all channels."""
     wanted = [cut.channel] if isinstance(cut.channel, int) else list(cut.channel)
     if not wanted:
-        raise ValueError("a cut of no channel")
+        raise ValueError("a cut without a channel")
     return None if set(wanted) == set(source.channels) else tuple(source.channels.index(c) for c in wanted)
 
 
 def _fault(transforms: list[AudioTransform]) -> str:
-    """A reason why transforms cannot be kept; empty if they can."""
+    """Returns the reason why transforms cannot be kept; empty if they can."""
     for transform in transforms:
         if isinstance(transform, (Speed, Tempo)) and not (0.1 <= transform.factor <= 10):
             return f"{type(transform).__name__} by {transform.factor}: need 0.1 to 10"
@@ -146,17 +146,17 @@ def _fault(transforms: list[AudioTransform]) -> str:
 
 @cache
 def _trial(transform: str) -> str:
-    """An error of a transform on silence, as for a package that is not installed; empty for none."""
+    """Runs a transform on silence and returns its error, for example a missing package; empty for none."""
     try:
         AudioTransform.from_dict(json.loads(transform))(np.zeros((1, 1600), np.float32), 16000)
-    # Transforms raise whatever they like.
+    # Transforms raise many exceptions.
     except Exception as error:
         return f"{json.loads(transform)['name']}: {type(error).__name__}: {error}"[:200]
     return ""
 
 
 def _is_plain(value: Any) -> bool:
-    """True for what JSON holds, as opposed to arrays, features and recordings."""
+    """Returns True for values that JSON can hold, unlike arrays, features and recordings."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, (list, tuple)):

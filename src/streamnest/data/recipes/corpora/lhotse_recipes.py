@@ -1,7 +1,7 @@
 """Corpora whose lists Lhotse's own recipes read: LibriSpeech, AISHELL-1, MUSAN, RIRS_NOISES.
 
-Those recipes read the header of every file as they go and stop at the first that is damaged. Here they read the lists
-alone; the audio is opened once, by `measuring`, which outlives damage.
+Those recipes read the header of every file and stop at the first damaged one. Here they read only the lists;
+`measuring` opens the audio once and tolerates damaged files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from streamnest.errors import UserError
 
 LIBRISPEECH = """  SOURCE/train-clean-100/19/198/19-198-0000.flac
   SOURCE/train-clean-100/19/198/19-198.trans.txt
-  (train-*, dev-*, test-*; whichever are there)"""
+  (any of train-*, dev-*, test-*)"""
 AISHELL = """  SOURCE/data_aishell/transcript/aishell_transcript_v0.8.txt
-  SOURCE/data_aishell/wav/{train,dev,test}/S0002/BAC009S0002W0122.wav   (its archives unpacked)"""
+  SOURCE/data_aishell/wav/{train,dev,test}/S0002/BAC009S0002W0122.wav   (with its archives unpacked)"""
 MUSAN = """  SOURCE/music/*/*.wav with ANNOTATIONS
   SOURCE/noise/*/*.wav
   SOURCE/speech/*/*.wav"""
@@ -36,7 +36,7 @@ RIRS = """  SOURCE/pointsource_noises/*.wav
 
 @contextmanager
 def lists_only() -> Iterator[None]:
-    """Lets Lhotse's recipes run without opening audio: every recording is one second long until it is measured."""
+    """Lets Lhotse's recipes run without opening audio: recordings have a dummy length until they are measured."""
 
     def from_file(path: Any, recording_id: Any = None, **ignored: Any) -> Recording:
         path = Path(path)
@@ -48,18 +48,18 @@ def lists_only() -> Iterator[None]:
 
 
 def read_librispeech(options: Options) -> Iterator[Piece | Dropped]:
-    """LibriSpeech and mini LibriSpeech; both dev sets are `dev`, the test sets stay apart."""
+    """Reads LibriSpeech and mini LibriSpeech; both dev sets become `dev`, the test sets stay separate."""
     source = options.source
     if not [path for kind in ("train", "dev", "test") for path in source.glob(f"{kind}-*/")]:
         raise UserError(f"{source} holds no folder train-*, dev-* or test-*: LibriSpeech is expected as\n{LIBRISPEECH}")
     for name, sets in sorted(_run(prepare_librispeech, source).items()):
         part = name.replace("-", "_") if name.startswith("test") else name.split("-")[0]
         yield from _utterances(sets, part, source / name, {".flac"})
-        yield from _missing(source / name, {said.id for said in sets["supervisions"]})
+        yield from _missing(source / name, {each.id for each in sets["supervisions"]})
 
 
 def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
-    """What the lists of a part of LibriSpeech name and Lhotse left out, as it is not there."""
+    """Yields the files that the lists of a part name and that Lhotse skipped because they do not exist."""
     for path in walk(folder, {".txt"}):
         if path.name.endswith(".trans.txt"):
             with reading(path) as lines:
@@ -68,7 +68,7 @@ def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
 
 
 def read_aishell(options: Options) -> Iterator[Piece | Dropped]:
-    """AISHELL-1."""
+    """Reads AISHELL-1."""
     for name in ("transcript/aishell_transcript_v0.8.txt", "wav"):
         need(options.source / "data_aishell" / name, "AISHELL-1", AISHELL)
     for name, sets in _run(prepare_aishell, options.source).items():
@@ -76,7 +76,7 @@ def read_aishell(options: Options) -> Iterator[Piece | Dropped]:
 
 
 def read_musan(options: Options) -> Iterator[Piece]:
-    """MUSAN: the parts `music`, `noise` and `speech`."""
+    """Reads the parts `music`, `noise` and `speech` of MUSAN."""
     parts = [name for name in ("music", "noise", "speech") if (options.source / name).is_dir()]
     if not parts:
         raise UserError(f"{options.source} holds no music, noise or speech: MUSAN is expected as\n{MUSAN}")
@@ -84,7 +84,7 @@ def read_musan(options: Options) -> Iterator[Piece]:
 
 
 def read_rirs(options: Options) -> Iterator[Piece]:
-    """RIRS_NOISES (SLR28): the parts `point_noise`, `iso_noise`, `real_rir` and `sim_rir`."""
+    """Reads the parts `point_noise`, `iso_noise`, `real_rir` and `sim_rir` of RIRS_NOISES (SLR28)."""
     parts = [name for name, folder in PARTS.items() if (options.source / folder).is_dir()]
     if not parts:
         raise UserError(f"{options.source} holds none of its folders: RIRS_NOISES is expected as\n{RIRS}")
@@ -95,21 +95,21 @@ def _run(recipe: Callable[..., Any], source: Path, **choices: Any) -> dict[str, 
     try:
         with lists_only():
             return recipe(source, **choices)
-    # Recipes raise whatever they like at a list that is damaged, or that names files which are not there.
+    # Recipes raise many exceptions for damaged lists and missing files.
     except Exception as error:
         raise UserError(
             f"{source}: Lhotse's {recipe.__name__} cannot read the lists ({type(error).__name__}: {error}); "
-            "was the corpus unpacked whole?"
+            "unpack the whole corpus"
         ) from error
 
 
 def _utterances(sets: dict[str, Any], part: str, folder: Path, suffixes: set[str]) -> Iterator[Piece | Dropped]:
-    """One piece a supervision; then the files of the folder that no list names."""
+    """Yields one piece per supervision, then the files of the folder that no list names."""
     paths = {recording.id: Path(recording.sources[0].source) for recording in sets["recordings"]}
-    for said in sets["supervisions"]:
-        yield Piece(said.id, paths[said.recording_id], part, 0.0, None, said.speaker, said.text, said.language)
+    for each in sets["supervisions"]:
+        yield Piece(each.id, paths[each.recording_id], part, 0.0, None, each.speaker, each.text, each.language)
     listed = set(paths.values())
-    yield from (Dropped(str(path), "in no list of the corpus") for path in walk(folder, suffixes) if path not in listed)
+    yield from (Dropped(str(path), "not listed in the corpus") for path in walk(folder, suffixes) if path not in listed)
 
 
 def _recordings(found: dict[str, Any]) -> Iterator[Piece]:

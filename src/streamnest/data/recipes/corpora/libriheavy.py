@@ -1,4 +1,4 @@
-"""LibriHeavy: cuts with transcripts, published as Lhotse manifests, of the audio of Libri-Light."""
+"""LibriHeavy: Lhotse manifests with transcripts for the audio of Libri-Light."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
 LAYOUT = """  SOURCE/libriheavy_cuts_{small,medium,large,dev,test_clean,test_other,...}.jsonl.gz
-  AUDIO/{small,medium,large}/SPEAKER/BOOK/CHAPTER.flac   (Libri-Light; --audio, else SOURCE/download/librilight)"""
-# The manifests have it written into every path.
+  AUDIO/{small,medium,large}/SPEAKER/BOOK/CHAPTER.flac   (Libri-Light: --audio, or SOURCE/download/librilight)"""
+# Prefix of every path in the manifests.
 _PREFIX = "download/librilight/"
 _PREPARED = "libriheavy_cuts_"
 
 
 def read_libriheavy(options: Options) -> Iterator[Piece | Dropped]:
-    """`small`, `medium` and `large` are `train`; the others keep their names. `subset` reads one of the three."""
+    """Reads `small`, `medium` and `large`, or one of them (`subset`), as `train`; other parts keep their names."""
     manifests = {
         path.name[len(_PREPARED) :].split(".")[0]: path for path in sorted(options.source.glob(f"{_PREPARED}*"))
     }
@@ -32,24 +32,24 @@ def read_libriheavy(options: Options) -> Iterator[Piece | Dropped]:
         raise UserError(f"{missing} is missing: LibriHeavy is expected as\n{LAYOUT}")
     audio = options.audio or options.source / _PREFIX
     if not audio.is_dir():
-        raise UserError(f"{audio}: no such folder; --audio is where Libri-Light was unpacked:\n{LAYOUT}")
+        raise UserError(f"{audio}: no such folder: --audio must name the unpacked Libri-Light:\n{LAYOUT}")
     for name, path in manifests.items():
         yield from read_lines(path, partial(_piece, audio=audio, part="train" if name in trained else name))
 
 
 def _piece(row: dict[str, Any], place: str, audio: Path, part: str) -> Piece:
     source = row["recording"]["sources"][0]["source"]
-    said = row["supervisions"][0]
-    texts = said.get("custom", {}).get("texts")
+    supervision = row["supervisions"][0]
+    texts = supervision.get("custom", {}).get("texts")
     return Piece(
         id=row["id"],
         path=audio / source.removeprefix(_PREFIX),
         part=part,
         start=float(row["start"]),
         duration=float(row["duration"]),
-        speaker=said.get("speaker"),
-        text=texts[0] if texts else said.get("text"),
-        language=said.get("language"),
+        speaker=supervision.get("speaker"),
+        text=texts[0] if texts else supervision.get("text"),
+        language=supervision.get("language"),
     )
 
 

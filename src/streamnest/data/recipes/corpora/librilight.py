@@ -1,7 +1,7 @@
 """Libri-Light: long recordings of one reader each, without transcripts.
 
-Lhotse's recipe makes a supervision of each stretch that the corpus marks as voiced; pretraining wants segments of
-useful length instead, and `segmentation` finds them.
+Lhotse's recipe makes a supervision of each stretch that the corpus marks as voiced; pretraining needs segments of
+useful length, which `segmentation` finds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LAYOUT = """  SOURCE/{small,medium,large}/SPEAKER/BOOK/CHAPTER.flac
 
 
 def read_librilight(options: Options) -> Iterator[Piece]:
-    """All subsets that are there, or one; the speaker comes from the JSON beside a file, else from its folder."""
+    """Reads all existing subsets, or one; the speaker comes from the JSON file beside the audio, or from the folder."""
     folders = [options.source / name for name in ([options.subset] if options.subset else SUBSETS)]
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
@@ -36,7 +36,7 @@ def read_librilight(options: Options) -> Iterator[Piece]:
 def _speaker(path: Path, folder: Path) -> str | None:
     try:
         return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8-sig"))["speaker"])
-    # The folder says the same; a lost or damaged JSON costs nothing.
+    # The folder is named after the speaker, so a lost or damaged JSON file does not matter.
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         parts = path.relative_to(folder).parts
         return parts[0] if len(parts) > 1 else None

@@ -1,4 +1,4 @@
-"""Lists as speech toolkits write them: one JSON object a line, with `audio_filepath` and more."""
+"""JSON-lines manifests of NeMo and other toolkits, with `audio_filepath` and optional fields."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from streamnest.data.recipes.options import Options, Recipe
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
-LAYOUT = """  SOURCE is a file of JSON lines, or a folder of them named after their parts: train.jsonl, dev.json ...
+LAYOUT = """  SOURCE is a JSON-lines file, or a folder of such files named after their parts: train.jsonl, dev.json, ...
   a line: {"audio_filepath": "a.wav", "duration": 2.5, "offset": 0.0, "text": "...", "speaker": "..."}
-  all but audio_filepath may be missing; paths are relative to --audio, else to the list"""
+  only audio_filepath is required; paths are relative to --audio if given, else to the list"""
 _NAMES = ("*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz")
 
 
 def read_manifest(options: Options) -> Iterator[Piece | Dropped]:
-    """Each line is an utterance; one without duration and text is a recording that may become segments."""
+    """Reads each line as an utterance; one without duration and text is a recording that may be segmented."""
     if options.source.is_dir():
         files = sorted(path for pattern in _NAMES for path in options.source.glob(pattern))
     else:
@@ -42,7 +42,7 @@ def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Pi
         _known(row, "lang") or _known(row, "language"),
     )
     return Piece(
-        id=str(_known(row, "id") or f"{Path(name).with_suffix('').as_posix()}-{place.rpartition(':')[2]}"),
+        id=str(_known(row, "id") or f"{_short(Path(name))}-{place.rpartition(':')[2]}"),
         path=audio / name,
         part=part,
         start=start,
@@ -54,11 +54,16 @@ def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Pi
     )
 
 
+def _short(path: Path) -> str:
+    """Returns a path without suffix, and without folders if it is absolute, as part of an id."""
+    return path.stem if path.is_absolute() else path.with_suffix("").as_posix()
+
+
 def _known(row: dict[str, Any], key: str) -> Any:
-    """A text or a number; None where there is none."""
+    """Returns a string or a number; None if the key is missing."""
     value = row.get(key)
     if isinstance(value, (dict, list, bool)):
-        raise TypeError(f"{key} is a {type(value).__name__}: need a text or a number")
+        raise TypeError(f"{key} is a {type(value).__name__}: it must be a string or a number")
     return value
 
 

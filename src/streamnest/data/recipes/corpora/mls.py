@@ -1,7 +1,7 @@
 """Multilingual LibriSpeech.
 
-Lhotse's recipe looks every utterance up by going through all of them, and ends at a listed file that is not there; with
-millions of utterances both matter, and the lists are simple.
+Lhotse's recipe searches linearly for every utterance and stops at a missing file; both matter with millions of
+utterances, and the lists are simple.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LAYOUT = """  SOURCE/mls_LANGUAGE[_opus]/{train,dev,test}/transcripts.txt
 
 
 def read_mls(options: Options) -> Iterator[Piece | Dropped]:
-    """All languages below the source, or one of them, in FLAC or Opus."""
+    """Reads all languages below the source, or one of them, in FLAC or Opus."""
     language = options.language or "*"
     folders = [*options.source.glob(f"mls_{language}/"), *options.source.glob(f"mls_{language}_opus/")]
     folders = sorted({folder for folder in folders if "_lm_" not in folder.name})

@@ -1,9 +1,9 @@
 """VoxPopuli: speeches of the European Parliament, with or without transcripts.
 
-Three forms are published and read here, whichever are there: `transcribed_data` (utterances with parts, cut out by the
-corpus's own scripts), `unlabelled_data` (cut recordings), and `raw_audios` (whole sessions, hours long). Of the `asr`
-subset the published list `asr_LANGUAGE.tsv.gz` and the sessions in `raw_audios/original` do too: utterances are then
-stretches of sessions, as in Lhotse's recipe, which reads neither of the other forms.
+Three published forms are read if they exist: `transcribed_data` (utterances with parts, cut by the scripts of the
+corpus), `unlabelled_data` (cut recordings), and `raw_audios` (whole sessions, hours long). For the `asr` subset, the
+published list `asr_LANGUAGE.tsv.gz` with the sessions in `raw_audios/original` works too: utterances are then spans of
+sessions, as in Lhotse's recipe, which does not read the other forms.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from streamnest.errors import UserError
 LAYOUT = """  SOURCE/unlabelled_data/LANGUAGE/YEAR/*.ogg
   SOURCE/transcribed_data/LANGUAGE/asr_{train,dev,test}.tsv and YEAR/EVENT-ID.ogg, or
   SOURCE/transcribed_data/LANGUAGE/asr_LANGUAGE.tsv.gz and SOURCE/raw_audios/original/YEAR/*_original.ogg
-  SOURCE/raw_audios/LANGUAGE/YEAR/*.ogg   (read only where there is no unlabelled_data)"""
+  SOURCE/raw_audios/LANGUAGE/YEAR/*.ogg   (read only without unlabelled_data)"""
 
 PARTS = ("train", "dev", "test")
 
 
 def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
-    """Transcribed utterances keep their parts; all else is `train`, or is dealt out where nothing is transcribed.
+    """Reads transcribed utterances with their parts, and the rest as `train`, or without a part if none is transcribed.
 
-    Sessions of which utterances are in dev or test are left out: the same speech must not be in train.
+    Sessions with utterances in dev or test are dropped, so that the same speech is not in train.
     """
     transcribed = _languages(options, "transcribed_data")
     sessions = _languages(options, "unlabelled_data") or _languages(options, "raw_audios")
@@ -49,13 +49,13 @@ def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
             if path in taken:
                 continue
             if _session(path.stem) in held_out:
-                yield Dropped(str(path), "session of dev or test")
+                yield Dropped(str(path), "session with dev or test utterances")
             else:
                 yield Piece(path.stem, path, "train" if transcribed else None, language=spoken, divisible=True)
 
 
 def _session(name: str) -> str:
-    """The part of a name that all cuts of a session have in common, as in `20131007-0900-PLENARY-10`."""
+    """Returns the name of the session in a name, such as `20131007-0900-PLENARY-10`."""
     found = re.match(r"\d{8}-\d{4}-[A-Z]+(-\d+)?(?![\d:])", name)
     return found.group() if found else name
 
@@ -66,7 +66,7 @@ def _languages(options: Options, form: str) -> list[Path]:
 
 
 def _utterances(folder: Path, source: Path) -> Iterator[Piece | Dropped]:
-    """Of a language: from files of their own, or where there are none, from whole sessions."""
+    """Yields the utterances of a language: from single files, or from whole sessions if there are none."""
     published = folder / f"asr_{folder.name}.tsv.gz"
     if published.is_file() and not (folder / "asr_train.tsv").is_file():
         yield from _stretches(published, source / "raw_audios/original", folder.name)
@@ -76,11 +76,11 @@ def _utterances(folder: Path, source: Path) -> Iterator[Piece | Dropped]:
 
 
 def _stretches(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dropped]:
-    """The rows of a published list: stretches of sessions, with their pauses."""
+    """Yields the rows of a published list: spans of sessions, including their pauses."""
     with reading(path, newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="|"), 2):
             if row.get("split") not in PARTS:
-                yield Dropped(f"{path}:{number}", "in no part", "neither train, dev nor test")
+                yield Dropped(f"{path}:{number}", "unknown part", "neither train, dev nor test")
                 continue
             try:
                 session, start, end = str(row["session_id"]), float(row["start_time"]), float(row["end_time"])
@@ -95,7 +95,7 @@ def _stretches(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dr
 
 
 def _speaker(row: dict[str, str]) -> str | None:
-    """The corpus writes None for a speaker it does not know."""
+    """Returns the speaker; the corpus writes None for an unknown one."""
     return None if row.get("speaker_id") in ("", "None") else row.get("speaker_id")
 
 
