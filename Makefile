@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all test-slurm lint format typecheck benchmark notebooks clean
+.PHONY: help setup train test test-all test-slurm lint format typecheck benchmark notebooks docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +48,13 @@ benchmark: $(STAMP) ## Time and weigh a training step, then the loader and how l
 
 notebooks: $(STAMP) ## Execute the notebooks
 	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## Build the documentation site in build/docs; dead links are errors
+	$(BIN)/python tools/build_docs.py
 
 clean: ## Remove the environment, logs and caches
 	rm -rf $(VENV) logs outputs multirun build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

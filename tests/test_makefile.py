@@ -44,6 +44,7 @@ def test_help_lists_every_target() -> None:
         "typecheck",
         "benchmark",
         "notebooks",
+        "docs",
         "clean",
     ]:
         assert f"make {target} " in shown

@@ -8,8 +8,15 @@ import soundfile
 import torch
 from recognizers import recognizer
 
-PAGE = Path(__file__).parents[2] / "docs/DOWNSTREAM.md"
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def snippets(page: str) -> list[str]:
+    """Returns the Python code of a page."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+
+
+SNIPPETS = snippets("DOWNSTREAM.md")
 
 
 @pytest.fixture
@@ -31,6 +38,15 @@ def test_the_snippets_of_the_page_run(folder, capsys):
     streamed, frames = capsys.readouterr().out.splitlines()
     assert streamed == model.recognize(audio, torch.tensor([32000]))[0] and len(streamed) > 3
     assert frames == "torch.Size([1, 50, 32]) look-ahead 42.4 ms"
+
+
+@pytest.mark.parametrize("page", ["START.md", "STREAMING.md"])
+def test_the_session_on_a_page_streams(folder, page):
+    _, audio = folder
+    names = {"microphone": list(audio[0].split(3000))}
+    (snippet,) = snippets(page)
+    exec(snippet, names)
+    assert names["frames"].shape[1] == names["tail"].shape[1] == 32
 
 
 def test_the_own_code_takes_about_ten_lines():

@@ -1,0 +1,98 @@
+"""Builds the documentation site: `python tools/build_docs.py`; the result is build/docs/index.html.
+
+Copies the Markdown files of the repository to build/site/pages with their relative places, so that links that work on a
+forge also work on the site. Adds an API reference, one page for each package, and the executed notebooks that exist.
+Dead links and docstrings that cannot be read are errors. Docstrings are parsed, not imported: torch is not needed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src/streamnest"
+SITE = ROOT / "build/site"
+OUT = ROOT / "build/docs"
+FOLDERS = ("docs", "benchmarks")
+SINGLE = ("data/sample16k/README.md", "tests/fixtures/README.md")
+# Places where `python tools/run_notebooks.py` may have left executed notebooks as HTML.
+NOTEBOOKS = ("build/notebooks", "notebooks")
+
+
+def main() -> int:
+    """Builds the site and returns the exit status of the builder."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    pages = SITE / "pages"
+    copy_pages(pages)
+    write_api(pages / "api")
+    write_notebooks(pages / "notebooks")
+    shutil.copy(ROOT / "docs/zensical.toml", SITE / "zensical.toml")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    done = subprocess.run(command, cwd=SITE, capture_output=True, text=True, check=False)
+    # The last lines are the stack of the builder, which says nothing about the pages.
+    print((done.stdout + done.stderr).split("Traceback (most recent call last)")[0])
+    if done.returncode == 0:
+        shutil.rmtree(OUT, ignore_errors=True)
+        shutil.copytree(SITE / "site", OUT)
+        print(f"{OUT}/index.html")
+    return done.returncode
+
+
+def copy_pages(pages: Path) -> None:
+    """Copies the Markdown files of the repository and their images; a README becomes the index of its folder."""
+    files = [*ROOT.glob("*.md"), *(ROOT / name for name in SINGLE)]
+    files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".png")]
+    for path in files:
+        place = pages / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            place = place.with_name("index.md") if place.name == "README.md" else place
+            text = re.sub(r"(\]\([^)\s]*)README\.md([)#])", r"\1index.md\2", path.read_text(encoding="utf-8"))
+            place.write_text(text, encoding="utf-8")
+        else:
+            shutil.copy(path, place)
+
+
+def packages() -> Iterator[tuple[str, list[str]]]:
+    """Yields the title of each page of the API reference and the modules on it."""
+    root = [path.stem for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("__")]
+    yield "streamnest", [f"streamnest.{name}" for name in root]
+    for folder in sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE):
+        package = ".".join(folder.relative_to(PACKAGE.parent).parts)
+        names = [path.stem for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+        yield package, [package, *(f"{package}.{name}" for name in names)]
+
+
+def write_api(folder: Path) -> None:
+    """Writes a page for each package, with a directive for each of its modules."""
+    folder.mkdir(parents=True)
+    rows = []
+    for title, modules in packages():
+        name = f"{title}.md"
+        rows.append(f"- [`{title}`]({name})")
+        parts = [f"## {module}\n\n::: {module}\n    options:\n      show_root_heading: false\n" for module in modules]
+        (folder / name).write_text(f"# {title}\n\n" + "\n".join(parts), encoding="utf-8")
+    intro = "# API reference\n\nMade from the docstrings, one page for each package.\n\n"
+    (folder / "index.md").write_text(intro + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def write_notebooks(folder: Path) -> None:
+    """Copies executed notebooks, if there are any, and writes a page that links to them."""
+    folder.mkdir(parents=True)
+    found = {path.name: path for place in NOTEBOOKS for path in sorted((ROOT / place).glob("*.html"))}
+    lines = ["# Executed notebooks", "", "The notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).", ""]
+    for name, path in found.items():
+        shutil.copy(path, folder / name)
+        lines.append(f"- [{path.stem}]({name})")
+    if not found:
+        lines.append("This site was built without executed notebooks: run `make notebooks` before `make docs`.")
+    (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
