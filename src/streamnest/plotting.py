@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from streamnest.console.terminal import caption
 
 INK, MUTED, HIDDEN, RIGHT, WRONG = "#1f2933", "#7b8794", "#f4a261", "#2a9d8f", "#c9d1d9"
+# Colors that remain distinct without red-green vision (Okabe and Ito 2008); in gray, markers and lines tell them apart.
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _GOLDEN_RATIO = 0.618034
 
 

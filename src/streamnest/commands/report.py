@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table as RichTable
 
@@ -38,14 +39,17 @@ def newest_sweep() -> Path:
     return max(found, key=lambda folder: (folder / "multirun.yaml").stat().st_mtime)
 
 
-def shown(heading: str, runs: Sequence[Run], metric: str | None, width: int) -> Iterator[RichTable]:
-    """The table of runs that may be compared, in parts that fit a terminal."""
+def terminal_tables(heading: str, runs: Sequence[Run], metric: str | None, width: int) -> Iterator[RichTable]:
+    """Makes the table of comparable runs, in parts that fit a terminal."""
     found = compare(runs, metric or runs[0].monitor)
+    title = f"{heading}{', best in bold' if found.best is not None else ''}"
+    if found.common:
+        title += "\n" + ", ".join(f"{name} {text}" for name, text in found.common)
     for number, columns in enumerate(split(found, width)):
-        title = f"{heading}{', the best in bold' if found.best is not None else ''}" if number == 0 else None
-        table = RichTable(title=title, title_justify="left")
-        for column in columns:
-            table.add_column(found.header[column], justify="right" if column > 1 else "left", overflow="fold")
+        table = RichTable(title=None if number else title, title_justify="left")
+        for column, space in columns.items():
+            side: Literal["left", "right"] = "right" if column else "left"
+            table.add_column(found.header[column], justify=side, overflow="fold", width=space)
         for row, cells in enumerate(found.rows):
             table.add_row(*(cells[column] for column in columns), style="bold" if row == found.best else "")
         yield table
@@ -73,9 +77,9 @@ def main() -> int:
     sections = comparable(runs, args.metric)
     console = terminal(_WIDTH)
     for heading, found in sections.items():
-        console.print(*shown(heading, found, args.metric, console.width), sep="\n")
+        console.print(*terminal_tables(heading, found, args.metric, console.width), sep="\n")
     if len(sections) > len({run.task for run in runs}):
-        print("Runs that differ in what is hidden, predicted or validated are not compared with each other.")
-    page_heading = args.title or f"{len(runs)} runs of {', '.join(folder.name for folder in folders)}"
-    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, page_heading)))
+        print("Runs with other objectives, masks, targets or validation sets are not ranked against each other.")
+    page = write_page(sections, args.out or folders[0] / "report", args.metric, args.title, folders)
+    print(printable(page))
     return 0
