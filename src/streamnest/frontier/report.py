@@ -1,4 +1,4 @@
-"""Gathers what is there and writes table and pictures."""
+"""Collects the results of a frontier and writes tables and plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamnest.probing.linear_probe import INPUT, MIXED
 
 
 def gather(options: Options, records: Records, command: str = "") -> Report:
-    """What a frontier has come to so far."""
+    """Collects the results so far."""
     plan = make_plan(options)
     evaluations = [stage for stage in plan if stage.kind == "evaluate"]
     found = {stage.key: records.read(stage) for stage in plan}
@@ -38,7 +38,7 @@ def gather(options: Options, records: Records, command: str = "") -> Report:
 
 
 def write(report: Report, out: Path) -> list[Path]:
-    """Writes `frontier.{json,csv,md,png}`, `labels.png` of several label budgets, `variants.png` of variants."""
+    """Writes `frontier.{json,csv,md,png}`; `labels.png` with several label budgets, `variants.png` with variants."""
     texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
     paths = [out / f"frontier.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -57,16 +57,16 @@ def write(report: Report, out: Path) -> list[Path]:
 
 
 def note(report: Report, labels: float | None = None) -> str:
-    """The line below the title of a picture: what it stands on; `labels` in hours, where it is one amount."""
+    """Returns the subtitle of a plot: budget and intervals; `labels` in hours if there is a single budget."""
     options, seeds = report.options, len(report.options.seeds)
     partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
-    budget = f"{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of CTC"
-    on = "" if labels is None else f" on {amount(labels)}"
-    return f"{partial}{budget}{on}; bars: 95 % over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
+    budget = f"{options.pretrain_steps} updates of pretraining, {options.finetune_steps} of CTC"
+    on = "" if labels is None else f" on {amount(labels)} of labels"
+    return f"{partial}{budget}{on}; bars: 95 % intervals over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
 
 
 def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
-    """What each pretrained encoder was fed, its best layer and its last one."""
+    """Returns the probe accuracy on the input, the best and the last layer of each pretrained encoder."""
     stages = [stage for stage in plan if stage.kind == "probe"]
     order = list(dict.fromkeys(stage.preset for stage in stages))
     found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
@@ -84,12 +84,12 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
 
 
 def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The input is a line of its own: its figure says what the encoder added, or lost."""
+    """Returns the values of a probe; the input is listed separately, to show what the encoder adds or loses."""
     own = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
     known: dict[str, float] = {layer["layer"]: layer[name] for layer in own}
-    fed = known.pop(INPUT, None)
+    at_input = known.pop(INPUT, None)
     if not known:
         return {name: None}
     by_value = sorted(known, key=lambda layer: known[layer], reverse=name != "cer")
     best, last = by_value[0], list(known)[-1]
-    return {name: known[best], f"{name}_layer": best, f"{name}_input": fed, f"{name}_last": known[last]}
+    return {name: known[best], f"{name}_layer": best, f"{name}_input": at_input, f"{name}_last": known[last]}
