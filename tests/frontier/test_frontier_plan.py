@@ -130,7 +130,7 @@ def test_variant_is_pretrained_again_and_finetuned_as_the_baseline() -> None:
 def test_recorded_stages_keep_their_hashes() -> None:
     options = Options(
         presets=("causal", "dynamic"),
-        both=("size=tiny", "causal:encoder.normalize=running"),  # its name when these were recorded,
+        both=("size=tiny", "causal:encoder.normalize=running"),  # its name when these were recorded
         pretrain=("masking.block_size=6", "size.dropout=0.2"),
         pretrained=("dynamic:encoder.right_context_ms=80",),
         variants=(("quiet", "augment=none"),),
