@@ -24,8 +24,8 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # progress bar
 
 from IPython.display import Markdown, display
 
-from streamnest.frontier.effects import draw_delays, draw_effects
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.effects import plot_delays, plot_effects
+from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.report import note
 from streamnest.frontier.stored_results import read_report
 from streamnest.frontier.tables import main_table
@@ -44,7 +44,7 @@ print(path.relative_to(root) if path.is_relative_to(root) else path)
 # need the whole utterance stand right of the dotted line.
 
 # %%
-display(draw_frontier(report.largest, "Quality against latency", note(report, hours)))
+display(plot_frontier(report.largest, "Quality against latency", note(report, hours)))
 
 # %% [markdown]
 # ## As a table
@@ -60,7 +60,7 @@ display(Markdown(main_table(report)))
 # change of errors relative to the offline encoder with the same training.
 
 # %%
-display(draw_effects(report.largest, "Differences", note(report, hours)))
+display(plot_effects(report.largest, "Differences", note(report, hours)))
 
 # %% [markdown]
 # ## Latency with compute time
@@ -70,7 +70,7 @@ display(draw_effects(report.largest, "Differences", note(report, hours)))
 
 # %%
 if any(point.compute for point in report.largest):
-    display(draw_delays(report.largest, "Mean latency with compute time"))
+    display(plot_delays(report.largest, "Mean latency with compute time"))
 
 # %% [markdown]
 # ## With fewer labels
@@ -79,4 +79,4 @@ if any(point.compute for point in report.largest):
 
 # %%
 budgets = report if len(report.budgets) > 1 else read_report(published(root, "labels"))
-display(draw_labels(budgets.points, "Quality against labels", note(budgets)))
+display(plot_labels(budgets.points, "Quality against labels", note(budgets)))

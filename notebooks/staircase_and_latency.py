@@ -41,7 +41,7 @@ print(f"{subject.name}: look-ahead {milliseconds(latency.lookahead_ms)}, chunk {
 
 # %% [markdown]
 # ## The staircase
-# Rows are outputs, columns inputs. Color shows how much an output changes with an input; white is no change. Right of
+# Rows are outputs, columns inputs. Color shows how much an output changes with an input; white is unchanged. Right of
 # the green line, there must be nothing but the look-ahead that the preset declares.
 
 # %%

@@ -58,8 +58,8 @@ print(f"targets of {subject.name}; {len(speech.blocks)} frames of {subject.model
 # %% [markdown]
 # ## A sentence in codes
 # Above: three seconds of log-mel with phones between white lines. Below: the code of each frame, one strip for each
-# quantizer; within a strip, equal colors are equal codes. In good targets, a color lasts as long as a phone, and a phone
-# that occurs again has the same color.
+# quantizer; within a strip, equal colors are equal codes. In good targets, a color lasts as long as a phone, and every
+# occurrence of a phone has the same color.
 
 # %%
 place = next((n for n, u in enumerate(utterances) if u.phones), 0)
@@ -101,10 +101,10 @@ display(draw_told(information))
 
 # %% [markdown]
 # ## Codes against speakers
-# Distance between the code frequencies of two speakers: 0 is equal, 1 is no code in common. The diagonal compares
-# different speech of the same speaker, which shows the effect of chance and content. If the rest of a row is far darker,
-# codes depend on the speaker or the recording: in the built-in sample, `fotaq` was recorded at 11 kHz, the others at 16
-# kHz or more.
+# Distance between the code frequencies of two speakers: 0 is equal, 1 means disjoint codes. The diagonal compares
+# different speech of the same speaker, which shows the effect of chance and content. If the rest of a row is far
+# darker, codes depend on the speaker or the recording: in the built-in sample, `fotaq` was recorded at 11 kHz, the
+# others at 16 kHz or more.
 
 # %%
 distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))

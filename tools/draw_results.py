@@ -11,8 +11,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from streamnest.frontier.effects import draw_variants
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.effects import plot_variants
+from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.report import note
 from streamnest.frontier.stored_results import read_report
 from streamnest.plotting import save
@@ -24,11 +24,11 @@ def draw(data: Path) -> Figure:
     """Plots a result file: variants of pretraining, several label budgets, or error rate against latency."""
     report = read_report(data)
     if report.variants:
-        return draw_variants(report.variants, "Variants of pretraining", note(report))
+        return plot_variants(report.variants, "Variants of pretraining", note(report))
     if len(report.budgets) > 1:
-        return draw_labels(report.points, "Quality against labels", note(report))
+        return plot_labels(report.points, "Quality against labels", note(report))
     hours = max(point.train_hours for point in report.largest)
-    return draw_frontier(report.largest, "Quality against latency", note(report, hours))
+    return plot_frontier(report.largest, "Quality against latency", note(report, hours))
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ from streamnest.downstream.metrics.error_rates import bootstrap
 from streamnest.errors import UserError
 from streamnest.frontier import plots, report
 from streamnest.frontier.command import main
-from streamnest.frontier.effects import draw_delays, draw_effects, draw_variants
+from streamnest.frontier.effects import plot_delays, plot_effects, plot_variants
 from streamnest.frontier.intervals import Bootstrap, rate
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import make_plan
-from streamnest.frontier.plots import Series, draw_frontier, draw_labels
+from streamnest.frontier.plots import Series, plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import counts_of, read_points
 from streamnest.frontier.stored_results import read_report
@@ -139,7 +139,7 @@ def test_single_label_panel_is_as_wide_as_its_title(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(options, records)
     found = report.gather(options, records)
-    figure = draw_labels(found.points, "Quality against labels", report.note(found))
+    figure = plot_labels(found.points, "Quality against labels", report.note(found))
     figure.draw_without_rendering()
     title = figure.get_suptitle()
     box = next(text for text in figure.texts if text.get_text() == title).get_window_extent()
@@ -175,7 +175,7 @@ def test_folder_without_frontier_is_a_user_error(tmp_path: Path, capsys: pytest.
 def test_frontier_plot_names_presets_at_their_exact_latency(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(OPTIONS, records)
-    figure = draw_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
+    figure = plot_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
     axes = figure.axes[0]
     (top,) = axes.child_axes
     names = [label.get_text() for label in top.get_xticklabels()]
@@ -249,7 +249,7 @@ def test_variants_are_in_table_plot_and_json(tmp_path: Path, varied: report.Repo
     page = (tmp_path / "frontier.md").read_text()
     assert "short: `masking.block_size=6`" in page and "none (from scratch)" in page and "unknown:" not in page
     assert as_json(read_report(tmp_path / "frontier.json")) == as_json(varied)
-    figure = draw_variants(varied.variants, "Variants")
+    figure = plot_variants(varied.variants, "Variants")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["same", "short", "no pretraining"]
 
@@ -263,12 +263,12 @@ def test_invalid_report_is_a_user_error(tmp_path: Path, text: str) -> None:
 
 def test_effect_and_delay_plots_show_stored_values(small: report.Report) -> None:
     points = small.largest
-    gain, cost = draw_effects(points, "title").axes
+    gain, cost = plot_effects(points, "title").axes
     changes = {p.name: p.change.value for p in points if p.change}
     names = [t.get_text() for t in gain.get_yticklabels()]
     assert names == ["dynamic: full", "bidirectional", "limited3200", "causal"]
     drawn = [float(bar.lines[0].get_xdata()[0]) for bar in gain.containers]
     assert drawn == pytest.approx([100 * changes[name] for name in names])
     assert len(cost.containers) == 2 * (len(points) - 1)
-    waits, computing = draw_delays(points, "title").axes[0].containers[:2]
+    waits, computing = plot_delays(points, "title").axes[0].containers[:2]
     assert (waits[0].get_width(), computing[0].get_x(), computing[0].get_width()) == (22.5, 22.5, 4.0)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-from rich.table import Table as RichTable
 
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.errors import UserError
-from streamnest.reporting.comparison import Run, find_runs
+from streamnest.reporting.comparison import find_runs
 from streamnest.reporting.comparison.groups import comparable
 from streamnest.reporting.comparison.page import write_page
-from streamnest.reporting.comparison.tables import compare, split
+from streamnest.reporting.comparison.terminal import terminal_tables
 
 # Of a table that is piped; on a terminal it is split into parts that fit.
 _WIDTH = 220
@@ -37,22 +34,6 @@ def newest_sweep() -> Path:
     if not found:
         raise UserError(f"no sweep in {logs}: start one by `python train.py -m sweep=latency`, or name folders of runs")
     return max(found, key=lambda folder: (folder / "multirun.yaml").stat().st_mtime)
-
-
-def terminal_tables(heading: str, runs: Sequence[Run], metric: str | None, width: int) -> Iterator[RichTable]:
-    """Makes the table of comparable runs, in parts that fit a terminal."""
-    found = compare(runs, metric or runs[0].monitor)
-    title = f"{heading}{', best in bold' if found.best is not None else ''}"
-    if found.common:
-        title += "\n" + ", ".join(f"{name} {text}" for name, text in found.common)
-    for number, columns in enumerate(split(found, width)):
-        table = RichTable(title=None if number else title, title_justify="left")
-        for column, space in columns.items():
-            side: Literal["left", "right"] = "right" if column else "left"
-            table.add_column(found.header[column], justify=side, overflow="fold", width=space)
-        for row, cells in enumerate(found.rows):
-            table.add_row(*(cells[column] for column in columns), style="bold" if row == found.best else "")
-        yield table
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,6 +61,5 @@ def main() -> int:
         console.print(*terminal_tables(heading, found, args.metric, console.width), sep="\n")
     if len(sections) > len({run.task for run in runs}):
         print("Runs with other objectives, masks, targets or validation sets are not ranked against each other.")
-    page = write_page(sections, args.out or folders[0] / "report", args.metric, args.title, folders)
-    print(printable(page))
+    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, args.title, folders)))
     return 0

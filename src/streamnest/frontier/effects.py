@@ -18,7 +18,7 @@ from streamnest.plotting import HIDDEN, INK, MUTED, plain_axes
 _BLUE = "#264653"
 
 
-def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
+def plot_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
     """Plots changes of the character error rate with intervals: by pretraining, and from the offline reference.
 
     Args:
@@ -44,7 +44,7 @@ def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
     return figure
 
 
-def draw_variants(variants: Sequence[Variant], title: str, note: str = "") -> Figure:
+def plot_variants(variants: Sequence[Variant], title: str, note: str = "") -> Figure:
     """Plots changes of the character error rate by variants of pretraining, with intervals.
 
     Args:
@@ -71,7 +71,7 @@ def _label(variant: Variant, several: bool) -> str:
     return ", ".join([name, *(part for part in place if part and several)])
 
 
-def draw_delays(points: Sequence[Point], title: str) -> Figure:
+def plot_delays(points: Sequence[Point], title: str) -> Figure:
     """Plots mean algorithmic latency plus the compute time of a chunk.
 
     Args:

@@ -44,7 +44,7 @@ class Series:
     limited: bool = False
 
 
-def draw_frontier(points: Sequence[Point], title: str, note: str = "") -> Figure:
+def plot_frontier(points: Sequence[Point], title: str, note: str = "") -> Figure:
     """Plots the character error rate with intervals against mean latency, a line for each initialization.
 
     Args:
@@ -70,7 +70,7 @@ def draw_frontier(points: Sequence[Point], title: str, note: str = "") -> Figure
     return figure
 
 
-def draw_labels(points: Sequence[Point], title: str, note: str = "") -> Figure:
+def plot_labels(points: Sequence[Point], title: str, note: str = "") -> Figure:
     """Plots the character error rate against hours of labels, a panel per preset; contexts only without presets."""
     points = [p for p in points if not p.context] or points
     names = list(dict.fromkeys(p.name for p in points))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.files.atomic_write import write_whole
-from streamnest.frontier.effects import draw_variants
+from streamnest.frontier.effects import plot_variants
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import Stage, make_plan
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import read_points
 from streamnest.frontier.tables import Report, amount, as_csv, as_json, as_markdown
@@ -45,13 +45,13 @@ def write(report: Report, out: Path) -> list[Path]:
         write_whole(path, text(report))
     if report.points:
         labels = max(p.train_hours for p in report.largest)
-        figure = draw_frontier(report.largest, "Quality against latency", note(report, labels))
+        figure = plot_frontier(report.largest, "Quality against latency", note(report, labels))
         paths.append(save(figure, out / "frontier.png"))
     if len(report.budgets) > 1:
-        paths.append(save(draw_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
+        paths.append(save(plot_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
     if report.variants:
         paths.append(
-            save(draw_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
+            save(plot_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
         )
     return paths
 
