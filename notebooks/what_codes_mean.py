@@ -10,7 +10,7 @@
 # ---
 
 # %% [markdown]
-# # What codes mean
+# # Information in the target codes
 #
 # Pretraining predicts codes without labels: nearest random directions, or clusters of speech frames. This notebook
 # measures what a code represents: the phone, the speaker, or neither. No encoder is involved.
@@ -70,7 +70,7 @@ strips = {name: found[start:end] for name, found in codes.items()}
 display(draw_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
 
 # %% [markdown]
-# ## How many codes are used
+# ## Code usage
 # A line close to the dotted one (uniform over its number of codes) uses all codes equally. One that falls early leaves
 # most codes unused, so that the model predicts only a few of them.
 

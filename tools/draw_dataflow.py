@@ -169,9 +169,9 @@ def _frames(figure: Figure, codes: Any, masked: Any, unmasked: Any) -> None:
     targets.imshow(shown[None], aspect="auto", interpolation="none", extent=(0, len(codes), 0, 1))
     predictions = _panel(figure, FRAMES, STRIP_BOTTOM, INPUT, "", "predictions for masked and unmasked frames")
     predictions.set(xlim=(0, len(codes)), ylim=(0, 1))
-    for kind, style in ((masked, {"color": HIDDEN}), (unmasked, {"color": "#cfe8e4"})):
+    for kind, color in ((masked, HIDDEN), (unmasked, "#cfe8e4")):
         for start, end in runs(kind):
-            predictions.axvspan(start, end, lw=0, **style)
+            predictions.axvspan(start, end, lw=0, color=color)
     for name, kind in (("masked", masked), ("unmasked", unmasked)):
         start, end = max(runs(kind), key=lambda span: span[1] - span[0])
         predictions.text((start + end) / 2, 0.48, name, ha="center", va="center", fontsize=8.5, color=INK, rotation=90)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -39,6 +40,7 @@ class Prediction:
         baseline: loss in nats of the unigram baseline; None if unknown.
         hop: seconds between feature frames.
         stride: seconds between encoder frames.
+        sample_rate: samples per second, for the frequency axis.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Prediction:
     baseline: float | None
     hop: float
     stride: float
+    sample_rate: int = 16000
 
 
 def draw_prediction(p: Prediction) -> Figure:
@@ -58,7 +61,8 @@ def draw_prediction(p: Prediction) -> Figure:
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     mel, strips, cost = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 1.5, 1.7])
     figure.suptitle(caption(p.title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
-    draw_mel(mel, p.features, p.mask, p.hop)
+    image = draw_mel(mel, p.features, p.mask, p.hop, p.sample_rate)
+    figure.colorbar(image, ax=mel, label="normalized log-mel", pad=0.01, aspect=14)
     mel.legend(handles=[Patch(**_MASKED, label="masked")], loc="upper right", fontsize=8, framealpha=0.9)
     _draw_codes(strips, p)
     _draw_cost(cost, p)
@@ -69,14 +73,33 @@ def draw_prediction(p: Prediction) -> Figure:
     return figure
 
 
-def draw_mel(axes: Axes, mel: NDArray[np.float32], mask: NDArray[np.bool_] | None, hop: float) -> None:
-    """Plots log-mel `(D, T)` with masked frames `(T,)` hatched."""
+def draw_mel(
+    axes: Axes, mel: NDArray[np.float32], mask: NDArray[np.bool_] | None, hop: float, sample_rate: int | None = None
+) -> AxesImage:
+    """Plots log-mel `(D, T)` with masked frames `(T,)` hatched.
+
+    Args:
+        axes: axes to plot into.
+        mel: log-mel features.
+        mask: masked frames; None is no mask.
+        hop: seconds between frames.
+        sample_rate: samples per second, for an axis in kHz; None shows mel bands.
+
+    Returns:
+        The image, for a color bar.
+    """
     low, high = np.percentile(mel, [3, 99.5])
     extent = (0.0, mel.shape[1] * hop, 0.0, float(mel.shape[0]))
-    axes.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
+    image = axes.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
     for start, end in runs(np.zeros(0, bool) if mask is None else mask):
         axes.axvspan(start * hop, end * hop, **_MASKED)
-    axes.set_ylabel("mel band")
+    axes.set_ylabel("mel band" if sample_rate is None else "frequency (kHz)")
+    if sample_rate is not None:
+        ticks = [hz for hz in (500, 1000, 2000, 4000, 8000, 16000) if 2 * hz <= sample_rate]
+        share = np.array([_slaney_mel(hz) for hz in ticks]) / _slaney_mel(sample_rate / 2)
+        axes.set_yticks(share * (len(mel) + 1) - 0.5, [f"{hz / 1000:g}" for hz in ticks])
+        axes.set_ylim(0, len(mel))
+    return image
 
 
 def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
@@ -172,11 +195,16 @@ def _draw_cost(axes: Axes, p: Prediction) -> None:
     axes.bar(centers, p.nats[where], width=0.86 * p.stride, color=colors, lw=0)
     axes.set_ylabel("loss (nats)")
     if len(where):
-        _line(axes, float(p.nats[where].mean()), "mean", INK)
+        _line(axes, float(p.nats[where].mean()), "mean", INK, "-")
     if p.baseline is not None:
-        _line(axes, p.baseline, "unigram baseline", OKABE_ITO[1])
+        _line(axes, p.baseline, "unigram baseline", OKABE_ITO[1], "--")
     axes.set_ylim(0, 1.35 * max([*p.nats[where], p.baseline or 0.0, 1.0]))
     axes.legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
+
+
+def _slaney_mel(hz: float) -> float:
+    """Returns a frequency on the Slaney mel scale: linear below 1 kHz, logarithmic above."""
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000) / np.log(6.4))
 
 
 def _sparse(marker: str, points: int) -> dict[str, Any]:
@@ -185,8 +213,8 @@ def _sparse(marker: str, points: int) -> dict[str, Any]:
     return {"marker": marker, "ms": 5, "markevery": [int(place) for place in places]}
 
 
-def _line(axes: Axes, height: float, name: str, color: str) -> None:
-    axes.axhline(height, color=color, lw=1.2, ls="--", label=f"{name} {height:.2f}")
+def _line(axes: Axes, height: float, name: str, color: str, line: str) -> None:
+    axes.axhline(height, color=color, lw=1.2, ls=line, label=f"{name} {height:.2f}")
 
 
 def _rgb(color: str) -> tuple[float, ...]:

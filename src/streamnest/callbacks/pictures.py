@@ -133,6 +133,7 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
         baseline=baseline,
         hop=model.frontend.hop_ms / 1000,
         stride=model.encoder.frame_ms / 1000,
+        sample_rate=model.frontend.sample_rate,
     )
 
 

@@ -76,9 +76,9 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
 
 
 def _report(options: Options, records: Records, command: str, console: Console) -> int:
-    found = report.gather(options, records, command)
-    paths = report.write(found, records.out)
-    partial = "" if found.done == found.planned else f"partial, {found.done} of {found.planned} evaluations: "
+    results = report.gather(options, records, command)
+    paths = report.write(results, records.out)
+    partial = "" if results.done == results.planned else f"partial, {results.done} of {results.planned} evaluations: "
     console.print(partial + ", ".join(map(str, paths)))
     return 0
 

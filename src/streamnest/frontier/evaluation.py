@@ -55,16 +55,16 @@ def evaluate(path: str, context: str | None = None, manifest: str | None = None,
         raise UserError(f"{path} is not an ASR checkpoint with CTC: expected task=ctc")
     data = _data(model.config, manifest)
     model.to(device)
-    found, some = list[list[Any]](), list[Tensor]()
+    lines, some = list[list[Any]](), list[Tensor]()
     for batch in data.val_dataloader():
-        found += _recognize(model, data, batch.to(device))
+        lines += _recognize(model, data, batch.to(device))
         if sum(map(len, some)) < _STREAMED * model.frontend.sample_rate:
             some += [row[:length] for row, length in zip(batch.clean, batch.lengths.tolist(), strict=True)]
-    if not found:
+    if not lines:
         raise UserError(f"{manifest or 'the validation set'} has no transcribed utterances: give another --manifest")
     latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
     return {
-        "utterances": found,
+        "utterances": lines,
         "latency": {name: value if math.isfinite(value) else None for name, value in latency.items()},
         "compute": _cost(model, torch.cat(some)) if model.latency.streams else None,
         "train_hours": data.train_hours,
@@ -83,9 +83,11 @@ def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
 def _recognize(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
     texts = model.recognize(batch.clean, batch.lengths)
     references = [normalize_text(label.text or "") for label in batch.labels]
-    found = [Utterance(*line) for line in zip(batch.ids, references, texts, map(data.knows, batch.labels), strict=True)]
-    counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
-    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
+    utterances = [
+        Utterance(*line) for line in zip(batch.ids, references, texts, map(data.knows, batch.labels), strict=True)
+    ]
+    counts = [errors(utterances, unit).astype(int).tolist() for unit in ("cer", "wer")]
+    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(utterances, *counts, strict=True) if u.reference]
 
 
 def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:
@@ -114,8 +116,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = evaluate(args.checkpoint, args.context, args.manifest, args.device)
-    write_whole(args.out, json.dumps(found, ensure_ascii=False) + "\n")
+    result = evaluate(args.checkpoint, args.context, args.manifest, args.device)
+    write_whole(args.out, json.dumps(result, ensure_ascii=False) + "\n")
     return 0
 
 

@@ -135,8 +135,8 @@ def tail(log: Path) -> bytes:
 
 def steps(log: Path) -> tuple[int, int] | None:
     """Returns the last step in a log and the number of steps."""
-    found = _STEP.findall(tail(log))
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
+    matches = _STEP.findall(tail(log))
+    return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
 
 
 def duration(seconds: float) -> str:

@@ -23,13 +23,13 @@ def gather(options: Options, records: Records, command: str = "") -> Report:
     """Collects the results so far."""
     plan = make_plan(options)
     evaluations = [stage for stage in plan if stage.kind == "evaluate"]
-    found = {stage.key: records.read(stage) for stage in plan}
-    commits = sorted({str(record["commit"]) for record in found.values() if record and record["commit"]})
+    stored = {stage.key: records.read(stage) for stage in plan}
+    commits = sorted({str(record["commit"]) for record in stored.values() if record and record["commit"]})
     return Report(
         options=options,
         points=read_points(plan, records),
         probes=_probes(plan, records),
-        done=sum(found[stage.key] is not None for stage in evaluations),
+        done=sum(stored[stage.key] is not None for stage in evaluations),
         planned=len(evaluations),
         commits=commits,
         command=command,
@@ -69,7 +69,7 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
     """Returns the probe accuracy on the input, the best and the last layer of each pretrained encoder."""
     stages = [stage for stage in plan if stage.kind == "probe"]
     order = list(dict.fromkeys(stage.preset for stage in stages))
-    found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
+    probes = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
     return [
         {
             "preset": stage.preset,
@@ -78,7 +78,7 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
             **_layers(record["result"]["layers"], "cer"),
             **_layers(record["result"]["layers"], "speakers"),
         }
-        for stage, record in found
+        for stage, record in probes
         if record
     ]
 

@@ -75,8 +75,8 @@ class Point:
 
     def latency(self, name: str = "latency_mean_ms") -> float:
         """Returns a latency in milliseconds, infinite for the whole utterance."""
-        found = self._any["latency"][name]
-        return float("inf") if found is None else float(found)
+        value = self._any["latency"][name]
+        return float("inf") if value is None else float(value)
 
     @property
     def train_hours(self) -> float:
@@ -86,8 +86,8 @@ class Point:
     @property
     def compute(self) -> dict[str, float] | None:
         """Compute time of a chunk, the median over evaluations; None if the encoder does not stream."""
-        found = [r["compute"] for _, system in self.systems for r in system.records.values() if r["compute"]]
-        return {name: float(np.median([f[name] for f in found])) for name in found[0]} if found else None
+        times = [r["compute"] for _, system in self.systems for r in system.records.values() if r["compute"]]
+        return {name: float(np.median([f[name] for f in times])) for name in times[0]} if times else None
 
     @property
     def _any(self) -> dict[str, Any]:
@@ -98,15 +98,15 @@ def read_points(plan: Sequence[Stage], records: Records) -> list[Point]:
     """Returns the points with results, by increasing latency; contexts of dynamic checkpoints come last."""
     stages = [stage for stage in plan if stage.kind == "evaluate" and stage.variant is None]
     places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
-    found = []
+    points = []
     for preset, context, hours in places:
         here = [s for s in stages if (s.preset, s.context, s.hours) == (preset, context, hours)]
         scratch, pretrained = (system_of(results_of(here, records, flag)) for flag in (False, True))
         if scratch or pretrained:
-            found.append(_paired(Point(preset, context, hours, scratch, pretrained)))
-    for point in found:
-        _against_reference(point, next((p for p in found if (p.preset, p.hours) == (REFERENCE, point.hours)), None))
-    return sorted(found, key=lambda point: (point.context is not None, point.latency()))
+            points.append(_paired(Point(preset, context, hours, scratch, pretrained)))
+    for point in points:
+        _against_reference(point, next((p for p in points if (p.preset, p.hours) == (REFERENCE, point.hours)), None))
+    return sorted(points, key=lambda point: (point.context is not None, point.latency()))
 
 
 def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) -> Counts:
@@ -118,8 +118,8 @@ def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) 
 
 def results_of(stages: Sequence[Stage], records: Records, pretrained: bool) -> dict[int, dict[str, Any]]:
     """Returns the results of evaluations with one initialization, by seed."""
-    found = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
-    return {seed: record["result"] for seed, record in found.items() if record}
+    stored = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
+    return {seed: record["result"] for seed, record in stored.items() if record}
 
 
 def system_of(results: dict[int, dict[str, Any]]) -> System | None:
