@@ -20,7 +20,8 @@
 # %matplotlib inline
 import warnings
 
-warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars need no widgets here
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
 
 from IPython.display import Markdown, display
 

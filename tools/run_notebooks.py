@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import os
 import sys
 from pathlib import Path
 
@@ -65,7 +64,9 @@ def _output(output: nbformat.NotebookNode, markdown: MarkdownIt) -> str:
         return f'<img alt="plot" src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/markdown" in data:
         return str(markdown.render(data["text/markdown"]))
-    return str(data.get("text/html") or f"<pre>{html.escape(data.get('text/plain', ''))}</pre>")
+    plain = data.get("text/plain", "").strip()
+    # Progress bars leave empty outputs.
+    return str(data.get("text/html") or f"<pre>{html.escape(plain)}</pre>") if plain else ""
 
 
 def main() -> None:
@@ -76,8 +77,6 @@ def main() -> None:
     parser.add_argument("--html", type=Path, metavar="FOLDER", help="write HTML pages to this folder instead")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for each cell (600)")
     args = parser.parse_intermixed_args()
-    # Progress bars do not need widgets, which tqdm would otherwise ask for in the first output of each notebook.
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     for source in track(args.sources or sorted((ROOT / "notebooks").glob("*.py")), "notebooks"):
         if not source.is_file():
             sys.exit(f"{source}: no such notebook")
