@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from models import ready
@@ -104,3 +106,19 @@ def test_number_of_utterances_is_default_or_environment(
         monkeypatch.setenv("STREAMNEST_UTTERANCES", wrong)
         with pytest.raises(UserError, match="a number above 0"):
             notebook.how_many(70)
+
+
+def test_notebook_page_shows_outputs_and_escapes_text() -> None:
+    spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "tools/run_notebooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    plot = nbformat.v4.new_output("display_data", {"image/png": "QUJD", "text/plain": "<Figure>"})
+    table = nbformat.v4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |", "text/plain": "x"})
+    empty = nbformat.v4.new_output("display_data", {"text/plain": "\n", "text/html": "<pre>\n</pre>"})
+    streams = [nbformat.v4.new_output("stream", name=name, text=f"<{name}>") for name in ("stdout", "stderr")]
+    code = nbformat.v4.new_code_cell("a < b", outputs=[plot, table, empty, *streams])
+    page = module.as_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title & more"), code]))
+    assert "<title>Title &amp; more</title>" in page and "a &lt; b" in page
+    assert "base64,QUJD" in page and "<td>1</td>" in page and "&lt;stdout&gt;" in page
+    assert "stderr" not in page and "Figure" not in page and "<pre>\n</pre>" not in page
