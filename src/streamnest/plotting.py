@@ -81,7 +81,7 @@ def draw_mel(
     Args:
         axes: axes to plot into.
         mel: log-mel features.
-        mask: masked frames; None is no mask.
+        mask: masked frames; None without a mask.
         hop: seconds between frames.
         sample_rate: samples per second, for an axis in kHz; None shows mel bands.
 
