@@ -12,64 +12,72 @@
 # %% [markdown]
 # # Quality against latency
 #
-# What every millisecond of look-ahead buys, from a finished `streamnest frontier`. The notebook reads the
-# newest `frontier.json` below `logs/`, or the one that `STREAMNEST_FRONTIER` names. **Without any it shows a small
-# example with made-up numbers**, and every title says so.
+# How the error rate depends on the look-ahead, from a finished `streamnest frontier`. The notebook reads the newest
+# `frontier.json` below `logs/`, or the one that `STREAMNEST_FRONTIER` names; without any, the published results of
+# `docs/RESULTS.md`.
 
 # %%
 # %matplotlib inline
+import warnings
+
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
+
 from IPython.display import Markdown, display
 
-from streamnest.frontier.effects import draw_delays, draw_effects
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.effects import plot_delays, plot_effects
+from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.report import note
 from streamnest.frontier.stored_results import read_report
 from streamnest.frontier.tables import main_table
-from streamnest.reporting.notebook import find_frontier, repository
+from streamnest.reporting.notebook import find_frontier, published, repository
 
-path, made_up = find_frontier(repository())
+root = repository()
+path = find_frontier(root)
 report = read_report(path)
-warning = "MADE-UP NUMBERS: " if made_up else ""
 hours = max(p.train_hours for p in report.largest)
-print(warning, path)
+print(path.relative_to(root) if path.is_relative_to(root) else path)
 
 # %% [markdown]
 # ## The frontier
-# A point is a recogniser: to the left it answers sooner, further down it makes fewer errors. Bars are 95 % intervals:
-# two points whose bars overlap widely were not told apart. The gap between the lines is what pretraining brings.
-# Behind the dotted line stands what hears the whole utterance.
+# Each point is a recognizer: latency grows to the right, and lower is better. Bars are 95 % intervals; if those of two
+# points overlap widely, no difference was shown. The gap between the lines is the effect of pretraining. Encoders that
+# need the whole utterance stand right of the dotted line.
 
 # %%
-display(draw_frontier(report.largest, f"{warning}Quality against latency", note(report, hours)))
+display(plot_frontier(report.largest, "Quality against latency", note(report, hours)))
 
 # %% [markdown]
-# ## In figures
-# Rates in %, with intervals. Compute is what a chunk of one stream took on the machine of the evaluation.
+# ## As a table
+# Rates in %, with intervals. Compute is the time for a chunk of one stream on the machine of the evaluation.
 
 # %%
-display(Markdown(f"{warning}\n\n{main_table(report)}"))
+display(Markdown(main_table(report)))
 
 # %% [markdown]
-# ## What pretraining and streaming change
-# Left: errors with pretraining relative to those from scratch, paired over the same utterances and seeds, which is
-# surer than comparing bars of the first picture. An interval that crosses 0 is no proof of either. Right: errors
-# relative to the offline encoder that was trained alike.
+# ## Effect of pretraining and of streaming
+# Left: change of errors by pretraining relative to training from scratch, paired over the same utterances and seeds,
+# which is more sensitive than comparing the bars of the first plot. An interval that includes 0 shows no effect. Right:
+# change of errors relative to the offline encoder with the same training.
 
 # %%
-display(draw_effects(report.largest, f"{warning}Differences", note(report, hours)))
+display(plot_effects(report.largest, "Differences", note(report, hours)))
 
 # %% [markdown]
-# ## What a listener waits for
-# Waiting for audio, which no machine shortens, and computing, which a faster one does. The number is the mean latency
-# and the usual (p50) time of computing a chunk; the line reaches to what one chunk in a hundred takes.
+# ## Latency with compute time
+# Algorithmic latency, which a faster machine does not shorten, and compute time, which it does. The number is the mean
+# latency plus the median (p50) compute time of a chunk; the line extends to the 99th percentile. The published results
+# have no compute times.
 
 # %%
-display(draw_delays(report.largest, f"{warning}What a listener waits for, on average"))
+if any(point.compute for point in report.largest):
+    display(plot_delays(report.largest, "Mean latency with compute time"))
 
 # %% [markdown]
 # ## With fewer labels
-# Pretraining should help most where little speech is transcribed: the lines should part to the left.
+# Error rate by the amount of transcribed speech. If pretraining helps most with few labels, the lines diverge to the
+# left.
 
 # %%
-if len(report.budgets) > 1:
-    display(draw_labels(report.points, f"{warning}Quality against labels", note(report)))
+budgets = report if len(report.budgets) > 1 else read_report(published(root, "labels"))
+display(plot_labels(budgets.points, "Quality against labels", note(budgets)))

@@ -10,18 +10,22 @@
 # ---
 
 # %% [markdown]
-# # What each layer knows
+# # Information in each layer
 #
-# A straight line is asked to read phones, characters and speakers off each layer of the frozen encoder. Beside it
-# stands the same encoder with random weights: what it can do comes from the input and the architecture, not from
-# training.
+# Linear probes predict phones, characters and speakers from each layer of the frozen encoder. The same encoder with
+# random weights is the baseline: its accuracy comes from the input and the architecture, not from training.
 #
 # The checkpoint is the newest below `logs/`, or `STREAMNEST_CKPT`; without any, both encoders are untrained. Speech
-# is the built-in sample; for other speech set `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES` (the format of
+# is the built-in sample; to use other speech, set `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES` (the format of
 # `streamnest probe`).
 
 # %%
 # %matplotlib inline
+import warnings
+
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
+
 import torch
 from IPython.display import Markdown, display
 
@@ -32,7 +36,7 @@ from streamnest.probing.layerwise import SILENCE, probe_encoded
 from streamnest.probing.linear_probe import similarity, spaced
 from streamnest.probing.phone_labels import phone_classes
 from streamnest.probing.plots import draw_probes, draw_similarity, draw_spectra
-from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository, twin
+from streamnest.reporting.notebook import how_many, labeled_speech, open_subject, repository, twin
 
 UTTERANCES = how_many(70)  # with phones, and as many without
 CLUSTERS = 50  # of k-means
@@ -40,22 +44,21 @@ CLUSTERS = 50  # of k-means
 root = repository()
 subject = open_subject(root)
 models = {subject.name: subject.model, "random weights": twin(subject.model, trained=False)}
-utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
+utterances = choose(labeled_speech(root), UTTERANCES, seed=0)
 classes = phone_classes(utterances, SILENCE)
-heard = {name: hear(model, utterances, classes) for name, model in models.items()}
-layers = layer_names(heard[subject.name])
+encoded = {name: hear(model, utterances, classes) for name, model in models.items()}
+layers = layer_names(encoded[subject.name])
 
 # %% [markdown]
 # ## Probes
-# From left to right, a curve goes from the input to the last layer. A phone curve that rises means that training made
-# sounds easier to tell apart. One that falls means that they were thrown away, or put where no straight line finds
-# them; of characters the error rate is drawn, which falls where they become plainer. The rank counts the directions
-# that frames really use. The lines below the picture say how much was tested on: of a few speakers and utterances, one
-# step is one utterance and means little.
+# Each curve goes from the input on the left to the last layer. A rising phone accuracy means that the encoder separates
+# phones better; a falling one means that the information was lost or is no longer linearly separable. For characters
+# the plot shows the error rate. The effective rank counts the directions that frames use. The lines below the plot
+# state the size of the test sets; with few speakers or utterances, small differences mean nothing.
 
 # %%
-found = {name: probe_encoded(heard[name], len(classes), CLUSTERS) for name in heard}
-display(draw_probes({name: figures for name, (figures, _) in found.items()}, "What each layer says"))
+found = {name: probe_encoded(encoded[name], len(classes), CLUSTERS) for name in encoded}
+display(draw_probes({name: figures for name, (figures, _) in found.items()}, "Linear probes of each layer"))
 print(*found[subject.name][1], sep="\n")
 
 # %%
@@ -67,19 +70,21 @@ display(Markdown(markdown_table(columns, lines)))
 
 # %% [markdown]
 # ## Directions
-# The same rank in more detail: how strong each direction of a layer is, the strongest first. A line that falls
-# steeply has collapsed into a few of them.
+# The singular values behind the effective rank, in decreasing order. A line that falls steeply has collapsed into a few
+# directions.
 
 # %%
-frames = {name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in heard[name]), strict=True)] for name in heard}
+frames = {
+    name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in encoded[name]), strict=True)] for name in encoded
+}
 spectra = {name: {layer: spectrum(x) for layer, x in zip(layers, frames[name], strict=True)} for name in frames}
-display(draw_spectra(spectra, "How many directions each layer uses"))
+display(draw_spectra(spectra, "Singular values of each layer"))
 
 # %% [markdown]
-# ## Which layers are alike
-# 1 is the same but for rotation and scale. With random weights all layers repeat the input; training shows in layers
-# that turn away from it.
+# ## Similarity of layers
+# 1 means equal up to rotation and scale. With random weights, all layers resemble the input; training shows in layers
+# that differ from it.
 
 # %%
-alike = {name: similarity(x) for name, x in frames.items()}
-display(draw_similarity(alike, layers, "How alike layers are"))
+similarities = {name: similarity(x) for name, x in frames.items()}
+display(draw_similarity(similarities, layers, "Similarity of layers"))

@@ -10,14 +10,18 @@
 # ---
 
 # %% [markdown]
-# # One utterance on its way through pretraining
+# # How one utterance flows through pretraining
 #
-# What the encoder hears, what is hidden from it, which codes it should say, and what it says. The notebook takes the
-# newest checkpoint of pretraining below `logs/`, or the one named in `STREAMNEST_CKPT`; without any it shows an
-# untrained model.
+# Input, masks, target codes and predictions for one utterance. The notebook loads the newest checkpoint of pretraining
+# below `logs/`, or `STREAMNEST_CKPT`; without any it shows an untrained model.
 
 # %%
 # %matplotlib inline
+import warnings
+
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
+
 from IPython.display import Audio, display
 
 from streamnest.callbacks.pictures import predict
@@ -31,28 +35,28 @@ print(f"look-ahead {model.latency.lookahead_ms:.1f} ms, latency {model.latency.l
 
 # %% [markdown]
 # ## The audio
-# The validation utterance nearest to five seconds, of a speaker that training never heard.
+# The validation utterance closest to five seconds, from a speaker who is not in the training set.
 
 # %%
 utterance = utterance_near(subject, seconds=5.0)
 display(Audio(utterance.clean[0].numpy(), rate=model.frontend.sample_rate))
 
 # %% [markdown]
-# ## Heard, asked, answered
-# Orange frames are hidden. Below: the target codes, what the model said on the hidden frames, and what each cost.
+# ## Input, targets and predictions
+# Hatched frames are masked. Below: target codes, predictions for the masked frames, and their loss.
 
 # %%
-picture = predict(model, utterance, "notebook")
-display(draw_prediction(picture))
+prediction = predict(model, utterance, "notebook")
+display(draw_prediction(prediction))
 
 # %%
-hidden = picture.selected
-right = (picture.codes == picture.predicted)[hidden].mean() if hidden.any() else float("nan")
-print(f"{hidden.sum()} hidden frames, {right:.0%} right, {picture.nats[hidden].mean():.2f} nats each")
+masked = prediction.selected
+correct = (prediction.codes == prediction.predicted)[masked].mean() if masked.any() else float("nan")
+print(f"{masked.sum()} masked frames, {correct:.0%} correct, mean loss {prediction.nats[masked].mean():.2f} nats")
 
 # %% [markdown]
-# ## How often each code occurs in the training set
-# Healthy targets use many codes; un-normalised features would use a few dozen.
+# ## Code frequencies in the training set
+# Healthy targets use many codes; without normalization of the features, a few dozen would be in use.
 
 # %%
 display(draw_code_histogram({"training": model.train_counts[0].double().numpy()}))

@@ -10,17 +10,21 @@
 # ---
 
 # %% [markdown]
-# # How far a checkpoint looks ahead, and how long one waits for it
+# # Look-ahead and latency of a checkpoint
 #
-# A streaming encoder may not hear the future, and this can be seen: which output depends on which input is a
-# staircase. This notebook draws it, holds what is measured against what is declared, and shows what a sample of audio
-# waits for.
+# A streaming encoder must not see future audio. This notebook plots which output depends on which input, compares the
+# measured look-ahead with the declared one, and shows the latency of each sample.
 #
-# It takes the newest checkpoint of pretraining below `logs/`, or the one named in `STREAMNEST_CKPT`; without any, an
-# untrained model. The look-ahead does not depend on training.
+# It loads the newest checkpoint of pretraining below `logs/`, or `STREAMNEST_CKPT`; without any, it makes an untrained
+# model. The look-ahead does not depend on training.
 
 # %%
 # %matplotlib inline
+import warnings
+
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
+
 from IPython.display import Markdown, display
 
 from streamnest.config.presets import preset_latencies
@@ -38,18 +42,18 @@ print(f"{subject.name}: look-ahead {milliseconds(latency.lookahead_ms)}, chunk {
 
 # %% [markdown]
 # ## The staircase
-# A row is an output, a column an input. Colour is how much the output changes with the input, white is not at all.
-# Nothing may stand to the right of the green line but the look-ahead that the preset declares.
+# Rows are outputs, columns inputs. Color shows how much an output changes with an input; white is unchanged. Right of
+# the green line, there must be nothing but the look-ahead that the preset declares.
 
 # %%
-title = f"What each output hears: look-ahead {milliseconds(latency.lookahead_ms)}"
+title = f"Receptive field of each output frame: look-ahead {milliseconds(latency.lookahead_ms)}"
 display(draw_staircase(Prober(model).staircase(), title))
 
 # %% [markdown]
 # ## The same with a leak
-# The same weights, but convolutions are padded on both sides, as is usual for offline encoders. Each layer hears a
-# little of the future, and layers add up: colour spills far over the green line. streamnest refuses to train this
-# unless it is told to.
+# The same weights with symmetrically padded convolutions, as is usual for offline encoders. Each layer looks ahead a
+# little, which adds up over layers: color extends far beyond the green line. streamnest refuses to train such a model
+# without `encoder.allow_future_leak=true`.
 
 # %%
 leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
@@ -58,8 +62,8 @@ display(draw_staircase(Prober(leaky).staircase(), title))
 
 # %% [markdown]
 # ## The certificate
-# What `streamnest verify` prints: look-ahead found by changing the audio sample by sample, streamed against offline
-# output, padding and neighbours in the batch.
+# The checks of `streamnest verify`: look-ahead measured by perturbing the audio sample by sample, streamed against
+# offline output, and independence of padding and of other utterances in the batch.
 
 # %%
 certificate = verify(model)
@@ -67,19 +71,18 @@ lines = [(c.name, c.declared, c.measured, "pass" if c.passed else "**FAIL**") fo
 display(Markdown(markdown_table(["check", "declared", "measured", ""], lines)))
 
 # %% [markdown]
-# ## How far back it listens
-# How much an output depends on what was heard how long ago, for a few seconds of noise. The present is on the right,
-# the past on the left, look-ahead beyond 0. A steep fall means that little of the past is used; with a limited left
-# context the line ends.
+# ## Influence of the past
+# How much an output depends on earlier input, for a few seconds of noise. The present is on the right, the past on the
+# left, look-ahead beyond 0. A steep decrease means that little of the past is used; with a limited left context the
+# line ends.
 
 # %%
-display(draw_memory(Prober(model).staircase(first=120, count=24), "How much of the past an output uses"))
+display(draw_memory(Prober(model).staircase(first=120, count=24), "Influence of past input on an output"))
 
 # %% [markdown]
-# ## What a sample waits for
-# The first sample of a chunk waits until the chunk is full and for the end of the analysis window, the last one only
-# for the window. The mean is what captions lag behind; the worst is what a quick answer must wait for. Computing
-# comes on top.
+# ## Latency of each sample
+# The first sample of a chunk waits for the rest of the chunk and the end of the analysis window, the last one only for
+# the window. The mean is the delay of live captions; the maximum bounds the response time. Compute time is extra.
 
 # %%
 delays = emission_delays(model.encoder, model.frontend, model.input_norm.causal)
@@ -89,7 +92,7 @@ if latency.streams:
 
 # %% [markdown]
 # ## All presets
-# Mean and worst latency, the checkpoint in green.
+# Mean and worst latency; the checkpoint is in green.
 
 # %%
 presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.subsampling.factor}"])

@@ -10,18 +10,22 @@
 # ---
 
 # %% [markdown]
-# # What codes mean
+# # Information in the target codes
 #
-# Pretraining predicts codes that nobody chose: random directions, or groups that speech forms by itself. This
-# notebook asks what such a code stands for: the phone that is spoken, the person who speaks, or neither. No encoder
-# is involved.
+# Pretraining predicts codes without labels: nearest random directions, or clusters of speech frames. This notebook
+# measures what a code represents: the phone, the speaker, or neither. No encoder is involved.
 #
 # Codes are those of the newest checkpoint below `logs/`, or of `STREAMNEST_CKPT`; without any, of the default config.
-# Speech is the built-in sample, of which one reader has phones. For other speech set `STREAMNEST_MANIFEST` and
+# Speech is the built-in sample, in which one reader has phones. To use other speech, set `STREAMNEST_MANIFEST` and
 # `STREAMNEST_PHONES` (the format of `streamnest probe`).
 
 # %%
 # %matplotlib inline
+import warnings
+
+# Progress bars need no widgets here.
+warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidgets")
+
 from IPython.display import display
 
 from streamnest.plotting import draw_code_histogram
@@ -34,15 +38,15 @@ from streamnest.probing.code_plots import (
 from streamnest.probing.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
 from streamnest.probing.encoded import choose
 from streamnest.quantizer import count_codes
-from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository
+from streamnest.reporting.notebook import how_many, labeled_speech, open_subject, repository
 
 UTTERANCES = how_many(700)  # with phones, and as many without
-FEW = 100  # codes of the kinds that are compared
+FEW = 100  # codes of the quantizers to compare
 
 root = repository()
 subject = open_subject(root)
 quantizer = subject.model.quantizer
-utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
+utterances = choose(labeled_speech(root), UTTERANCES, seed=0)
 speech = label_blocks(subject.model, utterances)
 own = f"{quantizer.codes}, {quantizer.num_classes} codes\n(this model)"
 codes = {own: codes_of(quantizer, speech.blocks)}
@@ -50,13 +54,13 @@ sizes = {own: quantizer.num_classes}
 for kind in ("random", "pca", "kmeans"):
     name = f"{kind}, {FEW} codes"
     codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.blocks), FEW
-print(f"targets of {subject.name}; {len(speech.blocks)} blocks of {subject.model.encoder.frame_ms:g} ms")
+print(f"targets of {subject.name}; {len(speech.blocks)} frames of {subject.model.encoder.frame_ms:g} ms")
 
 # %% [markdown]
 # ## A sentence in codes
-# Above: three seconds of log-mel and, between white lines, the phones. Below: the code of each block, one strip for
-# each kind of codes; the same colour in a strip is the same code. Look for colours that last as long as a phone, and
-# for phones that come back with the same colour.
+# Above: three seconds of log-mel with phones between white lines. Below: the code of each frame, one strip for each
+# quantizer; within a strip, equal colors are equal codes. In good targets, a color lasts as long as a phone, and every
+# occurrence of a phone has the same color.
 
 # %%
 place = next((n for n, u in enumerate(utterances) if u.phones), 0)
@@ -67,9 +71,9 @@ strips = {name: found[start:end] for name, found in codes.items()}
 display(draw_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
 
 # %% [markdown]
-# ## How many codes are used
-# A line that stays near the dotted one (of its number of codes) uses them all alike. One that falls early leaves most
-# of them idle, so that the model is asked the same few questions again and again.
+# ## Code usage
+# A line close to the dotted one (uniform over its number of codes) uses all codes equally. One that falls early leaves
+# most codes unused, so that the model predicts only a few of them.
 
 # %%
 counts = {name.replace("\n", " "): count_codes(codes[name][:, None], sizes[name])[0].double().numpy() for name in codes}
@@ -77,9 +81,9 @@ display(draw_code_histogram(counts))
 
 # %% [markdown]
 # ## Codes against phones
-# A column is a code, a row a phone, and a cell the share of the code's frames in which this phone is spoken. A code
-# that stands for one phone has one bright cell, and codes for all phones make a diagonal. A column with many dim
-# cells is a code that means many sounds. Rare phones are not shown.
+# Columns are codes, rows phones; a cell is the share of the code's frames with this phone. A code that represents one
+# phone has one bright cell, and codes for all phones form a diagonal. A column with many dim cells is a code for many
+# sounds. Rare phones are not shown.
 
 # %%
 if speech.phone_names:
@@ -87,23 +91,25 @@ if speech.phone_names:
     display(draw_phones_of_codes(tables, speech.phone_names))
 
 # %% [markdown]
-# ## What a code tells
-# The share of what there is to know about a phone, or a speaker, that the code of a frame gives away. Many codes on
-# little speech seem to tell much by chance: the hatched part is what they tell of labels in a random order. Only what
-# stands above it is knowledge; the number on a bar says how much. Good targets have much green and little orange
-# above the hatching.
+# ## Label information in codes
+# The share of the entropy of phones, or speakers, that the code of a frame explains. With many codes and little speech,
+# part of it is chance: the hatched part is the share for shuffled labels. The number on a bar is the difference. Good
+# targets explain much about phones (green) and little about speakers (orange) above the hatching.
 
 # %%
-found = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
-display(draw_told(found))
+information = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
+display(draw_told(information))
 
 # %% [markdown]
 # ## Codes against speakers
-# How differently two speakers use the codes of this model: 0 is alike, 1 is no code in common. The diagonal is a
-# speaker against other speech of the same speaker, which is what chance and content alone make. Where the rest of a
-# row is far darker, the codes know who speaks, or on which line: in the built-in sample `fotaq` was recorded at 11
-# kHz, the others at 16 kHz or more.
+# Distance between the code frequencies of two speakers: 0 is equal, 1 means disjoint codes. The diagonal compares
+# different speech of the same speaker, which shows the effect of chance and content. If the rest of a row is far
+# darker, codes depend on the speaker or the recording: in the built-in sample, `fotaq` was recorded at 11 kHz, the
+# others at 16 kHz or more.
 
 # %%
 distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))
-display(draw_code_distances(distances, speech.speaker_names, "How differently speakers use codes"))
+if distances.diagonal().isfinite().sum() > 1:
+    display(draw_code_distances(distances, speech.speaker_names, "Distance between the codes of speakers"))
+else:
+    print("Too little speech per speaker to compare speakers: raise STREAMNEST_UTTERANCES.")

@@ -1,4 +1,4 @@
-"""Draws what each output may hear, by style of context and where masks may lie: `python tools/draw_contexts.py`."""
+"""Plots the receptive fields of the context styles, and causal masks: `python tools/draw_contexts.py`."""
 
 from __future__ import annotations
 
@@ -19,39 +19,42 @@ from streamnest.encoder.context import Context
 from streamnest.masking import RandomBlockMasking
 from streamnest.plotting import save
 
-FRAMES = 12
+FRAMES, LAYERS = 12, 2
 CASES = {
     "causal": Context(None, 0),
     "chunked, 2 frames ahead": Context(None, 2),
-    "chunked, limited past": Context(3, 2),
+    "chunked, limited left context": Context(3, 2),
     "delayed by 2 frames": Context(None, 2, "delayed"),
-    "regular, 2 frames ahead,\nin one layer": Context(None, 2, "regular"),
+    "regular, 2 frames ahead per layer": Context(None, 2, "regular"),
 }
-# Values of the colour maps: heard, the frame's own block, not yet heard.
-HEARD, OWN, UNHEARD = 0.6, 1.0, 0.35
+# Values of the color maps: visible, the frame itself or masked, not received yet.
+VISIBLE, OWN, LATER = 0.6, 1.0, 0.35
 
 
-def heard(context: Context) -> np.ndarray:
-    """What each output `(rows)` hears of each input frame; its own frame is marked."""
-    time = torch.arange(FRAMES + context.delay)
-    visible = context.visible(time, time)[context.delay :, :FRAMES].float().numpy() * HEARD
+def receptive_field(context: Context) -> np.ndarray:
+    """Returns the input frames (columns) that each output frame (rows) depends on after `LAYERS` layers."""
+    time = torch.arange(FRAMES + LAYERS * context.delay)
+    layer = context.visible(time, time).numpy().astype(int)
+    whole = np.linalg.matrix_power(layer, LAYERS) > 0
+    # Delayed layers look back only; the output is read after the delay.
+    visible = whole[context.delay : context.delay + FRAMES, :FRAMES] * VISIBLE
     np.fill_diagonal(visible, OWN)
     return visible
 
 
 def draw_context(axes: Axes, title: str, context: Context) -> None:
-    """One panel."""
-    axes.imshow(heard(context), cmap=ListedColormap(["white", "#9ecae1", "#08519c"]), vmin=0, vmax=1)
+    """Plots the receptive field of one style of context."""
+    axes.imshow(receptive_field(context), cmap=ListedColormap(["white", "#9ecae1", "#08519c"]), vmin=0, vmax=1)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("input frame", fontsize=8)
     axes.set_xticks(np.arange(-0.5, FRAMES), minor=True)
     axes.set_yticks(np.arange(-0.5, FRAMES), minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.5)
-    axes.tick_params(which="both", length=0, labelsize=7)
+    axes.tick_params(which="both", length=0, labelsize=8)
 
 
 def draw_masks(axes: Axes) -> None:
-    """Masks of one utterance, by how far the stream has come."""
+    """Plots the masks of one utterance at several live edges."""
     masking = RandomBlockMasking(
         1, mask_prob=0.03, block_size=12, allow_overlap=True, causal=True, left_context_size=100
     )
@@ -60,7 +63,7 @@ def draw_masks(axes: Axes) -> None:
     for edge in edges:
         mask = masking.sample(torch.tensor([240]), 240, current_frame=edge, keys=torch.tensor([7]))
         row = mask.reshape(-1)[-240:].float().numpy()
-        row[edge:] = np.where(row[edge:] > 0, 1.0, UNHEARD)
+        row[edge:] = np.where(row[edge:] > 0, 1.0, LATER)
         rows.append(np.repeat(row[None], 12, axis=0))
         rows.append(np.zeros((4, 240)))
     axes.imshow(
@@ -72,16 +75,21 @@ def draw_masks(axes: Axes) -> None:
         interpolation="nearest",
     )
     axes.set_title(
-        "causal masking, left context 1 s, at four live edges: masks (blue), not yet heard (grey)", fontsize=9
+        "Causal masks (blue) in the last second before the live edge; audio that has not arrived yet is gray",
+        fontsize=9,
     )
-    axes.set_yticks([6 + 16 * i for i in range(len(edges))], [f"current_frame {edge}" for edge in edges], fontsize=7)
+    axes.set_yticks(
+        [6 + 16 * i for i in range(len(edges))], [f"live edge at {edge / 100:g} s" for edge in edges], fontsize=8
+    )
     axes.set_xlabel("feature frame (10 ms)", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=8)
 
 
 def draw() -> Figure:
-    """Both rows of panels."""
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    """Plots the receptive fields above the masks."""
+    figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
+    title = f"Receptive field of each output frame after {LAYERS} layers (dark: the frame itself)"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     grid = figure.add_gridspec(2, len(CASES), height_ratios=[1.9, 1])
     for column, (title, context) in enumerate(CASES.items()):
         axes = figure.add_subplot(grid[0, column])
@@ -93,5 +101,5 @@ def draw() -> Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/contexts.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/contexts.png"), help="PNG file to write")
     print(save(draw(), parser.parse_args().out))

@@ -1,4 +1,4 @@
-"""Writes the Lhotse cut manifests of the built-in corpus from its own manifests; run it again after changing those.
+"""Writes the Lhotse cut manifests of the built-in corpus from its own manifests; rerun it when those change.
 
 python tools/make_sample_manifests.py [FOLDER]
 """
@@ -16,8 +16,8 @@ from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 
 def make_cut(folder: Path, row: dict[str, Any]) -> MonoCut:
-    """One row of `manifest.jsonl` or `noise.jsonl` as a cut of the whole file; its path stays relative to `folder`."""
-    # The header and not the row is what a reader will meet: the rows' durations are rounded.
+    """Makes a cut of the whole file of a manifest row; its path stays relative to `folder`."""
+    # Durations come from the audio header, because those of the rows are rounded.
     info = soundfile.info(folder / row["path"])
     duration = info.frames / info.samplerate
     recording = Recording(
@@ -67,7 +67,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(__file__).resolve().parents[1] / "data" / "sample16k"
-    parser.add_argument("folder", nargs="?", type=Path, default=default)
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="folder of the corpus (data/sample16k)")
     for name, count in write_manifests(parser.parse_intermixed_args().folder).items():
         print(f"{name}: {count} cuts")
 

@@ -13,7 +13,7 @@ from streamnest.callbacks import Pictures
 from streamnest.callbacks.pictures import predict
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.plotting import code_colours, runs
+from streamnest.plotting import code_colors, runs
 
 SMALL = (
     "size.d_model=32",
@@ -110,7 +110,7 @@ def test_drawing_leaves_the_model_in_training_mode(model, batch):
 
 
 def test_the_same_code_has_the_same_colour_and_others_differ():
-    colours = code_colours(np.array([4, 5, 4]))
+    colours = code_colors(np.array([4, 5, 4]))
     assert (colours[0] == colours[2]).all()
     assert abs(colours[0] - colours[1]).max() > 0.2
 

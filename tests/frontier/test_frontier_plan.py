@@ -1,4 +1,4 @@
-"""What a frontier runs, and what it need not run again."""
+"""Plan of a frontier: stages, overrides, hashes and commands."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from streamnest.frontier.command import main
 from streamnest.frontier.configs import with_configs
 from streamnest.frontier.options import Options, merge
 from streamnest.frontier.plan import Stage, make_plan
-from streamnest.frontier.processes import Machine
+from streamnest.frontier.processes import Launcher
 from streamnest.frontier.records import Records
 
 ROOT = Path(__file__).parents[2]
-# Fine-tunes of pretrained encoders, as they were named before fine-tunes took words of pretraining.
+# Hashes of fine-tuning stages before they inherited overrides of pretraining.
 KEPT = {"043f946a45e0", "247489e32e0c", "5840a12723c5", "9b9c12853b9c"}
 KEPT_SIZED = "e9db8fb35e83"
 
@@ -37,7 +37,7 @@ def only(options: Options, **wanted: object) -> Stage:
     return found[0]
 
 
-def test_every_preset_is_pretrained_once_and_recognises_with_and_without_that() -> None:
+def test_each_preset_is_pretrained_once_and_finetuned_twice() -> None:
     plan = make_plan(Options(presets=("causal", "lookahead80"), seeds=(0, 1), hours=(0.5, None), probes=True))
     counts = {kind: sum(s.kind == kind for s in plan) for kind in ("pretrain", "probe", "finetune", "evaluate")}
     assert counts == {"pretrain": 4, "probe": 4, "finetune": 16, "evaluate": 16}
@@ -46,193 +46,196 @@ def test_every_preset_is_pretrained_once_and_recognises_with_and_without_that() 
     assert len(places) == len(plan) == len({stage.run for stage in plan})
 
 
-def test_more_steps_of_fine_tuning_leave_pretraining_as_it_is() -> None:
+def test_finetune_steps_do_not_change_pretraining_hashes() -> None:
     less, more = Options(finetune_steps=100), Options(finetune_steps=200)
     assert keys(less, "pretrain") == keys(more, "pretrain")
     assert not keys(less, "finetune") & keys(more, "finetune") and not keys(less, "evaluate") & keys(more, "evaluate")
 
 
-def test_more_steps_of_pretraining_leave_fine_tuning_from_scratch_as_it_is() -> None:
+def test_pretrain_steps_do_not_change_hashes_from_scratch() -> None:
     less, more = Options(presets=("causal",)), Options(presets=("causal",), pretrain_steps=999)
     for pretrained in (True, False):
         one, other = (only(o, kind="evaluate", pretrained=pretrained).key for o in (less, more))
         assert (one == other) is not pretrained
 
 
-def test_what_is_only_watched_and_the_order_of_overrides_change_no_hash() -> None:
+def test_logging_settings_and_override_order_change_no_hash() -> None:
     one = Options(both=("size=small", "optim.lr=1e-3"))
     other = Options(both=("optim.lr=1e-3", "size=small", "logger=wandb", "data.num_workers=4"))
     assert keys(one, "evaluate") == keys(other, "evaluate")
     assert not keys(one, "pretrain") & keys(Options(both=("size=small",)), "pretrain")
 
 
-def test_the_dynamic_checkpoint_is_trained_once_and_evaluated_in_each_context() -> None:
+def test_dynamic_checkpoint_is_evaluated_in_each_context() -> None:
     plan = make_plan(Options(presets=("dynamic",), contexts=("causal", "full")))
     assert [s.context for s in plan if s.kind == "evaluate"] == ["causal", "full"] * 2
     assert sum(s.kind == "finetune" for s in plan) == 2 and sum(s.kind == "pretrain" for s in plan) == 1
 
 
-def test_an_override_of_one_preset_or_beginning_reaches_no_other() -> None:
+def test_override_applies_only_to_its_preset_and_initialization() -> None:
     options = Options(
         presets=("causal", "bidirectional"),
         pretrain=("causal:masking=multiscale",),
         pretrained=("freeze=20",),
         scratch=("optim.lr=2e-3",),
     )
-    assert "masking=multiscale" in only(options, kind="pretrain", preset="causal").words
-    assert "masking=random" in only(options, kind="pretrain", preset="bidirectional").words
-    tuned = {flag: only(options, kind="finetune", preset="causal", pretrained=flag).words for flag in (True, False)}
+    assert "masking=multiscale" in only(options, kind="pretrain", preset="causal").overrides
+    assert "masking=random" in only(options, kind="pretrain", preset="bidirectional").overrides
+    tuned = {flag: only(options, kind="finetune", preset="causal", pretrained=flag).overrides for flag in (True, False)}
     assert "freeze=20" in tuned[True] and "freeze=20" not in tuned[False]
     assert "optim.lr=2e-3" in tuned[False] and "optim.lr=2e-3" not in tuned[True]
 
 
-def test_of_overrides_for_one_setting_the_last_one_holds() -> None:
+def test_last_override_of_a_setting_wins() -> None:
     assert merge(["size=tiny", "+a.b=1", "~c", "size=small", "a.b=2"]) == ("size=small", "a.b=2", "~c")
 
 
 @pytest.mark.parametrize(
-    ("field", "word", "says"),
+    ("field", "override", "message"),
     [
         ("both", "seed=3", "--seeds"),
         ("pretrain", "trainer.max_steps=5", "--pretrain_steps"),
         ("finetune", "+data.max_hours=1", "--hours"),
         ("both", "causal:encoder=dynamic", "--presets"),
-        ("scratch", "small", "overrides of train.py"),
+        ("scratch", "small", "overrides of `streamnest train`"),
     ],
 )
-def test_overrides_that_options_decide_are_refused(field: str, word: str, says: str) -> None:
-    with pytest.raises(UserError, match=f"--{field} {word.replace('+', '.')}.*{says}"):
-        Options(**{field: (word,)})
+def test_overrides_set_by_options_are_refused(field: str, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"--{field} {override.replace('+', '.')}.*{message}"):
+        Options(**{field: (override,)})
 
 
-def test_options_survive_json() -> None:
+def test_options_survive_json_round_trip() -> None:
     varied = Options(variants=(("short", "masking.block_size=6"),))
     assert Options.of(json.loads(json.dumps(varied.plain()))) == varied
     options = Options(hours=(0.5, None), both=("size=small",), seeds=(1, 2))
     assert Options.of(options.plain()) == options
 
 
-def test_a_variant_pretrains_anew_and_is_fine_tuned_and_scored_as_the_plain_one_is() -> None:
+def test_variant_is_pretrained_again_and_finetuned_as_the_baseline() -> None:
     variants = (("short", "masking.block_size=6"), ("as_it_is", "augment=noise_and_speakers"))
     options = Options(presets=("causal",), pretrain=("augment=noise_and_speakers",), variants=variants)
     plain, short = (only(options, kind="pretrain", variant=name) for name in (None, "short"))
-    assert set(short.words) - set(plain.words) == {"masking.block_size=6"}
+    assert set(short.overrides) - set(plain.overrides) == {"masking.block_size=6"}
     tuned = [only(options, kind="finetune", variant=name, pretrained=True) for name in (None, "short")]
-    assert tuned[0].words == tuned[1].words and tuned[1].needs == short and tuned[0].key != tuned[1].key
-    assert not [s for s in make_plan(options) if s.variant == "as_it_is"], "what differs in its name alone runs once"
+    assert tuned[0].overrides == tuned[1].overrides and tuned[1].needs == short and tuned[0].key != tuned[1].key
+    assert not [s for s in make_plan(options) if s.variant == "as_it_is"], (
+        "a variant that equals the baseline is not run again"
+    )
     assert keys(options, "pretrain") == keys(Options(presets=("causal",), pretrain=options.pretrain), "pretrain") | {
         short.key
     }
 
 
-def test_stages_whose_encoder_is_that_of_the_options_keep_their_hashes() -> None:
+def test_recorded_stages_keep_their_hashes() -> None:
     options = Options(
         presets=("causal", "dynamic"),
-        both=("size=tiny", "causal:encoder.normalize=online"),
+        both=("size=tiny", "causal:encoder.normalize=running"),  # its name when these were recorded
         pretrain=("masking.block_size=6", "size.dropout=0.2"),
         pretrained=("dynamic:encoder.right_context_ms=80",),
         variants=(("quiet", "augment=none"),),
     )
     done = {s.key for s in make_plan(options) if s.kind == "finetune" and s.pretrained}
-    assert done == KEPT, "experiments that are recorded under these would be run again"
+    assert done == KEPT, "recorded stages would be run again"
     sized = Options(presets=("causal",), pretrain=("size=tiny",), scratch=("size=tiny",))
     assert only(sized, kind="finetune", pretrained=True).key == KEPT_SIZED
 
 
 @pytest.mark.parametrize("name", ["pretrain", "variants"])
-def test_what_pretraining_says_of_the_encoder_holds_for_recognition_on_it(name: str) -> None:
-    word = "causal:encoder.normalize=online"
-    given = (("online", word),) if name == "variants" else (word,)
+def test_finetuning_inherits_encoder_overrides_of_pretraining(name: str) -> None:
+    override = "causal:encoder.normalize=online"
+    given = (("online", override),) if name == "variants" else (override,)
     options = Options(presets=("causal", "lookahead80"), both=("encoder.normalize=utterance",), **{name: given})
     tuned = [s for s in make_plan(options) if s.kind == "finetune"]
-    running = [s for s in tuned if "encoder.normalize=online" in s.words]
-    assert [(s.preset, s.pretrained, s.variant) for s in running] == [
+    online = [s for s in tuned if "encoder.normalize=online" in s.overrides]
+    assert [(s.preset, s.pretrained, s.variant) for s in online] == [
         ("causal", True, "online" if name == "variants" else None)
     ]
-    assert all("encoder.normalize=utterance" in s.words for s in tuned if s not in running)
+    assert all("encoder.normalize=utterance" in s.overrides for s in tuned if s not in online)
 
 
-def test_a_fine_tune_that_says_otherwise_of_the_encoder_is_heard() -> None:
+def test_encoder_overrides_of_finetuning_take_precedence() -> None:
     pretrain = ("encoder.right_context_ms=80", "encoder.dropout=0.3")
     options = Options(presets=("causal",), pretrain=pretrain, finetune=("encoder.right_context_ms=0",))
-    words = only(options, kind="finetune", pretrained=True).words
-    assert "encoder.right_context_ms=0" in words and "encoder.right_context_ms=80" not in words
-    assert not any("dropout" in word for word in words), "dropout is the choice of each run"
+    overrides = only(options, kind="finetune", pretrained=True).overrides
+    assert "encoder.right_context_ms=0" in overrides and "encoder.right_context_ms=80" not in overrides
+    assert not any("dropout" in override for override in overrides), "dropout is the choice of each run"
 
 
-def test_a_variant_for_one_preset_leaves_the_others_out() -> None:
+def test_variant_for_one_preset_skips_the_others() -> None:
     variants = (("other", "causal:masking=multiscale", "causal:size=small"),)
     options = Options(presets=("causal", "lookahead80"), both=("size=tiny",), variants=variants)
-    assert {"masking=multiscale", "size=small"} < set(only(options, kind="pretrain", variant="other").words)
-    assert "size=small" in only(options, kind="finetune", variant="other").words
-    assert not any(":" in word for stage in make_plan(options) for word in stage.words)
+    assert {"masking=multiscale", "size=small"} < set(only(options, kind="pretrain", variant="other").overrides)
+    assert "size=small" in only(options, kind="finetune", variant="other").overrides
+    assert not any(":" in override for stage in make_plan(options) for override in stage.overrides)
 
 
-def test_the_fine_tune_of_a_variant_takes_its_encoder(
+def test_finetuning_of_a_variant_takes_its_encoder(
     composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants = (("other", "encoder.normalize=online", "size.num_layers=1"),)
     options = Options(presets=("causal",), both=("size=tiny",), variants=variants)
-    words = list(only(options, kind="finetune", variant="other").words)
-    cfg = composed(*words, "preset=causal", "encoder_from=last.ckpt")
-    theirs: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["encoder", "frontend", "size"]), resolve=True)
-    theirs["encoder"] |= {"normalize": "online", "num_layers": 1}
-    monkeypatch.setattr(adoption, "read_own", lambda path: {"streamnest": {"config": theirs}})
-    adopted = adoption.with_encoder_of(cfg, overrides=words).encoder
+    overrides = list(only(options, kind="finetune", variant="other").overrides)
+    cfg = composed(*overrides, "preset=causal", "encoder_from=last.ckpt")
+    stored: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["encoder", "frontend", "size"]), resolve=True)
+    stored["encoder"] |= {"normalize": "online", "num_layers": 1}
+    monkeypatch.setattr(adoption, "read_own", lambda path: {"streamnest": {"config": stored}})
+    adopted = adoption.with_encoder_of(cfg, overrides=overrides).encoder
     assert (adopted.normalize, adopted.num_layers) == ("online", 1)
 
 
 @pytest.mark.parametrize(
-    "variants, says",
+    "variants, message",
     [
         ((("short",),), "give a name, then overrides"),
         ((("size=small", "x=1"),), "give a name"),
-        ((("one", "x=1"), ("one", "x=2")), "two of them have one name"),
-        ((("one", "seed=3"),), "see --seeds"),
+        ((("one", "x=1"), ("one", "x=2")), "two variants have the same name"),
+        ((("one", "seed=3"),), "use --seeds"),
     ],
 )
-def test_variants_without_a_name_or_overrides_are_refused(variants: tuple[tuple[str, ...], ...], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_variants_without_name_or_overrides_are_refused(variants: tuple[tuple[str, ...], ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Options(variants=variants)
 
 
-def test_commands_name_the_run_and_the_checkpoint_before(tmp_path: Path) -> None:
+def test_commands_pass_run_id_and_checkpoint_to_modules(tmp_path: Path) -> None:
     out = tmp_path / "a = b"
-    machine = Machine(ROOT, Records(out), threads=1)
+    launcher = Launcher(Records(out), threads=1)
     options = Options(presets=("causal",), hours=(0.5,), eval_manifest="dev.jsonl")
     tuned = only(options, kind="finetune", pretrained=True)
     assert tuned.needs is not None
-    words = machine.command(tuned)
-    assert f'encoder_from="{out}/runs/{tuned.needs.run}/checkpoints/last.ckpt"' in words
-    assert {"threads=1", f"run_id={tuned.run}", "task=ctc", "data.max_hours=0.5"} < set(words)
-    assert not any(word.startswith("encoder_from") for word in machine.command(only(options, kind="pretrain")))
-    assert machine.environment()["STREAMNEST_LOGS"] == str(out)
-    asked = machine.command(only(options, kind="evaluate", pretrained=True))
-    assert f"{out}/runs/{tuned.run}/checkpoints/last.ckpt" in asked
-    assert asked[asked.index("--manifest") + 1] == "dev.jsonl" and "--context" not in asked
+    command = launcher.command(tuned)
+    assert command[1:4] == ["-m", "streamnest", "train"]
+    assert f'encoder_from="{out}/runs/{tuned.needs.run}/checkpoints/last.ckpt"' in command
+    assert {"threads=1", f"run_id={tuned.run}", "task=ctc", "data.max_hours=0.5"} < set(command)
+    assert not any(override.startswith("encoder_from") for override in launcher.command(only(options, kind="pretrain")))
+    assert launcher.environment()["STREAMNEST_LOGS"] == str(out)
+    evaluation = launcher.command(only(options, kind="evaluate", pretrained=True))
+    assert f"{out}/runs/{tuned.run}/checkpoints/last.ckpt" in evaluation
+    assert evaluation[evaluation.index("--manifest") + 1] == "dev.jsonl" and "--context" not in evaluation
 
 
-def test_a_dry_run_shows_what_is_done_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_finished_stages_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = with_configs(Options(presets=("causal",)), ROOT / "configs")
     fill(options, Records(tmp_path))
-    words = ["--out", str(tmp_path), "--presets", "causal", "bidirectional", "--dry_run"]
-    assert main("", ROOT, words) == 0
+    arguments = ["--out", str(tmp_path), "--presets", "causal", "bidirectional", "--dry_run"]
+    assert main("", ROOT, arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("# 10 stages, 5 of them done")
     assert lines[1] == "# [1/10] pretrain causal seed 0: done" and "encoder=causal" in lines[2]
     assert not (tmp_path / "runs").exists() and not (tmp_path / "plan.json").exists()
 
 
-def test_a_preset_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_preset_is_refused_with_choices(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("", ROOT, ["--presets", "lookahead41"]) == 2
     assert "lookahead41: choose from bidirectional, causal" in capsys.readouterr().err
 
 
-def test_the_overrides_of_training_compose(composed: Callable[..., DictConfig]) -> None:
+def test_training_overrides_compose(composed: Callable[..., DictConfig]) -> None:
     options = Options(presets=("bidirectional", "dynamic"), hours=(0.5,), both=("size=small", "dynamic:optim.lr=2e-3"))
     for stage in make_plan(options):
         if stage.kind in ("pretrain", "finetune"):
-            cfg = composed(*stage.words, f"run_id={stage.run}")
+            cfg = composed(*stage.overrides, f"run_id={stage.run}")
             assert cfg.task.name == {"pretrain": "pretrain", "finetune": "ctc"}[stage.kind]
             assert (cfg.size.num_layers, cfg.optim.lr) == (16, 1e-3 if stage.preset == "bidirectional" else 2e-3)
             assert cfg.data.max_hours == stage.hours
@@ -248,7 +251,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_value_in_a_config_file_runs_anew_what_it_decides_and_comments_and_workers_nothing(configs: Path) -> None:
+def test_changed_config_value_changes_hashes_of_affected_stages_only(configs: Path) -> None:
     options = Options(presets=("causal", "lookahead80"))
     before = {(s.kind, s.preset): s.key for s in make_plan(with_configs(options, configs)) if s.kind != "evaluate"}
     (configs / "masking/causal.yaml").write_text((ROOT / "configs/masking/causal.yaml").read_text() + "# a comment\n")
@@ -261,24 +264,24 @@ def test_a_value_in_a_config_file_runs_anew_what_it_decides_and_comments_and_wor
     assert changed == {("pretrain", "lookahead80"), ("finetune", "lookahead80")}
 
 
-def test_the_options_of_a_frontier_remember_what_configs_held(configs: Path) -> None:
+def test_stored_options_keep_config_digests(configs: Path) -> None:
     options = with_configs(Options(presets=("causal",)), configs)
     again = Options.of(json.loads(json.dumps(options.plain())))
     assert [stage.key for stage in make_plan(again)] == [stage.key for stage in make_plan(options)]
     assert all(stage.configs for stage in make_plan(again) if stage.kind in ("pretrain", "finetune"))
 
 
-def test_a_choice_that_no_config_file_is_there_for_is_told_before_anything_runs(
+def test_override_without_config_file_is_refused_before_running(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("", ROOT, ["--out", str(tmp_path), "--presets", "causal", "--both", "size=huge"]) == 2
-    told = capsys.readouterr().err
-    assert "size=huge" in told and "medium" in told and not (tmp_path / "plan.json").exists()
+    error = capsys.readouterr().err
+    assert "size=huge" in error and "medium" in error and not (tmp_path / "plan.json").exists()
 
 
-def test_an_override_for_a_preset_that_is_not_run_is_told() -> None:
-    with pytest.raises(UserError, match=r"--both lookahead80:optim\.lr=1: lookahead80 is none of --presets causal"):
+def test_override_for_a_preset_not_run_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--both lookahead80:optim\.lr=1: lookahead80 is not among --presets causal"):
         Options(presets=("causal",), both=("lookahead80:optim.lr=1",))
-    with pytest.raises(UserError, match="--variant lookahead40:size=tiny: lookahead40 is none"):
+    with pytest.raises(UserError, match="--variant lookahead40:size=tiny: lookahead40 is not among"):
         Options(presets=("causal",), variants=(("one", "lookahead40:size=tiny"),))
     assert Options(presets=("causal",), both=("causal:optim.lr=1", "data.text=a:b", "db@src:dst=x")).both

@@ -1,4 +1,4 @@
-"""Tables and pictures from results that were made up."""
+"""Report of a frontier, computed from synthetic results: intervals, points, tables and plots."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frontiers import EXAMPLE, evaluation, fill, share
+from frontiers import evaluation, fill, share
 
 from streamnest.downstream.metrics.error_rates import bootstrap
 from streamnest.errors import UserError
-from streamnest.frontier import report
+from streamnest.frontier import plots, report
 from streamnest.frontier.command import main
-from streamnest.frontier.effects import draw_delays, draw_effects, draw_variants
-from streamnest.frontier.intervals import Draws, rate
+from streamnest.frontier.effects import plot_delays, plot_effects, plot_variants
+from streamnest.frontier.intervals import Bootstrap, rate
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import make_plan
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.plots import Series, plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import counts_of, read_points
 from streamnest.frontier.stored_results import read_report
-from streamnest.frontier.tables import as_json, as_markdown
+from streamnest.frontier.tables import amount, as_json, as_markdown
 
+ROOT = Path(__file__).parents[2]
 PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")
 OPTIONS = Options(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
-    """A report of little, which takes less time."""
+    """A small report, which takes less time."""
     options = Options(presets=("causal", "limited3200", "dynamic", "bidirectional"), contexts=("full",))
     records = Records(tmp_path_factory.mktemp("small"))
     fill(options, records)
@@ -42,31 +43,31 @@ def counts(shares: list[float], seed: int = 0) -> np.ndarray:
     return counts_of(results, "cer", [line[0] for line in results[0]["utterances"]])
 
 
-def test_with_one_seed_the_interval_is_that_of_scoring() -> None:
+def test_interval_of_one_seed_equals_that_of_error_rates() -> None:
     found = counts([0.4])
-    estimate = Draws(1, 200).rate(found)
+    estimate = Bootstrap(1, 200).rate(found)
     assert (estimate.low, estimate.high) == pytest.approx(bootstrap(found[0]))
     assert estimate.low < estimate.value < estimate.high
 
 
-def test_seeds_that_differ_widen_the_interval() -> None:
-    alike, apart = (Draws(2, 200).rate(counts(shares)) for shares in ([0.4, 0.4], [0.3, 0.5]))
+def test_different_seeds_widen_the_interval() -> None:
+    alike, apart = (Bootstrap(2, 200).rate(counts(shares)) for shares in ([0.4, 0.4], [0.3, 0.5]))
     assert apart.high - apart.low > 2 * (alike.high - alike.low)
     assert apart.value == pytest.approx(rate(counts([0.3, 0.5])))
 
 
-def test_a_paired_difference_is_surer_than_its_parts() -> None:
+def test_paired_difference_has_a_narrower_interval() -> None:
     scratch = counts([0.5])
     better = scratch * [[[0.9, 1.0]]]
-    draws = Draws(1, 200)
-    change = draws.change(better, scratch)
+    bootstrapped = Bootstrap(1, 200)
+    change = bootstrapped.change(better, scratch)
     assert change.value == pytest.approx(-0.1) and change.low == pytest.approx(-0.1) == change.high
-    assert draws.change(scratch, better).value > 0
-    other = draws.change(counts([0.45], seed=5), scratch)
+    assert bootstrapped.change(scratch, better).value > 0
+    other = bootstrapped.change(counts([0.45], seed=5), scratch)
     assert other.low < other.value < other.high < 0.1
 
 
-def test_points_pool_seeds_and_compare_what_was_trained_alike(tmp_path: Path) -> None:
+def test_points_pool_seeds_and_compare_equal_training(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(OPTIONS, records)
     points = {(p.name, p.hours): p for p in read_points(make_plan(OPTIONS), records)}
@@ -83,10 +84,10 @@ def test_points_pool_seeds_and_compare_what_was_trained_alike(tmp_path: Path) ->
     assert points["dynamic: full", 0.5].train_hours == 0.5
 
 
-def test_speakers_are_scored_apart(tmp_path: Path) -> None:
+def test_seen_and_unseen_speakers_are_scored_separately(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal",))
     plan = fill(options, records)
-    # The last is of nobody in particular.
+    # The speaker of the last one is unknown.
     lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False], ["c", 6, 10, 1, 2, None]]
     for stage in plan:
         if stage.kind == "evaluate":
@@ -97,21 +98,21 @@ def test_speakers_are_scored_apart(tmp_path: Path) -> None:
     assert system.wer.value == pytest.approx(4 / 6)
 
 
-def test_tables_begin_with_the_least_latency_whatever_the_order_of_presets(tmp_path: Path) -> None:
+def test_points_are_sorted_by_latency(tmp_path: Path) -> None:
     options = Options(presets=("bidirectional", "dynamic", "lookahead80", "causal"), contexts=("full", "causal"))
     records = Records(tmp_path)
     points = read_points(fill(options, records), records)
     assert [p.name for p in points] == ["causal", "lookahead80", "bidirectional", "dynamic: causal", "dynamic: full"]
 
 
-def test_probes_tell_what_the_encoder_was_fed_apart_from_its_own_layers(tmp_path: Path) -> None:
+def test_probe_table_lists_input_best_and_last_layer(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
     fill(options, records)
     text = as_markdown(report.gather(options, records, "the command"))
     assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | 50.0 % | 60.0 % (1) | 65.0 % | – | – | – |" in text
 
 
-def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
+def test_report_writes_tables_and_plots(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(OPTIONS, records)
     records.keep_options(OPTIONS, "streamnest frontier --presets ...")
@@ -133,19 +134,19 @@ def test_the_report_writes_tables_and_pictures(tmp_path: Path) -> None:
     assert "| `bidirectional` | whole utterance | – |" in text and "| `causal` | 30 min |" in text
 
 
-def test_one_panel_of_labels_is_as_wide_as_its_title(tmp_path: Path) -> None:
+def test_single_label_panel_is_as_wide_as_its_title(tmp_path: Path) -> None:
     options = Options(presets=("causal",), hours=(0.5, None))
     records = Records(tmp_path)
     fill(options, records)
     found = report.gather(options, records)
-    figure = draw_labels(found.points, "Quality against labels", report.note(found))
+    figure = plot_labels(found.points, "Quality against labels", report.note(found))
     figure.draw_without_rendering()
     title = figure.get_suptitle()
     box = next(text for text in figure.texts if text.get_text() == title).get_window_extent()
     assert box.x1 < figure.bbox.x1
 
 
-def test_what_is_missing_is_said_and_left_open(tmp_path: Path) -> None:
+def test_missing_evaluations_are_reported_and_left_blank(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal", "bidirectional"))
     for stage in fill(options, records):
         if stage.pretrained or stage.preset == "bidirectional":
@@ -155,10 +156,10 @@ def test_what_is_missing_is_said_and_left_open(tmp_path: Path) -> None:
     text = (tmp_path / "frontier.md").read_text()
     assert "**Partial: 1 of 4 evaluations.**" in text and "PARTIAL" in report.note(found)
     row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5"))
-    assert row.count("| – ") == 3 and "bidirectional" not in text
+    assert row.count("|") == 6 and "CER pretrained" not in text and "bidirectional" not in text
 
 
-def test_results_of_several_versions_of_the_code_are_pointed_out(tmp_path: Path) -> None:
+def test_results_of_several_code_versions_are_reported(tmp_path: Path) -> None:
     records, options = Records(tmp_path), Options(presets=("causal",))
     path = records.path(fill(options, records)[0])
     path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "older"}))
@@ -166,38 +167,56 @@ def test_results_of_several_versions_of_the_code_are_pointed_out(tmp_path: Path)
     assert "several versions of the code" in (tmp_path / "frontier.md").read_text()
 
 
-def test_a_folder_without_a_frontier_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_frontier_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("", Path("root"), ["--out", str(tmp_path), "--report"]) == 2
-    assert "holds no frontier" in capsys.readouterr().err
+    assert "has no frontier" in capsys.readouterr().err
 
 
-def test_the_picture_names_presets_and_draws_both_beginnings(tmp_path: Path) -> None:
+def test_frontier_plot_names_presets_at_their_exact_latency(tmp_path: Path) -> None:
     records = Records(tmp_path)
     fill(OPTIONS, records)
-    figure = draw_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
+    figure = plot_frontier([p for p in read_points(make_plan(OPTIONS), records) if p.hours is None], "title")
     axes = figure.axes[0]
-    assert {text.get_text() for text in axes.texts} == set(PRESETS) - {"dynamic"}
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[:2] == ["from scratch", "pretrained"] and labels[2].startswith("dynamic")
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["22.5", "62.5", "whole\nutterance"]
+    (top,) = axes.child_axes
+    names = [label.get_text() for label in top.get_xticklabels()]
+    assert names == ["causal\nlimited3200", "lookahead80", "bidirectional\nfull (dynamic)"]
+    ticks = {label.get_text(): place for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
+    assert list(ticks) == ["22.5", "62.5", "whole\nutterance"]
+    points = {float(x) for bar in axes.containers for x in bar.lines[0].get_xdata()}
+    assert points == set(ticks.values()) == set(top.get_xticks())
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["from scratch", "pretrained"] and "dynamic" in labels[2] and "limited" in labels[4]
 
 
-def test_a_report_is_read_back_as_it_was_written(tmp_path: Path, small: report.Report) -> None:
+def test_plots_of_both_initializations_differ_in_gray() -> None:
+    kinds = [Series([], flag, dynamic) for flag in (True, False) for dynamic in (True, False)]
+    styles = [plots._style(kind) for kind in kinds]
+    assert len({(style["marker"], style["ls"]) for style in styles}) == len(styles)
+
+
+@pytest.mark.parametrize(("hours", "text"), [(0.1662, "10 min"), (0.998, "1 h"), (3.47, "3.5 h"), (0.5, "30 min")])
+def test_label_budgets_are_rounded(hours: float, text: str) -> None:
+    assert amount(hours) == text
+
+
+def test_report_survives_json_round_trip(tmp_path: Path, small: report.Report) -> None:
     (tmp_path / "frontier.json").write_text(as_json(small))
     found = read_report(tmp_path / "frontier.json")
     assert as_json(found) == as_json(small) and as_markdown(found) == as_markdown(small)
     assert [p.latency("left_ms") for p in found.points] == [p.latency("left_ms") for p in small.points]
 
 
-def test_the_stored_example_has_what_a_report_has_now(small: report.Report) -> None:
-    now, stored = json.loads(as_json(small)), json.loads(EXAMPLE.read_text())
-    assert stored.keys() == now.keys() and stored["points"][0].keys() == now["points"][0].keys()
-    assert "made up" in stored["command"]
+@pytest.mark.parametrize("name", ["frontier", "frontier_two_seeds", "labels", "variants"])
+def test_published_results_have_the_fields_of_a_report(small: report.Report, name: str) -> None:
+    now, stored = json.loads(as_json(small)), json.loads((ROOT / f"docs/data/{name}.json").read_text())
+    assert stored.keys() == now.keys()
+    assert all(point.keys() == now["points"][0].keys() for point in stored["points"])
+    assert json.loads(as_json(read_report(ROOT / f"docs/data/{name}.json")))["points"] == stored["points"]
 
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
-    """A report with a variant that is worse, one that differs in its name alone, and one of which nothing is known."""
+    """A report with a worse variant, one that equals the baseline, and one without results."""
     variants = (("short", "masking.block_size=6"), ("same", "logger=csv"), ("unknown", "augment=none"))
     options = Options(presets=("causal",), variants=variants)
     records = Records(tmp_path_factory.mktemp("varied"))
@@ -209,45 +228,47 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
     return report.gather(options, records, "the command")
 
 
-def test_variants_are_compared_with_the_plain_pretraining_on_the_same_utterances(varied: report.Report) -> None:
-    scratch, plain, short, same = varied.variants
-    assert [v.name for v in varied.variants] == ["scratch", None, "short", "same"] and plain.change is None
+def test_variants_are_compared_with_the_baseline_by_utterance(varied: report.Report) -> None:
+    scratch, baseline, short, same = varied.variants
+    assert [v.name for v in varied.variants] == ["scratch", None, "short", "same"] and baseline.change is None
     assert short.change is not None and 0 < short.change.low < short.change.value < short.change.high
-    assert short.change.value == pytest.approx(short.system.cer.value / plain.system.cer.value - 1)
+    assert short.change.value == pytest.approx(short.system.cer.value / baseline.system.cer.value - 1)
     assert same.change is not None and same.change.value == 0 == same.change.high
     assert scratch.change is not None and scratch.change.low > 0
-    assert [point.pretrained.cer for point in varied.points if point.pretrained] == [plain.system.cer], "no point of it"
+    assert [point.pretrained.cer for point in varied.points if point.pretrained] == [baseline.system.cer], (
+        "variants are not points"
+    )
 
 
-def test_a_frontier_without_variants_says_nothing_of_them(small: report.Report) -> None:
+def test_report_without_variants_has_no_such_section(small: report.Report) -> None:
     assert small.variants == [] and "Variants" not in as_markdown(small)
 
 
-def test_variants_are_in_table_picture_and_json(tmp_path: Path, varied: report.Report) -> None:
+def test_variants_are_in_table_plot_and_json(tmp_path: Path, varied: report.Report) -> None:
     assert tmp_path / "variants.png" in report.write(varied, tmp_path)
     page = (tmp_path / "frontier.md").read_text()
     assert "short: `masking.block_size=6`" in page and "none (from scratch)" in page and "unknown:" not in page
     assert as_json(read_report(tmp_path / "frontier.json")) == as_json(varied)
-    figure = draw_variants(varied.variants, "Variants")
+    figure = plot_variants(varied.variants, "Variants")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["same", "short", "not pretrained"]
+    assert names == ["same", "short", "no pretraining"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json"])
-def test_what_is_no_report_is_named(tmp_path: Path, text: str) -> None:
+def test_invalid_report_is_a_user_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "frontier.json").write_text(text)
-    with pytest.raises(UserError, match=r"no frontier\.json of"):
+    with pytest.raises(UserError, match=r"not a frontier\.json of"):
         read_report(tmp_path / "frontier.json")
 
 
-def test_differences_are_drawn_with_their_intervals_and_waits_with_what_they_consist_of(small: report.Report) -> None:
+def test_effect_and_delay_plots_show_stored_values(small: report.Report) -> None:
     points = small.largest
-    gain, cost = draw_effects(points, "title").axes
+    gain, cost = plot_effects(points, "title").axes
     changes = {p.name: p.change.value for p in points if p.change}
     names = [t.get_text() for t in gain.get_yticklabels()]
     assert names == ["dynamic: full", "bidirectional", "limited3200", "causal"]
     drawn = [float(bar.lines[0].get_xdata()[0]) for bar in gain.containers]
     assert drawn == pytest.approx([100 * changes[name] for name in names])
     assert len(cost.containers) == 2 * (len(points) - 1)
-    waits, computing = draw_delays(points, "title").axes[0].containers[:2]
+    waits, computing = plot_delays(points, "title").axes[0].containers[:2]
     assert (waits[0].get_width(), computing[0].get_x(), computing[0].get_width()) == (22.5, 22.5, 4.0)

@@ -1,4 +1,4 @@
-"""The smallest real frontier, process by process."""
+"""A minimal real frontier, with one process per stage."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from processes import run
 TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.pictures", "data.max_duration=3")
 
 
-def frontier(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def frontier(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     options = ("--out", str(out), "--presets", "dynamic", "bidirectional", "--contexts", "lookahead40", "full")
     steps = ("--pretrain_steps", "2", "--finetune_steps", "3", "--threads", "1")
-    return run("scripts/frontier.py", *options, *steps, *words, timeout=3000)
+    return run("scripts/frontier.py", *options, *steps, *arguments, timeout=3000)
 
 
 @pytest.mark.long
-def test_a_frontier_is_run_once_and_reported(tmp_path: Path) -> None:
+def test_frontier_is_run_once_and_reported(tmp_path: Path) -> None:
     done = frontier(tmp_path, "--both", *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 stages, 0 of them done" in done.stdout

@@ -1,23 +1,12 @@
-"""Frontiers of which nothing was trained: records with numbers that were made up.
-
-`python tests/downstream/frontiers.py` writes the example that `notebooks/frontier.py` falls back to.
-"""
+"""Frontiers with synthetic results: records as if every stage had been run."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 
-from streamnest.files.atomic_write import write_whole
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import Stage, make_plan
 from streamnest.frontier.records import Records
-from streamnest.frontier.report import gather
-from streamnest.frontier.tables import as_json
-
-EXAMPLE = Path(__file__).parents[1] / "fixtures/frontier.json"
 
 LATENCY = {
     "causal": (22.5, 42.5, None),
@@ -31,10 +20,9 @@ WORDS, CHARACTERS = 5, 30
 
 
 def evaluation(share: float, context: str, seed: int = 0, utterances: int = 200, hours: float = 3.3) -> dict:
-    """A result with about this share of character errors; every third speaker is unknown."""
-    draw = np.random.default_rng([seed, 7])
-    hard = draw.uniform(0.4, 1.6, utterances)
-    wrong = np.random.default_rng([seed, 8]).binomial(CHARACTERS, np.clip(share * hard, 0, 1))
+    """Returns a result with about this character error rate; every third speaker is unseen."""
+    difficulty = np.random.default_rng([seed, 7]).uniform(0.4, 1.6, utterances)
+    wrong = np.random.default_rng([seed, 8]).binomial(CHARACTERS, np.clip(share * difficulty, 0, 1))
     words = np.minimum(WORDS, wrong)
     mean, worst, left = LATENCY.get(context, (None, None, None))
     compute = {"chunk_ms": 40.0, "p50_ms": 4.0, "p99_ms": 6.0, "real_time_factor": 0.1}
@@ -50,7 +38,7 @@ def evaluation(share: float, context: str, seed: int = 0, utterances: int = 200,
 
 
 def share(stage: Stage) -> float:
-    """Fewer errors with more latency, more labels and pretraining."""
+    """Returns an error rate that falls with latency, labels and pretraining."""
     mean = LATENCY.get(stage.context or stage.preset, (2000.0, 0, 0))[0]
     value = 0.75 - 0.09 * np.log10(mean) * 1.5 + (0.015 if stage.context else 0)
     value += 0.02 if "limited3200" in (stage.preset, stage.context) else 0
@@ -59,9 +47,9 @@ def share(stage: Stage) -> float:
 
 
 def fill(options: Options, records: Records) -> list[Stage]:
-    """Records every stage as done."""
+    """Records every stage as done, and returns the plan."""
     plan = make_plan(options)
-    accuracies = {"log-mel": 0.5, "stem": 0.3, "1": 0.4, "2": 0.35, "weighted sum": 0.45}
+    accuracies = {"log-mel": 0.5, "subsampling": 0.3, "1": 0.4, "2": 0.35, "weighted sum": 0.45}
     layers = [
         {"layer": name, "phones": value, "speakers": None, "cer": 1 - value} for name, value in accuracies.items()
     ]
@@ -74,18 +62,3 @@ def fill(options: Options, records: Records) -> list[Stage]:
             result = evaluation(share(stage), stage.context or stage.preset, stage.seed, hours=hours)
         records.write(stage, 1.0, result, "0123abc")
     return plan
-
-
-def write_example() -> None:
-    """All presets, three label budgets and two seeds."""
-    presets = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
-    contexts = ("causal", "lookahead80", "lookahead320", "full")
-    options = Options(presets=presets, contexts=contexts, seeds=(0, 1), hours=(0.1667, 1.0, None))
-    with TemporaryDirectory() as folder:
-        records = Records(Path(folder))
-        fill(options, records)
-        write_whole(EXAMPLE, as_json(gather(options, records, "python tests/downstream/frontiers.py: made up")))
-
-
-if __name__ == "__main__":
-    write_example()

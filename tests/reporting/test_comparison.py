@@ -1,4 +1,4 @@
-"""Runs are read from what they left, and compared without hiding what is missing."""
+"""Comparison of runs: reading their folders, grouping and ranking, tables and the page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from streamnest.errors import UserError
 from streamnest.reporting.comparison import find_runs
 from streamnest.reporting.comparison.groups import comparable
 from streamnest.reporting.comparison.page import write_page
-from streamnest.reporting.comparison.runs import settings
+from streamnest.reporting.comparison.plots import plot_latency, plot_settings
+from streamnest.reporting.comparison.runs import labels, settings
 from streamnest.reporting.comparison.tables import best, compare
 
 
-def written(folder: Path, words: list[str], encoder: str = "causal", **summary: Any) -> Path:
-    """The folder of a run of 20 steps."""
+def write_run(folder: Path, overrides: list[str], encoder: str = "causal", **summary: Any) -> Path:
+    """Writes the folder of a run of 20 steps."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra/config.yaml").write_text(
         yaml.safe_dump({"task": {"name": "pretrain", "monitor": "val/loss"}, "trainer": {"max_steps": 20}})
     )
-    hydra = {"runtime": {"choices": {"encoder": encoder}}, "overrides": {"task": words}}
+    hydra = {"runtime": {"choices": {"encoder": encoder}}, "overrides": {"task": overrides}}
     (folder / ".hydra/hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
     (folder / "csv").mkdir()
     (folder / "csv/metrics.csv").write_text("step,val/loss,val/rank\n0,5.0,9\n10,4.0,8\n")
@@ -35,9 +36,9 @@ def written(folder: Path, words: list[str], encoder: str = "causal", **summary: 
     return folder
 
 
-def test_a_run_tells_what_it_was_and_what_it_reached(tmp_path: Path) -> None:
+def test_run_reports_preset_state_metrics_and_latency(tmp_path: Path) -> None:
     latency = {"lookahead_ms": None, "latency_mean_ms": None}
-    written(tmp_path / "a", ["encoder=bidirectional"], "bidirectional", step=20, latency=latency, seconds=3.0)
+    write_run(tmp_path / "a", ["encoder=bidirectional"], "bidirectional", step=20, latency=latency, seconds=3.0)
     (run,) = find_runs([tmp_path])
     assert (run.preset, run.state, run.step) == ("bidirectional", "finished", 20)
     assert run.curves["val/loss"].steps == (0, 10)
@@ -45,25 +46,25 @@ def test_a_run_tells_what_it_was_and_what_it_reached(tmp_path: Path) -> None:
     assert run.latency["latency_mean_ms"] == math.inf
 
 
-def test_a_run_that_was_killed_is_shown_with_what_it_logged(tmp_path: Path) -> None:
-    written(tmp_path / "a", ["encoder=causal"])
+def test_killed_run_is_shown_with_its_logged_metrics(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", ["encoder=causal"])
     (run,) = find_runs([tmp_path])
     assert (run.state, run.step, run.latency["latency_mean_ms"]) == ("no summary", 10, 22.5)
 
 
-def test_a_run_that_a_signal_ended_is_not_called_finished(tmp_path: Path) -> None:
-    written(tmp_path / "a", [], step=12)
+def test_interrupted_run_is_not_called_finished(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [], step=12)
     assert find_runs([tmp_path])[0].state == "stopped at 12 of 20"
 
 
-def test_a_run_that_goes_on_after_its_summary_is_not_called_stopped(tmp_path: Path) -> None:
-    written(tmp_path / "a", [], step=8)
+def test_run_continued_after_its_summary_is_not_called_stopped(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [], step=8)
     run = find_runs([tmp_path])[0]
     assert (run.state, run.step) == ("no summary", 10)
 
 
-def test_metrics_of_a_continued_run_are_joined_and_the_later_ones_count(tmp_path: Path) -> None:
-    folder = written(tmp_path / "a", [])
+def test_metrics_of_continued_run_are_joined_later_ones_win(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", [])
     for number in (2, 10):
         (folder / f"csv_{number}").mkdir()
         (folder / f"csv_{number}/metrics.csv").write_text(f"step,val/loss\n10,{number}.0\n{10 + number},1.0\n")
@@ -76,93 +77,94 @@ def test_metrics_of_a_continued_run_are_joined_and_the_later_ones_count(tmp_path
     }
 
 
-def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written(tmp_path / "good", [])
-    (written(tmp_path / "broken", []) / ".hydra/hydra.yaml").write_text("]")
-    with (written(tmp_path / "cut", []) / "csv/metrics.csv").open("a") as file:
+def test_unreadable_runs_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_run(tmp_path / "good", [])
+    (write_run(tmp_path / "broken", []) / ".hydra/hydra.yaml").write_text("]")
+    with (write_run(tmp_path / "cut", []) / "csv/metrics.csv").open("a") as file:
         file.write("12,3.0x,\n")
     assert [run.folder.name for run in find_runs([tmp_path])] == ["cut", "good"]
     assert "broken is left out" in caplog.text
-    assert "1 lines of metrics" in caplog.text
+    assert "1 unreadable lines of metrics" in caplog.text
 
 
 @pytest.mark.parametrize(
     "values", [{"step": [1]}, {"latency": {"lookahead_ms": {}}}, {"last": 5}, {"seconds": 10**400}]
 )
-def test_a_summary_with_values_of_other_types_is_left_out(
+def test_summary_with_wrong_types_is_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict[str, Any]
 ) -> None:
-    written(tmp_path / "good", [])
-    written(tmp_path / "odd", [], **values)
+    write_run(tmp_path / "good", [])
+    write_run(tmp_path / "odd", [], **values)
     assert [run.folder.name for run in find_runs([tmp_path])] == ["good"]
-    assert "odd is left out: ValueError: summary.json holds" in caplog.text
+    assert "odd is left out: ValueError: summary.json" in caplog.text
 
 
-def test_jobs_of_a_sweep_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_are_sorted_by_number(tmp_path: Path) -> None:
     for number in (10, 9, 0):
-        written(tmp_path / f"{number}_x", [])
+        write_run(tmp_path / f"{number}_x", [])
     assert [run.folder.name for run in find_runs([tmp_path])] == ["0_x", "9_x", "10_x"]
 
 
-def test_settings_are_what_runs_differ_in_and_not_where_they_are(tmp_path: Path) -> None:
-    written(tmp_path / "a", ["optim.lr=1e-3", "+seed=1", "run_id=a", "paths.log_dir=x", "masking=causal"])
-    written(tmp_path / "b", ["optim.lr=2e-3", "run_id=b", "masking=causal"])
+def test_settings_are_overrides_that_differ_without_paths(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", ["optim.lr=1e-3", "+seed=1", "run_id=a", "paths.log_dir=x", "masking=causal"])
+    write_run(tmp_path / "b", ["optim.lr=2e-3", "run_id=b", "masking=causal"])
     assert settings(find_runs([tmp_path])) == ["optim.lr", "seed"]
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("val/loss", 2), ("val/rank", 1)])
-def test_the_best_run_has_the_least_loss_or_the_highest_rank(tmp_path: Path, metric: str, expected: int) -> None:
-    written(tmp_path / "a", [])
-    (written(tmp_path / "b", []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,3.0,7\n")
+def test_best_run_has_lowest_loss_or_highest_rank(tmp_path: Path, metric: str, expected: int) -> None:
+    write_run(tmp_path / "a", [])
+    (write_run(tmp_path / "b", []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,3.0,7\n")
     for name in ("_broken", "c"):  # before and after the others
-        (written(tmp_path / name, []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,nan,nan\n")
+        (write_run(tmp_path / name, []) / "csv/metrics.csv").write_text("step,val/loss,val/rank\n10,nan,nan\n")
     runs = find_runs([tmp_path])
     assert best(runs, metric) == expected
     assert compare(runs, metric).best == expected
 
 
-def test_more_settings_than_fit_share_a_column(tmp_path: Path) -> None:
+def test_many_settings_share_one_column(tmp_path: Path) -> None:
     for name in "ab":
-        written(tmp_path / name, [f"optim.{key}={name}" for key in ("lr", "min_lr", "betas", "weight_decay", "x")])
+        write_run(tmp_path / name, [f"optim.{key}={name}" for key in ("lr", "min_lr", "betas", "weight_decay", "x")])
     table = compare(find_runs([tmp_path]), "val/loss")
     assert "optim.lr" not in table.header
     assert table.rows[0][table.header.index("settings")].startswith("optim.lr=a optim.min_lr=a")
 
 
-def test_the_page_needs_nothing_beside_it_and_escapes_what_runs_say(tmp_path: Path) -> None:
-    written(tmp_path / "runs/0_a", ["encoder=causal"], latency={"latency_mean_ms": 22.5}, step=20)
-    written(tmp_path / "runs/1_<b>", ["encoder=x"], "lookahead40", latency={"latency_mean_ms": 42.5}, step=20)
-    page = write_page({"pretrain": find_runs([tmp_path / "runs"])}, tmp_path / "report", None, "two runs")
+def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/0_a", ["encoder=causal"], latency={"latency_mean_ms": 22.5}, step=20)
+    write_run(tmp_path / "runs/1_<b>", ["encoder=x"], "lookahead40", latency={"latency_mean_ms": 42.5}, step=20)
+    page = write_page({"pretrain": find_runs([tmp_path / "runs"])}, tmp_path / "report")
     text = page.read_text()
     assert "<b>" not in text
+    assert "<title>Comparison of 2 runs: pretrain</title>" in text
     assert "http" not in text
     names = {path.name for path in page.parent.glob("*.png")}
     assert names == {"pretrain_latency.png", "pretrain_curves.png", "pretrain_health.png"}
     assert text.count("data:image/png;base64,") == len(names)
 
 
-def test_folders_without_runs_are_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run in"):
+def test_folders_without_runs_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run with results in"):
         find_runs([tmp_path])
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="not a folder"):
         find_runs([tmp_path / "nowhere"])
 
 
-def asked(folder: Path, value: float, task: str = "pretrain", **groups: Any) -> None:
-    written(folder, [])
+def write_configured_run(folder: Path, value: float, task: str = "pretrain", **groups: Any) -> None:
+    write_run(folder, [])
     (folder / "csv/metrics.csv").write_text(f"step,val/loss,val/rank\n10,{value},{value}\n")
     config = {"task": {"name": task, "monitor": "val/loss"}, "masking": {"mask_prob": 0.01}, **groups}
     (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_only_runs_of_the_same_question_are_compared(tmp_path: Path) -> None:
+def test_only_runs_with_the_same_objective_are_compared(tmp_path: Path) -> None:
     for number, prob in enumerate((0.01, 0.01, 0.5)):
         share = {"mask_prob": prob, "_target_": str(number), "feat_in": ("${frontend.num_mels}", 80, 80)[number]}
-        asked(tmp_path / f"{number}_m", 3.0 - number, masking=share, frontend={"num_mels": 80})
-    asked(tmp_path / "3_codes", 0.1, quantizer={"num_classes": 8})
-    asked(tmp_path / "4_objective", 0.1, objective={"unmasked_weight": 1})
-    asked(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
-    asked(tmp_path / "6_task", 0.1, task="ctc")
+        write_configured_run(tmp_path / f"{number}_m", 3.0 - number, masking=share, frontend={"num_mels": 80})
+    write_configured_run(tmp_path / "3_codes", 0.1, quantizer={"num_classes": 8})
+    write_configured_run(tmp_path / "4_objective", 0.1, objective={"unmasked_weight": 1})
+    write_configured_run(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
+    write_configured_run(tmp_path / "6_task", 0.1, task="ctc")
     parts = comparable(find_runs([tmp_path]))
     assert [[run.folder.name for run in part] for part in parts.values()] == [
         ["0_m", "1_m"],
@@ -174,20 +176,71 @@ def test_only_runs_of_the_same_question_are_compared(tmp_path: Path) -> None:
     assert [len(part) for part in ranked.values()] == [5, 1, 1]
 
 
-@pytest.mark.parametrize("width", [60, 100, 220])
-def test_a_table_loses_nothing_at_any_width(
+@pytest.mark.parametrize("width", [80, 100, 220])
+def test_terminal_table_shows_all_values_at_any_width(
     tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     latency = {"lookahead_ms": 42.4, "latency_mean_ms": 42.5}
     for number in range(2):
-        words = [f"optim.lr={number}", f"seed={number}", f"size.d_model=2{number}"]
-        written(tmp_path / f"{number}_run", words, latency=latency, step=20, parameters=12345678, seconds=321)
+        overrides = [f"optim.lr={number}", f"seed={number}", f"size.d_model=2{number}"]
+        write_run(tmp_path / f"{number}_run", overrides, latency=latency, step=20, parameters=12345678, seconds=321)
     report = load("report")
     monkeypatch.setattr(report, "_WIDTH", width)
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "--title", "t"])
     monkeypatch.setattr(report, "write_page", lambda *_: "page")
     assert report.main() == 0
     text = capsys.readouterr().out
-    for figure in ("finished", "42.4 ms", "42.5 ms", "12.3M", "321 s", "4.000", "optim.lr"):
-        assert figure in text, figure
+    for value in ("finished", "42.4 ms", "42.5 ms", "12.3M", "5 min", "4.000", "optim.lr", "0_run"):
+        assert value in text, value
     assert max(map(len, text.splitlines()[:-1])) <= width
+
+
+def test_runs_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
+    for folder in ("one/a", "one/b", "two/a", "two/c"):
+        write_run(tmp_path / folder, [], step=20)
+    runs = find_runs([tmp_path])
+    for run in runs[1:]:
+        run.summary["name"] = "same"
+    assert labels(runs) == ["a", "same (b)", "same (a)", "same (c)"]
+    runs[0].summary["name"] = "same"
+    assert labels(runs) == ["same (one/a)", "same (b)", "same (two/a)", "same (c)"]
+
+
+def test_refused_runs_are_not_listed(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", [])
+    (write_run(tmp_path / "refused", []) / "csv/metrics.csv").unlink()
+    assert [run.folder.name for run in find_runs([tmp_path])] == ["good"]
+
+
+def test_percent_metric_is_plotted_against_several_settings(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = write_run(tmp_path / f"{number}", [f"optim.lr={number}", f"seed={number}"])
+        (folder / "csv/metrics.csv").write_text(f"step,val/cer\n10,0.{number + 5}\n")
+    figure = plot_settings(find_runs([tmp_path]), "val/cer")
+    assert figure is not None
+    figure.draw_without_rendering()
+    assert [axes.get_xlabel() for axes in figure.axes] == ["optim.lr", "seed"]
+    assert any("%" in label.get_text() for label in figure.axes[0].get_yticklabels())
+
+
+def test_presets_of_one_latency_are_named_once(tmp_path: Path) -> None:
+    presets = ("causal", "limited3200", "limited3200", "lookahead40")
+    for number, (preset, latency) in enumerate(zip(presets, (22.5, 22.5, 22.5, 42.5), strict=True)):
+        write_run(tmp_path / f"{number}", [f"encoder={preset}"], preset, step=20, latency={"latency_mean_ms": latency})
+    figure = plot_latency(find_runs([tmp_path]), "val/loss")
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].texts] == ["causal\nlimited3200", "lookahead40"]
+
+
+def test_runs_that_mask_nothing_or_tie_are_not_best(tmp_path: Path) -> None:
+    masked = {"objective": {"mask_threshold": 0.8, "unmasked_weight": 1}, "masking": {"kind": "none"}}
+    for number, value in enumerate((0.1, 0.2)):
+        write_configured_run(tmp_path / f"{number}", value, **masked)
+    runs = find_runs([tmp_path])
+    table = compare(runs, "val/loss")
+    assert table.best is None and table.header[1] == "loss (nats)" and table.rows[0][1] == "0.100 (nothing masked)"
+    for run in runs:
+        run.config["objective"] = {"num_offsets": 4}
+    assert best(runs, "val/loss") == 0
+    runs[0].curves = runs[1].curves
+    assert best(runs, "val/loss") is None

@@ -1,4 +1,4 @@
-"""What hears the whole utterance stands behind everything else, and only where there is such."""
+"""Position of encoders that need the whole utterance on the latency axis."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def ticks(latencies: list[float]) -> dict[str, float]:
     return {label.get_text(): place for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
 
 
-def test_the_whole_utterance_stands_behind_the_largest_latency() -> None:
+def test_whole_utterance_stands_behind_the_largest_latency() -> None:
     axis, found = LatencyAxis([math.inf, 42.5, 22.5]), ticks([math.inf, 42.5, 22.5])
     assert list(found) == ["22.5", "42.5", "whole\nutterance"]
     assert [axis.place(ms) for ms in (22.5, 42.5, math.inf)] == list(found.values())
     assert 42.5 < axis.place(math.inf) < math.inf
 
 
-def test_without_it_there_is_no_place_for_it() -> None:
+def test_axis_without_whole_utterance_has_no_such_tick() -> None:
     assert ticks([22.5, 42.5]) == {"22.5": 22.5, "42.5": 42.5}

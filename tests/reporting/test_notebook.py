@@ -1,11 +1,13 @@
-"""Notebooks find the model that was trained last, and what they hold it against is what they say it is."""
+"""Shared parts of the notebooks: newest checkpoint, model copies, speech and results."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from models import ready
@@ -18,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CKPT", "FRONTIER", "MANIFEST", "PHONES", "UTTERANCES"):
         monkeypatch.delenv(f"STREAMNEST_{name}", raising=False)
 
 
-def left_behind(root: Path, run: str, task: str, when: int) -> Path:
+def write_checkpoint(root: Path, run: str, task: str, when: int) -> Path:
     path = root / "logs/runs" / run / "checkpoints/last.ckpt"
     path.parent.mkdir(parents=True)
     torch.save({"streamnest": {"config": {"task": {"name": task}}}, "state_dict": {}}, path)
@@ -31,24 +33,22 @@ def left_behind(root: Path, run: str, task: str, when: int) -> Path:
     return path
 
 
-def test_the_newest_checkpoint_of_pretraining_is_taken_whatever_else_lies_there(tmp_path: Path) -> None:
-    left_behind(tmp_path, "first", "pretrain", 100)
-    second = left_behind(tmp_path, "second", "pretrain", 200)
-    left_behind(tmp_path, "recogniser", "ctc", 300)
-    left_behind(tmp_path, "killed", "pretrain", 400).write_bytes(b"half a file")
+def test_newest_readable_pretraining_checkpoint_is_taken(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "first", "pretrain", 100)
+    second = write_checkpoint(tmp_path, "second", "pretrain", 200)
+    write_checkpoint(tmp_path, "recognizer", "ctc", 300)
+    write_checkpoint(tmp_path, "killed", "pretrain", 400).write_bytes(b"incomplete")
     assert notebook.find_checkpoint(tmp_path) == second
 
 
-def test_without_runs_there_is_no_checkpoint_and_a_named_one_wins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_named_checkpoint_wins_and_none_without_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert notebook.find_checkpoint(tmp_path) is None
-    left_behind(tmp_path, "first", "pretrain", 100)
+    write_checkpoint(tmp_path, "first", "pretrain", 100)
     monkeypatch.setenv("STREAMNEST_CKPT", "mine.ckpt")
     assert notebook.find_checkpoint(tmp_path) == Path("mine.ckpt")
 
 
-def test_the_repository_is_found_from_a_folder_inside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_repository_is_found_from_a_folder_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STREAMNEST_ROOT", "")
     monkeypatch.chdir(ROOT / "notebooks")
     assert notebook.repository() == ROOT
@@ -57,18 +57,18 @@ def test_the_repository_is_found_from_a_folder_inside_it(monkeypatch: pytest.Mon
         notebook.repository()
 
 
-def test_a_frontier_is_the_newest_or_an_example_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, made_up = notebook.find_frontier(ROOT / "tests")
-    assert made_up and path.name == "frontier.json"
+def test_newest_or_published_frontier_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notebook.find_frontier(tmp_path) == tmp_path / "docs/data/frontier.json"
+    assert notebook.published(ROOT, "frontier").is_file() and notebook.published(ROOT, "labels").is_file()
     finished = tmp_path / "logs/frontier/frontier.json"
     finished.parent.mkdir(parents=True)
     finished.write_text("{}")
-    assert notebook.find_frontier(tmp_path) == (finished, False)
+    assert notebook.find_frontier(tmp_path) == finished
     monkeypatch.setenv("STREAMNEST_FRONTIER", str(finished.parent))
-    assert notebook.find_frontier(ROOT) == (finished, False)
+    assert notebook.find_frontier(ROOT) == finished
 
 
-def test_a_twin_with_the_weights_is_the_same_model_and_one_without_is_another(
+def test_twin_equals_the_model_only_with_its_weights(
     run_config: Callable[..., DictConfig], speech_like: Callable[..., torch.Tensor]
 ) -> None:
     model = ready(run_config("encoder=lookahead40", "encoder.normalize=global", "seed=3"))
@@ -83,20 +83,20 @@ def test_a_twin_with_the_weights_is_the_same_model_and_one_without_is_another(
     assert not torch.allclose(own, other, atol=1e-2)
 
 
-def test_a_twin_with_symmetric_convolutions_hears_the_future(run_config: Callable[..., DictConfig]) -> None:
+def test_twin_with_symmetric_convolutions_looks_ahead(run_config: Callable[..., DictConfig]) -> None:
     model = ready(run_config("encoder=causal"))
     leaky = notebook.twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
     assert leaky.latency.context_ms > model.latency.context_ms == 0
     assert torch.equal(leaky.encoder.layers[0].attention.qkv.weight, model.encoder.layers[0].attention.qkv.weight)
 
 
-def test_the_sample_has_phones_and_another_manifest_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert any(u.phones for u in notebook.labelled_speech(ROOT))
+def test_sample_has_phones_other_manifests_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(u.phones for u in notebook.labeled_speech(ROOT))
     monkeypatch.setenv("STREAMNEST_MANIFEST", str(ROOT / "data/sample16k/manifest.jsonl"))
-    assert not any(u.phones for u in notebook.labelled_speech(ROOT))
+    assert not any(u.phones for u in notebook.labeled_speech(ROOT))
 
 
-def test_how_many_utterances_are_heard_is_the_notebooks_own_number_or_the_users(
+def test_number_of_utterances_is_default_or_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert notebook.how_many(70) == 70
@@ -106,3 +106,19 @@ def test_how_many_utterances_are_heard_is_the_notebooks_own_number_or_the_users(
         monkeypatch.setenv("STREAMNEST_UTTERANCES", wrong)
         with pytest.raises(UserError, match="a number above 0"):
             notebook.how_many(70)
+
+
+def test_notebook_page_shows_outputs_and_escapes_text() -> None:
+    spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "tools/run_notebooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    plot = nbformat.v4.new_output("display_data", {"image/png": "QUJD", "text/plain": "<Figure>"})
+    table = nbformat.v4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |", "text/plain": "x"})
+    empty = nbformat.v4.new_output("display_data", {"text/plain": "\n", "text/html": "<pre>\n</pre>"})
+    streams = [nbformat.v4.new_output("stream", name=name, text=f"<{name}>") for name in ("stdout", "stderr")]
+    code = nbformat.v4.new_code_cell("a < b", outputs=[plot, table, empty, *streams])
+    page = module.as_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title & more"), code]))
+    assert "<title>Title &amp; more</title>" in page and "a &lt; b" in page
+    assert "base64,QUJD" in page and "<td>1</td>" in page and "&lt;stdout&gt;" in page
+    assert "stderr" not in page and "Figure" not in page and "<pre>\n</pre>" not in page

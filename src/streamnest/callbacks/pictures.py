@@ -124,7 +124,7 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
     right, asked = int((predicted == targets)[selected].sum()), int(selected.sum())
     return Prediction(
         title=f"{batch.ids[0]}   {when}: {right} of {asked} predicted blocks right",
-        heard=to_numpy(heard[0]),
+        features=to_numpy(heard[0]),
         mask=to_numpy(context.mask[0]),
         selected=to_numpy(selected),
         codes=to_numpy(targets),
@@ -133,6 +133,7 @@ def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None
         baseline=baseline,
         hop=model.frontend.hop_ms / 1000,
         stride=model.encoder.frame_ms / 1000,
+        sample_rate=model.frontend.sample_rate,
     )
 
 

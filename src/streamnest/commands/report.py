@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.table import Table as RichTable
 
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.errors import UserError
-from streamnest.reporting.comparison import Run, find_runs
+from streamnest.reporting.comparison import find_runs
 from streamnest.reporting.comparison.groups import comparable
 from streamnest.reporting.comparison.page import write_page
-from streamnest.reporting.comparison.tables import compare, split
+from streamnest.reporting.comparison.terminal import terminal_tables
 
 # Of a table that is piped; on a terminal it is split into parts that fit.
 _WIDTH = 220
@@ -36,19 +34,6 @@ def newest_sweep() -> Path:
     if not found:
         raise UserError(f"no sweep in {logs}: start one by `python train.py -m sweep=latency`, or name folders of runs")
     return max(found, key=lambda folder: (folder / "multirun.yaml").stat().st_mtime)
-
-
-def shown(heading: str, runs: Sequence[Run], metric: str | None, width: int) -> Iterator[RichTable]:
-    """The table of runs that may be compared, in parts that fit a terminal."""
-    found = compare(runs, metric or runs[0].monitor)
-    for number, columns in enumerate(split(found, width)):
-        title = f"{heading}{', the best in bold' if found.best is not None else ''}" if number == 0 else None
-        table = RichTable(title=title, title_justify="left")
-        for column in columns:
-            table.add_column(found.header[column], justify="right" if column > 1 else "left", overflow="fold")
-        for row, cells in enumerate(found.rows):
-            table.add_row(*(cells[column] for column in columns), style="bold" if row == found.best else "")
-        yield table
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -73,9 +58,8 @@ def main() -> int:
     sections = comparable(runs, args.metric)
     console = terminal(_WIDTH)
     for heading, found in sections.items():
-        console.print(*shown(heading, found, args.metric, console.width), sep="\n")
+        console.print(*terminal_tables(heading, found, args.metric, console.width), sep="\n")
     if len(sections) > len({run.task for run in runs}):
-        print("Runs that differ in what is hidden, predicted or validated are not compared with each other.")
-    page_heading = args.title or f"{len(runs)} runs of {', '.join(folder.name for folder in folders)}"
-    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, page_heading)))
+        print("Runs with other objectives, masks, targets or validation sets are not ranked against each other.")
+    print(printable(write_page(sections, args.out or folders[0] / "report", args.metric, args.title, folders)))
     return 0

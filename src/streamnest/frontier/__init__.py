@@ -1,1 +1,1 @@
-"""Quality against latency for one budget: what is trained, evaluated and drawn by `streamnest frontier`."""
+"""Quality against latency at a fixed budget: stages, results and plots of `streamnest frontier`."""

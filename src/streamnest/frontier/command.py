@@ -1,4 +1,4 @@
-"""The command line of `streamnest frontier`."""
+"""Command line of `streamnest frontier`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,33 @@ from streamnest.frontier import report
 from streamnest.frontier.configs import with_configs
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import Stage, make_plan
-from streamnest.frontier.processes import Machine
+from streamnest.frontier.processes import Launcher
 from streamnest.frontier.progress import Watcher
 from streamnest.frontier.records import Records
 from streamnest.frontier.runner import Runner, interrupt_on_signals
 
-# Presets of the frontier, from the least to the most that is heard.
+# Presets of the frontier, from the smallest to the largest receptive field.
 PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
-# "Start me again", as train.py says it.
+# Options for overrides, and the runs that they apply to.
+_OVERRIDES = {
+    "both": "every run",
+    "pretrain": "pretraining",
+    "finetune": "all fine-tuning",
+    "pretrained": "fine-tuning from a pretrained encoder",
+    "scratch": "fine-tuning from scratch",
+}
+# Exit status that asks for a restart, as in `streamnest train`.
 _STOPPED = 75
 
 
 @without_trace
 def main(description: str, root: Path, argv: list[str] | None = None) -> int:
-    """Runs the command; a user's mistake is a message and status 2, a failed stage status 1.
+    """Runs the command and returns its exit status: 2 after a user error, 1 if a stage failed.
 
     Args:
-        description: of `--help`.
-        root: of the repository.
-        argv: words of the command line; None are those of the process.
+        description: text of `--help`.
+        root: folder that contains `configs`.
+        argv: command-line arguments; None takes those of the process.
     """
     return _run(_parser(description).parse_args(argv), root, sys.argv[1:] if argv is None else argv)
 
@@ -49,15 +57,15 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
         return _report(options, records, command, console)
     with console.status("reading configs"):
         options = with_configs(_options(args, root / "configs/encoder"), root / "configs")
-    plan, machine = make_plan(options), Machine(root, records, args.threads, args.device)
+    plan, launcher = make_plan(options), Launcher(records, args.threads, args.device)
     if args.dry_run:
-        return _show(plan, machine)
-    command = shlex.join(["python", "streamnest frontier", *argv])
+        return _show(plan, launcher)
+    command = shlex.join(["streamnest", "frontier", *argv])
     records.keep_options(options, command)
     interrupt_on_signals()
     watcher = Watcher(records, args.jobs, console)
     try:
-        failed = Runner(machine, watcher, args.jobs).run(plan)
+        failed = Runner(launcher, watcher, args.jobs).run(plan)
     except KeyboardInterrupt:
         watcher.end()
         console.print("stopped; the same command continues")
@@ -68,23 +76,23 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
 
 
 def _report(options: Options, records: Records, command: str, console: Console) -> int:
-    found = report.gather(options, records, command)
-    paths = report.write(found, records.out)
-    partial = "" if found.done == found.planned else f"partial, {found.done} of {found.planned} evaluations: "
+    results = report.gather(options, records, command)
+    paths = report.write(results, records.out)
+    partial = "" if results.done == results.planned else f"partial, {results.done} of {results.planned} evaluations: "
     console.print(partial + ", ".join(map(str, paths)))
     return 0
 
 
-def _show(plan: list[Stage], machine: Machine) -> int:
-    done = {stage.key for stage in plan if machine.records.read(stage)}
-    print(f"# {len(plan)} stages, {len(done)} of them done; each with STREAMNEST_LOGS={machine.records.out}")
+def _show(plan: list[Stage], launcher: Launcher) -> int:
+    done = {stage.key for stage in plan if launcher.records.read(stage)}
+    print(f"# {len(plan)} stages, {len(done)} of them done; each with STREAMNEST_LOGS={launcher.records.out}")
     for number, stage in enumerate(plan, 1):
-        print(f"# [{number}/{len(plan)}] {stage.title}{': done' if stage.key in done else ''}\n{machine.typed(stage)}")
+        print(f"# [{number}/{len(plan)}] {stage.title}{': done' if stage.key in done else ''}\n{launcher.shell(stage)}")
     return 0
 
 
 def _options(args: argparse.Namespace, encoders: Path) -> Options:
-    """Those of the command line; presets and contexts are looked up in the configs."""
+    """Makes the options of the command line; presets and contexts are looked up in the configs."""
     known = sorted(path.stem for path in encoders.glob("*.yaml") if not path.stem.startswith("base_"))
     presets = PRESETS if args.presets == ["all"] else tuple(args.presets)
     for preset in presets:
@@ -98,8 +106,8 @@ def _options(args: argparse.Namespace, encoders: Path) -> Options:
     return Options(**given)
 
 
-def _hours(word: str) -> float | None:
-    return None if word == "all" else float(word)
+def _hours(text: str) -> float | None:
+    return None if text == "all" else float(text)
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -108,40 +116,46 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     defaults = Options()
     add = parser.add_argument
-    add("--out", type=Path, default=Path("logs/frontier"), help="folder of everything (logs/frontier)")
-    add("--presets", nargs="+", default=list(defaults.presets), help=f"of the encoder, or all: {' '.join(PRESETS)}")
+    add("--out", type=Path, default=Path("logs/frontier"), help="output folder (default: logs/frontier)")
+    add(
+        "--presets",
+        nargs="+",
+        default=list(defaults.presets),
+        metavar="PRESET",
+        help=f"encoder presets (default: {' '.join(defaults.presets)}); all: {' '.join(PRESETS)}",
+    )
     add(
         "--contexts",
         nargs="+",
-        help="in which the dynamic checkpoint is evaluated; all of configs/encoder/dynamic.yaml",
+        metavar="NAME",
+        help="latency contexts to evaluate the dynamic checkpoint in (default: all of configs/encoder/dynamic.yaml)",
     )
-    add("--seeds", nargs="+", type=int, default=[0], help="each is a whole frontier; results are pooled")
-    add("--pretrain_steps", type=int, default=defaults.pretrain_steps, help="updates of pretraining")
-    add("--finetune_steps", type=int, default=defaults.finetune_steps, help="updates of CTC")
-    add("--hours", nargs="+", type=_hours, default=[None], metavar="H", help="label budgets: 0.17 1 all")
-    words = "overrides of train.py; PRESET:key=value for one preset"
-    add("--both", nargs="+", default=[], metavar="WORD", help=f"of every run: {words}")
-    add("--pretrain", nargs="+", default=[], metavar="WORD", help="of pretraining")
-    add("--finetune", nargs="+", default=[], metavar="WORD", help="of every fine-tune")
-    add("--pretrained", nargs="+", default=[], metavar="WORD", help="of fine-tunes of a pretrained encoder")
-    add("--scratch", nargs="+", default=[], metavar="WORD", help="of fine-tunes from scratch")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="seeds to pool, each a whole frontier (0)")
+    add("--pretrain_steps", type=int, default=defaults.pretrain_steps, metavar="N", help="pretraining updates (150)")
+    add("--finetune_steps", type=int, default=defaults.finetune_steps, metavar="N", help="CTC updates (150)")
+    add("--hours", nargs="+", type=_hours, default=[None], metavar="H", help="label budgets, such as 0.17 1 all (all)")
+    overrides = "Hydra overrides of `streamnest train`; PRESET:key=value applies to one preset"
+    for name, runs in _OVERRIDES.items():
+        add(f"--{name}", nargs="+", default=[], metavar="OVERRIDE", help=f"overrides for {runs}")
     add(
         "--variant",
         nargs="+",
         action="append",
         default=[],
         dest="variants",
-        metavar="WORD",
-        help="a name, then overrides: pretrains once more with them, and trains recognition on that alike; repeatable",
+        metavar="NAME OVERRIDE",
+        help="pretrain once more with these overrides and fine-tune in the same way; may be repeated",
     )
-    add("--eval_manifest", help="cuts to recognise; the validation set of the fine-tune otherwise")
-    add("--probes", action="store_true", help="probe pretrained encoders, see streamnest probe")
-    add("--probe_manifest", help="for it; the built-in corpus otherwise")
-    add("--probe_phones", help="for it")
-    add("--probe_most", type=int, default=defaults.probe_most, help="utterances with phones, and as many without")
-    add("--jobs", type=int, default=1, help="stages at a time")
-    add("--threads", type=int, help="of each stage; torch's default otherwise")
-    add("--device", default="cpu", help="of evaluations; that of training is trainer=...")
-    add("--dry_run", action="store_true", help="print the plan and its commands")
-    add("--report", action="store_true", help="only write table and pictures of what --out holds so far")
+    parser.epilog = f"OVERRIDE: {overrides}."
+    add("--eval_manifest", metavar="FILE", help="cuts to recognize (default: validation set of the fine-tuning)")
+    add("--probes", action="store_true", help="probe the pretrained encoders layer by layer (`streamnest probe`)")
+    add("--probe_manifest", metavar="FILE", help="utterances for --probes (default: built-in corpus)")
+    add("--probe_phones", metavar="FILE", help="phone alignments for --probes (default: built-in corpus)")
+    most = f"utterances with phones for --probes, and as many without ({defaults.probe_most})"
+    add("--probe_most", type=int, default=defaults.probe_most, metavar="N", help=most)
+    add("--jobs", type=int, default=1, metavar="N", help="stages that run at the same time (1)")
+    add("--threads", type=int, metavar="N", help="threads of each stage (default: PyTorch's default)")
+    add("--device", default="cpu", help="device of evaluations (cpu); training uses that of trainer=...")
+    add("--dry_run", action="store_true", help="print the plan and its commands, run nothing")
+    add("--report", action="store_true", help="only write tables and plots of the results in --out")
     return parser

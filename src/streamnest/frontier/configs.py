@@ -1,4 +1,4 @@
-"""What config files hold: a digest for each choice of config groups, so that a changed file is another stage."""
+"""Digests of config files for each choice of config groups, so that a changed file changes the hash of a stage."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from omegaconf import OmegaConf
 
 from streamnest.config.compose import compose_config
 from streamnest.frontier.options import Options, setting_of
-from streamnest.frontier.plan import decides, every_stage
+from streamnest.frontier.plan import affects_result, every_stage
 
 
 def with_configs(options: Options, folder: Path) -> Options:
-    """The options, and digests of what config files hold for each choice of groups that a training of theirs makes.
+    """Adds to options the digests of the config files that their training stages use.
 
-    Values that overrides name are in the hash of a stage already; a digest adds those that only files name.
+    The hash of a stage already contains the values of its overrides; a digest adds the values that only files set.
 
     Args:
-        options: of the frontier.
-        folder: holds `train.yaml` and the groups.
+        options: options of the frontier.
+        folder: folder of `train.yaml` and the config groups.
 
     Raises:
-        UserError: for a choice without a file.
+        UserError: if an override chooses a config file that does not exist.
     """
     groups = {path.name for path in folder.iterdir() if path.is_dir()}
     trainings = [stage for stage in every_stage(options) if stage.kind in ("pretrain", "finetune")]
-    choices = dict.fromkeys(_choices(stage.words, groups) for stage in trainings)
+    choices = dict.fromkeys(_choices(stage.overrides, groups) for stage in trainings)
     return replace(options, configs=tuple((chosen, _digest(chosen, folder)) for chosen in choices))
 
 
-def _choices(words: Sequence[str], groups: set[str]) -> tuple[str, ...]:
-    """The overrides that choose a file of a group and decide what comes out."""
-    return tuple(sorted(word for word in words if setting_of(word) in groups and decides(setting_of(word))))
+def _choices(overrides: Sequence[str], groups: set[str]) -> tuple[str, ...]:
+    """Returns the overrides that choose the file of a config group and affect the result."""
+    return tuple(sorted(one for one in overrides if setting_of(one) in groups and affects_result(setting_of(one))))
 
 
 def _digest(choices: Sequence[str], folder: Path) -> str:
-    held = OmegaConf.to_container(compose_config(list(choices), folder, "frontier"))
-    known = {name: value for name, value in _values(held) if decides(name)}
+    config = OmegaConf.to_container(compose_config(list(choices), folder, "frontier"))
+    known = {name: value for name, value in _values(config) if affects_result(name)}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _values(held: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What a config says by dotted names, as it is written: nothing of the machine is in it."""
-    if not isinstance(held, dict) or not held:
-        yield name, held
+def _values(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the unresolved values of a config by dotted key; they do not depend on the machine."""
+    if not isinstance(node, dict) or not node:
+        yield name, node
         return
-    for key, part in held.items():
+    for key, part in node.items():
         yield from _values(part, f"{name}.{key}" if name else str(key))

@@ -1,4 +1,4 @@
-"""Figures of differences: what pretraining changes, what streaming costs, and what a listener waits for."""
+"""Plots of differences: effect of pretraining, cost of streaming, and latency with compute time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from streamnest.frontier.intervals import Estimate
-from streamnest.frontier.plots import COLOURS, NAMES
+from streamnest.frontier.plots import COLORS, MARKERS, NAMES
 from streamnest.frontier.results import REFERENCE, Point
 from streamnest.frontier.tables import amount
 from streamnest.frontier.variants import SCRATCH, Variant
@@ -18,80 +18,80 @@ from streamnest.plotting import HIDDEN, INK, MUTED, plain_axes
 _BLUE = "#264653"
 
 
-def draw_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
-    """Changes of the character error rate with their intervals: by pretraining, and against the offline reference.
+def plot_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
+    """Plots changes of the character error rate with intervals: by pretraining, and from the offline reference.
 
     Args:
-        points: of one label budget.
-        title: of the figure.
-        note: below the title.
+        points: points of one label budget.
+        title: title of the figure.
+        note: subtitle.
     """
-    points = _upwards(points)
+    points = _by_latency(points)
     figure = Figure(figsize=(11, 0.36 * len(points) + 2.2), dpi=110, layout="constrained")
     gain, cost = figure.subplots(1, 2, sharey=True)
     for row, point in enumerate(points):
-        _draw_change(gain, row, point.change, _BLUE)
+        _plot_change(gain, row, point.change, True)
         for pretrained, system in point.systems:
-            _draw_change(cost, row + (0.15 if pretrained else -0.15), system.cer_reference, COLOURS[pretrained])
+            _plot_change(cost, row + (0.15 if pretrained else -0.15), system.cer_reference, pretrained)
     names = [point.name for point in points]
-    _finish(gain, names, "by pretraining; left of 0: fewer errors")
-    _finish(cost, names, f"against {REFERENCE}; right of 0: cost of streaming")
+    _finish(gain, names, "by pretraining (left of 0: fewer errors)")
+    _finish(cost, names, f"from {REFERENCE} (right of 0: cost of streaming)")
     for flag in (True, False):
-        cost.plot([], [], "o", color=COLOURS[flag], label=NAMES[flag])
+        cost.plot([], [], MARKERS[flag], color=COLORS[flag], label=NAMES[flag])
     cost.legend(loc="best", fontsize=9, frameon=False)
-    figure.supxlabel("change of the character error rate (%)", fontsize=10, color=INK)
+    figure.supxlabel("relative change of the character error rate (%)", fontsize=10, color=INK)
     figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
     return figure
 
 
-def draw_variants(variants: Sequence[Variant], title: str, note: str = "") -> Figure:
-    """Changes of the character error rate by variants of pretraining, with their intervals.
+def plot_variants(variants: Sequence[Variant], title: str, note: str = "") -> Figure:
+    """Plots changes of the character error rate by variants of pretraining, with intervals.
 
     Args:
-        variants: of one preset and label budget or of several, which are then named.
-        title: of the figure.
-        note: below the title.
+        variants: variants of one or several presets and label budgets, which are named if they are several.
+        title: title of the figure.
+        note: subtitle.
     """
     known = [variant for variant in variants if variant.change][::-1]
     several = len({(v.preset, v.context, v.hours) for v in variants}) > 1
     figure = Figure(figsize=(8.4, 0.36 * len(known) + 1.9), dpi=110, layout="constrained")
     axes = figure.subplots()
     for row, variant in enumerate(known):
-        _draw_change(axes, row, variant.change, COLOURS[variant.name != SCRATCH])
+        _plot_change(axes, row, variant.change, variant.name != SCRATCH)
     labels = [_label(variant, several) for variant in known]
-    _finish(axes, labels, "against pretraining without the variant; right of 0: more errors")
-    axes.set_xlabel("change of the character error rate (%)", fontsize=10, color=INK)
+    _finish(axes, labels, "compared with the default pretraining (right of 0: more errors)")
+    axes.set_xlabel("relative change of the character error rate (%)", fontsize=10, color=INK)
     figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
     return figure
 
 
 def _label(variant: Variant, several: bool) -> str:
-    name = "not pretrained" if variant.name == SCRATCH else str(variant.name)
+    name = "no pretraining" if variant.name == SCRATCH else str(variant.name).replace("_", " ")
     place = [variant.preset, variant.context, None if variant.hours is None else amount(variant.hours)]
     return ", ".join([name, *(part for part in place if part and several)])
 
 
-def draw_delays(points: Sequence[Point], title: str) -> Figure:
-    """What a listener waits for: the mean algorithmic latency, and on top of it the computing of a chunk.
+def plot_delays(points: Sequence[Point], title: str) -> Figure:
+    """Plots mean algorithmic latency plus the compute time of a chunk.
 
     Args:
-        points: of one label budget; those that do not stream are left out.
-        title: of the figure.
+        points: points of one label budget; those without a measured compute time are left out.
+        title: title of the figure.
     """
-    timed = [(point, point.compute) for point in _upwards(points)]
+    timed = [(point, point.compute) for point in _by_latency(points)]
     known = [(point, compute) for point, compute in timed if compute]
     figure = Figure(figsize=(9.6, 0.4 * len(known) + 2.0), dpi=110, layout="constrained")
     axes = figure.subplots()
     for row, (point, compute) in enumerate(known):
-        wait, usual, seldom = point.latency(), compute["p50_ms"], compute["p99_ms"]
-        axes.barh(row, wait, 0.6, color=_BLUE, label=None if row else "algorithmic latency, mean")
-        axes.barh(row, usual, 0.6, left=wait, color=HIDDEN, label=None if row else "computing a chunk, p50")
-        axes.plot([wait + usual, wait + seldom], [row, row], color=INK, lw=1.4, label=None if row else "to p99")
-        place = (wait + max(usual, seldom), row)
-        axes.annotate(f"{wait + usual:.3g} ms", place, (7, 0), textcoords="offset points", va="center", fontsize=9)
+        wait, median, slow = point.latency(), compute["p50_ms"], compute["p99_ms"]
+        axes.barh(row, wait, 0.6, color=_BLUE, label=None if row else "mean algorithmic latency")
+        axes.barh(row, median, 0.6, left=wait, color=HIDDEN, label=None if row else "compute time of a chunk, p50")
+        axes.plot([wait + median, wait + slow], [row, row], color=INK, lw=1.4, label=None if row else "p99")
+        place = (wait + max(median, slow), row)
+        axes.annotate(f"{wait + median:.3g} ms", place, (7, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(known)), [point.name for point, _ in known])
     axes.margins(x=0.12)
-    axes.set_xlabel("from the arrival of a sample to its frame (ms)")
+    axes.set_xlabel("time from the arrival of a sample to its output frame (ms)")
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
@@ -101,17 +101,17 @@ def draw_delays(points: Sequence[Point], title: str) -> Figure:
     return figure
 
 
-def _upwards(points: Sequence[Point]) -> list[Point]:
-    """By latency, the quickest last and so on top; contexts of dynamic checkpoints below the others."""
+def _by_latency(points: Sequence[Point]) -> list[Point]:
+    """Sorts points for a plot from bottom to top: contexts of dynamic checkpoints first, the lowest latency last."""
     return sorted(points, key=lambda p: (bool(p.context), p.latency()))[::-1]
 
 
-def _draw_change(axes: Axes, row: float, change: Estimate | None, colour: str) -> None:
+def _plot_change(axes: Axes, row: float, change: Estimate | None, pretrained: bool) -> None:
     if change is None:
         return
     value, low, high = (100 * getattr(change, name) for name in ("value", "low", "high"))
-    style: dict[str, Any] = {"color": colour, "ms": 6, "capsize": 3, "elinewidth": 1.6}
-    axes.errorbar([value], [row], xerr=[[value - low], [high - value]], fmt="o", **style)
+    style: dict[str, Any] = {"color": COLORS[pretrained], "ms": 6, "capsize": 3, "elinewidth": 1.6}
+    axes.errorbar([value], [row], xerr=[[value - low], [high - value]], fmt=MARKERS[pretrained], **style)
 
 
 def _finish(axes: Axes, names: Sequence[str], title: str) -> None:

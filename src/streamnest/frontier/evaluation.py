@@ -1,6 +1,6 @@
-"""What a fine-tuned checkpoint recognises, utterance by utterance, what it waits for and what it costs.
+"""Evaluation of a fine-tuned checkpoint: errors of each utterance, latency and compute.
 
-Run as a process of its own: `python -m streamnest.frontier.evaluation CKPT --out result.json`.
+Runs as a separate process: `python -m streamnest.frontier.evaluation CKPT --out result.json`.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from streamnest.files.atomic_write import write_whole
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.simulation import simulate_streaming_inference
 
-# Seconds of speech that are streamed to measure what a chunk costs.
+# Seconds of speech that are streamed to measure the compute time of a chunk.
 _STREAMED = 30.0
 
 
 def evaluate(path: str, context: str | None = None, manifest: str | None = None, device: str = "cpu") -> dict[str, Any]:
-    """Recognises by the best token of each frame, and streams some of it.
+    """Recognizes utterances with greedy CTC decoding, and streams some of them to time a chunk.
 
     Args:
-        path: of a checkpoint of task=ctc.
-        context: of a dynamic encoder.
-        manifest: of the utterances; None is the validation set it was trained with. Languages and limits of duration
-            are those of its training.
-        device: to recognise on; a chunk is timed there as well.
+        path: checkpoint of task=ctc.
+        context: latency context of a dynamic encoder.
+        manifest: cuts to recognize; None is the validation set of its training. Languages and limits of duration are
+            those of its training.
+        device: device to recognize and to time a chunk on.
 
     Returns:
-        `utterances`, a list of `[id, character errors, characters, word errors, words, whether the speaker is known]`,
-        the last of them null where nothing names the speaker; `latency` and `compute` in ms, null where it does not
-        stream; `train_hours`, `parameters`.
+        `utterances`, a list of `[id, character errors, characters, word errors, words, speaker seen in training]`, the
+        last null if the speaker is unknown; `latency` and `compute` in ms, null if the encoder does not stream;
+        `train_hours`; `parameters`.
 
     Raises:
-        UserError: for checkpoints that recognise nothing, and for nothing to recognise.
+        UserError: for a checkpoint of another task, or a manifest without transcribed utterances.
     """
     model = load_model(path, context)
     if not isinstance(model, CTCRecognizer):
-        raise UserError(f"{path} recognises nothing: give a checkpoint of task=ctc")
+        raise UserError(f"{path} is not an ASR checkpoint with CTC: expected task=ctc")
     data = _data(model.config, manifest)
     model.to(device)
-    found, some = list[list[Any]](), list[Tensor]()
+    lines, some = list[list[Any]](), list[Tensor]()
     for batch in data.val_dataloader():
-        found += _recognise(model, data, batch.to(device))
+        lines += _recognize(model, data, batch.to(device))
         if sum(map(len, some)) < _STREAMED * model.frontend.sample_rate:
             some += [row[:length] for row, length in zip(batch.clean, batch.lengths.tolist(), strict=True)]
-    if not found:
-        raise UserError(f"{manifest or 'the validation set'} holds nothing that can be recognised")
+    if not lines:
+        raise UserError(f"{manifest or 'the validation set'} has no transcribed utterances: give another --manifest")
     latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
     return {
-        "utterances": found,
+        "utterances": lines,
         "latency": {name: value if math.isfinite(value) else None for name, value in latency.items()},
         "compute": _cost(model, torch.cat(some)) if model.latency.streams else None,
         "train_hours": data.train_hours,
@@ -80,20 +80,20 @@ def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
 
 
 @torch.no_grad()
-def _recognise(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
+def _recognize(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
     texts = model.recognize(batch.clean, batch.lengths)
     references = [normalize_text(label.text or "") for label in batch.labels]
-    found = [
+    utterances = [
         Utterance(*line) for line in zip(batch.ids, references, texts, map(data.is_seen, batch.labels), strict=True)
     ]
-    counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
-    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
+    counts = [errors(utterances, unit).astype(int).tolist() for unit in ("cer", "wer")]
+    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(utterances, *counts, strict=True) if u.reference]
 
 
 def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:
-    """Of one chunk of one stream, that arrives as a whole."""
+    """Times one chunk of a single stream that arrives as a whole."""
     rate, chunk = model.frontend.sample_rate, StreamingSession(model).chunk_samples
-    simulate_streaming_inference(model, audio[: 5 * chunk], chunk / rate)  # the first steps pay for what comes after
+    simulate_streaming_inference(model, audio[: 5 * chunk], chunk / rate)  # warm-up
     _, result = simulate_streaming_inference(model, audio[: round(_STREAMED * rate)], chunk / rate)
     return {
         "chunk_ms": 1000 * chunk / rate,
@@ -107,17 +107,17 @@ def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of task=ctc")
-    parser.add_argument("--context", help="of a dynamic encoder")
-    parser.add_argument("--manifest", help="of the utterances; the validation set of its training otherwise")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    parser.add_argument("checkpoint", help="checkpoint of task=ctc")
+    parser.add_argument("--context", help="latency context of a dynamic encoder")
+    parser.add_argument("--manifest", help="cuts to recognize (default: validation set of its training)")
+    parser.add_argument("--device", default="cpu", help="device to run on (cpu)")
+    parser.add_argument("--threads", type=int, help="threads (default: PyTorch's default)")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = evaluate(args.checkpoint, args.context, args.manifest, args.device)
-    write_whole(args.out, json.dumps(found, ensure_ascii=False) + "\n")
+    result = evaluate(args.checkpoint, args.context, args.manifest, args.device)
+    write_whole(args.out, json.dumps(result, ensure_ascii=False) + "\n")
     return 0
 
 

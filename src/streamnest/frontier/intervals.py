@@ -1,4 +1,4 @@
-"""Error rates of several seeds on the same utterances, and differences between them, with bootstrap intervals."""
+"""Error rates pooled over seeds, and differences between systems, with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval.
+    """A value with its confidence interval.
 
     Attributes:
-        value: as measured.
-        low: of the interval.
-        high: of the interval.
+        value: measured value.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -25,51 +25,51 @@ class Estimate:
     high: float
 
 
-class Draws:
-    """Utterances and seeds drawn with replacement, together: those of one object are paired (Bisani and Ney 2004).
+class Bootstrap:
+    """Paired bootstrap over utterances and seeds (Bisani and Ney 2004).
 
-    An utterance that is drawn is drawn for all seeds and all systems. With one seed only utterances vary, and the
-    interval is that of `scoring.bootstrap`.
+    Each replicate samples utterances and seeds with replacement and uses the same sample for all systems. With one seed
+    only utterances vary, and the interval equals that of `error_rates.bootstrap`.
 
     Args:
         seeds: number of seeds.
         utterances: number of utterances.
-        samples: how often all are drawn.
-        seed: of the draws.
-        level: of confidence.
+        replicates: number of bootstrap replicates.
+        seed: random seed.
+        level: confidence level.
     """
 
-    def __init__(self, seeds: int, utterances: int, samples: int = 1000, seed: int = 0, level: float = 0.95) -> None:
+    def __init__(self, seeds: int, utterances: int, replicates: int = 1000, seed: int = 0, level: float = 0.95) -> None:
         generator = np.random.default_rng(seed)
-        self.utterances = generator.multinomial(utterances, np.full(utterances, 1 / utterances), samples)
-        self.seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), samples)
+        self.utterances = generator.multinomial(utterances, np.full(utterances, 1 / utterances), replicates)
+        self.seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), replicates)
         self.level = level
 
     def rate(self, counts: Counts) -> Estimate:
-        """Errors over units of `counts` `(seeds, utterances, 2)`, all seeds together."""
+        """Returns errors per unit of `counts` `(seeds, utterances, 2)`, pooled over seeds."""
         return self._estimate(rate(counts), self._rates(counts))
 
     def change(self, counts: Counts, reference: Counts) -> Estimate:
-        """By how much a rate differs from that of a reference, relative to it: -0.1 is a tenth fewer errors."""
+        """Returns the change of a rate relative to a reference: -0.1 is a tenth fewer errors."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = self._rates(counts) / self._rates(reference) - 1
+            replicates = self._rates(counts) / self._rates(reference) - 1
             value = np.float64(rate(counts)) / rate(reference) - 1
-        return self._estimate(float(value), drawn)
+        return self._estimate(float(value), replicates)
 
     def _rates(self, counts: Counts) -> Counts:
         wrong, units = (((self.utterances @ part.T) * self.seeds).sum(1) for part in np.moveaxis(counts, -1, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(wrong / units)
 
-    def _estimate(self, value: float, drawn: Counts) -> Estimate:
-        drawn = drawn[np.isfinite(drawn)]
-        if not len(drawn):
+    def _estimate(self, value: float, replicates: Counts) -> Estimate:
+        replicates = replicates[np.isfinite(replicates)]
+        if not len(replicates):
             return Estimate(value, float("nan"), float("nan"))
-        low, high = np.quantile(drawn, [(1 - self.level) / 2, (1 + self.level) / 2])
+        low, high = np.quantile(replicates, [(1 - self.level) / 2, (1 + self.level) / 2])
         return Estimate(value, float(low), float(high))
 
 
 def rate(counts: Counts) -> float:
-    """Errors over units of `(..., 2)`; not a number without any."""
+    """Returns errors per unit of counts `(..., 2)`; NaN without any unit."""
     wrong, units = counts.reshape(-1, 2).sum(0)
     return float(wrong / units) if units else float("nan")

@@ -1,4 +1,4 @@
-"""The overrides of train.py that make the training stages of a frontier."""
+"""Hydra overrides of the training stages of a frontier."""
 
 from __future__ import annotations
 
@@ -6,60 +6,60 @@ from collections.abc import Sequence
 
 from streamnest.frontier.options import Options, merge, setting_of
 
-# Masks at a live edge are for encoders that have one.
+# Live-edge masks are for streaming encoders.
 _OF_PRESET = {"bidirectional": ("masking=random",)}
-# What each run decides for itself, also on the encoder of a checkpoint.
+# Encoder settings that every run chooses itself, with a pretrained encoder as well.
 _OF_EACH_RUN = ("dropout", "activation_checkpointing")
 
 
-def pretraining_words(options: Options, preset: str, seed: int, variant: Sequence[str] = ()) -> tuple[str, ...]:
-    """Of pretraining; those of a variant are the last, and for this preset already."""
-    begin = (f"encoder={preset}", f"seed={seed}", "logger=csv")
+def pretraining_overrides(options: Options, preset: str, seed: int, variant: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns the overrides of a pretraining run; those of a variant come last and are for this preset already."""
+    first = (f"encoder={preset}", f"seed={seed}", "logger=csv")
     steps = f"trainer.max_steps={options.pretrain_steps}"
-    words = (*begin, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
-    return merge([*words, *_given(options, preset, "both", "pretrain"), *variant])
+    own = (*first, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
+    return merge([*own, *_given(options, preset, "both", "pretrain"), *variant])
 
 
-def recognition_words(
+def finetuning_overrides(
     options: Options, preset: str, seed: int, hours: float | None, pretraining: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Of a fine-tune.
+    """Returns the overrides of a fine-tuning run.
 
     Args:
-        options: of the frontier.
-        preset: of the encoder.
-        seed: of the run.
-        hours: label budget; None is all.
-        pretraining: the words that its encoder was pretrained with; None is from scratch.
+        options: options of the frontier.
+        preset: encoder preset.
+        seed: seed of the run.
+        hours: label budget; None is all labels.
+        pretraining: overrides that the encoder was pretrained with; None trains from scratch.
     """
-    begin = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
+    first = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
     budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
     own = ("finetune", "scratch" if pretraining is None else "pretrained")
-    words = merge([*begin, *budget, *_given(options, preset, "both", *own)])
-    return words if pretraining is None else _as_pretrained(words, pretraining, _given(options, preset, *own))
+    overrides = merge([*first, *budget, *_given(options, preset, "both", *own)])
+    return overrides if pretraining is None else _as_pretrained(overrides, pretraining, _given(options, preset, *own))
 
 
-def _as_pretrained(words: Sequence[str], pretraining: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Words of a fine-tune and what pretraining said of the encoder, unless those of its own say otherwise.
+def _as_pretrained(overrides: Sequence[str], pretraining: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Adds the encoder settings of pretraining to overrides of fine-tuning, unless its own options set them.
 
-    `encoder=PRESET` takes normalisation, context and convolutions from the preset and not from the checkpoint. Sizes
-    come with the checkpoint; a fine-tune that names one has to name that of the checkpoint.
+    `encoder=PRESET` takes normalization, context and convolutions from the preset, not from the checkpoint. Sizes come
+    with the checkpoint; if fine-tuning sets one, it must be that of the checkpoint.
     """
-    said = {setting_of(word) for word in own}
-    kept = [word for word in pretraining if _is_about("encoder.", word) and setting_of(word) not in said]
-    sized = any(_names_size(word) for word in words)
-    return merge([*words, *kept, *(word for word in pretraining if sized and _names_size(word))])
+    set_here = {setting_of(override) for override in own}
+    kept = [one for one in pretraining if _in_group("encoder.", one) and setting_of(one) not in set_here]
+    sized = any(_sets_size(override) for override in overrides)
+    return merge([*overrides, *kept, *(one for one in pretraining if sized and _sets_size(one))])
 
 
 def _given(options: Options, preset: str, *names: str) -> list[str]:
-    """Words of the options named that are for this preset."""
-    return options.for_preset([word for name in names for word in getattr(options, name)], preset)
+    """Returns the overrides for a preset from the named options."""
+    return options.for_preset([override for name in names for override in getattr(options, name)], preset)
 
 
-def _names_size(word: str) -> bool:
-    return setting_of(word) == "size" or _is_about("size.", word)
+def _sets_size(override: str) -> bool:
+    return setting_of(override) == "size" or _in_group("size.", override)
 
 
-def _is_about(group: str, word: str) -> bool:
-    setting = setting_of(word)
+def _in_group(group: str, override: str) -> bool:
+    setting = setting_of(override)
     return setting.startswith(group) and not setting.removeprefix(group).startswith(_OF_EACH_RUN)

@@ -1,4 +1,4 @@
-"""What a person sees of stages that run for hours."""
+"""Progress messages and bars of running stages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from streamnest.console.terminal import Terminal, plain, printable
 from streamnest.frontier.plan import Stage
 from streamnest.frontier.records import Records
 
-# Lines of the log that are shown of a stage that failed, and bytes that are looked at for them.
+# Lines of the log that are shown if a stage fails, and bytes that are read to find them.
 _LINES, _TAIL = 8, 8192
 _STEP = re.compile(rb"step (\d+)/(\d+)")
 
 
 class Watcher:
-    """Prints a line for each stage that begins, ends or fails; on a terminal bars move below them.
+    """Prints a line when a stage starts, ends or fails; on a terminal, with progress bars below.
 
     Args:
-        records: of the frontier: durations of stages and their logs.
-        jobs: stages at a time, for the estimate.
-        console: to print to.
+        records: records of the frontier, for durations and logs.
+        jobs: number of stages that run at the same time, for the estimate of the remaining time.
+        console: console to print to.
     """
 
     def __init__(self, records: Records, jobs: int = 1, console: Console | None = None) -> None:
@@ -42,7 +42,7 @@ class Watcher:
         self._all: TaskID | None = None
 
     def begin(self, plan: Sequence[Stage], done: set[str]) -> None:
-        """Begins to show a plan of which some stages are done."""
+        """Starts to show a plan, some stages of which may be done."""
         self._number = {stage.key: number for number, stage in enumerate(plan, 1)}
         self._left = {stage.key: stage for stage in plan if stage.key not in done}
         for stage in plan:
@@ -54,40 +54,40 @@ class Watcher:
         self._bars.start()
 
     def end(self) -> None:
-        """Takes the bars away."""
+        """Removes the bars."""
         self._bars.stop()
 
     def waits(self, stage: Stage) -> None:
-        """Another process is at it."""
+        """Reports that another process is running a stage."""
         if stage.key not in self._waited:
             self._waited.add(stage.key)
-            self._say(stage, "another process is running it; waiting")
+            self._print(stage, "waiting for another process that is running it")
 
     def started(self, stage: Stage) -> None:
-        """A stage has begun."""
+        """Reports that a stage has started."""
         self._tasks[stage.key] = self._bars.add_task(printable(stage.title), total=None)
-        self._say(stage, "started")
+        self._print(stage, "started")
 
     def finished(self, stage: Stage, seconds: float | None) -> None:
-        """A stage is done, in so many seconds; None: another process has done it."""
+        """Reports that a stage is done, and its duration; None if another process has run it."""
         if seconds is not None:
             self._took.setdefault(stage.kind, []).append(seconds)
         self._close(stage)
         left = self.remaining([])
         about = f", about {duration(left)} left" if left else ""
-        self._say(stage, "done by another process" if seconds is None else f"done in {duration(seconds)}{about}")
+        self._print(stage, "done by another process" if seconds is None else f"done in {duration(seconds)}{about}")
 
     def failed(self, stage: Stage, reason: str, log: Path) -> None:
-        """A stage failed, or cannot be run."""
+        """Reports that a stage failed or cannot be run."""
         tried = stage.key in self._tasks
         self._close(stage)
-        self._say(stage, f"FAILED: {reason}" if tried else reason, "red")
+        self._print(stage, f"FAILED: {reason}" if tried else reason, "red")
         if tried:
             lines = tail(log).decode(errors="replace").splitlines()[-_LINES:]
-            self.console.print(plain("\n".join([*(f"    {line}" for line in lines), f"  all of it: {log}"]), "dim"))
+            self.console.print(plain("\n".join([*(f"    {line}" for line in lines), f"  full log: {log}"]), "dim"))
 
     def look(self, running: Sequence[tuple[Stage, float]]) -> None:
-        """Moves the bars; `running` are stages and since when they run."""
+        """Updates the bars; `running` has stages and their start times."""
         if not self.console.is_terminal:
             return
         for stage, _ in running:
@@ -99,7 +99,7 @@ class Watcher:
             self._bars.update(self._all, description=f"all stages, about {duration(left)} left")
 
     def remaining(self, running: Sequence[tuple[Stage, float]]) -> float | None:
-        """Seconds until everything is done, from what stages of each kind took; None while that is unknown."""
+        """Estimates the remaining seconds from the mean duration of each kind of stage; None while that is unknown."""
         now, spent, total = time.monotonic(), {stage.key: since for stage, since in running}, 0.0
         usual = {kind: sum(took) / len(took) for kind, took in self._took.items()}
         for stage, since in running:
@@ -119,13 +119,13 @@ class Watcher:
         if self._all is not None:
             self._bars.advance(self._all)
 
-    def _say(self, stage: Stage, what: str, style: str = "") -> None:
+    def _print(self, stage: Stage, message: str, style: str = "") -> None:
         number = f"[{self._number[stage.key]}/{len(self._number)}]"
-        self.console.print(plain(f"{number} {stage.title}: {what}", style))
+        self.console.print(plain(f"{number} {stage.title}: {message}", style))
 
 
 def tail(log: Path) -> bytes:
-    """The end of a log, empty where there is none."""
+    """Returns the end of a log; empty if there is none."""
     if not log.is_file():
         return b""
     with log.open("rb") as file:
@@ -134,13 +134,13 @@ def tail(log: Path) -> bytes:
 
 
 def steps(log: Path) -> tuple[int, int] | None:
-    """The last step that a log names, and of how many."""
-    found = _STEP.findall(tail(log))
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
+    """Returns the last step in a log and the number of steps."""
+    matches = _STEP.findall(tail(log))
+    return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
 
 
 def duration(seconds: float) -> str:
-    """In words: 40 s, 12 min, 3 h 20 min."""
+    """Formats a duration: 40 s, 12 min, 3 h 20 min."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""What is known of stages that are done: one JSON file each, written whole or not at all."""
+"""Records of finished stages: one JSON file each, written atomically."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from streamnest.frontier.plan import Stage
 
 
 class Records:
-    """The folder of a frontier: `stages/HASH.json` of what is done, `runs/`, `logs/`, `plan.json` and the report.
+    """Output folder of a frontier: `stages/HASH.json` of finished stages, `runs/`, `logs/`, `plan.json` and the report.
 
     Args:
-        out: the folder.
+        out: output folder.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
     def path(self, stage: Stage) -> Path:
-        """Of the record of a stage."""
+        """Returns the path of the record of a stage."""
         return self.out / "stages" / f"{stage.key}.json"
 
     def folder(self, stage: Stage) -> Path:
-        """Of the run of a stage, where train.py writes with STREAMNEST_LOGS."""
+        """Returns the folder of the run of a stage, below STREAMNEST_LOGS."""
         return self.out / "runs" / stage.run
 
     def checkpoint(self, stage: Stage) -> Path:
-        """What training leaves behind."""
+        """Returns the path of the checkpoint that training writes."""
         return self.folder(stage) / "checkpoints/last.ckpt"
 
     def result(self, stage: Stage) -> Path:
-        """What an evaluation or a probe leaves behind."""
+        """Returns the path of the result of an evaluation or probe."""
         return self.folder(stage) / "result.json"
 
     def log(self, stage: Stage) -> Path:
-        """What a stage printed, in all its starts."""
+        """Returns the path of the log of a stage, which all its starts append to."""
         return self.out / "logs" / f"{stage.run}.log"
 
     def read(self, stage: Stage) -> dict[str, Any] | None:
-        """The record of a stage, None where it is not done."""
+        """Returns the record of a stage, None if it is not done."""
         try:
             record: dict[str, Any] = json.loads(self.path(stage).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -53,31 +53,31 @@ class Records:
         return record
 
     def write(self, stage: Stage, seconds: float, result: Any, version: str | None) -> None:
-        """Records that a stage is done: how long its last start took, what came out, and with which code."""
+        """Writes the record of a finished stage: duration of its last start, result and code version."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record = {**stage.identity, "seconds": round(seconds, 2), "finished": now, "commit": version, "result": result}
         write_whole(self.path(stage), json.dumps(record, ensure_ascii=False) + "\n")
 
     def keep_options(self, options: Options, command: str) -> None:
-        """Says what this folder is a frontier of, and the command that was typed."""
+        """Stores the options and the command of this frontier."""
         text = json.dumps({"command": command, "options": options.plain()}, indent=1, ensure_ascii=False)
         write_whole(self.out / "plan.json", text + "\n")
 
     def options(self) -> tuple[Options, str]:
-        """What was run here last, and its command.
+        """Returns the options and the command of the last start.
 
         Raises:
-            UserError: where nothing was.
+            UserError: if no frontier was started in this folder.
         """
         path = self.out / "plan.json"
         if not path.is_file():
-            raise UserError(f"{self.out} holds no frontier: run one first, without --report")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Options.of(found["options"]), found["command"]
+            raise UserError(f"{self.out} has no frontier (plan.json): run the command without --report first")
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Options.of(stored["options"]), stored["command"]
 
 
 def code_version() -> str | None:
-    """The version of the code, with a plus where files differ from it; None where there is no git."""
+    """Returns the git commit of the code, with a plus if files were modified; None without git."""
     command = [
         "git",
         "-C",

@@ -1,4 +1,4 @@
-"""Gathers what is there and writes table and pictures."""
+"""Collects the results of a frontier and writes tables and plots."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.files.atomic_write import write_whole
-from streamnest.frontier.effects import draw_variants
+from streamnest.frontier.effects import plot_variants
 from streamnest.frontier.options import Options
 from streamnest.frontier.plan import Stage, make_plan
-from streamnest.frontier.plots import draw_frontier, draw_labels
+from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import read_points
 from streamnest.frontier.tables import Report, amount, as_csv, as_json, as_markdown
@@ -20,16 +20,16 @@ from streamnest.probing.linear_probe import INPUT, MIXED
 
 
 def gather(options: Options, records: Records, command: str = "") -> Report:
-    """What a frontier has come to so far."""
+    """Collects the results so far."""
     plan = make_plan(options)
     evaluations = [stage for stage in plan if stage.kind == "evaluate"]
-    found = {stage.key: records.read(stage) for stage in plan}
-    commits = sorted({str(record["commit"]) for record in found.values() if record and record["commit"]})
+    stored = {stage.key: records.read(stage) for stage in plan}
+    commits = sorted({str(record["commit"]) for record in stored.values() if record and record["commit"]})
     return Report(
         options=options,
         points=read_points(plan, records),
         probes=_probes(plan, records),
-        done=sum(found[stage.key] is not None for stage in evaluations),
+        done=sum(stored[stage.key] is not None for stage in evaluations),
         planned=len(evaluations),
         commits=commits,
         command=command,
@@ -38,38 +38,38 @@ def gather(options: Options, records: Records, command: str = "") -> Report:
 
 
 def write(report: Report, out: Path) -> list[Path]:
-    """Writes `frontier.{json,csv,md,png}`, `labels.png` of several label budgets, `variants.png` of variants."""
+    """Writes `frontier.{json,csv,md,png}`; `labels.png` with several label budgets, `variants.png` with variants."""
     texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
     paths = [out / f"frontier.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_whole(path, text(report))
     if report.points:
         labels = max(p.train_hours for p in report.largest)
-        figure = draw_frontier(report.largest, "Quality against latency", note(report, labels))
+        figure = plot_frontier(report.largest, "Quality against latency", note(report, labels))
         paths.append(save(figure, out / "frontier.png"))
     if len(report.budgets) > 1:
-        paths.append(save(draw_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
+        paths.append(save(plot_labels(report.points, "Quality against labels", note(report)), out / "labels.png"))
     if report.variants:
         paths.append(
-            save(draw_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
+            save(plot_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
         )
     return paths
 
 
 def note(report: Report, labels: float | None = None) -> str:
-    """The line below the title of a picture: what it stands on; `labels` in hours, where it is one amount."""
+    """Returns the subtitle of a plot: budget and intervals; `labels` in hours if there is a single budget."""
     options, seeds = report.options, len(report.options.seeds)
     partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
-    budget = f"{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of CTC"
-    on = "" if labels is None else f" on {amount(labels)}"
-    return f"{partial}{budget}{on}; bars: 95 % over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
+    budget = f"{options.pretrain_steps} updates of pretraining, {options.finetune_steps} of CTC"
+    on = "" if labels is None else f" on {amount(labels)} of labels"
+    return f"{partial}{budget}{on}; bars: 95 % intervals over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
 
 
 def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
-    """What each pretrained encoder was fed, its best layer and its last one."""
+    """Returns the probe accuracy on the input, the best and the last layer of each pretrained encoder."""
     stages = [stage for stage in plan if stage.kind == "probe"]
     order = list(dict.fromkeys(stage.preset for stage in stages))
-    found = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
+    probes = [(stage, records.read(stage)) for stage in sorted(stages, key=lambda stage: order.index(stage.preset))]
     return [
         {
             "preset": stage.preset,
@@ -78,18 +78,18 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
             **_layers(record["result"]["layers"], "cer"),
             **_layers(record["result"]["layers"], "speakers"),
         }
-        for stage, record in found
+        for stage, record in probes
         if record
     ]
 
 
 def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The input is a line of its own: its figure says what the encoder added, or lost."""
+    """Returns the values of a probe; the input is listed separately, to show what the encoder adds or loses."""
     own = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
     known: dict[str, float] = {layer["layer"]: layer[name] for layer in own}
-    fed = known.pop(INPUT, None)
+    at_input = known.pop(INPUT, None)
     if not known:
         return {name: None}
     by_value = sorted(known, key=lambda layer: known[layer], reverse=name != "cer")
     best, last = by_value[0], list(known)[-1]
-    return {name: known[best], f"{name}_layer": best, f"{name}_input": fed, f"{name}_last": known[last]}
+    return {name: known[best], f"{name}_layer": best, f"{name}_input": at_input, f"{name}_last": known[last]}

@@ -1,4 +1,4 @@
-"""From the records of evaluations to points of the frontier."""
+"""Points of the frontier, computed from the records of evaluations."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from streamnest.frontier.intervals import Counts, Draws, Estimate, rate
+from streamnest.frontier.intervals import Bootstrap, Counts, Estimate, rate
 from streamnest.frontier.plan import Stage
 from streamnest.frontier.records import Records
 
-# Of the lines of an evaluation: where the errors stand, and the units after them.
+# Column of the number of errors in a line of an evaluation; the number of units follows it.
 _COLUMNS = {"cer": 1, "wer": 3}
 REFERENCE = "bidirectional"
 
 
 @dataclass
 class System:
-    """Evaluations of one preset, budget and beginning, by seed.
+    """Evaluations of one preset, label budget and initialization, by seed.
 
     Attributes:
-        records: of its evaluations, by seed.
-        cer: character error rate, all seeds together.
-        wer: word error rate.
-        cer_by_seed: of each seed alone.
-        cer_seen: of speakers that training has heard, and `cer_unseen` of others; None where there are none.
-        cer_unseen: see above.
-        cer_reference: change of the character error rate relative to the offline reference of the same beginning.
+        records: results of the evaluations, by seed.
+        cer: character error rate, pooled over seeds.
+        wer: word error rate, pooled over seeds.
+        cer_by_seed: character error rate of each seed.
+        cer_seen: character error rate for speakers seen in training; None without any.
+        cer_unseen: character error rate for other speakers; None without any.
+        cer_reference: change of the character error rate relative to the offline encoder with the same initialization.
     """
 
     records: dict[int, dict[str, Any]]
@@ -45,13 +45,13 @@ class Point:
     """A point of the frontier: one preset (in one context) with one label budget.
 
     Attributes:
-        preset: of the encoder.
-        context: of a dynamic one.
-        hours: label budget; None is all.
-        scratch: from scratch; None is not known yet.
-        pretrained: the same.
-        change: of character errors by pretraining, relative, over the seeds that both have.
-        change_wer: of word errors.
+        preset: encoder preset.
+        context: latency context of a dynamic encoder.
+        hours: label budget; None is all labels.
+        scratch: evaluations from scratch; None if not known yet.
+        pretrained: evaluations from the pretrained encoder; None if not known yet.
+        change: relative change of the character error rate by pretraining, over the seeds that both have.
+        change_wer: relative change of the word error rate.
     """
 
     preset: str
@@ -64,30 +64,30 @@ class Point:
 
     @property
     def name(self) -> str:
-        """`causal`, or `dynamic: causal`."""
+        """Preset with its context: `causal`, or `dynamic: causal`."""
         return f"{self.preset}: {self.context}" if self.context else self.preset
 
     @property
     def systems(self) -> list[tuple[bool, System]]:
-        """Those that are known, and whether they are pretrained."""
+        """Known systems, each preceded by True if it is pretrained."""
         both = ((True, self.pretrained), (False, self.scratch))
         return [(pretrained, system) for pretrained, system in both if system]
 
     def latency(self, name: str = "latency_mean_ms") -> float:
-        """In ms, infinite for the whole utterance."""
-        found = self._any["latency"][name]
-        return float("inf") if found is None else float(found)
+        """Returns a latency in milliseconds, infinite for the whole utterance."""
+        value = self._any["latency"][name]
+        return float("inf") if value is None else float(value)
 
     @property
     def train_hours(self) -> float:
-        """Hours of labelled audio."""
+        """Hours of labeled audio."""
         return float(self._any["train_hours"])
 
     @property
     def compute(self) -> dict[str, float] | None:
-        """What a chunk costs, the median of all evaluations; None where it does not stream."""
-        found = [r["compute"] for _, system in self.systems for r in system.records.values() if r["compute"]]
-        return {name: float(np.median([f[name] for f in found])) for name in found[0]} if found else None
+        """Compute time of a chunk, the median over evaluations; None if the encoder does not stream."""
+        times = [r["compute"] for _, system in self.systems for r in system.records.values() if r["compute"]]
+        return {name: float(np.median([f[name] for f in times])) for name in times[0]} if times else None
 
     @property
     def _any(self) -> dict[str, Any]:
@@ -95,44 +95,44 @@ class Point:
 
 
 def read_points(plan: Sequence[Stage], records: Records) -> list[Point]:
-    """The points of which something is known, those of least latency first, contexts of one checkpoint behind."""
+    """Returns the points with results, by increasing latency; contexts of dynamic checkpoints come last."""
     stages = [stage for stage in plan if stage.kind == "evaluate" and stage.variant is None]
     places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
-    found = []
+    points = []
     for preset, context, hours in places:
         here = [s for s in stages if (s.preset, s.context, s.hours) == (preset, context, hours)]
         scratch, pretrained = (system_of(results_of(here, records, flag)) for flag in (False, True))
         if scratch or pretrained:
-            found.append(_paired(Point(preset, context, hours, scratch, pretrained)))
-    for point in found:
-        _against_reference(point, next((p for p in found if (p.preset, p.hours) == (REFERENCE, point.hours)), None))
-    return sorted(found, key=lambda point: (point.context is not None, point.latency()))
+            points.append(_paired(Point(preset, context, hours, scratch, pretrained)))
+    for point in points:
+        _against_reference(point, next((p for p in points if (p.preset, p.hours) == (REFERENCE, point.hours)), None))
+    return sorted(points, key=lambda point: (point.context is not None, point.latency()))
 
 
 def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) -> Counts:
-    """`(seeds, utterances, 2)` of the utterances named."""
+    """Returns errors and units `(seeds, utterances, 2)` of the given utterances."""
     column = _COLUMNS[unit]
     tables = [{line[0]: line[column : column + 2] for line in record["utterances"]} for record in records]
     return np.array([[table[name] for name in ids] for table in tables], np.float64).reshape(len(tables), len(ids), 2)
 
 
 def results_of(stages: Sequence[Stage], records: Records, pretrained: bool) -> dict[int, dict[str, Any]]:
-    """By seed, what evaluations of one beginning came to."""
-    found = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
-    return {seed: record["result"] for seed, record in found.items() if record}
+    """Returns the results of evaluations with one initialization, by seed."""
+    stored = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
+    return {seed: record["result"] for seed, record in stored.items() if record}
 
 
 def system_of(results: dict[int, dict[str, Any]]) -> System | None:
-    """Evaluations of one system, by seed, put together; None without any."""
+    """Pools the evaluations of one system over seeds; None without any."""
     if not results:
         return None
     ids = _common(results.values())
     cer, wer = (counts_of(results.values(), unit, ids) for unit in _COLUMNS)
-    draws = Draws(len(results), len(ids))
+    replicates = Bootstrap(len(results), len(ids))
     return System(
         records=results,
-        cer=draws.rate(cer),
-        wer=draws.rate(wer),
+        cer=replicates.rate(cer),
+        wer=replicates.rate(wer),
         cer_by_seed={seed: rate(part) for seed, part in zip(results, cer, strict=True)},
         cer_seen=_of_speakers(results.values(), True),
         cer_unseen=_of_speakers(results.values(), False),
@@ -160,17 +160,17 @@ def _against_reference(point: Point, reference: Point | None) -> None:
 
 
 def change_of(system: System, reference: System, unit: str) -> Estimate | None:
-    """By how much errors differ, over the seeds and utterances that both have; None without any."""
+    """Returns the relative change of an error rate over the seeds and utterances that both have; None without any."""
     seeds = [seed for seed in system.records if seed in reference.records]
-    ours, theirs = ([s.records[seed] for seed in seeds] for s in (system, reference))
-    ids = _common([*ours, *theirs]) if seeds else []
+    first, second = ([s.records[seed] for seed in seeds] for s in (system, reference))
+    ids = _common([*first, *second]) if seeds else []
     if not ids:
         return None
-    return Draws(len(seeds), len(ids)).change(counts_of(ours, unit, ids), counts_of(theirs, unit, ids))
+    return Bootstrap(len(seeds), len(ids)).change(counts_of(first, unit, ids), counts_of(second, unit, ids))
 
 
 def _common(results: Iterable[dict[str, Any]]) -> list[str]:
-    """Utterances that all have, in the order of the first."""
+    """Returns the ids of utterances that all results have, in the order of the first."""
     tables = [[line[0] for line in result["utterances"]] for result in results]
     shared = set(tables[0]).intersection(*tables)
     return [name for name in tables[0] if name in shared]

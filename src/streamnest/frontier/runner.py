@@ -1,4 +1,4 @@
-"""Runs stages that are not done yet, each in a process of its own and as soon as what it needs is there."""
+"""Runs unfinished stages, each in a separate process and as soon as its dependency is done."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from typing import IO, Protocol
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import open_own
 from streamnest.frontier.plan import Stage
-from streamnest.frontier.processes import Machine, StageError
+from streamnest.frontier.processes import Launcher, StageError
 from streamnest.frontier.progress import Watcher
 from streamnest.frontier.records import code_version
 
-# Seconds between looks at the processes, and how long they have to save when they are told to stop.
+# Seconds between polls of the processes, and the time they have to save after SIGTERM.
 _INTERVAL, _GRACE = 0.5, 120.0
 
 
 class Process(Protocol):
-    """What is needed of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that is used here."""
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Returns the exit status, None while the process runs."""
 
     def terminate(self) -> None:
-        """Tells it to stop."""
+        """Sends SIGTERM."""
 
     def kill(self) -> None:
-        """Stops it."""
+        """Sends SIGKILL."""
 
 
 Start = Callable[[list[str], dict[str, str], IO[bytes], int], Process]
 
 
 def start(command: list[str], environment: dict[str, str], log: IO[bytes], lock: int) -> Process:
-    """Starts a process; Ctrl-C on the terminal does not reach it, and it holds the lock as long as it lives."""
+    """Starts a process that Ctrl-C on the terminal does not reach and that holds the lock until it exits."""
     out: int | IO[bytes] = log
     return subprocess.Popen(
         command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock]
@@ -59,37 +59,37 @@ class Running:
 
 
 class Runner:
-    """Runs a plan; what is recorded as done is not run again, and what fails does not stop the rest.
+    """Runs a plan: finished stages are skipped, and a failed stage only stops those that depend on it.
 
-    A stage is run by one process at a time, also where several commands share the folder: each holds a file lock that
-    its process inherits, so that a run whose command was killed is waited for and not started twice.
+    A stage is run by one process at a time, even if several commands share the folder: its process inherits a file
+    lock, so that a stage whose command was killed is waited for instead of started twice.
 
     Args:
-        machine: how and where.
-        watcher: is told what happens.
-        jobs: stages at a time.
-        start: starts a process.
-        interval: seconds between looks at the processes.
-        version: of the code that a stage is started with.
+        launcher: command lines and environment of the processes.
+        watcher: receiver of progress messages.
+        jobs: number of stages that run at the same time.
+        start: function that starts a process.
+        interval: seconds between polls of the processes.
+        version: function that returns the code version.
     """
 
     def __init__(
         self,
-        machine: Machine,
+        launcher: Launcher,
         watcher: Watcher,
         jobs: int = 1,
         start: Start = start,
         interval: float = _INTERVAL,
         version: Callable[[], str | None] = code_version,
     ) -> None:
-        self.machine, self.records, self.watcher = machine, machine.records, watcher
+        self.launcher, self.records, self.watcher = launcher, launcher.records, watcher
         self.jobs, self.start, self.interval, self.version = jobs, start, interval, version
         self.failed: dict[str, str] = {}
         self._running: dict[str, Running] = {}
         self._done: set[str] = set()
 
     def run(self, plan: Sequence[Stage]) -> dict[str, str]:
-        """Runs what is not done; returns by hash what failed or could not be run, and why."""
+        """Runs the unfinished stages; returns the reasons of failure by hash of the stage."""
         self._done = {stage.key for stage in plan if self.records.read(stage)}
         self.watcher.begin(plan, self._done)
         try:
@@ -98,7 +98,7 @@ class Runner:
                 self.watcher.look([(r.stage, r.since) for r in self._running.values()])
                 time.sleep(self.interval)
                 for running in list(self._running.values()):
-                    self._look_at(running)
+                    self._check(running)
         finally:
             self._stop()
         return self.failed
@@ -107,12 +107,12 @@ class Runner:
         for stage in left:
             before = stage.needs.key if stage.needs else None
             if before in self.failed:
-                self._fail(stage, f"not run, as {stage.needs.title if stage.needs else ''} failed")
+                self._fail(stage, f"not run because {stage.needs.title if stage.needs else ''} failed")
             elif len(self._running) < self.jobs and stage.key not in self._running and before in (None, *self._done):
                 self._try(stage)
 
     def _try(self, stage: Stage) -> None:
-        """Starts a stage, unless another process has it or has finished it by now."""
+        """Starts a stage, unless another process is running it or has finished it."""
         lock = _lock(self.records.out / "locks" / stage.key)
         if lock is None:
             self.watcher.waits(stage)
@@ -127,19 +127,19 @@ class Runner:
             folder.mkdir(parents=True, exist_ok=True)
         version = self.version()
         with path.open("ab") as log:
-            process = self.start(self.machine.command(stage), self.machine.environment(), log, lock)
+            process = self.start(self.launcher.command(stage), self.launcher.environment(), log, lock)
         self._running[stage.key] = Running(stage, process, lock, version)
         self.watcher.started(stage)
 
-    def _look_at(self, running: Running) -> None:
+    def _check(self, running: Running) -> None:
         status, stage = running.process.poll(), running.stage
         if status is None:
             return
         seconds = time.monotonic() - running.since
         try:
             if status:
-                raise StageError(f"status {status}")
-            self.records.write(stage, seconds, self.machine.outcome(stage), running.version)
+                raise StageError(f"exit status {status}")
+            self.records.write(stage, seconds, self.launcher.outcome(stage), running.version)
         except StageError as error:
             self._fail(stage, str(error))
         else:
@@ -153,7 +153,7 @@ class Runner:
         self.watcher.failed(stage, reason, self.records.log(stage))
 
     def _stop(self) -> None:
-        """Tells what still runs to save and stop, and waits for it."""
+        """Sends SIGTERM to the running stages, waits until they have saved, and kills those that take too long."""
         for running in self._running.values():
             running.process.terminate()
         until = time.monotonic() + _GRACE
@@ -167,7 +167,7 @@ class Runner:
 
 
 def interrupt_on_signals() -> None:
-    """SIGTERM and SIGUSR1 end the command as Ctrl-C does: with stages that have saved."""
+    """Makes SIGTERM and SIGUSR1 end the command as Ctrl-C does, after its stages have saved."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -177,12 +177,12 @@ def interrupt_on_signals() -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """A file descriptor that holds the lock; None where another process does."""
+    """Returns a file descriptor that holds the lock, None if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         found = open_own(path, os.O_RDWR)
     except OSError as error:
-        raise UserError(f"{path}: cannot be used as a lock ({error.strerror}): remove it if it is a link") from None
+        raise UserError(f"{path} cannot be used as a lock file ({error.strerror}): remove it if it is a link") from None
     try:
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,4 +1,4 @@
-"""A finished frontier from the file that its report wrote."""
+"""Reads the results of a frontier from `frontier.json`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _COMPUTE = ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")
 
 
 def read_report(path: Path) -> Report:
-    """The report of a `frontier.json`. Of its evaluations the errors of single utterances are not known.
+    """Reads a `frontier.json`, which does not store the errors of single utterances.
 
     Raises:
-        UserError: for a missing file, or one that is no `frontier.json`.
+        UserError: for a file that is missing or is not a `frontier.json`.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        head = {name: found[name] for name in ("probes", "done", "planned", "commits", "command")}
-        # Reports from before there were variants have none.
-        head["variants"] = [_variant(row) for row in found.get("variants", [])]
-        return Report(options=Options.of(found["options"]), points=_points(found["points"]), **head)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        head = {name: stored[name] for name in ("probes", "done", "planned", "commits", "command")}
+        # Reports of earlier versions have no variants.
+        head["variants"] = [_variant(row) for row in stored.get("variants", [])]
+        return Report(options=Options.of(stored["options"]), points=_points(stored["points"]), **head)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no frontier.json of streamnest frontier ({error})") from error
+        raise UserError(f"{path} is not a frontier.json of streamnest frontier ({error})") from error
 
 
 def _points(rows: list[Row]) -> list[Point]:
@@ -55,18 +55,19 @@ def _system(row: Row) -> System:
         "train_hours": row["train_hours"],
         "utterances": [None] * row["utterances"],
     }
-    # Reports from before there was this column.
+    # Reports of earlier versions lack this column.
     known["latency"]["left_ms"] = row.get("left_ms")
-    return _of(row, known, _estimate(row, f"cer_change_from_{REFERENCE}"))
+    return _stored_system(row, known, _estimate(row, f"cer_change_from_{REFERENCE}"))
 
 
 def _variant(row: Row) -> Variant:
-    place = {name: row[name] for name in ("name", "words", "preset", "context", "hours")}
-    system = _of(row, {"train_hours": row["train_hours"]})
-    return Variant(**place, system=system, change=_estimate(row, "cer_change"))
+    place = {name: row[name] for name in ("name", "preset", "context", "hours")}
+    system = _stored_system(row, {"train_hours": row["train_hours"]})
+    overrides = row["overrides"] if "overrides" in row else row["words"]  # its name in earlier versions
+    return Variant(**place, overrides=overrides, system=system, change=_estimate(row, "cer_change"))
 
 
-def _of(row: Row, known: dict[str, Any], reference: Estimate | None = None) -> System:
+def _stored_system(row: Row, known: dict[str, Any], reference: Estimate | None = None) -> System:
     return System(
         records={int(seed): known for seed in row["cer_by_seed"]},
         cer=_known(row, "cer"),
@@ -83,6 +84,6 @@ def _estimate(row: Row, name: str) -> Estimate | None:
 
 
 def _known(row: Row, name: str) -> Estimate:
-    """What was not finite was written as null."""
+    """Returns a stored estimate; values that were not finite are stored as null."""
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     return Estimate(*(float("nan") if number is None else number for number in (value, low, high)))

@@ -1,4 +1,4 @@
-"""The frontier in figures: `frontier.json`, `frontier.csv` and `frontier.md`."""
+"""Results of a frontier as `frontier.json`, `frontier.csv` and `frontier.md`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Row = dict[str, Any]
 
 @dataclass
 class Report:
-    """What a frontier has come to.
+    """Results of a frontier.
 
     Attributes:
-        options: of it.
-        points: of which something is known.
-        probes: accuracies on input, best and last layer of pretrained encoders, by preset and seed.
-        done: evaluations that are done.
-        planned: evaluations that are planned.
-        commits: versions of the code that the results come from.
-        command: that made them.
-        variants: of pretraining, of which something is known.
+        options: options of the frontier.
+        points: points with results.
+        probes: accuracy on the input, the best and the last layer of pretrained encoders, by preset and seed.
+        done: number of finished evaluations.
+        planned: number of planned evaluations.
+        commits: code versions that the results were computed with.
+        command: command that was typed.
+        variants: variants of pretraining with results.
     """
 
     options: Options
@@ -55,15 +55,15 @@ class Report:
 
 
 def as_json(report: Report) -> str:
-    """Everything, rates as shares."""
+    """Formats all results as JSON, with rates as fractions."""
     head = {"done": report.done, "planned": report.planned, "commits": report.commits, "command": report.command}
-    found = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
-    found["variants"] = [_variant(variant) for variant in report.variants]
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    content = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
+    content["variants"] = [_variant(variant) for variant in report.variants]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def as_csv(report: Report) -> str:
-    """A line for each point and beginning, rates as shares."""
+    """Formats a line for each point and initialization, with rates as fractions."""
     lines = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows(report)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
@@ -73,7 +73,7 @@ def as_csv(report: Report) -> str:
 
 
 def rows(report: Report) -> list[Row]:
-    """A row for each point and beginning; what does not exist is None."""
+    """Returns a row for each point and initialization; unknown values are None."""
     return [_row(point, pretrained, system) for point in report.points for pretrained, system in point.systems]
 
 
@@ -102,7 +102,7 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
 
 
 def as_markdown(report: Report) -> str:
-    """For people."""
+    """Formats the results as a Markdown page."""
     parts = ["# Quality against latency", _state(report)]
     if report.points:
         parts += ["![Character error rate against latency](frontier.png)", main_table(report), _explained(report)]
@@ -123,16 +123,19 @@ def _state(report: Report) -> str:
     options = report.options
     whole = "" if report.done == report.planned else f"**Partial: {report.done} of {report.planned} evaluations.** "
     mixed = "" if len(report.commits) < 2 else "**Results of several versions of the code.** "
-    text = f"{whole}{mixed}{options.pretrain_steps} steps of pretraining, {options.finetune_steps} of fine-tuning, "
+    text = f"{whole}{mixed}{options.pretrain_steps} updates of pretraining, {options.finetune_steps} of fine-tuning, "
     text += f"seeds {', '.join(map(str, options.seeds))}; code {', '.join(report.commits) or 'unknown'}."
     return f"{text}\n\n    {report.command}" if report.command else text
 
 
 def main_table(report: Report) -> str:
-    """Latency, compute and errors of the largest label budget, as Markdown."""
+    """Formats latency, compute and error rates for the largest label budget as Markdown, without unknown columns."""
     head = ["preset", "latency mean / worst", "compute p50 / p99", "CER from scratch", "CER pretrained"]
-    head += ["CER by pretraining", "WER from scratch", "WER pretrained"]
-    return markdown_table(head, [_main_cells(point) for point in report.largest])
+    head += ["CER change by pretraining", "WER from scratch", "WER pretrained"]
+    rows = [head, *(_main_cells(point) for point in report.largest)]
+    known = [n for n in range(len(head)) if n < 2 or any(cells[n] != "–" for cells in rows[1:])]
+    shown = [[cells[n] for n in known] for cells in rows]
+    return markdown_table(shown[0], shown[1:])
 
 
 def _main_cells(point: Point) -> list[str]:
@@ -145,12 +148,12 @@ def _main_cells(point: Point) -> list[str]:
 
 def _explained(report: Report) -> str:
     seeds = len(report.options.seeds)
-    drawn = "utterances" if seeds == 1 else f"utterances and the {seeds} seeds"
+    sampled = "utterances" if seeds == 1 else f"utterances and the {seeds} seeds"
     return (
-        f"Rates in % with 95 % intervals over {drawn} (bootstrap, drawn together for what is compared). Latency: from "
-        "the arrival of a sample to the frame that stands for it, for infinitely fast computing. Compute: of one chunk "
-        "of one stream, on the machine of the evaluation. CER by pretraining: change relative to from scratch; below 0 "
-        "is fewer errors."
+        f"Rates in % with 95 % intervals over {sampled} (paired bootstrap). Latency is algorithmic: from a sample's "
+        "arrival to the first output frame that covers it, excluding compute time. Compute: time for one chunk of a "
+        "single stream on the machine of the evaluation. CER change by pretraining: relative to training from scratch; "
+        "negative values are fewer errors."
     )
 
 
@@ -160,9 +163,7 @@ def _by_speakers(report: Report) -> str:
     for point in report.largest:
         values = [getattr(s, name) if s else None for s in (point.scratch, point.pretrained) for name in _SPEAKERS]
         lines.append([f"`{point.name}`", *("–" if v is None else f"{100 * v:.1f}" for v in values)])
-    return (
-        markdown_table(head, lines) + "\n\nCharacter error rates in %, by speakers that training has heard and has not."
-    )
+    return markdown_table(head, lines) + "\n\nCER in %, separately for speakers seen and unseen in training."
 
 
 _SPEAKERS = ("cer_seen", "cer_unseen")
@@ -176,7 +177,7 @@ def _reference(report: Report) -> str:
             lines.append(
                 [f"`{point.name}`", _latency(point), *(_relative(s.cer_reference if s else None) for s in systems)]
             )
-    text = f"Change of character errors relative to `{REFERENCE}` trained alike; above 0 is what streaming costs."
+    text = f"CER change relative to `{REFERENCE}` with the same training; positive values are the cost of streaming."
     return markdown_table(["preset", "latency mean / worst", "from scratch", "pretrained"], lines) + "\n\n" + text
 
 
@@ -186,7 +187,7 @@ def _labels(report: Report) -> str:
         ("labels", lambda p: amount(p.train_hours)),
         ("CER from scratch", lambda p: _percent(p.scratch.cer) if p.scratch else "–"),
         ("CER pretrained", lambda p: _percent(p.pretrained.cer) if p.pretrained else "–"),
-        ("CER by pretraining", lambda p: _relative(p.change)),
+        ("CER change by pretraining", lambda p: _relative(p.change)),
     ]
     order = {name: number for number, name in enumerate(dict.fromkeys(p.name for p in report.points))}
     points = sorted(report.points, key=lambda p: (order[p.name], p.train_hours))
@@ -194,14 +195,14 @@ def _labels(report: Report) -> str:
 
 
 def variants_table(report: Report) -> str:
-    """What each variant of pretraining changes, as Markdown."""
-    head = ["preset", "labels", "pretraining", "CER", "CER, unknown speakers", "against the plain one"]
+    """Formats the effect of each variant of pretraining as Markdown."""
+    head = ["preset", "labels", "pretraining", "CER", "CER, unseen speakers", "CER change from the baseline"]
     return markdown_table(head, [_variant_cells(variant) for variant in report.variants])
 
 
 def _variant_cells(variant: Variant) -> list[str]:
-    system, plain = variant.system, {None: "**plain**", SCRATCH: "none (from scratch)"}
-    name = plain.get(variant.name, f"{variant.name}: `{variant.words}`")
+    system, special = variant.system, {None: "**baseline**", SCRATCH: "none (from scratch)"}
+    name = special.get(variant.name, f"{variant.name}: `{variant.overrides}`")
     unseen = "–" if system.cer_unseen is None else f"{100 * system.cer_unseen:.1f}"
     preset = f"{variant.preset}: {variant.context}" if variant.context else variant.preset
     labels = amount(float(next(iter(system.records.values()))["train_hours"]))
@@ -210,7 +211,7 @@ def _variant_cells(variant: Variant) -> list[str]:
 
 def _variant(variant: Variant) -> Row:
     system = variant.system
-    place = {name: getattr(variant, name) for name in ("name", "words", "preset", "context", "hours")}
+    place = {name: getattr(variant, name) for name in ("name", "overrides", "preset", "context", "hours")}
     return {
         **place,
         "train_hours": float(next(iter(system.records.values()))["train_hours"]),
@@ -230,21 +231,21 @@ def _probes(report: Report) -> str:
         [f"`{row['preset']}`", str(row["seed"]), *(cell for name in names for cell in _probe(row, name))]
         for row in report.probes
     ]
-    columns = [f"{name}, {of}" for name in names.values() for of in ("input", "best layer", "last layer")]
+    columns = [f"{name}, {place}" for name in names.values() for place in ("input", "best layer", "last layer")]
     return markdown_table(["preset", "seed", *columns], lines)
 
 
 def _probe(row: Row, name: str) -> tuple[str, str, str]:
     if row.get(name) is None:
         return "–", "–", "–"
-    fed, last = row[f"{name}_input"], row[f"{name}_last"]
-    before = "–" if fed is None else f"{100 * fed:.1f} %"
-    return before, f"{100 * row[name]:.1f} % ({row[f'{name}_layer']})", f"{100 * last:.1f} %"
+    at_input, last = row[f"{name}_input"], row[f"{name}_last"]
+    first = "–" if at_input is None else f"{100 * at_input:.1f} %"
+    return first, f"{100 * row[name]:.1f} % ({row[f'{name}_layer']})", f"{100 * last:.1f} %"
 
 
 def amount(hours: float) -> str:
-    """1.5 h, 10 min."""
-    return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
+    """Formats a label budget, rounded because utterances rarely sum up to it exactly: 1.5 h, 10 min."""
+    return f"{hours:.2g} h" if round(60 * hours) >= 60 else f"{60 * hours:.2g} min"
 
 
 def _latency(point: Point) -> str:
@@ -253,6 +254,8 @@ def _latency(point: Point) -> str:
 
 
 def _percent(e: Estimate) -> str:
+    if math.isnan(e.value):
+        return "–"
     return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
 
 

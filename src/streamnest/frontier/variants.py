@@ -1,4 +1,4 @@
-"""Variants of pretraining: the same encoder, budget and recognition, with one thing changed before."""
+"""Variants of pretraining: ablations with the same budget and the same fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from streamnest.frontier.plan import Stage, every_stage
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import System, change_of, results_of, system_of
 
-# Names the row of what was not pretrained at all.
+# Name of the row without pretraining.
 SCRATCH = "scratch"
 
 
 @dataclass
 class Variant:
-    """What a variant of pretraining comes to, with one preset (in one context) and one label budget.
+    """Results of a variant of pretraining with one preset (in one context) and one label budget.
 
     Attributes:
-        name: of the variant, None for pretraining as the options say and "scratch" for none at all.
-        words: its overrides, as they are typed.
-        preset: of the encoder.
-        context: of a dynamic one.
-        hours: label budget; None is all.
-        system: its evaluations.
-        change: of character errors relative to pretraining without the variant; None is not known.
+        name: name of the variant; None is the baseline, "scratch" is without pretraining.
+        overrides: overrides of the variant, as typed.
+        preset: encoder preset.
+        context: latency context of a dynamic encoder.
+        hours: label budget; None is all labels.
+        system: evaluations.
+        change: relative change of the character error rate from the baseline; None if not known.
     """
 
     name: str | None
-    words: str
+    overrides: str
     preset: str
     context: str | None
     hours: float | None
@@ -40,7 +40,7 @@ class Variant:
 
 
 def read_variants(options: Options, records: Records) -> list[Variant]:
-    """For each preset, context and budget of which a variant is known: from scratch, pretrained, and its variants."""
+    """Returns, for each preset, context and budget with variants, from scratch, the baseline and the variants."""
     stages = [stage for stage in every_stage(options) if stage.kind == "evaluate"]
     places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
     found: list[Variant] = []
@@ -52,17 +52,17 @@ def read_variants(options: Options, records: Records) -> list[Variant]:
 
 
 def _rows(options: Options, stages: Sequence[Stage], records: Records) -> list[Variant]:
-    words = {name: shlex.join(given) for name, *given in options.variants}
-    plain = [stage for stage in stages if stage.variant is None]
-    reference = system_of(results_of(plain, records, True))
+    overrides = {name: shlex.join(given) for name, *given in options.variants}
+    baseline = [stage for stage in stages if stage.variant is None]
+    reference = system_of(results_of(baseline, records, True))
     systems: list[tuple[str | None, System | None]] = [
-        (SCRATCH, system_of(results_of(plain, records, False))),
+        (SCRATCH, system_of(results_of(baseline, records, False))),
         (None, reference),
-        *((name, system_of(results_of([s for s in stages if s.variant == name], records, True))) for name in words),
+        *((name, system_of(results_of([s for s in stages if s.variant == name], records, True))) for name in overrides),
     ]
     place = (stages[0].preset, stages[0].context, stages[0].hours)
     return [
-        Variant(name, words.get(name or "", ""), *place, system, _against(system, reference))
+        Variant(name, overrides.get(name or "", ""), *place, system, _against(system, reference))
         for name, system in systems
         if system
     ]

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamnest.plotting import INK, MUTED, RIGHT, code_colours, draw_mel, plain_axes, to_numpy
+from streamnest.plotting import INK, MUTED, RIGHT, code_colors, draw_mel, plain_axes, to_numpy
 from streamnest.probing.codes import Told
 from streamnest.probing.phone_labels import Phone
 
@@ -46,7 +46,7 @@ def draw_spoken_codes(
         top.axvline(begin, color="white", lw=0.9, alpha=0.9)
         middle = (begin + min(end, seconds)) / 2
         top.text(middle, 1.015, label, transform=top.get_xaxis_transform(), ha="center", fontsize=8, color=INK)
-    rows = np.array([code_colours(to_numpy(c)) for c in codes.values()])
+    rows = np.array([code_colors(to_numpy(c)) for c in codes.values()])
     strips.imshow(
         rows, aspect="auto", extent=(0.0, rows.shape[1] * stride, len(rows) - 0.5, -0.5), interpolation="none"
     )

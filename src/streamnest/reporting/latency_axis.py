@@ -1,4 +1,4 @@
-"""The axis that quality is drawn against: mean algorithmic latency."""
+"""The latency axis of quality plots: mean algorithmic latency in milliseconds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from matplotlib.ticker import NullLocator
 
 from streamnest.plotting import MUTED
 
-# Where what hears the whole utterance stands, in times of the largest latency.
+# Position of encoders that need the whole utterance, as a multiple of the largest latency.
 _WHOLE = 2.6
 
 
 class LatencyAxis:
-    """Where latencies stand; what hears the whole utterance stands behind a gap.
+    """A logarithmic latency axis on which encoders that need the whole utterance stand on the right, behind a gap.
 
     Args:
-        latencies: milliseconds, infinite for the whole utterance.
+        latencies: latencies in milliseconds, infinite for the whole utterance.
     """
 
     def __init__(self, latencies: Iterable[float]) -> None:
@@ -27,16 +27,16 @@ class LatencyAxis:
         self._whole = _WHOLE * self._finite[-1] if any(math.isinf(ms) for ms in known) else None
 
     def place(self, latency: float) -> float:
-        """Where a latency stands."""
+        """Returns the position of a latency on the axis."""
         return latency if math.isfinite(latency) else self._whole or self._finite[-1]
 
     def scale(self, axes: Axes) -> None:
-        """A logarithmic axis with a tick at each latency."""
+        """Makes the x axis logarithmic, with a tick at each latency."""
         axes.set_xscale("log")
         ends = [*self._finite, *([self._whole] if self._whole else [])]
-        axes.set_xlim(ends[0] / 1.25, ends[-1] * 1.3)
+        axes.set_xlim(ends[0] / 1.35, ends[-1] * 1.4)
         axes.set_xticks(ends, [*(f"{ms:.4g}" for ms in self._finite), *(["whole\nutterance"] if self._whole else [])])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("algorithmic latency, mean (ms)")
+        axes.set_xlabel("mean algorithmic latency (ms)")
         if self._whole:
             axes.axvline(self._whole / _WHOLE**0.5, color=MUTED, lw=0.8, ls=(0, (1, 3)))

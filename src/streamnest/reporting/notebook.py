@@ -1,4 +1,4 @@
-"""What the notebooks have in common: where the repository is, the model they look at, and the speech it hears."""
+"""Shared parts of the notebooks: repository, model and speech to analyze, published results."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing.phone_labels import Utterance, read_utterances
 
-# Of training audio, for the normalisation of a model that was never trained.
+# Training audio for the normalization statistics of an untrained model.
 _STATISTICS_HOURS = 0.1
 
 
 @dataclass
 class Subject:
-    """The model that a notebook looks at.
+    """The model that a notebook analyzes.
 
     Attributes:
-        model: in evaluation mode.
-        checkpoint: where it comes from; None is an untrained model.
-        data: the built-in corpus, ready to be read.
+        model: model in evaluation mode.
+        checkpoint: its checkpoint; None for an untrained model.
+        data: data module of the built-in corpus, set up.
     """
 
     model: Pretraining
@@ -44,7 +44,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """For titles: the run that the checkpoint lies in, and its preset."""
+        """Name of the checkpoint's run, for titles."""
         if self.checkpoint is None:
             return "an untrained model"
         folder = self.checkpoint.resolve().parent
@@ -52,41 +52,41 @@ class Subject:
 
 
 def repository() -> Path:
-    """The root: `STREAMNEST_ROOT`, or the nearest folder from here upwards that has the configs.
+    """Returns the root of the checkout: `STREAMNEST_ROOT`, or the nearest parent folder with the configs.
 
     Raises:
-        UserError: where there is none.
+        UserError: if there is none.
     """
     here = Path(os.environ.get("STREAMNEST_ROOT") or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "configs/train.yaml").is_file():
-            os.environ["STREAMNEST_ROOT"] = str(folder)  # the configs find the corpus by it
+            os.environ["STREAMNEST_ROOT"] = str(folder)  # the configs find the corpus from it
             return folder
-    raise UserError(f"{here} lies in no copy of streamnest: set STREAMNEST_ROOT to the folder of train.py")
+    raise UserError(f"{here} is not in a checkout of streamnest: set STREAMNEST_ROOT to the folder of train.py")
 
 
 def composed(root: Path, *overrides: str) -> DictConfig:
-    """The config of a run that writes nothing."""
+    """Composes the config of a run that writes nothing."""
     return compose_config(["data.cache_mb=0", *overrides], root / "configs", "notebook")
 
 
 def newest(root: Path, name: str) -> list[Path]:
-    """Files of a name below `logs/`, the newest first."""
+    """Returns the files of a name below `logs/`, newest first."""
     return sorted((root / "logs").rglob(name), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find_checkpoint(root: Path) -> Path | None:
-    """`STREAMNEST_CKPT`, or the newest `last.ckpt` of pretraining below `logs/`; None where there is neither."""
+    """Returns `STREAMNEST_CKPT`, or the newest `last.ckpt` of pretraining below `logs/`; None without either."""
     if os.environ.get("STREAMNEST_CKPT"):
         return Path(os.environ["STREAMNEST_CKPT"])
     return next((path for path in newest(root, "last.ckpt") if _is_pretraining(path)), None)
 
 
 def open_subject(root: Path) -> Subject:
-    """The model of `find_checkpoint`, or an untrained one with the statistics of the built-in corpus.
+    """Loads the model of `find_checkpoint`, or makes an untrained one with the statistics of the built-in corpus.
 
     Raises:
-        UserError: for a checkpoint that cannot be read, or one of another task that was asked for.
+        UserError: for a checkpoint that cannot be read or is of another task.
     """
     cfg, checkpoint = composed(root), find_checkpoint(root)
     data = build_data(cfg)
@@ -100,35 +100,35 @@ def open_subject(root: Path) -> Subject:
 
 
 def twin(model: Pretraining, encoder: Mapping[str, Any] | None = None, trained: bool = True) -> Pretraining:
-    """A model of the same config, in evaluation mode.
+    """Makes a model of the same config, in evaluation mode.
 
     Args:
-        model: is left alone.
-        encoder: settings of the encoder that differ; they must leave the shapes of the weights as they are.
-        trained: with the weights of the model. Otherwise new ones, with its targets and statistics of the corpus.
+        model: model to copy; it does not change.
+        encoder: encoder settings to change; they must not affect the shapes of weights.
+        trained: True copies all weights; False initializes new ones but keeps targets and normalization statistics.
     """
     config = {**model.config, "encoder": {**model.config["encoder"], **(encoder or {})}}
     torch.manual_seed(model.seed)
     other: Pretraining = build_model(config, training=False)
     if trained:
         other.load_state_dict(model.state_dict())
-    for mine, theirs in zip(_of_corpus(other), _of_corpus(model), strict=True):
-        mine.load_state_dict(theirs.state_dict())
+    for target, source in zip(_fitted(other), _fitted(model), strict=True):
+        target.load_state_dict(source.state_dict())
     return other.eval()
 
 
 def utterance_near(subject: Subject, seconds: float) -> Batch:
-    """A batch of one: the validation utterance whose duration is nearest to so many seconds, with nothing mixed in."""
+    """Returns a batch of one: the validation utterance closest to a duration, without added noise."""
     samples = seconds * subject.model.frontend.sample_rate
     rows = [nearest_row(batch, samples) for batch in subject.data.val_dataloader()]
-    found = min(rows, key=lambda row: distance(row, samples))
-    return replace(found, noisy=found.clean)
+    nearest = min(rows, key=lambda row: distance(row, samples))
+    return replace(nearest, noisy=nearest.clean)
 
 
-def labelled_speech(root: Path) -> list[Utterance]:
-    """Utterances with speakers and phones: of `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES`, or of the sample.
+def labeled_speech(root: Path) -> list[Utterance]:
+    """Reads utterances with speakers and phones from `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES`, or the sample.
 
-    Of the built-in sample one reader has phones. See `read_utterances` for the format.
+    In the built-in sample, one reader has phones. `read_utterances` describes the format.
     """
     sample = root / "data/sample16k"
     manifest = os.environ.get("STREAMNEST_MANIFEST")
@@ -136,38 +136,37 @@ def labelled_speech(root: Path) -> list[Utterance]:
     return read_utterances(manifest or sample / "manifest.jsonl", phones)
 
 
-def how_many(usual: int) -> int:
-    """Utterances to listen to: `STREAMNEST_UTTERANCES`, or the usual number.
+def how_many(default: int) -> int:
+    """Returns the number of utterances to analyze: `STREAMNEST_UTTERANCES`, or the default.
 
     Raises:
-        UserError: for what is no number above 0.
+        UserError: if it is not a number above 0.
     """
-    named = os.environ.get("STREAMNEST_UTTERANCES") or str(usual)
+    named = os.environ.get("STREAMNEST_UTTERANCES") or str(default)
     if not named.isdecimal() or int(named) == 0:
         raise UserError(f"STREAMNEST_UTTERANCES={named}: give a number above 0")
     return int(named)
 
 
-def find_frontier(root: Path) -> tuple[Path, bool]:
-    """`STREAMNEST_FRONTIER`, or the newest `frontier.json` below `logs/`; else an example.
-
-    Returns:
-        The file, and whether its numbers are made up.
-    """
+def find_frontier(root: Path) -> Path:
+    """Returns `STREAMNEST_FRONTIER`, or the newest `frontier.json` below `logs/`, or the published results."""
     named = os.environ.get("STREAMNEST_FRONTIER")
-    found = [Path(named)] if named else newest(root, "frontier.json")
-    if not found:
-        return root / "tests/fixtures/frontier.json", True
-    return (found[0] / "frontier.json" if found[0].is_dir() else found[0]), False
+    files = [Path(named)] if named else [*newest(root, "frontier.json"), published(root, "frontier")]
+    return files[0] / "frontier.json" if files[0].is_dir() else files[0]
 
 
-def _of_corpus(model: Pretraining) -> list[nn.Module]:
-    """What is fitted to a corpus, not trained."""
+def published(root: Path, name: str) -> Path:
+    """Returns the path of the published results of docs/RESULTS.md: frontier, labels or variants."""
+    return root / f"docs/data/{name}.json"
+
+
+def _fitted(model: Pretraining) -> list[nn.Module]:
+    """Returns the modules that are fitted to a corpus instead of trained."""
     return [*model.normalizers, model.quantizer]
 
 
 def _is_pretraining(path: Path) -> bool:
-    """Runs of other tasks leave their checkpoints in the same place, and killed ones may leave half a file."""
+    """Returns False for checkpoints of other tasks and for incomplete files."""
     try:
         return task_name(read_checkpoint(path)["streamnest"]["config"]) == "pretrain"
     except UserError:

@@ -1,4 +1,4 @@
-"""Runs side by side: what they were, what they reached, and a page that shows both."""
+"""Comparison of training runs: their settings, latency and metrics, in tables and on an HTML page."""
 
 from streamnest.reporting.comparison.runs import Curve, Run, find_runs
 

@@ -1,4 +1,4 @@
-"""The comparison as one HTML file that needs no network, and its pictures as PNG files beside it."""
+"""The comparison as one HTML file that needs no network, with its plots as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -9,84 +9,91 @@ from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 
 from streamnest.plotting import save
-from streamnest.reporting.comparison.plots import draw_curves, draw_health, draw_latency, draw_settings
-from streamnest.reporting.comparison.runs import Run
+from streamnest.reporting.comparison.plots import plot_curves, plot_health, plot_latency, plot_settings
+from streamnest.reporting.comparison.runs import Run, labels
 from streamnest.reporting.comparison.tables import compare, rises, title
 
 _CAPTIONS = {
-    "latency": "Each point is a run. Further left answers sooner. Runs of one seed: differences as small as those "
-    "between seeds mean nothing.",
-    "curves": "At each validation, which hides the same frames every time.",
-    "settings": "Each point is a run; other settings differ too where several were searched at once.",
-    "health": "Few codes in use, or a rank that falls, mean that targets or representation collapse.",
+    "latency": "Each point is a run; lower latency is further left. With one seed per setting, differences smaller "
+    "than those between seeds are not significant.",
+    "curves": "Metric at each validation. Every validation masks the same frames.",
+    "settings": "Each point is a run. If several settings were searched at once, runs differ in the others as well.",
+    "health": "Few codes in use or a falling rank indicate collapse of targets or representation. Colors and "
+    "markers as above.",
 }
 
 
-def write_page(sections: Mapping[str, Sequence[Run]], folder: Path, metric: str | None, heading: str) -> Path:
-    """Writes `index.html` and `TASK_*.png` and returns the page.
+def write_page(
+    sections: Mapping[str, Sequence[Run]],
+    folder: Path,
+    metric: str | None = None,
+    heading: str | None = None,
+    sources: Sequence[Path] = (),
+) -> Path:
+    """Writes `index.html` and `TASK_*.png`, and returns the path of the page.
 
     Args:
-        sections: runs by heading, see `comparable`; each is compared by itself.
-        folder: is made.
-        metric: to compare by; None takes the one that each task monitors.
-        heading: of the page.
+        sections: runs by heading, see `comparable`; each section is ranked separately.
+        folder: output folder, created if needed.
+        metric: metric to compare by; None takes the one that each task monitors.
+        heading: title of the page; None states the tasks and the number of runs.
+        sources: folders that the runs were found in.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [_section(task, runs, metric or runs[0].monitor, folder) for task, runs in sections.items()]
-    page = Environment(
-        loader=PackageLoader("streamnest.reporting.comparison", "templates"), autoescape=True
-    ).get_template("page.html")
+    parts = [_section(name, runs, metric or runs[0].monitor, folder) for name, runs in sections.items()]
+    loader = PackageLoader("streamnest.reporting.comparison", "templates")
+    page = Environment(loader=loader, autoescape=True).get_template("page.html")
+    made = datetime.now().strftime("%Y-%m-%d %H:%M")
     target = folder / "index.html"
-    target.write_text(
-        page.render(heading=heading, sections=parts, made=datetime.now().strftime("%Y-%m-%d %H:%M")), encoding="utf-8"
-    )
+    text = page.render(heading=heading or _heading(sections), sections=parts, made=made, sources=sources)
+    target.write_text(text, encoding="utf-8")
     return target
 
 
-def _section(task: str, runs: Sequence[Run], metric: str, folder: Path) -> dict[str, object]:
+def _heading(sections: Mapping[str, Sequence[Run]]) -> str:
+    runs = [run for found in sections.values() for run in found]
+    tasks = " and ".join(dict.fromkeys(run.task for run in runs))
+    return f"Comparison of {len(runs)} run{'' if len(runs) == 1 else 's'}: {tasks}"
+
+
+def _section(name: str, runs: Sequence[Run], metric: str, folder: Path) -> dict[str, object]:
     figures = {
-        "latency": draw_latency(runs, metric),
-        "settings": draw_settings(runs, metric),
-        "curves": draw_curves(runs, metric),
-        "health": draw_health(runs),
+        "latency": plot_latency(runs, metric),
+        "settings": plot_settings(runs, metric),
+        "curves": plot_curves(runs, metric),
+        "health": plot_health(runs),
     }
-    pictures = [
+    plots = [
         {
-            "name": name,
-            "caption": _CAPTIONS[name],
-            "image": _embedded(_written(figure, folder, f"{_slug(task)}_{name}.png")),
+            "name": kind,
+            "caption": _CAPTIONS[kind],
+            "image": _embedded(save(figure, folder / f"{_slug(name)}_{kind}.png")),
         }
-        for name, figure in figures.items()
+        for kind, figure in figures.items()
         if figure
     ]
-    table = compare(runs, metric)
     details = [
-        {"name": run.name, "folder": str(run.folder), "overrides": run.overrides, "image": _embedded(run.picture())}
-        for run in runs
+        {"name": label, "folder": str(run.folder), "overrides": run.overrides, "image": _embedded(run.example_plot())}
+        for label, run in zip(labels(runs), runs, strict=True)
     ]
-    better = "more is better" if rises(metric) else "less is better"
     return {
-        "task": task,
-        "metric": f"{title(metric)}, {better}",
-        "table": table,
-        "pictures": pictures,
+        "name": name,
+        "metric": f"{title(metric)}; {'higher' if rises(metric) else 'lower'} is better",
+        "table": compare(runs, metric),
+        "unranked": not all(run.rankable for run in runs),
+        "plots": plots,
         "details": details,
     }
 
 
 def _slug(heading: str) -> str:
-    """A heading as part of a file name, short and its own."""
+    """Returns a short file name that is unique for a heading."""
     task, _, rest = heading.partition(", ")
     return f"{task}_{hashlib.sha256(rest.encode()).hexdigest()[:8]}" if rest else task
 
 
-def _written(figure: Figure, folder: Path, name: str) -> Path:
-    return save(figure, folder / name)
-
-
 def _embedded(path: Path | None) -> str | None:
-    """A picture as text that a page can hold."""
+    """Returns an image as base64 text to embed in the page."""
     return None if path is None else base64.b64encode(path.read_bytes()).decode()

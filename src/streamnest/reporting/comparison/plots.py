@@ -1,137 +1,171 @@
-"""Pictures of runs side by side."""
+"""Plots that compare runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from streamnest.plotting import INK, MUTED, RIGHT, plain_axes
-from streamnest.reporting.comparison.runs import Run, settings
+from streamnest.plotting import INK, MUTED, OKABE_ITO, plain_axes
+from streamnest.reporting.comparison.runs import Run, labels, settings
 from streamnest.reporting.comparison.tables import is_share, title
 from streamnest.reporting.latency_axis import LatencyAxis
 
-# Okabe and Ito's colours, which people see who do not tell red from green; then, for more runs, a ramp.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS, _LINES = "osD^vPX*", ("-", "--", "-.", ":")
 _HEALTH = {"val/perplexity": "perplexity of the codes", "val/codes_used": "codes used", "val/rank": "effective rank"}
 _MEAN = "latency_mean_ms"
-_COLUMNS, _MOST_PANELS = 3, 9
+_COLUMNS, _MOST_PANELS, _MOST_NAMED = 3, 9, 16
 
 
-def draw_latency(runs: Sequence[Run], metric: str) -> Figure | None:
-    """A metric against mean algorithmic latency; None where all runs have the same."""
-    found = [(run.latency[_MEAN], value, run) for run, value in _values(runs, metric) if _MEAN in run.latency]
-    if len({latency for latency, _, _ in found}) < 2:
+def plot_latency(runs: Sequence[Run], metric: str) -> Figure | None:
+    """Plots a metric against mean algorithmic latency; None if all runs have the same latency."""
+    values = _values(runs, metric)
+    known = {number: runs[number].latency[_MEAN] for number in values if _MEAN in runs[number].latency}
+    if len(set(known.values())) < 2:
         return None
-    axis = LatencyAxis(latency for latency, _, _ in found)
-    figure, axes = _single(title(metric) + " against latency")
-    named = set()
-    for latency, value, run in sorted(found, key=lambda point: -point[1]):
-        place = axis.place(latency)
-        axes.plot(place, value, "o", color=RIGHT, ms=7)
-        # The highest of a latency is named above it, the others below.
-        offset = (0, -16 if place in named else 8)
-        axes.annotate(run.preset, (place, value), offset, textcoords="offset points", ha="center", color=INK, size=9)
-        named.add(place)
+    axis = LatencyAxis(known.values())
+    figure, axes = _single(title(metric) + " against latency", len(known))
+    for number, latency in known.items():
+        style = {**_style(number), "ls": "", "ms": 7}
+        axes.plot(axis.place(latency), values[number], label=labels(runs)[number], **style)
+    for row, latency in enumerate(sorted(set(known.values()))):
+        here = [number for number in known if known[number] == latency]
+        _name_presets(axes, axis.place(latency), [values[n] for n in here], [runs[n].preset for n in here], row % 2 > 0)
     axis.scale(axes)
     _quality_axis(axes, metric)
+    axes.margins(y=0.22)
+    _legend(figure, len(known))
     return figure
 
 
-def draw_curves(runs: Sequence[Run], metric: str) -> Figure | None:
-    """A metric over the steps of each run; None where nothing was validated."""
-    figure, axes = _single(title(metric) + " while training")
-    if not _lines(axes, runs, metric):
+def plot_curves(runs: Sequence[Run], metric: str) -> Figure | None:
+    """Plots a metric over the training steps of each run; None if no run was validated."""
+    shown = sum(metric in run.curves for run in runs)
+    figure, axes = _single(title(metric) + " during training", shown)
+    if not shown:
         return None
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    axes.set_xlabel("step")
+    _plot_lines(axes, runs, metric)
+    axes.set_xlabel("training step")
     _quality_axis(axes, metric)
+    _legend(figure, shown)
     return figure
 
 
-def draw_settings(runs: Sequence[Run], metric: str) -> Figure | None:
-    """A metric against each setting in which the runs differ but the preset, a panel a setting.
+def plot_settings(runs: Sequence[Run], metric: str) -> Figure | None:
+    """Plots a metric against each setting that differs between runs, a panel per setting; presets have their own plot.
 
-    None where they differ in no other, or in so many that a picture shows nothing.
+    Returns None if no other setting differs, or too many to show.
     """
-    keys, found = [key for key in settings(runs) if key != "encoder"], _values(runs, metric)
-    if not found or not 0 < len(keys) <= _MOST_PANELS:
+    keys, values = [key for key in settings(runs) if key != "encoder"], _values(runs, metric)
+    if not values or not 0 < len(keys) <= _MOST_PANELS:
         return None
     rows, columns = math.ceil(len(keys) / _COLUMNS), min(_COLUMNS, len(keys))
-    figure = Figure(figsize=(3.6 * columns + 0.8, 2.9 * rows + 0.6), dpi=130, layout="constrained")
+    size = (max(3.6 * columns + 0.8, 6.4), 2.9 * rows + 0.6)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, key in zip(panels, keys, strict=False):
-        _setting(axes, key, found)
+        _plot_setting(axes, key, runs, values)
         _quality_axis(axes, metric)
     for axes in panels[len(keys) :]:
         axes.set_visible(False)
     for axes in [axes for axes in panels if axes.get_subplotspec().colspan.start]:
         axes.set_ylabel("")
-    figure.suptitle(title(metric) + " by setting", x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
+    heading = title(metric) + " by setting"
+    figure.suptitle(heading[0].upper() + heading[1:], x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
     return figure
 
 
-def draw_health(runs: Sequence[Run]) -> Figure | None:
-    """How many codes are in use and how many directions the representation has; None for tasks without codes."""
+def plot_health(runs: Sequence[Run]) -> Figure | None:
+    """Plots code usage and effective rank over training; None for tasks without codes."""
     names = [name for name in _HEALTH if any(name in run.curves for run in runs)]
     if not names:
         return None
     figure = Figure(figsize=(4.2 * len(names), 3.4), dpi=130, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        _lines(axes, runs, name)
+        _plot_lines(axes, runs, name)
         axes.set_title(_HEALTH[name], fontsize=10, color=INK, loc="left")
-        axes.set_xlabel("step")
+        axes.set_xlabel("training step")
         axes.set_ylim(bottom=0)
         plain_axes(axes)
-    figure.axes[0].legend(frameon=False, fontsize=7, labelcolor=INK)
     return figure
 
 
-def _values(runs: Sequence[Run], metric: str) -> list[tuple[Run, float]]:
-    found = [(run, run.last(metric)) for run in runs]
-    return [(run, value) for run, value in found if value is not None and math.isfinite(value)]
+def _values(runs: Sequence[Run], metric: str) -> dict[int, float]:
+    """Returns the finite latest values of a metric, by index of the run."""
+    values = {number: run.last(metric) for number, run in enumerate(runs)}
+    return {number: value for number, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _single(heading: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8.4, 4.6), dpi=130, layout="constrained")
-    figure.suptitle(heading, x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
+def _style(number: int) -> dict[str, Any]:
+    """Returns color, marker and line style of a run, the same in all plots."""
+    color, marker = OKABE_ITO[number % len(OKABE_ITO)], _MARKERS[number % len(_MARKERS)]
+    return {"color": color, "marker": marker, "ls": _LINES[number % len(_LINES)]}
+
+
+def _single(heading: str, runs: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.8, 4.6 + 0.2 * min(runs, _MOST_NAMED)), dpi=130, layout="constrained")
+    figure.suptitle(heading[0].upper() + heading[1:], x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
     return figure, figure.subplots()
 
 
-def _lines(axes: Axes, runs: Sequence[Run], metric: str) -> int:
-    """Draws a line a run; returns how many have the metric."""
-    shown = [run for run in runs if metric in run.curves]
-    for number, run in enumerate(shown):
-        curve = run.curves[metric]
-        colour = _COLOURS[number] if len(shown) <= len(_COLOURS) else colormaps["viridis"](number / len(shown))
-        axes.plot(curve.steps, curve.values, "-o", color=colour, ms=3, lw=1.6, label=run.name)
-    return len(shown)
+def _legend(figure: Figure, runs: int) -> None:
+    """Names the runs below the plot, unless they are too many to tell apart."""
+    if runs <= _MOST_NAMED:
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower left", frameon=False, fontsize=8.5, labelcolor=INK)
 
 
-def _setting(axes: Axes, key: str, found: Sequence[tuple[Run, float]]) -> None:
-    texts = [run.overrides.get(key, "default") for run, _ in found]
-    values = [value for _, value in found]
+def _name_presets(axes: Axes, place: float, values: Sequence[float], presets: Sequence[str], below: bool) -> None:
+    """Writes the presets of one latency once, above or below their points."""
+    axes.annotate(
+        "\n".join(dict.fromkeys(presets)),
+        (place, min(values) if below else max(values)),
+        (0, -8 if below else 8),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        color=INK,
+        fontsize=9,
+    )
+
+
+def _plot_lines(axes: Axes, runs: Sequence[Run], metric: str) -> None:
+    """Plots a line for each run that has a metric."""
+    for number, run in enumerate(runs):
+        curve = run.curves.get(metric)
+        if curve:
+            every = max(1, len(curve.steps) // 10)
+            style = {**_style(number), "ms": 5, "lw": 1.6, "markevery": every}
+            axes.plot(curve.steps, curve.values, label=labels(runs)[number], **style)
+
+
+def _plot_setting(axes: Axes, key: str, runs: Sequence[Run], values: dict[int, float]) -> None:
+    texts = {number: runs[number].setting(key) for number in values}
     try:
-        numbers = [float(text) for text in texts]
+        places: dict[int, Any] = {number: float(text) for number, text in texts.items()}
     except ValueError:
-        axes.plot(texts, values, "o", color=RIGHT, alpha=0.8)
+        places = dict(texts)
         axes.tick_params(axis="x", rotation=30)
     else:
-        axes.plot(numbers, values, "o", color=RIGHT, alpha=0.8)
-        if min(numbers) > 0 and max(numbers) > 20 * min(numbers):
+        if min(places.values()) > 0 and max(places.values()) > 20 * min(places.values()):
             axes.set_xscale("log")
+    for number, value in values.items():
+        axes.plot(places[number], value, **{**_style(number), "ls": "", "ms": 7})
+    axes.margins(x=0.2)
     axes.set_xlabel(key, color=INK)
 
 
 def _quality_axis(axes: Axes, metric: str) -> None:
     axes.set_ylabel(title(metric))
-    axes.ticklabel_format(axis="y", useOffset=False)
     if is_share(metric):
+        # Panels may share this axis, so nothing here may depend on the formatter that it has.
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(axis="y", alpha=0.25, color=MUTED)
     axes.margins(y=0.15)
     plain_axes(axes)
