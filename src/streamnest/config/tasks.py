@@ -27,6 +27,7 @@ class TaskConfig:
         monitor: the validation figure by which the best checkpoint is kept; smaller is better.
     """
 
+    _target_: str = "streamnest.pretraining.Pretraining"
     name: str = "pretrain"
     monitor: str = "val/loss"
 
@@ -60,6 +61,7 @@ class TextConfig(DownstreamConfig):
 class CTCConfig(TextConfig):
     """Schema of `task=ctc`."""
 
+    _target_: str = "streamnest.downstream.asr.ctc.CTCRecognizer"
     name: str = "ctc"
 
 
@@ -77,6 +79,7 @@ class RNNTConfig(TextConfig):
         max_scores: numbers in the `(B, T, U + 1, V)` scores, or in the joiner before them, that the loss holds at once.
     """
 
+    _target_: str = "streamnest.downstream.asr.rnnt.RNNTRecognizer"
     name: str = "rnnt"
     prediction_network: str = "stateless"
     prediction_dim: int = 256
@@ -106,6 +109,7 @@ class DiarizationConfig(DownstreamConfig):
         conversations: what is simulated.
     """
 
+    _target_: str = "streamnest.downstream.diarization.task.Diarizer"
     name: str = "diarization"
     monitor: str = "val/der"
     max_speakers: int = 4
@@ -140,6 +144,7 @@ class SpeakerConfig(DownstreamConfig):
         trials: see `draw_trials`.
     """
 
+    _target_: str = "streamnest.downstream.speaker.task.SpeakerRecognizer"
     name: str = "speaker"
     monitor: str = "val/eer"
     embedding_size: int = 128
