@@ -24,7 +24,7 @@ from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.probing.codes import codes_of, label_blocks
+from streamnest.probing.codes import codes_of, read_labeled_frames
 from streamnest.probing.encoded import choose
 from streamnest.probing.linear_probe import shared_information
 from streamnest.probing.phone_labels import read_utterances
@@ -52,8 +52,8 @@ def main() -> int:
     if not isinstance(model, Pretraining):
         raise UserError("only task=pretrain has targets")
     aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
-    found = label_blocks(model, choose(aligned, args.most, seed=0))
-    blocks, phones = found.blocks[found.phones >= 0], found.phones[found.phones >= 0]
+    found = read_labeled_frames(model, choose(aligned, args.most, seed=0))
+    blocks, phones = found.inputs[found.phones >= 0], found.phones[found.phones >= 0]
     for kind, width, number in itertools.product(CODES, args.dims, args.classes):
         quantizer = RandomProjectionQuantizer(model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind)
         quantizer.fit(blocks)

@@ -27,11 +27,11 @@ from IPython.display import Markdown, display
 
 from streamnest.code_usage import spectrum
 from streamnest.formatting import markdown_table
-from streamnest.probing.encoded import choose, hear, layer_names
+from streamnest.probing.encoded import choose, encode_utterances, layer_names
 from streamnest.probing.layerwise import SILENCE, probe_encoded
 from streamnest.probing.linear_probe import similarity, spaced
 from streamnest.probing.phone_labels import phone_classes
-from streamnest.probing.plots import draw_probes, draw_similarity, draw_spectra
+from streamnest.probing.plots import plot_probes, plot_similarity, plot_spectra
 from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository, twin
 
 UTTERANCES = how_many(70)  # with phones, and as many without
@@ -42,8 +42,8 @@ subject = open_subject(root)
 models = {subject.name: subject.model, "random weights": twin(subject.model, trained=False)}
 utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
 classes = phone_classes(utterances, SILENCE)
-heard = {name: hear(model, utterances, classes) for name, model in models.items()}
-layers = layer_names(heard[subject.name])
+encoded = {name: encode_utterances(model, utterances, classes) for name, model in models.items()}
+layers = layer_names(encoded[subject.name])
 
 # %% [markdown]
 # ## Probes
@@ -54,8 +54,8 @@ layers = layer_names(heard[subject.name])
 # step is one utterance and means little.
 
 # %%
-found = {name: probe_encoded(heard[name], len(classes), CLUSTERS) for name in heard}
-display(draw_probes({name: figures for name, (figures, _) in found.items()}, "What each layer says"))
+found = {name: probe_encoded(encoded[name], len(classes), CLUSTERS) for name in encoded}
+display(plot_probes({name: figures for name, (figures, _) in found.items()}, "What each layer says"))
 print(*found[subject.name][1], sep="\n")
 
 # %%
@@ -71,9 +71,11 @@ display(Markdown(markdown_table(columns, lines)))
 # steeply has collapsed into a few of them.
 
 # %%
-frames = {name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in heard[name]), strict=True)] for name in heard}
+frames = {
+    name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in encoded[name]), strict=True)] for name in encoded
+}
 spectra = {name: {layer: spectrum(x) for layer, x in zip(layers, frames[name], strict=True)} for name in frames}
-display(draw_spectra(spectra, "How many directions each layer uses"))
+display(plot_spectra(spectra, "How many directions each layer uses"))
 
 # %% [markdown]
 # ## Which layers are alike
@@ -82,4 +84,4 @@ display(draw_spectra(spectra, "How many directions each layer uses"))
 
 # %%
 alike = {name: similarity(x) for name, x in frames.items()}
-display(draw_similarity(alike, layers, "How alike layers are"))
+display(plot_similarity(alike, layers, "How alike layers are"))

@@ -26,12 +26,19 @@ from IPython.display import display
 
 from streamnest.plotting import draw_code_histogram
 from streamnest.probing.code_plots import (
-    draw_code_distances,
-    draw_phones_of_codes,
-    draw_spoken_codes,
-    draw_told,
+    plot_code_distances,
+    plot_label_information,
+    plot_phones_of_codes,
+    plot_spoken_codes,
 )
-from streamnest.probing.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
+from streamnest.probing.codes import (
+    code_distances,
+    codes_of,
+    label_information,
+    label_shares,
+    other_codes,
+    read_labeled_frames,
+)
 from streamnest.probing.encoded import choose
 from streamnest.quantizer import count_codes
 from streamnest.reporting.notebook import how_many, labelled_speech, open_subject, repository
@@ -43,14 +50,14 @@ root = repository()
 subject = open_subject(root)
 quantizer = subject.model.quantizer
 utterances = choose(labelled_speech(root), UTTERANCES, seed=0)
-speech = label_blocks(subject.model, utterances)
+speech = read_labeled_frames(subject.model, utterances)
 own = f"{quantizer.codes}, {quantizer.num_classes} codes\n(this model)"
-codes = {own: codes_of(quantizer, speech.blocks)}
+codes = {own: codes_of(quantizer, speech.inputs)}
 sizes = {own: quantizer.num_classes}
 for kind in ("random", "pca", "kmeans"):
     name = f"{kind}, {FEW} codes"
-    codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.blocks), FEW
-print(f"targets of {subject.name}; {len(speech.blocks)} blocks of {subject.model.encoder.frame_ms:g} ms")
+    codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.inputs), FEW
+print(f"targets of {subject.name}; {len(speech.inputs)} blocks of {subject.model.encoder.frame_ms:g} ms")
 
 # %% [markdown]
 # ## A sentence in codes
@@ -61,10 +68,10 @@ print(f"targets of {subject.name}; {len(speech.blocks)} blocks of {subject.model
 # %%
 place = next((n for n, u in enumerate(utterances) if u.phones), 0)
 start, end = speech.spans[place]
-mel = speech.blocks[start:end].reshape(-1, quantizer.feat_in).t().numpy()
+mel = speech.inputs[start:end].reshape(-1, quantizer.feat_in).t().numpy()
 stride, hop = subject.model.encoder.frame_ms / 1000, subject.model.frontend.hop_ms / 1000
 strips = {name: found[start:end] for name, found in codes.items()}
-display(draw_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
+display(plot_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
 
 # %% [markdown]
 # ## How many codes are used
@@ -84,7 +91,7 @@ display(draw_code_histogram(counts))
 # %%
 if speech.phone_names:
     tables = {n: label_shares(codes[n], speech.phones, sizes[n], len(speech.phone_names)) for n in list(codes)[1::2]}
-    display(draw_phones_of_codes(tables, speech.phone_names))
+    display(plot_phones_of_codes(tables, speech.phone_names))
 
 # %% [markdown]
 # ## What a code tells
@@ -94,8 +101,11 @@ if speech.phone_names:
 # above the hatching.
 
 # %%
-found = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
-display(draw_told(found))
+found = {
+    n: {"phones": label_information(c, speech.phones), "speakers": label_information(c, speech.speakers)}
+    for n, c in codes.items()
+}
+display(plot_label_information(found))
 
 # %% [markdown]
 # ## Codes against speakers
@@ -106,4 +116,4 @@ display(draw_told(found))
 
 # %%
 distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))
-display(draw_code_distances(distances, speech.speaker_names, "How differently speakers use codes"))
+display(plot_code_distances(distances, speech.speaker_names, "How differently speakers use codes"))

@@ -84,12 +84,15 @@ def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
     """How often each code occurs, most frequent first, for each named count `(classes,)`; both axes logarithmic."""
     figure = Figure(figsize=(7.5, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
-    styles = (("#264653", "-"), (RIGHT, "-"), (HIDDEN, "-"), ("#e76f51", "--"))
-    for (name, values), (colour, line) in zip(counts.items(), styles):
+    styles = (("#264653", "-", "o"), (RIGHT, "--", "s"), (HIDDEN, "-.", "^"), ("#e76f51", ":", "D"))
+    for (name, values), (colour, line, marker) in zip(counts.items(), styles):
         share = np.sort(values[values > 0])[::-1] / max(1.0, values.sum())
         perplexity = float(np.exp(-(share * np.log(share)).sum()))
         label = f"{name}: {len(share)} of {len(values)} codes, perplexity {perplexity:.0f}"
-        axes.loglog(np.arange(1, len(share) + 1), share, color=colour, ls=line, lw=2, label=label)
+        places = np.arange(1, len(share) + 1)
+        # Markers tell the lines apart in gray, and show a count of a single code.
+        marked = np.unique(np.geomspace(1, max(1, len(share)), 8).astype(int)) - 1 if len(share) else []
+        axes.loglog(places, share, color=colour, ls=line, lw=2, marker=marker, markevery=list(marked), label=label)
         axes.axhline(1 / len(values), color=MUTED, lw=1, ls=":")
     axes.set_title("Code frequencies; dotted: all codes equally likely", fontsize=11, color=INK, loc="left")
     axes.set_xlabel("rank of the code")

@@ -25,7 +25,7 @@ from streamnest.downstream.diarization.activity import (
 )
 from streamnest.downstream.diarization.diarizer import StreamingDiarizer
 from streamnest.downstream.diarization.permutation import activity_loss
-from streamnest.downstream.metrics.diarization_error import Scorer, summarise
+from streamnest.downstream.metrics.diarization_error import Scorer, summarize
 from streamnest.errors import UserError
 
 # CI has twenty minutes; `make test-all` runs these.
@@ -185,7 +185,7 @@ def test_errors_are_counted_by_kind_and_the_collar_is_on_each_side():
     assert lenient.errors == 0.0 and lenient.total == pytest.approx(2.5)
     single = Scorer(collar=0.0, skip_overlap=True)("x", MEETING, MEETING, 12.0)
     assert single.total == pytest.approx(11.5 - 2 * 1.5)
-    assert summarise([strict])["der"] == pytest.approx(4.2 / 11.5)
+    assert summarize([strict])["der"] == pytest.approx(4.2 / 11.5)
 
 
 @pytest.mark.parametrize(("past", "future"), [(0, 0), (4, 0), (3, 2), (2, 2), (0, 3)])
@@ -375,7 +375,7 @@ def test_files_of_one_name_are_refused_where_only_the_name_tells_them_apart(tmp_
 def test_files_longer_than_what_a_stream_remembers_are_counted_at_the_end(
     run_config, speech_like, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("streamnest.downstream.long_audio.REMEMBERED_S", 1.0)
+    monkeypatch.setattr("streamnest.downstream.long_audio.STREAM_PAST_S", 1.0)
     save_checkpoint(diarizer(run_config("task=diarization", "encoder=causal")), tmp_path / "last.ckpt")
     for seconds in (1, 2):
         soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
@@ -404,4 +404,4 @@ def test_one_conversation_is_learned_by_heart(run_config, corpus):
     stream = StreamingDiarizer(model)
     parts = [*map(stream.push, batch.clean[0].split(2000)), stream.flush()]
     turns = model.turns(torch.cat([part.active for part in parts]))
-    assert summarise([Scorer()("x", batch.labels[0].turns, turns, 10.0)])["der"] < 0.05
+    assert summarize([Scorer()("x", batch.labels[0].turns, turns, 10.0)])["der"] < 0.05

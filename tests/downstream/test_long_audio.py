@@ -13,7 +13,7 @@ from inprocess import load
 from recognizers import recognizer
 
 from streamnest.downstream import long_audio
-from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
+from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
 from streamnest.encoder.context import Context
 from streamnest.errors import UserError
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _short_limits(monkeypatch):
     """As if two seconds were long, and one all that a stream remembers."""
-    monkeypatch.setattr(long_audio, "AT_ONCE_S", 2.0)
-    monkeypatch.setattr(long_audio, "REMEMBERED_S", 1.0)
+    monkeypatch.setattr(long_audio, "FULL_FORWARD_S", 2.0)
+    monkeypatch.setattr(long_audio, "STREAM_PAST_S", 1.0)
 
 
 def save(model, path):
@@ -37,14 +37,14 @@ def test_what_is_long_is_heard_as_a_stream_and_what_is_short_is_not(run_config, 
     model = recognizer(run_config("task=ctc", "encoder=causal")).double()
     audio = speech_like(1, 48000)[0].double()
     whole = model(audio[None], torch.tensor([48000]))[0][0]
-    listener, heard = Listener(model), []
+    listener, heard = RecordingEncoder(model), []
     monkeypatch.setattr(model, "forward", lambda *given: heard.append(given) or (whole[None], torch.tensor([9])))
     assert torch.allclose(listener(audio, "x"), whole, atol=1e-9) and not heard
     assert len(listener(audio[:32000], "x")) == 9 and heard
 
 
 def test_what_is_long_and_cannot_be_streamed_is_refused_naming_file_length_and_limit(run_config, speech_like):
-    listener = Listener(recognizer(run_config("task=ctc", "encoder=bidirectional")))
+    listener = RecordingEncoder(recognizer(run_config("task=ctc", "encoder=bidirectional")))
     assert len(listener(speech_like(1, 32000)[0], "short.wav"))
     with pytest.raises(UserError, match=r"long\.wav lasts 3 s, and no more than 2 s .* cannot stream"):
         listener(speech_like(1, 48000)[0], "long.wav")

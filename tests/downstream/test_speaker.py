@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from speakers import speaker_corpus
 
 from streamnest.build import build_data, build_model
-from streamnest.downstream.metrics.verification import draw_trials, equal_error_rate
+from streamnest.downstream.metrics.verification import equal_error_rate, sample_trials
 from streamnest.downstream.speaker.embedder import StreamingEmbedder
 from streamnest.downstream.speaker.pooling import Moments
 from streamnest.downstream.speaker.task import SpeakerClassifier
@@ -57,13 +57,13 @@ def test_the_equal_error_rate_is_that_of_the_roc_curve():
 def test_trials_are_the_same_in_any_order_and_of_both_kinds():
     ids = [f"u{number}" for number in range(40)]
     speakers = [f"s{number % 4}" for number in range(40)]
-    pairs = draw_trials(ids, speakers, 100)
+    pairs = sample_trials(ids, speakers, 100)
     named = {frozenset((ids[a], ids[b])) for a, b in pairs}
     assert len(pairs) == len(named) == 100
     assert sum(speakers[a] == speakers[b] for a, b in pairs) == 50
-    back = draw_trials(ids[::-1], speakers[::-1], 100)
+    back = sample_trials(ids[::-1], speakers[::-1], 100)
     assert {frozenset((ids[::-1][a], ids[::-1][b])) for a, b in back} == named
-    assert len(draw_trials(ids[:1], speakers[:1])) == 0
+    assert len(sample_trials(ids[:1], speakers[:1])) == 0
 
 
 def test_statistics_of_parts_are_those_of_the_whole_and_padding_counts_for_nothing():

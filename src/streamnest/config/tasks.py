@@ -141,7 +141,7 @@ class SpeakerConfig(DownstreamConfig):
         margin: of the cosine, see `SpeakerClassifier`; `scale` alike.
         scale: see above.
         held_out: see `SpeakerDataModule`.
-        trials: see `draw_trials`.
+        trials: see `sample_trials`.
     """
 
     _target_: str = "streamnest.downstream.speaker.task.SpeakerRecognizer"

@@ -79,7 +79,7 @@ class ExportedModel:
         self.sample_rate = session.sample_rate
 
     @property
-    def remembered_s(self) -> float | None:
+    def past_s(self) -> float | None:
         """Seconds of past after which a stream differs from the whole audio at once; None is never."""
         frames = self.session.cap_frames
         return None if frames is None else frames * self.session.frame_ms / 1000

@@ -22,7 +22,7 @@ from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.probing.phone_labels import Utterance, read_utterances
+from streamnest.probing.phone_labels import ProbeUtterance, read_utterances
 
 # Of training audio, for the normalisation of a model that was never trained.
 _STATISTICS_HOURS = 0.1
@@ -125,7 +125,7 @@ def utterance_near(subject: Subject, seconds: float) -> Batch:
     return replace(found, noisy=found.clean)
 
 
-def labelled_speech(root: Path) -> list[Utterance]:
+def labelled_speech(root: Path) -> list[ProbeUtterance]:
     """Utterances with speakers and phones: of `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES`, or of the sample.
 
     Of the built-in sample one reader has phones. See `read_utterances` for the format.

@@ -16,7 +16,7 @@ from streamnest.downstream.asr.ctc_decoding import Hypothesis
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.vocabulary import join, load_tokenizer, make_tokenizer, normalize_text
 from streamnest.downstream.base import Row
-from streamnest.downstream.metrics.error_rates import Utterance, rows_of_rates, summarise
+from streamnest.downstream.metrics.error_rates import RecognizedUtterance, rows_of_rates, summarize
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TextTask(SupervisedTask):
         super().__init__(*args, **kwargs)
         self.tokenizer = load_tokenizer(self.labels)
         self.unusable: Counter[str] = Counter()
-        self._utterances: list[Utterance] = []
+        self._utterances: list[RecognizedUtterance] = []
         self._sums = torch.zeros(2)
 
     @classmethod
@@ -117,14 +117,14 @@ class TextTask(SupervisedTask):
             reference = normalize_text(label.text or "")
             if reference:
                 known = self.trainer.datamodule.knows(label)  # type: ignore[attr-defined]
-                self._utterances.append(Utterance(cut_id, reference, text, known))
+                self._utterances.append(RecognizedUtterance(cut_id, reference, text, known))
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss and error rates of all ranks."""
         loss, tokens = self._over_ranks(self._sums)
         # In an order that does not depend on which rank has which, as the bootstrap draws by place.
         utterances = sorted(of_all_ranks(self._utterances), key=lambda utterance: utterance.id)
-        figures = {"loss": float(loss / tokens.clamp_min(1)), **summarise(utterances)}
+        figures = {"loss": float(loss / tokens.clamp_min(1)), **summarize(utterances)}
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:

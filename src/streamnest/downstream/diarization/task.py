@@ -14,7 +14,7 @@ from streamnest.data.labels import Label
 from streamnest.downstream.base import Row
 from streamnest.downstream.diarization.activity import Decision, frames_to_turns, turns_to_frames
 from streamnest.downstream.diarization.permutation import activity_loss
-from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
 from streamnest.formatting import change
@@ -166,8 +166,8 @@ class Diarizer(SupervisedTask):
         nats, count = self._over_ranks(self._sums)
         scored = sorted(of_all_ranks(self._scored), key=lambda one: one.id)
         figures = {"loss": float(nats / count.clamp_min(1))}
-        figures |= summarise([one for one in scored if not one.real])
-        figures |= {f"{name}_real": value for name, value in summarise([one for one in scored if one.real]).items()}
+        figures |= summarize([one for one in scored if not one.real])
+        figures |= {f"{name}_real": value for name, value in summarize([one for one in scored if one.real]).items()}
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:

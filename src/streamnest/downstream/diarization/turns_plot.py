@@ -16,7 +16,7 @@ from streamnest.plotting import INK, MUTED, plain_axes
 _COLOURS = ("#264653", "#e76f51", "#2a9d8f", "#e9c46a", "#8e6c8a", "#577590")
 
 
-def draw_turns(
+def plot_turns(
     title: str,
     probabilities: NDArray[np.float32],
     found: Sequence[Turn],

@@ -82,7 +82,7 @@ class Scorer:
         return annotation.support()
 
 
-def summarise(scored: Sequence[Scored]) -> dict[str, float]:
+def summarize(scored: Sequence[Scored]) -> dict[str, float]:
     """Error rate over all speech, its 95 % interval over conversations, and its parts; nothing for no speech."""
     counts = np.array([(s.errors, s.total) for s in scored], np.float64).reshape(-1, 2)
     total = counts[:, 1].sum()

@@ -15,7 +15,7 @@ UNITS = ("wer", "cer")
 
 
 @dataclass(frozen=True)
-class Utterance:
+class RecognizedUtterance:
     """What was said and what was recognised.
 
     Attributes:
@@ -31,7 +31,7 @@ class Utterance:
     seen: bool | None = True
 
 
-def errors(utterances: Sequence[Utterance], unit: str) -> NDArray[np.float64]:
+def errors(utterances: Sequence[RecognizedUtterance], unit: str) -> NDArray[np.float64]:
     """Insertions, deletions and substitutions, and units of the reference, of each utterance: `(N, 2)`.
 
     Args:
@@ -72,7 +72,7 @@ def bootstrap(
     return float(low), float(high)
 
 
-def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
+def summarize(utterances: Sequence[RecognizedUtterance]) -> dict[str, float]:
     """Both rates, their intervals (`_low`, `_high`), and by speakers (`_seen`, `_unseen`) where there are any."""
     figures: dict[str, float] = {}
     seen, unseen = (np.array([one.seen is group for one in utterances], bool) for group in (True, False))

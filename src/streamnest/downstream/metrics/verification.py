@@ -13,7 +13,7 @@ from streamnest.randomness import hash_id, numpy_generator
 _MOST = 2000
 
 
-def draw_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
+def sample_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
     """Pairs of utterances, up to half of `most` by one speaker and as many by two.
 
     They depend on ids and speakers alone, not on the order in which these are given.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streamnest.config.tasks import DownstreamConfig, SpeakerConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.base import Row
-from streamnest.downstream.metrics.verification import draw_trials, equal_error_rate
+from streamnest.downstream.metrics.verification import equal_error_rate, sample_trials
 from streamnest.downstream.speaker.pooling import Moments
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
@@ -170,7 +170,7 @@ class SpeakerRecognizer(SupervisedTask):
     def _equal_error_rate(self, heard: list[_Heard]) -> float:
         """Of speakers that training has not heard; of all where these make no trials."""
         for who, some in (("unseen", [one for one in heard if not one.known]), ("all", heard)):
-            pairs = draw_trials([one.id for one in some], [one.speaker for one in some], self.settings.trials)
+            pairs = sample_trials([one.id for one in some], [one.speaker for one in some], self.settings.trials)
             same = np.array([some[a].speaker == some[b].speaker for a, b in pairs], bool)
             if same.any() and not same.all():
                 embeddings = np.array([one.embedding for one in some])
