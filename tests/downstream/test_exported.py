@@ -97,17 +97,20 @@ def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, t
     assert shown[0] == shown[1] and len(shown[0].splitlines()) > 1
 
 
-def test_exports_without_the_head_that_is_needed_say_so():
+def test_exports_without_the_required_head_are_refused():
     session = OnnxSession.__new__(OnnxSession)
     session.path = "m.onnx"
-    for task, words in {"rnnt": "transducer", "pretrain": "export a checkpoint of task=ctc"}.items():
+    for task, problem in {
+        "rnnt": "only the encoder of an RNN-T model",
+        "pretrain": "export a checkpoint of task=ctc",
+    }.items():
         session.metadata = {"task": task, "head": None}
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=problem):
             ExportedRecognizer(session)
 
 
 @pytest.mark.parametrize("entry", ["labels", "size", "output", "kind"])
-def test_a_head_that_makes_no_sense_is_refused(entry):
+def test_invalid_metadata_of_a_head_is_refused(entry):
     head = {"kind": "ctc", "output": "log_probs", "size": 3, "labels": {"kind": "char", "symbols": ["a", "b"]}}
     session = OnnxSession.__new__(OnnxSession)
     session.metadata, session.path, session.sample_rate = {"head": head, "task": "ctc"}, "m.onnx", 16000

@@ -88,7 +88,7 @@ def test_a_saved_stream_goes_on_elsewhere_with_the_same_text(run_config, speech_
     assert 0 < len(begun) < len(expected)
 
 
-def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(run_config, speech_like):
+def test_unusable_texts_are_counted_and_left_out_of_rnnt_loss(run_config, speech_like):
     model = transducer(run_config(*SMALL, "task.max_symbols=2"))
     audio = speech_like(4, 16000)
     encoded, valid = model(audio, torch.tensor([16000] * 4))
@@ -104,7 +104,7 @@ def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(ru
     assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3 + 2 * frames
 
 
-def test_a_batch_without_usable_text_has_a_loss_of_zero_with_a_gradient_of_every_weight(run_config, speech_like):
+def test_without_usable_text_every_weight_has_a_gradient(run_config, speech_like):
     model = transducer(run_config(*SMALL, "task.prediction_network=lstm")).train()
     audio = speech_like(1, 8000)
     encoded, valid = model(audio, torch.tensor([8000]))
@@ -137,7 +137,7 @@ def test_values_that_make_no_sense_are_refused(run_config):
             build_model(cfg, labels=LABELS)
 
 
-def test_a_checkpoint_is_loaded_whole_and_not_continued_with_another_predictor(run_config, tmp_path, speech_like):
+def test_a_run_cannot_continue_with_another_prediction_network(run_config, tmp_path, speech_like):
     model = transducer(run_config(*SMALL))
     saved = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(saved)

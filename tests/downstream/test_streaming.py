@@ -1,4 +1,4 @@
-"""What is recognised live is what is recognised offline."""
+"""Streaming recognition equals offline recognition."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_rows_and_padding_do_not_change_a_text(run_config, speech_like):
     assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
 
 
-def test_a_recogniser_that_hears_the_whole_utterance_is_refused(run_config):
+def test_a_recognizer_that_hears_the_whole_utterance_is_refused(run_config):
     with pytest.raises(UserError, match="cannot stream"):
         StreamingRecognizer(recognizer(run_config("task=ctc", "encoder=bidirectional")))
 

@@ -43,7 +43,7 @@ def test_characters_that_training_never_had_are_left_out_of_targets():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
-def test_word_pieces_come_back_as_they_were_also_from_plain_data():
+def test_word_pieces_survive_encoding_and_plain_data():
     made = make_tokenizer("sentencepiece", TEXTS, 40)
     tokenizer = load_tokenizer(made.plain())
     assert tokenizer.size <= 40

@@ -38,7 +38,7 @@ def frames_of(made: Transducer, *shape: int, seed: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...], most: int = 10**6) -> float:
-    """Of a text after frames `(T, J)`: the sum over all alignments, where a frame ends for sure after `most` tokens."""
+    """Sums over all alignments of a text and frames `(T, J)`; a frame ends after at most `most` tokens."""
     states = [made.start(1)]
     for token in text:
         states.append(made.advance(torch.tensor([token]), states[-1].prediction))
@@ -60,7 +60,7 @@ def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_loss_is_the_sum_over_all_alignments_of_each_row_alone(predictor):
+def test_the_loss_sums_over_all_alignments_of_each_row(predictor):
     made = head(predictor, vocabulary=4)
     frames, lengths = frames_of(made, 3, 5), [3, 5, 1]
     texts = [[1, 3], [2], [3, 3, 1, 2]]
@@ -70,7 +70,7 @@ def test_the_loss_is_the_sum_over_all_alignments_of_each_row_alone(predictor):
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_a_few_rows_at_a_time_give_the_same_loss_and_gradients(predictor, monkeypatch):
+def test_groups_of_rows_give_the_same_loss_and_gradients(predictor, monkeypatch):
     made = head(predictor, vocabulary=4)
     texts, lengths = [[1, 3], [2], [3, 3, 1, 2], [1, 2, 3]], torch.tensor([3, 5, 1, 4])
     sizes = []
@@ -106,7 +106,7 @@ def test_mixed_precision_gives_nearly_the_same_loss_and_decodes(predictor):
 
 
 @pytest.mark.parametrize("most", [1, 20, 60, 10**6])
-def test_rows_are_split_into_neighbours_within_the_bound(most):
+def test_rows_are_split_into_adjacent_groups_within_the_bound(most):
     frames, tokens = [3, 5, 1, 4, 9], [2, 1, 4, 3, 0]
     groups = split_rows(frames, tokens, most)
     assert [row for group in groups for row in range(5)[group]] == list(range(5))
@@ -132,7 +132,7 @@ def test_predicting_token_by_token_is_predicting_at_once(predictor, context):
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_a_wide_beam_gives_every_text_the_sum_over_its_alignments(predictor):
+def test_a_wide_beam_sums_over_the_alignments_of_every_text(predictor):
     made = head(predictor)
     frames = frames_of(made, 3)
     found = TransducerBeamSearch(made, 10**6, NO_LANGUAGE, max_symbols=2, least=-math.inf)(frames)
@@ -197,7 +197,7 @@ def test_an_n_gram_adds_to_the_score_of_a_text():
     assert found[0].tokens != max(plain, key=lambda text: plain[text]) or len(found[0].tokens) == 0
 
 
-def test_a_frame_emits_no_more_than_its_bound_and_frames_past_the_length_nothing():
+def test_a_frame_emits_at_most_max_symbols_tokens():
     made = head()
     with torch.no_grad():
         made.output.bias[BLANK] = -50.0
