@@ -135,7 +135,7 @@ def test_nobody_speaks_over_himself_and_speakers_have_their_level(corpus):
         assert float(20 * loudness.log10()) == pytest.approx(-20, abs=0.5)
 
 
-def test_a_conversation_depends_on_its_key_and_on_no_neighbour(corpus):
+def test_a_conversation_depends_on_its_key_only(corpus):
     data = module(corpus)
     dataset = data._dataset("train")
     together, alone = dataset[BatchIndex(5, [3, 0, 7])], data._dataset("train")[BatchIndex(5, [7])]

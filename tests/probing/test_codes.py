@@ -72,7 +72,8 @@ def test_plots_without_enough_frames_say_so_instead() -> None:
         plot_phones_of_codes({"random": torch.ones(2, 3)}, list("ab")),
         plot_label_information({"random": {"phones": missing, "speakers": missing}}),
     )
-    for figure, reason in zip(figures, ("Too few frames", "No code has 5 frames", "neither phone labels"), strict=True):
+    reasons = ("Too few frames", "No code has 5 frames", "The utterances have neither")
+    for figure, reason in zip(figures, reasons, strict=True):
         figure.canvas.draw()
         (axes,) = figure.axes
         assert axes.texts[0].get_text().startswith(reason) and not axes.images
