@@ -1,4 +1,4 @@
-"""Exported models with a head say what their checkpoints say."""
+"""Exported models with a head give the results of their checkpoints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_exported_recognizer_gives_the_text_of_its_checkpoint(run_config, tmp
     assert main("stream", out, talk) == 0
     shown = capsys.readouterr().out
     assert "frames" in shown and expected in shown
-    # The exporter of PyTorch notes which lines of which files made each node.
+    # The exporter of PyTorch records the source line of each node.
     assert str(ROOT).encode() not in out.read_bytes() and b"site-packages" not in out.read_bytes()
     assert main("stream", "--audio_path", talk, "--model_path", out, "--json", tmp_path / "s.json") == 0
     found = json.loads((tmp_path / "s.json").read_text())[0]
@@ -80,7 +80,7 @@ def test_a_head_without_memory_gives_the_same_activity(run_config):
 
 
 def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, tmp_path, talk, capsys):
-    # Its streams begin with frames that stand for nothing.
+    # Its streams begin with frames before the first target span.
     model = diarizer(run_config, "encoder=lookahead80", "encoder.style=regular")
     with torch.no_grad():
         model.head.out.weight *= 20

@@ -1,4 +1,4 @@
-"""Whole runs of recognizers: they learn, and a killed one goes on as if nothing had happened."""
+"""Whole runs of recognizers: they learn, and a killed run resumes exactly."""
 
 from __future__ import annotations
 

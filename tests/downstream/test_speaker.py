@@ -33,7 +33,7 @@ def recognizer(cfg):
     return model
 
 
-def test_scores_that_tell_apart_have_no_errors_and_others_half():
+def test_separating_scores_have_no_errors_and_constant_ones_half():
     same = np.array([True] * 50 + [False] * 150)
     assert equal_error_rate(np.where(same, 0.9, 0.1), same) == 0.0
     assert equal_error_rate(np.zeros(200), same) == 0.5
@@ -103,7 +103,7 @@ def test_rows_and_padding_do_not_change_an_embedding(run_config, speech_like):
     assert torch.allclose(together, torch.stack(alone), atol=1e-10)
 
 
-def test_the_margin_makes_training_harder_and_nobody_is_no_speaker():
+def test_the_margin_raises_the_loss_and_unknown_speakers_are_ignored():
     torch.manual_seed(0)
     classifier, embeddings = SpeakerClassifier(8, 3, "am_softmax", 0.2, 30.0), torch.randn(4, 8)
     logits, targets = classifier(embeddings), torch.tensor([0, 2, -1, 1])

@@ -53,7 +53,8 @@ def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, Diarizer):
         raise UserError(
-            f"{args.checkpoint} tells no speakers apart: train one with task=diarization encoder_from={args.checkpoint}"
+            f"{args.checkpoint} is not a diarization checkpoint; expected task=diarization: train one with "
+            f"task=diarization encoder_from={args.checkpoint}"
         )
     return on_device(model, args.device)
 

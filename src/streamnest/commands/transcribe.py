@@ -46,7 +46,10 @@ def load(args: argparse.Namespace) -> TextTask | ExportedRecognizer:
         return ExportedRecognizer(OnnxSession(args.checkpoint, args.threads))
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, TextTask):
-        raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
+        raise UserError(
+            f"{args.checkpoint} is not an ASR checkpoint; expected task=ctc or task=rnnt: train one with task=ctc "
+            f"encoder_from={args.checkpoint}"
+        )
     return on_device(model, args.device)
 
 
