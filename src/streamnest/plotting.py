@@ -91,8 +91,8 @@ def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
         label = f"{name}: {len(share)} of {len(values)} codes, perplexity {perplexity:.0f}"
         places = np.arange(1, len(share) + 1)
         # Markers tell the lines apart in gray, and show a count of a single code.
-        marked = np.unique(np.geomspace(1, max(1, len(share)), 8).astype(int)) - 1 if len(share) else []
-        axes.loglog(places, share, color=colour, ls=line, lw=2, marker=marker, markevery=list(marked), label=label)
+        marked = sorted({int(place) - 1 for place in np.geomspace(1, len(share), 8)}) if len(share) else []
+        axes.loglog(places, share, color=colour, ls=line, lw=2, marker=marker, markevery=marked, label=label)
         axes.axhline(1 / len(values), color=MUTED, lw=1, ls=":")
     axes.set_title("Code frequencies; dotted: all codes equally likely", fontsize=11, color=INK, loc="left")
     axes.set_xlabel("rank of the code")

@@ -61,7 +61,7 @@ def test_word_pieces_survive_encoding_and_plain_data():
 @pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
 @pytest.mark.parametrize(("size", "reason"), [(10, "smaller than required_chars"), (0, "vocab_size")])
 def test_a_vocabulary_size_that_sentencepiece_refuses_is_named(size, reason):
-    with pytest.raises(UserError, match=rf"task\.vocab_size={size}, .*{reason}.*task\.tokenizer=char"):
+    with pytest.raises(UserError, match=rf"task\.vocab_size={size} .*{reason}.*task\.tokenizer=char"):
         make_tokenizer("sentencepiece", TEXTS, size)
 
 

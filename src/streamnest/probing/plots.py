@@ -79,7 +79,7 @@ def plot_probes(models: Mapping[str, Sequence[LayerFigures]], title: str) -> Fig
     figure, grid = _grid(len(panels), title)
     for axes, (field, name, unit) in zip(grid, panels, strict=True):
         for (model, figures), style in zip(lines.items(), _STYLES, strict=False):
-            axes.plot([getattr(f, field) for f in figures], ms=6, label=model, **style)  # type: ignore[arg-type]
+            axes.plot([getattr(f, field) for f in figures], ms=6, label=model, **style)
         axes.set_ylim(0, 1.08 * max(value for figures in lines.values() for _, value in _known(figures, field)))
         _label(axes, name, unit, [f.layer for f in next(iter(lines.values()))])
     handles: Any = grid[0].get_legend_handles_labels()
