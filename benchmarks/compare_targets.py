@@ -1,9 +1,9 @@
-"""What the codes of a quantizer know of phones: `python benchmarks/compare_targets.py --manifest M --phones P`.
+"""Information of codes about phones: `python benchmarks/compare_targets.py --manifest M --phones P`.
 
-For each kind and number of codes: the share of the entropy of phones that the code of a frame tells (PNMI of HuBERT,
-Hsu et al. 2021, section IV-C), and the perplexity of the codes. No encoder is trained. Fitted codes are fitted to the
-same utterances, not to their phones. More codes always tell more, so compare kinds at one number. Without options the
-built-in sample is used, of which one reader has phones.
+Prints for each kind and number of codes the phone-normalized mutual information (PNMI of HuBERT, Hsu et al. 2021,
+section IV-C) and the perplexity of the codes. No encoder is trained. Fitted codes are fitted to the same utterances,
+without their phones. PNMI grows with the number of codes, so compare kinds at equal numbers. The default corpus is the
+built-in sample, in which one reader has phone labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.probing.codes import codes_of, label_blocks
+from streamnest.probing.codes import codes_of, read_labeled_frames
 from streamnest.probing.encoded import choose
 from streamnest.probing.linear_probe import shared_information
 from streamnest.probing.phone_labels import read_utterances
@@ -41,26 +41,26 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", help="config overrides such as quantizer.normalize=global")
     parser.add_argument("--manifest", default=str(SAMPLE / "manifest.jsonl"), help="lines of id and path")
     parser.add_argument("--phones", default=str(SAMPLE / "phones.jsonl"), help="lines of id and phones")
-    parser.add_argument("--most", type=int, default=200, help="utterances")
+    parser.add_argument("--most", type=int, default=200, help="largest number of utterances")
     parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024])
-    parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="widths of a code")
+    parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="code dimensions")
     args = parser.parse_intermixed_args()
-    table = Table(title="what a code tells of the phone")
-    for name in ("codes", "width", "number", "phone information", "perplexity"):
+    table = Table(title="Information of codes about phones")
+    for name in ("codes", "dimension", "number", "PNMI", "perplexity"):
         table.add_column(name, justify="right")
     model = resolve_model(["encoder=lookahead40", *args.overrides], ROOT / "configs")
     if not isinstance(model, Pretraining):
-        raise UserError("only task=pretrain has targets")
+        raise UserError("the overrides must select task=pretrain: other tasks have no quantizer")
     aligned = [u for u in read_utterances(args.manifest, args.phones) if u.phones]
-    found = label_blocks(model, choose(aligned, args.most, seed=0))
-    blocks, phones = found.blocks[found.phones >= 0], found.phones[found.phones >= 0]
+    speech = read_labeled_frames(model, choose(aligned, args.most, seed=0))
+    inputs, phones = speech.inputs[speech.phones >= 0], speech.phones[speech.phones >= 0]
     for kind, width, number in itertools.product(CODES, args.dims, args.classes):
         quantizer = RandomProjectionQuantizer(model.frontend.num_mels, model.quantizer.stack, number, 1, width, 0, kind)
-        quantizer.fit(blocks)
-        codes = codes_of(quantizer, blocks)
-        told = shared_information(codes, phones)
+        quantizer.fit(inputs)
+        codes = codes_of(quantizer, inputs)
+        pnmi = shared_information(codes, phones)
         perplexity = code_statistics(count_codes(codes[:, None], number)).perplexity
-        table.add_row(kind, str(width), str(number), f"{told:.3f}", f"{perplexity:.0f}")
+        table.add_row(kind, str(width), str(number), f"{pnmi:.3f}", f"{perplexity:.0f}")
     console = terminal(100)
     console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")
     return 0

@@ -1,6 +1,6 @@
-"""What each way of changing a convolution module's kind is worth: `python benchmarks/compare_transfer.py CHECKPOINT`.
+"""Comparison of conversions of the convolution module: `python benchmarks/compare_transfer.py CHECKPOINT`.
 
-Starts one streaming run a row from a checkpoint and prints its validation loss before the first step and after a few.
+Starts one streaming run for each conversion and prints its validation loss before the first step and after a few steps.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from streamnest.console.overrides import refuse_words
 from streamnest.corpus_statistics import fit_statistics
 
 
-def run(cfg: DictConfig, checkpoint: str | None, how: Conversion | None = None) -> list[float]:
-    """Validation losses before and after training, in nats."""
+def run(cfg: DictConfig, checkpoint: str | None, conversion: Conversion | None = None) -> list[float]:
+    """Returns the validation losses before and after training, in nats."""
     L.seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg)
     if checkpoint:
-        transfer(model, checkpoint, how)
+        transfer(model, checkpoint, conversion)
     data = build_data(cfg)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
@@ -57,10 +57,10 @@ def run(cfg: DictConfig, checkpoint: str | None, how: Conversion | None = None) 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of a non-streaming run with batch norm")
+    parser.add_argument("checkpoint", help="checkpoint of a non-streaming run with batch norm")
     parser.add_argument("overrides", nargs="*", help="config overrides such as encoder=causal")
-    parser.add_argument("--steps", type=int, default=40, help="of training in each row; 0 is none")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--steps", type=int, default=40, help="training steps of each run; 0 for none")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
@@ -77,10 +77,10 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- |", flush=True)
     with config_loader(ROOT / "configs") as loader:
         refuse_words(args.overrides, loader)
-        for norm, name, how in rows:
+        for norm, name, conversion in rows:
             cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
-            losses = run(cfg, args.checkpoint if how else None, how)
-            taps = how.future_taps if how else ""
+            losses = run(cfg, args.checkpoint if conversion else None, conversion)
+            taps = conversion.future_taps if conversion else ""
             print(f"| {norm} | {name} | {taps} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |", flush=True)
     return 0
 

@@ -31,11 +31,11 @@ from IPython.display import Markdown, display
 
 from streamnest.code_usage import spectrum
 from streamnest.formatting import markdown_table
-from streamnest.probing.encoded import choose, hear, layer_names
+from streamnest.probing.encoded import choose, encode_utterances, layer_names
 from streamnest.probing.layerwise import SILENCE, probe_encoded
 from streamnest.probing.linear_probe import similarity, spaced
 from streamnest.probing.phone_labels import phone_classes
-from streamnest.probing.plots import draw_probes, draw_similarity, draw_spectra
+from streamnest.probing.plots import plot_probes, plot_similarity, plot_spectra
 from streamnest.reporting.notebook import how_many, labeled_speech, open_subject, repository, twin
 
 UTTERANCES = how_many(70)  # with phones, and as many without
@@ -46,7 +46,7 @@ subject = open_subject(root)
 models = {subject.name: subject.model, "random weights": twin(subject.model, trained=False)}
 utterances = choose(labeled_speech(root), UTTERANCES, seed=0)
 classes = phone_classes(utterances, SILENCE)
-encoded = {name: hear(model, utterances, classes) for name, model in models.items()}
+encoded = {name: encode_utterances(model, utterances, classes) for name, model in models.items()}
 layers = layer_names(encoded[subject.name])
 
 # %% [markdown]
@@ -58,7 +58,7 @@ layers = layer_names(encoded[subject.name])
 
 # %%
 found = {name: probe_encoded(encoded[name], len(classes), CLUSTERS) for name in encoded}
-display(draw_probes({name: figures for name, (figures, _) in found.items()}, "Linear probes of each layer"))
+display(plot_probes({name: figures for name, (figures, _) in found.items()}, "Linear probes of each layer"))
 print(*found[subject.name][1], sep="\n")
 
 # %%
@@ -78,7 +78,7 @@ frames = {
     name: [spaced(torch.cat(x)) for x in zip(*(h.layers for h in encoded[name]), strict=True)] for name in encoded
 }
 spectra = {name: {layer: spectrum(x) for layer, x in zip(layers, frames[name], strict=True)} for name in frames}
-display(draw_spectra(spectra, "Singular values of each layer"))
+display(plot_spectra(spectra, "Singular values of each layer"))
 
 # %% [markdown]
 # ## Similarity of layers
@@ -87,4 +87,4 @@ display(draw_spectra(spectra, "Singular values of each layer"))
 
 # %%
 similarities = {name: similarity(x) for name, x in frames.items()}
-display(draw_similarity(similarities, layers, "Similarity of layers"))
+display(plot_similarity(similarities, layers, "Similarity of layers"))

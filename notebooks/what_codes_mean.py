@@ -30,12 +30,19 @@ from IPython.display import display
 
 from streamnest.plotting import draw_code_histogram
 from streamnest.probing.code_plots import (
-    draw_code_distances,
-    draw_phones_of_codes,
-    draw_spoken_codes,
-    draw_told,
+    plot_code_distances,
+    plot_label_information,
+    plot_phones_of_codes,
+    plot_spoken_codes,
 )
-from streamnest.probing.codes import code_distances, codes_of, label_blocks, label_shares, other_codes, told
+from streamnest.probing.codes import (
+    code_distances,
+    codes_of,
+    label_information,
+    label_shares,
+    other_codes,
+    read_labeled_frames,
+)
 from streamnest.probing.encoded import choose
 from streamnest.quantizer import count_codes
 from streamnest.reporting.notebook import how_many, labeled_speech, open_subject, repository
@@ -47,14 +54,14 @@ root = repository()
 subject = open_subject(root)
 quantizer = subject.model.quantizer
 utterances = choose(labeled_speech(root), UTTERANCES, seed=0)
-speech = label_blocks(subject.model, utterances)
+speech = read_labeled_frames(subject.model, utterances)
 own = f"{quantizer.codes}, {quantizer.num_classes} codes\n(this model)"
-codes = {own: codes_of(quantizer, speech.blocks)}
+codes = {own: codes_of(quantizer, speech.inputs)}
 sizes = {own: quantizer.num_classes}
 for kind in ("random", "pca", "kmeans"):
     name = f"{kind}, {FEW} codes"
-    codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.blocks), FEW
-print(f"targets of {subject.name}; {len(speech.blocks)} frames of {subject.model.encoder.frame_ms:g} ms")
+    codes[name], sizes[name] = other_codes(quantizer, kind, FEW, speech.inputs), FEW
+print(f"targets of {subject.name}; {len(speech.inputs)} frames of {subject.model.encoder.frame_ms:g} ms")
 
 # %% [markdown]
 # ## A sentence in codes
@@ -65,10 +72,10 @@ print(f"targets of {subject.name}; {len(speech.blocks)} frames of {subject.model
 # %%
 place = next((n for n, u in enumerate(utterances) if u.phones), 0)
 start, end = speech.spans[place]
-mel = speech.blocks[start:end].reshape(-1, quantizer.feat_in).t().numpy()
+mel = speech.inputs[start:end].reshape(-1, quantizer.feat_in).t().numpy()
 stride, hop = subject.model.encoder.frame_ms / 1000, subject.model.frontend.hop_ms / 1000
 strips = {name: found[start:end] for name, found in codes.items()}
-display(draw_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
+display(plot_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
 
 # %% [markdown]
 # ## Code usage
@@ -88,7 +95,7 @@ display(draw_code_histogram(counts))
 # %%
 if speech.phone_names:
     tables = {n: label_shares(codes[n], speech.phones, sizes[n], len(speech.phone_names)) for n in list(codes)[1::2]}
-    display(draw_phones_of_codes(tables, speech.phone_names))
+    display(plot_phones_of_codes(tables, speech.phone_names))
 
 # %% [markdown]
 # ## Label information in codes
@@ -97,8 +104,11 @@ if speech.phone_names:
 # targets explain much about phones (green) and little about speakers (orange) above the hatching.
 
 # %%
-information = {n: {"phones": told(c, speech.phones), "speakers": told(c, speech.speakers)} for n, c in codes.items()}
-display(draw_told(information))
+information = {
+    n: {"phones": label_information(c, speech.phones), "speakers": label_information(c, speech.speakers)}
+    for n, c in codes.items()
+}
+display(plot_label_information(information))
 
 # %% [markdown]
 # ## Codes against speakers
@@ -110,6 +120,6 @@ display(draw_told(information))
 # %%
 distances = code_distances(codes[own], speech.speakers, quantizer.num_classes, len(speech.speaker_names))
 if distances.diagonal().isfinite().sum() > 1:
-    display(draw_code_distances(distances, speech.speaker_names, "Distance between the codes of speakers"))
+    display(plot_code_distances(distances, speech.speaker_names, "Distance between the codes of speakers"))
 else:
     print("Too little speech per speaker to compare speakers: raise STREAMNEST_UTTERANCES.")

@@ -26,6 +26,8 @@ UPWARDS = {
     ("", "checkpoint"): "`from streamnest import from_pretrained` imports torch only when it is asked for",
     ("", "config"): "the same for `allow_class`",
     ("", "streaming"): "the same for `StreamingSession`",
+    ("config", "downstream"): "the table of tasks, which import this table",
+    ("config", "pretraining"): "the same for pretraining",
     ("encoder_task", "streaming"): "the type of a head, which `exported_head` returns",
 }
 

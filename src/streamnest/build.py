@@ -8,30 +8,29 @@ from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.config.stored import PARTS, check_config, construct, require_loadable, task_name, task_settings
+from streamnest.config.stored import (
+    LIMITS,
+    PARTS,
+    check_config,
+    construct,
+    require_loadable,
+    task_class,
+    task_settings,
+)
+from streamnest.config.tasks import TaskConfig
 from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.config import AugmentConfig, DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
-from streamnest.downstream.asr.ctc import CTCRecognizer
-from streamnest.downstream.asr.rnnt import RNNTRecognizer
 from streamnest.downstream.base import DownstreamTask
-from streamnest.downstream.diarization.task import Diarizer
-from streamnest.downstream.speaker.task import SpeakerRecognizer
 from streamnest.errors import UserError
-from streamnest.files.plain_data import typed
+from streamnest.files.plain_data import first_line, typed
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import QuantizerConfig
 
 SchemaT = TypeVar("SchemaT")
-DOWNSTREAM: dict[str, type[DownstreamTask]] = {
-    "ctc": CTCRecognizer,
-    "rnnt": RNNTRecognizer,
-    "diarization": Diarizer,
-    "speaker": SpeakerRecognizer,
-}
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
@@ -60,9 +59,11 @@ def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataMo
 def _data_module(
     cfg: Mapping[str, Any] | DictConfig, config: DataConfig, augment: Augmentation | None
 ) -> SpeechDataModule:
-    task = DOWNSTREAM.get(task_name(cfg))
+    task = find_task(cfg)
     node: Any = OmegaConf.to_container(cfg.task, resolve=True) if isinstance(cfg, DictConfig) else cfg["task"]
-    return task.build_data(task_settings(node), config, augment) if task else SpeechDataModule(config, augment)
+    if not issubclass(task, DownstreamTask):
+        return SpeechDataModule(config, augment)
+    return task.build_data(task_settings(node), config, augment)
 
 
 def _typed(node: DictConfig, schema: type[SchemaT], group: str) -> SchemaT:
@@ -101,12 +102,32 @@ def build_model(
             "seed": config.get("seed", 0),
             "config": config,
         }
-        name = task_name(config)
-        if name == "pretrain":
-            return _pretraining(config, parts, make)
-        if name not in DOWNSTREAM:
-            raise UserError(f"task {name!r} is unknown: choose pretrain, {', '.join(DOWNSTREAM)}")
-        return _downstream(DOWNSTREAM[name], config, parts, data, labels)
+        task = find_task(cfg)
+        if issubclass(task, DownstreamTask):
+            return _downstream(task, config, parts, data, labels)
+        return _pretraining(task, config, parts, make)
+
+
+def find_task(cfg: DictConfig | Mapping[str, Any]) -> type[DownstreamTask] | type[Pretraining]:
+    """Returns the class of the task of a config.
+
+    Args:
+        cfg: the composed config, whose `task._target_` may be any class; or plain data, in which only those of
+            `streamnest.config.stored` are accepted.
+
+    Raises:
+        UserError: for a class that cannot be imported or is not a task, and as `task_settings`.
+    """
+    if not (isinstance(cfg, DictConfig) and _is_foreign(cfg.task)):
+        task: type[DownstreamTask] | type[Pretraining] = task_class(cfg["task"])
+        return task
+    try:
+        task = get_class(cfg.task._target_)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"task._target_={cfg.task._target_} cannot be imported: {first_line(error)}") from None
+    if not issubclass(task, (DownstreamTask, Pretraining)):
+        raise UserError(f"task._target_={cfg.task._target_} must derive from DownstreamTask or Pretraining")
+    return task
 
 
 def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
@@ -115,7 +136,8 @@ def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
     with torch.device("meta"):
         encoder = construct("encoder", config["encoder"])
         settings: Any = task_settings(config["task"])
-        return DOWNSTREAM[task_name(config)](frontend=frontend, encoder=encoder, settings=settings, labels=labels)
+        task: type[DownstreamTask] = task_class(config["task"])
+        return task(frontend=frontend, encoder=encoder, settings=settings, labels=labels)
 
 
 def build_part(group: str, node: Mapping[str, Any]) -> Any:
@@ -124,14 +146,21 @@ def build_part(group: str, node: Mapping[str, Any]) -> Any:
     return construct(group, node) if known else instantiate(node)
 
 
-def _pretraining(cfg: dict[str, Any], parts: dict[str, Any], make: Callable[[str, Any], Any]) -> Pretraining:
+def _is_foreign(task: Any) -> bool:
+    """True if the group `task` names a class outside of the table."""
+    return isinstance(task, Mapping) and task.get("_target_", TaskConfig._target_) not in PARTS["task"]
+
+
+def _pretraining(
+    task: type[Pretraining], cfg: dict[str, Any], parts: dict[str, Any], make: Callable[[str, Any], Any]
+) -> Pretraining:
     if cfg.get("encoder_from") or cfg.get("freeze") is not None:
         raise UserError(
             "encoder_from and freeze are for tasks with labels, such as task=ctc; task=pretrain has init_from"
         )
     if missing := [group for group in ("masking", "quantizer", "objective") if group not in cfg]:
         raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
-    return Pretraining(
+    return task(
         **parts,
         masking=make("masking", cfg["masking"]),
         quantizer=make("quantizer", cfg["quantizer"]),
@@ -147,7 +176,8 @@ def _downstream(
         raise UserError(
             "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
         )
-    settings: Any = task_settings(cfg["task"])
+    node = cfg["task"]
+    settings: Any = typed(task.Settings, node, "task", LIMITS) if _is_foreign(node) else task_settings(node)
     if labels is None and data is not None:
         data.setup("fit")
         labels = task.find_labels(settings, data)

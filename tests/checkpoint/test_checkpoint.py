@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from streamnest.build import DOWNSTREAM, build_model
+from streamnest.build import build_model, find_task
 from streamnest.checkpoint.loading import check_architecture, load_pretrained, read_checkpoint
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -75,7 +75,7 @@ HEADS = {
 def settings_of(task: str) -> dict[str, Any]:
     """The config of a run of a task, as far as its head goes."""
     groups: dict[str, Any] = {key: {} for key in ("frontend", "encoder", "quantizer", "objective")}
-    return {**groups, "task": asdict(DOWNSTREAM[task].Settings())}
+    return {**groups, "task": asdict(find_task({"task": task}).Settings())}
 
 
 @pytest.mark.parametrize("task", HEADS)

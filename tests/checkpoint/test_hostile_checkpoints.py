@@ -193,7 +193,7 @@ def test_no_variable_of_the_environment_is_read(folder: Path, monkeypatch: pytes
         ("quantizer", {"num_classes": 1 << 20, "num_codebooks": 64}, "weights and config do not belong together"),
         ("frontend", {"n_fft": 10**12}, r"frontend\.n_fft=1000000000000 must be"),
         ("masking", {"block_size": True}, r"masking\.block_size=True must be"),
-        ("task", {"name": "cook"}, "task 'cook' is unknown: choose pretrain"),
+        ("task", {"name": "cook"}, "task.name='cook' does not belong to streamnest.pretraining.Pretraining"),
         ("data", {"batch_duration": deep()}, "nested more than"),
     ],
 )

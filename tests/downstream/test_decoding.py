@@ -38,19 +38,19 @@ def ngram(tmp_path: Path) -> NGram:
     return NGram.read(tmp_path / "words.arpa")
 
 
-def test_repeats_and_blanks_disappear_and_a_blank_separates_equal_tokens():
+def test_repeats_collapse_unless_a_blank_separates_them():
     assert collapse(torch.tensor([0, 3, 3, 0, 3, 1, 1, 0, 0]))[0] == [3, 3, 1]
 
 
 @pytest.mark.parametrize("cut", range(10))
-def test_collapsing_in_pieces_is_collapsing_at_once(cut: int):
+def test_collapsing_in_chunks_equals_collapsing_at_once(cut: int):
     best = torch.tensor([0, 3, 3, 0, 3, 1, 1, 0, 0, 2])
     first, last = collapse(best[:cut])
     assert first + collapse(best[cut:], last)[0] == collapse(best)[0]
 
 
 def spelled(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Log-probability of every text, by going through all paths."""
+    """Returns the log-probability of every text by enumerating all paths."""
     frames, tokens = log_probs.shape
     found: dict[tuple[int, ...], float] = {}
     for path in itertools.product(range(tokens), repeat=frames):
@@ -61,7 +61,7 @@ def spelled(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_wide_beam_finds_the_text_that_all_paths_together_make_most_likely(seed: int):
+def test_a_wide_beam_finds_the_most_likely_text(seed: int):
     log_probs = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(-1)
     search = BeamSearch(CharTokenizer(["a", "b"]), beam=1000, least=-math.inf)
     every, found = spelled(log_probs), search(log_probs)
@@ -71,7 +71,7 @@ def test_a_wide_beam_finds_the_text_that_all_paths_together_make_most_likely(see
     assert found[0].tokens == max(every, key=lambda text: every[text])
 
 
-def test_the_n_gram_backs_off_as_its_file_says(ngram: NGram):
+def test_the_n_gram_backs_off_as_in_its_file(ngram: NGram):
     log10 = lambda *words: ngram.log_prob(words[:-1], words[-1]) / math.log(10)
     assert log10("<s>", "ab") == pytest.approx(-0.1)
     assert log10("<s>", "ba") == pytest.approx(-0.5 - 0.5)
@@ -79,7 +79,7 @@ def test_the_n_gram_backs_off_as_its_file_says(ngram: NGram):
     assert log10("<s>", "ab", "ba") == pytest.approx(-0.3)
 
 
-def test_the_n_gram_decides_between_texts_that_sound_alike(ngram: NGram):
+def test_the_n_gram_decides_between_acoustically_similar_texts(ngram: NGram):
     tokenizer = CharTokenizer([" ", "a", "b"])
     sounds = torch.full((5, 4), -6.0)
     for frame, likely in enumerate(((2,), (3,), (1,), (2, 3), (2, 3))):
@@ -92,7 +92,7 @@ def test_the_n_gram_decides_between_texts_that_sound_alike(ngram: NGram):
     assert text(BeamSearch(tokenizer, 50, ngram, lm_weight=2.0, bonus=0.0)) == "ab ba"
 
 
-def test_the_score_of_a_text_is_that_of_its_sounds_its_words_and_its_end(ngram: NGram):
+def test_a_score_combines_acoustics_words_and_sentence_end(ngram: NGram):
     tokenizer = CharTokenizer([" ", "a", "b"])
     log_probs = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
     plain = {h.tokens: h.score for h in BeamSearch(tokenizer, 10**6, least=-math.inf)(log_probs)}
@@ -104,12 +104,12 @@ def test_the_score_of_a_text_is_that_of_its_sounds_its_words_and_its_end(ngram: 
         assert hypothesis.score == pytest.approx(expected, abs=1e-5)
 
 
-def test_units_of_single_characters_make_an_n_gram_of_characters(tmp_path: Path, ngram: NGram):
+def test_single_character_units_make_a_character_n_gram(tmp_path: Path, ngram: NGram):
     (tmp_path / "c.arpa").write_text("\\1-grams:\n-1\ta\n-1\t<space>\n-1\t</s>\n\\end\\\n")
     assert NGram.read(tmp_path / "c.arpa").of_characters and not ngram.of_characters
 
 
-def test_what_is_no_arpa_file_is_refused(tmp_path: Path):
+def test_a_file_that_is_not_arpa_is_refused(tmp_path: Path):
     (tmp_path / "x.arpa").write_text("hello\n")
     with pytest.raises(UserError, match="no n-grams"):
         NGram.read(tmp_path / "x.arpa")

@@ -26,7 +26,7 @@ from streamnest.downstream.diarization.activity import (
 )
 from streamnest.downstream.diarization.diarizer import StreamingDiarizer
 from streamnest.downstream.diarization.permutation import activity_loss
-from streamnest.downstream.metrics.diarization_error import Scorer, summarise
+from streamnest.downstream.metrics.diarization_error import Scorer, summarize
 from streamnest.errors import UserError
 
 # CI has twenty minutes; `make test-all` runs these.
@@ -55,7 +55,7 @@ def module(corpus, simulator=None, val_conversations=40, **options):
 
 
 def diarizer(cfg, labels=None):
-    """With random weights that are sure of what they say."""
+    """Returns a diarizer with random weights whose probabilities are near 0 or 1."""
     torch.manual_seed(0)
     model = build_model(cfg, labels=labels).double().eval()
     model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
@@ -67,15 +67,15 @@ def diarizer(cfg, labels=None):
     return model
 
 
-def test_the_permutation_free_loss_is_that_of_the_best_assignment_whatever_the_order():
+def test_the_pit_loss_is_that_of_the_best_assignment():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 20, 4, generator=generator, dtype=torch.float64)
     active, valid = torch.rand(3, 20, 4, generator=generator) < 0.3, torch.tensor([20, 7, 0])
     found = activity_loss(logits, active, valid)
     for row, length in enumerate(valid.tolist()):
-        heard, said = logits[row, :length], active[row, :length].double()
+        predicted, target = logits[row, :length], active[row, :length].double()
         costs = {
-            order: F.binary_cross_entropy_with_logits(heard, said[:, order], reduction="sum")
+            order: F.binary_cross_entropy_with_logits(predicted, target[:, order], reduction="sum")
             for order in permutations(range(4))
         }
         assert found.nats[row] == pytest.approx(float(min(costs.values())), abs=1e-9)
@@ -85,7 +85,7 @@ def test_the_permutation_free_loss_is_that_of_the_best_assignment_whatever_the_o
         assert torch.allclose(activity_loss(logits[..., order], active, valid).nats, found.nats)
 
 
-def test_by_arrival_each_output_has_one_speaker_only():
+def test_by_arrival_each_column_has_a_fixed_speaker():
     logits, valid = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([30, 30])
     active = logits > 0
     by_arrival = activity_loss(logits, active, valid, "arrival")
@@ -97,13 +97,13 @@ def test_by_arrival_each_output_has_one_speaker_only():
         activity_loss(logits, active, valid, "sideways")
 
 
-def test_speakers_come_in_the_order_of_their_arrival_and_those_who_say_least_are_left_out():
+def test_columns_are_in_the_order_of_arrival():
     turns = [Turn("late", 5.0, 9.0), Turn("early", 1.0, 2.0), Turn("brief", 0.0, 0.1), Turn("early", 6.0, 7.0)]
     assert arrivals(turns, 4) == ["brief", "early", "late"]
     assert arrivals(turns, 2) == ["early", "late"]
 
 
-def test_frames_say_who_speaks_in_the_middle_of_their_block_and_give_the_turns_back():
+def test_frames_have_the_speakers_at_their_center():
     active = turns_to_frames([Turn("a", 0.1, 0.3), Turn("b", 0.26, 0.5)], 8, 0.08, 4)
     assert active[:, 0].tolist() == [False, True, True, True, False, False, False, False]
     assert active[:, 1].tolist() == [False, False, False, True, True, True, False, False]
@@ -141,7 +141,7 @@ def test_nobody_speaks_over_himself_and_speakers_have_their_level(corpus):
         assert float(20 * loudness.log10()) == pytest.approx(-20, abs=0.5)
 
 
-def test_a_conversation_depends_on_its_key_and_on_no_neighbour(corpus):
+def test_a_conversation_depends_on_its_key_only(corpus):
     data = module(corpus)
     dataset = data._dataset("train")
     together, alone = dataset[BatchIndex(5, [3, 0, 7])], data._dataset("train")[BatchIndex(5, [7])]
@@ -173,7 +173,7 @@ def test_validation_is_the_same_for_every_seed(corpus):
     assert all(torch.equal(a.clean, b.clean) and a.labels == b.labels for a, b in zip_longest(one, other))
 
 
-def test_the_reference_has_no_errors_against_itself_and_none_under_other_names():
+def test_the_reference_under_other_names_has_no_errors():
     scorer = Scorer(collar=0.0)
     same = scorer("x", MEETING, MEETING, 12.0)
     names = {"a": "b", "b": "c", "c": "a"}
@@ -182,7 +182,7 @@ def test_the_reference_has_no_errors_against_itself_and_none_under_other_names()
     assert scorer.assignment(MEETING, [Turn("one", 3.5, 6.5)]) == {"one": "b"}
 
 
-def test_errors_are_counted_by_kind_and_the_collar_is_on_each_side():
+def test_errors_are_counted_by_kind_with_a_collar():
     found = [Turn("x", 0.0, 4.2), Turn("y", 4.2, 7.0), Turn("z", 9.0, 11.0)]
     strict = Scorer(collar=0.0)("x", MEETING, found, 12.0)
     assert strict.missed == pytest.approx(1.0 + 1.5)
@@ -191,11 +191,11 @@ def test_errors_are_counted_by_kind_and_the_collar_is_on_each_side():
     assert lenient.errors == 0.0 and lenient.total == pytest.approx(2.5)
     single = Scorer(collar=0.0, skip_overlap=True)("x", MEETING, MEETING, 12.0)
     assert single.total == pytest.approx(11.5 - 2 * 1.5)
-    assert summarise([strict])["der"] == pytest.approx(4.2 / 11.5)
+    assert summarize([strict])["der"] == pytest.approx(4.2 / 11.5)
 
 
 @pytest.mark.parametrize(("past", "future"), [(0, 0), (4, 0), (3, 2), (2, 2), (0, 3)])
-def test_a_decision_is_the_majority_of_its_window_and_live_it_is_the_same(past, future):
+def test_streaming_decisions_equal_the_median_filter(past, future):
     probabilities = torch.rand(40, 3, generator=torch.Generator().manual_seed(past))
     decision = Decision(0.4, past, future)
     whole = decision(probabilities)
@@ -207,9 +207,9 @@ def test_a_decision_is_the_majority_of_its_window_and_live_it_is_the_same(past, 
     assert torch.equal(torch.cat([*parts, live.flush()]), whole)
 
 
-def test_windows_that_are_no_whole_frames_or_wait_too_long_are_refused():
+def test_filters_that_do_not_fit_the_frames_are_refused():
     assert (Decision.of(0.5, 400, 160, 40).past, Decision.of(0.5, 400, 160, 80).future) == (5, 2)
-    with pytest.raises(UserError, match="nearest: 80 and 160"):
+    with pytest.raises(UserError, match="nearest values are 80 and 160"):
         Decision.of(0.5, 100, 0, 80)
     with pytest.raises(UserError, match="median_lookahead_ms=400"):
         Decision.of(0.5, 400, 400, 40)
@@ -276,10 +276,10 @@ def test_recordings_with_rttm_are_scored_beside_the_simulated(train, corpus, tmp
     real = [one for one in model._scored if one.real]
     assert [one.id for one in real] == ["talk"] and real[0].total == pytest.approx(0.5 + 2.5, abs=0.01)
     rows = dict(model.learned(figures, figures))
-    assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["scored with"]
+    assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["DER settings"]
 
 
-def test_what_the_first_validation_did_not_score_is_given_alone(run_config):
+def test_a_metric_of_the_last_validation_only_is_shown_alone(run_config):
     model = diarizer(run_config("task=diarization"))
     scored = {f"val/der{part}_real": 0.25 for part in ("", "_low", "_high", "_missed", "_false_alarm", "_confusion")}
     first = {"val/loss": 2.0}
@@ -288,7 +288,7 @@ def test_what_the_first_validation_did_not_score_is_given_alone(run_config):
     assert rows["validation loss"] == "2.000 -> 1.000 nats"
 
 
-def test_what_could_not_be_read_is_a_share_of_the_utterances_that_conversations_take(corpus, tmp_path):
+def test_unreadable_files_are_a_share_of_the_utterances_used(corpus, tmp_path):
     broken = speaker_corpus(tmp_path, NAMES)
     for path in tmp_path.glob("ann-*.wav"):
         path.unlink()
@@ -319,7 +319,7 @@ def save_checkpoint(model, path):
     torch.save(saved, path)
 
 
-def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, speech_like, tmp_path, capsys):
+def test_the_command_prints_writes_scores_and_plots_turns(run_config, speech_like, tmp_path, capsys):
     save_checkpoint(diarizer(run_config("task=diarization")), tmp_path / "last.ckpt")
     soundfile.write(tmp_path / "talk.wav", speech_like(1, 48000)[0].numpy(), 16000)
     write_rttm(tmp_path / "ref.rttm", {"talk": [Turn("a", 0.5, 2.0), Turn("b", 1.5, 3.0)]})
@@ -335,7 +335,7 @@ def test_the_script_prints_turns_writes_them_scores_them_and_draws(run_config, s
     assert "DER 0.0%" in capsys.readouterr().out
 
 
-def test_the_script_skips_unreadable_files_and_writes_the_turns_of_others(run_config, speech_like, tmp_path, capsys):
+def test_the_command_skips_unreadable_files(run_config, speech_like, tmp_path, capsys):
     save_checkpoint(diarizer(run_config("task=diarization")), tmp_path / "last.ckpt")
     for name in ("a.wav", "c.w64"):
         soundfile.write(tmp_path / name, speech_like(1, 16000)[0].numpy(), 16000)
@@ -349,7 +349,7 @@ def test_the_script_skips_unreadable_files_and_writes_the_turns_of_others(run_co
     assert load("diarize").run(load("diarize").parse(words)) == 2 and not (tmp_path / "out.rttm").exists()
 
 
-def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
+def test_a_reference_of_one_recording_fits_one_file_only(tmp_path):
     write_rttm(tmp_path / "a.rttm", {"a": MEETING})
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, np.zeros(1600), 16000)
@@ -368,7 +368,7 @@ def test_a_reference_of_one_recording_is_not_taken_for_several_files(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--rttm", "--reference", "--picture"])
-def test_files_of_one_name_are_refused_where_only_the_name_tells_them_apart(tmp_path, option):
+def test_files_of_one_name_are_refused_for_named_outputs(tmp_path, option):
     command = load("diarize")
     words = ["last.ckpt", "m1/mix.wav", "m2/mix.wav"]
     with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have one name for {option}"):
@@ -376,16 +376,14 @@ def test_files_of_one_name_are_refused_where_only_the_name_tells_them_apart(tmp_
     assert len(command.find(command.parse(words))) == 2
 
 
-def test_files_longer_than_what_a_stream_remembers_are_counted_at_the_end(
-    run_config, speech_like, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr("streamnest.downstream.long_audio.REMEMBERED_S", 1.0)
+def test_files_longer_than_the_left_context_are_counted(run_config, speech_like, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("streamnest.downstream.long_audio.STREAM_PAST_S", 1.0)
     save_checkpoint(diarizer(run_config("task=diarization", "encoder=causal")), tmp_path / "last.ckpt")
     for seconds in (1, 2):
         soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
     command = load("diarize")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 0
-    assert "1 of 2 files are longer than the 1 s of past that a stream remembers" in capsys.readouterr().err
+    assert "1 of 2 files are longer than the 1 s of left context that a stream keeps" in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -408,4 +406,4 @@ def test_one_conversation_is_learned_by_heart(run_config, corpus):
     stream = StreamingDiarizer(model)
     parts = [*map(stream.push, batch.clean[0].split(2000)), stream.flush()]
     turns = model.turns(torch.cat([part.active for part in parts]))
-    assert summarise([Scorer()("x", batch.labels[0].turns, turns, 10.0)])["der"] < 0.05
+    assert summarize([Scorer()("x", batch.labels[0].turns, turns, 10.0)])["der"] < 0.05

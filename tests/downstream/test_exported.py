@@ -1,4 +1,4 @@
-"""Exported models with a head say what their checkpoints say."""
+"""Exported models with a head give the results of their checkpoints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_exported_recognizer_gives_the_text_of_its_checkpoint(run_config, tmp
     assert main("stream", out, talk) == 0
     shown = capsys.readouterr().out
     assert "frames" in shown and expected in shown
-    # The exporter of PyTorch notes which lines of which files made each node.
+    # The exporter of PyTorch records the source line of each node.
     assert str(ROOT).encode() not in out.read_bytes() and b"site-packages" not in out.read_bytes()
     assert main("stream", "--audio_path", talk, "--model_path", out, "--json", tmp_path / "s.json") == 0
     found = json.loads((tmp_path / "s.json").read_text())[0]
@@ -80,7 +80,7 @@ def test_a_head_without_memory_gives_the_same_activity(run_config):
 
 
 def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, tmp_path, talk, capsys):
-    # Its streams begin with frames that stand for nothing.
+    # Its streams begin with frames before the first target span.
     model = diarizer(run_config, "encoder=lookahead80", "encoder.style=regular")
     with torch.no_grad():
         model.head.out.weight *= 20
@@ -97,17 +97,20 @@ def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, t
     assert shown[0] == shown[1] and len(shown[0].splitlines()) > 1
 
 
-def test_exports_without_the_head_that_is_needed_say_so():
+def test_exports_without_the_required_head_are_refused():
     session = OnnxSession.__new__(OnnxSession)
     session.path = "m.onnx"
-    for task, words in {"rnnt": "transducer", "pretrain": "export a checkpoint of task=ctc"}.items():
+    for task, problem in {
+        "rnnt": "only the encoder of an RNN-T model",
+        "pretrain": "export a checkpoint of task=ctc",
+    }.items():
         session.metadata = {"task": task, "head": None}
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=problem):
             ExportedRecognizer(session)
 
 
 @pytest.mark.parametrize("entry", ["labels", "size", "output", "kind"])
-def test_a_head_that_makes_no_sense_is_refused(entry):
+def test_invalid_metadata_of_a_head_is_refused(entry):
     head = {"kind": "ctc", "output": "log_probs", "size": 3, "labels": {"kind": "char", "symbols": ["a", "b"]}}
     session = OnnxSession.__new__(OnnxSession)
     session.metadata, session.path, session.sample_rate = {"head": head, "task": "ctc"}, "m.onnx", 16000

@@ -1,4 +1,4 @@
-"""Audio that is too long to be heard at once, or to be remembered by a stream."""
+"""Recordings that are too long for one forward pass, or for the left context of a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inprocess import load
 from recognizers import recognizer
 
 from streamnest.downstream import long_audio
-from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
+from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
 from streamnest.encoder.context import Context
 from streamnest.errors import UserError
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _short_limits(monkeypatch):
     """As if two seconds were long, and one all that a stream remembers."""
-    monkeypatch.setattr(long_audio, "AT_ONCE_S", 2.0)
-    monkeypatch.setattr(long_audio, "REMEMBERED_S", 1.0)
+    monkeypatch.setattr(long_audio, "FULL_FORWARD_S", 2.0)
+    monkeypatch.setattr(long_audio, "STREAM_PAST_S", 1.0)
 
 
 def save(model, path):
@@ -33,35 +33,37 @@ def save(model, path):
     torch.save(saved, path)
 
 
-def test_what_is_long_is_heard_as_a_stream_and_what_is_short_is_not(run_config, speech_like, monkeypatch):
+def test_only_long_recordings_are_streamed(run_config, speech_like, monkeypatch):
     model = recognizer(run_config("task=ctc", "encoder=causal")).double()
     audio = speech_like(1, 48000)[0].double()
     whole = model(audio[None], torch.tensor([48000]))[0][0]
-    listener, heard = Listener(model), []
-    monkeypatch.setattr(model, "forward", lambda *given: heard.append(given) or (whole[None], torch.tensor([9])))
-    assert torch.allclose(listener(audio, "x"), whole, atol=1e-9) and not heard
-    assert len(listener(audio[:32000], "x")) == 9 and heard
+    encode, calls = RecordingEncoder(model), []
+    monkeypatch.setattr(model, "forward", lambda *given: calls.append(given) or (whole[None], torch.tensor([9])))
+    assert torch.allclose(encode(audio, "x"), whole, atol=1e-9) and not calls
+    assert len(encode(audio[:32000], "x")) == 9 and calls
 
 
-def test_what_is_long_and_cannot_be_streamed_is_refused_naming_file_length_and_limit(run_config, speech_like):
-    listener = Listener(recognizer(run_config("task=ctc", "encoder=bidirectional")))
-    assert len(listener(speech_like(1, 32000)[0], "short.wav"))
-    with pytest.raises(UserError, match=r"long\.wav lasts 3 s, and no more than 2 s .* cannot stream"):
-        listener(speech_like(1, 48000)[0], "long.wav")
+def test_a_long_recording_without_streaming_is_refused(run_config, speech_like):
+    encode = RecordingEncoder(recognizer(run_config("task=ctc", "encoder=bidirectional")))
+    assert len(encode(speech_like(1, 32000)[0], "short.wav"))
+    with pytest.raises(
+        UserError, match=r"long\.wav is 3 s long, and the limit of a model .* is 2 s: split the file .*cannot stream"
+    ):
+        encode(speech_like(1, 48000)[0], "long.wav")
 
 
 def test_notes_count_what_is_longer_and_limited_contexts_forget_nothing():
     causal, limited = (SimpleNamespace(encoder=SimpleNamespace(context=Context(left, 0))) for left in (None, 80))
     seconds = [0.5, 1.0, 1.5, 3.0]
-    assert note_on_past(causal, seconds).startswith("2 of 4 files are longer than the 1 s of past")
+    assert note_on_past(causal, seconds).startswith("2 of 4 files are longer than the 1 s of left context")
     assert note_on_past(causal, seconds[:2]) == note_on_past(limited, seconds) == ""
     assert note_on_streamed(causal, seconds, "utterances").startswith("1 of 4 utterances are longer than 2 s")
-    assert "1 s of past" in note_on_streamed(causal, seconds)
+    assert "1 s of left context" in note_on_streamed(causal, seconds)
     assert "past" not in note_on_streamed(limited, seconds) and not note_on_streamed(causal, seconds[:3])
 
 
-@pytest.mark.parametrize(("seconds", "note"), [(0.9, ""), (1.5, "1 of 1 streams are longer than the 1 s of past")])
-def test_a_live_pipe_says_at_its_end_that_it_has_forgotten_how_it_began(
+@pytest.mark.parametrize(("seconds", "note"), [(0.9, ""), (1.5, "1 of 1 streams are longer than the 1 s of")])
+def test_a_live_stream_reports_that_it_exceeded_the_left_context(
     run_config, speech_like, tmp_path, capsys, monkeypatch, seconds, note
 ):
     save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
@@ -69,12 +71,12 @@ def test_a_live_pipe_says_at_its_end_that_it_has_forgotten_how_it_began(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(samples)))
     command = load("transcribe")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), "-"])) == 0
-    told = capsys.readouterr().err
-    assert told.startswith(note) and bool(told) is bool(note)
+    printed = capsys.readouterr().err
+    assert printed.startswith(note) and bool(printed) is bool(note)
 
 
 @pytest.mark.parametrize(("option", "note"), [("--stream", "2 of 2 files are"), ("--beam=2", "1 of 2 files are")])
-def test_the_script_says_once_how_many_files_were_long(run_config, speech_like, tmp_path, capsys, option, note):
+def test_the_command_reports_once_how_many_files_were_long(run_config, speech_like, tmp_path, capsys, option, note):
     save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
     for seconds in (2, 3):
         soundfile.write(tmp_path / f"{seconds}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
@@ -84,18 +86,18 @@ def test_the_script_says_once_how_many_files_were_long(run_config, speech_like, 
     assert printed.err.startswith(note) and printed.err.count("\n") == 1 and printed.out.count(".wav\t") == 2
 
 
-def test_the_script_skips_what_it_cannot_hear_and_goes_on(run_config, speech_like, tmp_path, capsys):
+def test_the_command_skips_files_that_are_too_long(run_config, speech_like, tmp_path, capsys):
     save(recognizer(run_config("task=ctc", "encoder=bidirectional")), tmp_path / "last.ckpt")
     for name, seconds in (("a", 3), ("b", 1)):
         soundfile.write(tmp_path / f"{name}.wav", speech_like(1, 16000 * seconds)[0].numpy(), 16000)
     command = load("transcribe")
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path)])) == 1
     printed = capsys.readouterr()
-    assert "a.wav lasts 3 s" in printed.err and printed.out.count("\t") == 1
+    assert "a.wav is 3 s long" in printed.err and printed.out.count("\t") == 1
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path / "a.wav")])) == 2
 
 
-def test_error_rates_by_speakers_are_of_those_that_the_manifest_tells_apart():
+def test_error_rates_by_speaker_need_a_known_speaker():
     line = {"id": "x", "reference": "go on", "text": "go"}
     records = [{**line, "speaker_in_train": known} for known in (None, True)]
     found = load("transcribe").error_rates(records)

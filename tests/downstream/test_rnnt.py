@@ -1,4 +1,4 @@
-"""task=rnnt on the encoder: live text is offline text, and what is left out of the loss."""
+"""task=rnnt: streaming equals offline recognition, and unusable texts are left out of the loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def batch_of(audio, texts):
 
 
 @pytest.mark.parametrize(
-    ("preset", "predictor"),
+    ("preset", "network"),
     [
         ("causal", "lstm"),
         ("lookahead40", "stateless"),
@@ -43,8 +43,8 @@ def batch_of(audio, texts):
         ("limited3200", "stateless"),
     ],
 )
-def test_any_split_gives_the_offline_text(run_config, speech_like, preset, predictor):
-    model = transducer(run_config(*SMALL, f"encoder={preset}", f"task.prediction_network={predictor}")).double()
+def test_any_chunking_gives_the_offline_text(run_config, speech_like, preset, network):
+    model = transducer(run_config(*SMALL, f"encoder={preset}", f"task.prediction_network={network}")).double()
     session = StreamingRecognizer(model)
     generator = torch.Generator().manual_seed(1)
     for samples in (30011, 200, 0):
@@ -62,16 +62,16 @@ def test_text_comes_before_the_stream_ends(run_config, speech_like):
     assert all(parts)
 
 
-@pytest.mark.parametrize("predictor", ["stateless", "lstm"])
-def test_rows_and_padding_do_not_change_a_text(run_config, speech_like, predictor):
-    model = transducer(run_config(*SMALL, "encoder=lookahead80", f"task.prediction_network={predictor}")).double()
+@pytest.mark.parametrize("network", ["stateless", "lstm"])
+def test_rows_and_padding_do_not_change_a_text(run_config, speech_like, network):
+    model = transducer(run_config(*SMALL, "encoder=lookahead80", f"task.prediction_network={network}")).double()
     audio, lengths = speech_like(3, 40000).double(), torch.tensor([40000, 25000, 16001])
     alone = [model.recognize(audio[i : i + 1, :n], torch.tensor([n]))[0] for i, n in enumerate(lengths.tolist())]
     assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
 
 
 @pytest.mark.parametrize("words", [("task=ctc",), SMALL, (*SMALL, "task.prediction_network=lstm")])
-def test_a_saved_stream_goes_on_elsewhere_with_the_same_text(run_config, speech_like, words):
+def test_a_restored_stream_continues_with_the_same_text(run_config, speech_like, words):
     make = recognizer if words == ("task=ctc",) else transducer
     model = make(run_config(*words, "encoder=lookahead40")).double()
     audio = speech_like(1, 48000)[0].double()
@@ -88,7 +88,7 @@ def test_a_saved_stream_goes_on_elsewhere_with_the_same_text(run_config, speech_
     assert 0 < len(begun) < len(expected)
 
 
-def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(run_config, speech_like):
+def test_unusable_texts_are_counted_and_left_out_of_rnnt_loss(run_config, speech_like):
     model = transducer(run_config(*SMALL, "task.max_symbols=2"))
     audio = speech_like(4, 16000)
     encoded, valid = model(audio, torch.tensor([16000] * 4))
@@ -104,7 +104,7 @@ def test_texts_too_long_to_emit_and_missing_ones_are_counted_and_cost_nothing(ru
     assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3 + 2 * frames
 
 
-def test_a_batch_without_usable_text_has_a_loss_of_zero_with_a_gradient_of_every_weight(run_config, speech_like):
+def test_without_usable_text_every_weight_has_a_gradient(run_config, speech_like):
     model = transducer(run_config(*SMALL, "task.prediction_network=lstm")).train()
     audio = speech_like(1, 8000)
     encoded, valid = model(audio, torch.tensor([8000]))
@@ -124,12 +124,12 @@ def test_two_steps_train_every_weight_that_is_not_frozen(train, run_config, word
     assert {name for name, _ in model.head.named_parameters()} <= {name.removeprefix("head.") for name in trained}
 
 
-def test_an_untrained_model_says_nothing(run_config, speech_like):
+def test_an_untrained_model_emits_blanks_only(run_config, speech_like):
     model = untrained(run_config("task=rnnt"))
     assert model.recognize(speech_like(1, 32000), torch.tensor([32000])) == [""]
 
 
-def test_values_that_make_no_sense_are_refused(run_config):
+def test_settings_out_of_range_are_refused(run_config):
     for key, value in (("joiner_dim", 0), ("max_symbols", 0), ("max_scores", 0), ("prediction_network", "gru")):
         cfg = run_config("task=rnnt")
         cfg.task[key] = value
@@ -137,7 +137,7 @@ def test_values_that_make_no_sense_are_refused(run_config):
             build_model(cfg, labels=LABELS)
 
 
-def test_a_checkpoint_is_loaded_whole_and_not_continued_with_another_predictor(run_config, tmp_path, speech_like):
+def test_a_run_cannot_continue_with_another_prediction_network(run_config, tmp_path, speech_like):
     model = transducer(run_config(*SMALL))
     saved = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(saved)

@@ -1,4 +1,4 @@
-"""Whole runs of recognisers: they learn, and a killed one goes on as if nothing had happened."""
+"""Whole runs of recognizers: they learn, and a killed run resumes exactly."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.long
-def test_a_killed_run_ends_with_the_same_weights_though_its_pretrained_encoder_is_gone(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly_without_its_pretrained_encoder(tmp_path: Path) -> None:
     steps = ("trainer.max_steps=6", "trainer.val_check_interval=3", "size.dropout=0.1")
     saving = ("callbacks.regular.every_n_train_steps=1", "callbacks.regular.train_time_interval=null")
     finish(tmp_path, "encoder=causal", "trainer.max_steps=2", "trainer.val_check_interval=2", "run_id=pretrained")
     encoder = checkpoint(tmp_path, "pretrained")
     task = ("task=ctc", f"encoder_from={encoder}", "freeze=3", *steps, *saving)
     text = finish(tmp_path, *task, "run_id=whole")
-    assert "character errors" in text and "of unseen speakers" in text and "22.5 ms mean, 42.5 ms worst" in text
+    assert "character error rate" in text and "for unseen speakers" in text and "22.5 ms mean, 42.5 ms worst" in text
     killed_at(tmp_path, 4, *task, "run_id=killed")
     encoder.rename(encoder.with_suffix(".gone"))
     assert "continues at" in finish(tmp_path, *task, "run_id=killed")

@@ -5,11 +5,20 @@ import pytest
 from torchmetrics.functional.text import char_error_rate, word_error_rate
 
 from streamnest.downstream.metrics.diarization_error import Scored
-from streamnest.downstream.metrics.diarization_error import summarise as summarise_speakers
-from streamnest.downstream.metrics.error_rates import Utterance, bootstrap, errors, rate, rows_of_rates, summarise
+from streamnest.downstream.metrics.diarization_error import summarize as summarize_speakers
+from streamnest.downstream.metrics.error_rates import (
+    RecognizedUtterance,
+    bootstrap,
+    errors,
+    rate,
+    rows_of_rates,
+    summarize,
+)
 
 PAIRS = [("the old ship", "the cold ship"), ("hello", ""), ("go on then", "go  on"), ("yes", "yes no"), ("no", "no")]
-UTTERANCES = [Utterance(str(i), reference, said, seen=i < 3) for i, (reference, said) in enumerate(PAIRS)]
+UTTERANCES = [
+    RecognizedUtterance(str(i), reference, hypothesis, seen=i < 3) for i, (reference, hypothesis) in enumerate(PAIRS)
+]
 
 
 @pytest.mark.parametrize(("unit", "metric"), [("wer", word_error_rate), ("cer", char_error_rate)])
@@ -18,49 +27,49 @@ def test_rates_are_those_of_torchmetrics(unit, metric):
     assert rate(errors(UTTERANCES, unit)) == pytest.approx(float(metric(said, [reference for reference, _ in PAIRS])))
 
 
-def test_nothing_recognised_is_all_deleted_and_nothing_said_does_not_count():
-    counts = errors([Utterance("a", "go on", ""), Utterance("b", "", "noise")], "wer")
+def test_an_empty_hypothesis_counts_and_an_empty_reference_does_not():
+    counts = errors([RecognizedUtterance("a", "go on", ""), RecognizedUtterance("b", "", "noise")], "wer")
     assert counts.tolist() == [[2, 2], [0, 0]]
     assert np.isnan(rate(counts[1:]))
 
 
 def test_known_and_unknown_speakers_are_scored_apart():
-    found = summarise(UTTERANCES)
+    found = summarize(UTTERANCES)
     assert found["wer_seen"] == pytest.approx(3 / 7) and found["wer_unseen"] == pytest.approx(1 / 2)
-    assert "wer_unseen" not in summarise(UTTERANCES[:3])
+    assert "wer_unseen" not in summarize(UTTERANCES[:3])
 
 
 def test_an_utterance_whose_speaker_nobody_knows_is_in_neither_group():
-    found = summarise([*UTTERANCES, Utterance("x", "lots of errors here", "none", seen=None)])
-    known = summarise(UTTERANCES)
+    found = summarize([*UTTERANCES, RecognizedUtterance("x", "lots of errors here", "none", seen=None)])
+    known = summarize(UTTERANCES)
     assert found["wer"] > known["wer"]
     assert all(found[name] == known[name] for name in ("wer_seen", "wer_unseen", "cer_seen", "cer_unseen"))
-    assert not any("seen" in name for name in summarise([Utterance("x", "go", "go", seen=None)]))
+    assert not any("seen" in name for name in summarize([RecognizedUtterance("x", "go", "go", seen=None)]))
 
 
-def test_a_rate_that_the_first_validation_did_not_have_is_given_alone():
-    last = {f"val/{name}": value for name, value in summarise(UTTERANCES).items()}
-    row = dict(rows_of_rates({}, last))["word errors"]
-    assert row.startswith("44.4% (") and row in dict(rows_of_rates({"val/wer": 0.5}, last))["word errors"]
-    assert dict(rows_of_rates({"val/wer": 0.5}, last))["word errors"].startswith("50.0% -> 44.4% (")
+def test_a_rate_of_the_last_validation_only_is_shown_alone():
+    last = {f"val/{name}": value for name, value in summarize(UTTERANCES).items()}
+    row = dict(rows_of_rates({}, last))["word error rate"]
+    assert row.startswith("44.4% (") and row in dict(rows_of_rates({"val/wer": 0.5}, last))["word error rate"]
+    assert dict(rows_of_rates({"val/wer": 0.5}, last))["word error rate"].startswith("50.0% -> 44.4% (")
 
 
-def test_errors_where_nothing_was_to_be_found_count_in_the_interval_as_in_the_rate():
+def test_the_interval_includes_errors_without_reference_units():
     counts = np.array([(30.0, 0.0)] * 20 + [(1.0, 10.0)] * 20)
     low, high = bootstrap(counts)
     assert low < rate(counts) < high
     scored = [Scored(str(n), total, 0.0, errors, 0.0) for n, (errors, total) in enumerate(counts)]
-    found = summarise_speakers(scored)
+    found = summarize_speakers(scored)
     assert (found["der_low"], found["der"], found["der_high"]) == (low, rate(counts), high)
     # Of two rows, a quarter of the draws are of the first alone.
     assert np.isfinite(bootstrap(counts[[0, -1]])).all() and np.isnan(bootstrap(counts[:1])).all()
 
 
-def test_utterances_without_reference_leave_the_interval_of_texts_as_it_is():
-    silent = [Utterance(str(i), "", "noise") for i in range(5)]
-    assert summarise([*UTTERANCES, *silent]) == summarise(UTTERANCES)
+def test_utterances_without_reference_do_not_change_the_interval():
+    silent = [RecognizedUtterance(str(i), "", "noise") for i in range(5)]
+    assert summarize([*UTTERANCES, *silent]) == summarize(UTTERANCES)
     low, high = bootstrap(errors(UTTERANCES, "cer"))
-    assert (summarise(UTTERANCES)["cer_low"], summarise(UTTERANCES)["cer_high"]) == (low, high)
+    assert (summarize(UTTERANCES)["cer_low"], summarize(UTTERANCES)["cer_high"]) == (low, high)
 
 
 def test_the_interval_contains_the_rate_repeats_and_narrows_with_utterances():

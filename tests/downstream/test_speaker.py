@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from speakers import speaker_corpus
 
 from streamnest.build import build_data, build_model
-from streamnest.downstream.metrics.verification import draw_trials, equal_error_rate
+from streamnest.downstream.metrics.verification import equal_error_rate, sample_trials
 from streamnest.downstream.speaker.embedder import StreamingEmbedder
 from streamnest.downstream.speaker.pooling import Moments
 from streamnest.downstream.speaker.task import SpeakerClassifier
@@ -33,7 +33,7 @@ def recognizer(cfg):
     return model
 
 
-def test_scores_that_tell_apart_have_no_errors_and_others_half():
+def test_separating_scores_have_no_errors_and_constant_ones_half():
     same = np.array([True] * 50 + [False] * 150)
     assert equal_error_rate(np.where(same, 0.9, 0.1), same) == 0.0
     assert equal_error_rate(np.zeros(200), same) == 0.5
@@ -54,19 +54,19 @@ def test_the_equal_error_rate_is_that_of_the_roc_curve():
     assert equal_error_rate(scores, same) == pytest.approx((false + 1 - right)[nearest] / 2, abs=5e-3)
 
 
-def test_trials_are_the_same_in_any_order_and_of_both_kinds():
+def test_trials_do_not_depend_on_the_order_of_utterances():
     ids = [f"u{number}" for number in range(40)]
     speakers = [f"s{number % 4}" for number in range(40)]
-    pairs = draw_trials(ids, speakers, 100)
+    pairs = sample_trials(ids, speakers, 100)
     named = {frozenset((ids[a], ids[b])) for a, b in pairs}
     assert len(pairs) == len(named) == 100
     assert sum(speakers[a] == speakers[b] for a, b in pairs) == 50
-    back = draw_trials(ids[::-1], speakers[::-1], 100)
+    back = sample_trials(ids[::-1], speakers[::-1], 100)
     assert {frozenset((ids[::-1][a], ids[::-1][b])) for a, b in back} == named
-    assert len(draw_trials(ids[:1], speakers[:1])) == 0
+    assert len(sample_trials(ids[:1], speakers[:1])) == 0
 
 
-def test_statistics_of_parts_are_those_of_the_whole_and_padding_counts_for_nothing():
+def test_merged_statistics_equal_those_of_the_whole_without_padding():
     frames = 100 + torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     valid = torch.tensor([50, 31])
     padded = Moments.of(frames, valid).statistics()
@@ -78,7 +78,7 @@ def test_statistics_of_parts_are_those_of_the_whole_and_padding_counts_for_nothi
     assert torch.allclose(first.statistics()[0], padded[0], atol=1e-12)
 
 
-def test_the_embedding_of_a_stream_is_that_of_the_whole_for_any_split(run_config, speech_like):
+def test_a_streaming_embedding_equals_the_offline_one(run_config, speech_like):
     model = recognizer(run_config("task=speaker", "encoder=lookahead80"))
     stream, generator = StreamingEmbedder(model), torch.Generator().manual_seed(0)
     audio = speech_like(1, 40000)[0].double()
@@ -103,7 +103,7 @@ def test_rows_and_padding_do_not_change_an_embedding(run_config, speech_like):
     assert torch.allclose(together, torch.stack(alone), atol=1e-10)
 
 
-def test_the_margin_makes_training_harder_and_nobody_is_no_speaker():
+def test_the_margin_raises_the_loss_and_unknown_speakers_are_ignored():
     torch.manual_seed(0)
     classifier, embeddings = SpeakerClassifier(8, 3, "am_softmax", 0.2, 30.0), torch.randn(4, 8)
     logits, targets = classifier(embeddings), torch.tensor([0, 2, -1, 1])
@@ -118,7 +118,7 @@ def test_the_margin_makes_training_harder_and_nobody_is_no_speaker():
         SpeakerClassifier(8, 3, "triplet", 0.2, 30.0)
 
 
-def test_what_is_held_out_is_of_known_speakers_and_never_trained_on(corpora, run_config):
+def test_held_out_recordings_of_training_speakers_are_not_trained_on(corpora, run_config):
     words = [f"data.train_manifest={corpora[0]}", f"data.val_manifest={corpora[1]}", "data.noise_manifest=null"]
     data = build_data(run_config("task=speaker", "task.held_out=0.3", *words))
     data.setup("fit")
@@ -129,7 +129,7 @@ def test_what_is_held_out_is_of_known_speakers_and_never_trained_on(corpora, run
     assert sum(data.is_seen(label) for batch in data.val_dataloader() for label in batch.labels) == len(held)
 
 
-def test_two_steps_train_and_validation_tells_known_and_unseen_speakers_apart(train, corpora):
+def test_validation_scores_training_and_unseen_speakers(train, corpora):
     words = [f"data.train_manifest={corpora[0]}", f"data.val_manifest={corpora[1]}", "data.noise_manifest=null"]
     model, trainer = train("task=speaker", "augment=none", "task.held_out=0.3", *words, steps=2)
     assert trainer.global_step == 2 and float(trainer.callback_metrics["train/loss"]) > 0
@@ -137,13 +137,13 @@ def test_two_steps_train_and_validation_tells_known_and_unseen_speakers_apart(tr
     figures = trainer.validate(model, datamodule=trainer.datamodule, verbose=False)[0]
     assert 0 <= figures["val/accuracy"] <= 1 and 0 <= figures["val/eer"] <= 1
     rows = dict(model.learned(figures, figures))
-    assert "on known speakers" in rows["accuracy"] and "in 15 trials of unseen speakers" in rows["equal error rate"]
+    assert "on training speakers" in rows["accuracy"] and "in 15 trials of unseen speakers" in rows["equal error rate"]
 
 
-def test_a_single_speaker_cannot_be_told_apart(corpora, run_config, tmp_path):
+def test_a_single_speaker_is_refused(corpora, run_config, tmp_path):
     alone = speaker_corpus(tmp_path, ["ann"])
     cfg = run_config(
         "task=speaker", f"data.train_manifest={alone}", f"data.val_manifest={alone}", "data.noise_manifest=null"
     )
-    with pytest.raises(UserError, match="names 1 speaker"):
+    with pytest.raises(UserError, match="has 1 speaker"):
         build_model(cfg, build_data(cfg))

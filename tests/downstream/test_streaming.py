@@ -1,4 +1,4 @@
-"""What is recognised live is what is recognised offline."""
+"""Streaming recognition equals offline recognition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def streamed(session, audio, cuts):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_any_split_gives_the_offline_text(run_config, speech_like, preset):
+def test_any_chunking_gives_the_offline_text(run_config, speech_like, preset):
     model = recognizer(run_config("task=ctc", f"encoder={preset}")).double()
     session = StreamingRecognizer(model)
     generator = torch.Generator().manual_seed(1)
@@ -44,13 +44,13 @@ def test_rows_and_padding_do_not_change_a_text(run_config, speech_like):
     assert model.recognize(audio, lengths) == alone and len(set(alone)) == 3
 
 
-def test_a_recogniser_that_hears_the_whole_utterance_is_refused(run_config):
+def test_a_bidirectional_recognizer_cannot_stream(run_config):
     with pytest.raises(UserError, match="cannot stream"):
         StreamingRecognizer(recognizer(run_config("task=ctc", "encoder=bidirectional")))
 
 
 @pytest.mark.parametrize("kind", [recognizer, transducer])
-def test_a_recognizer_goes_on_after_a_refused_restore(run_config, speech_like, kind):
+def test_a_recognizer_continues_after_a_refused_restore(run_config, speech_like, kind):
     task = "task=ctc" if kind is recognizer else "task=rnnt"
     stream = StreamingRecognizer(kind(run_config(task, "encoder=causal", "size.num_layers=1")))
     audio = speech_like(1, 32000)[0]

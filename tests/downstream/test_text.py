@@ -10,7 +10,7 @@ from streamnest.errors import UserError
 TEXTS = ["hello there", "it's the old ship", "über alles", "the the the old old hello ship there"] * 5
 
 
-def test_text_is_lower_case_words_with_single_spaces():
+def test_normalized_text_is_lower_case_with_single_spaces():
     assert normalize_text("  Hello,\tWorld! It\u2019s 5 o'clock \u2014 ÜBER. ") == "hello world it's 5 o'clock über"
 
 
@@ -25,11 +25,11 @@ def test_text_is_lower_case_words_with_single_spaces():
         ("e\u200d\u0301", "\u00e9"),
     ],
 )
-def test_invisible_characters_vanish(text, word):
+def test_invisible_characters_are_removed(text, word):
     assert normalize_text(text) == word
 
 
-def test_characters_come_back_as_they_were_also_from_plain_data():
+def test_characters_survive_encoding_and_plain_data():
     tokenizer = load_tokenizer(make_tokenizer("char", TEXTS, 0).plain())
     for text in TEXTS:
         tokens = tokenizer.encode(text)
@@ -37,13 +37,13 @@ def test_characters_come_back_as_they_were_also_from_plain_data():
         assert join(tokenizer, tokens) == text
 
 
-def test_characters_that_training_never_had_are_left_out_of_targets():
+def test_characters_outside_the_vocabulary_are_dropped():
     tokenizer = CharTokenizer.of(["abc"])
     assert tokenizer.pieces(tokenizer.encode("cxa")) == "ca"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
-def test_word_pieces_come_back_as_they_were_also_from_plain_data():
+def test_word_pieces_survive_encoding_and_plain_data():
     made = make_tokenizer("sentencepiece", TEXTS, 40)
     tokenizer = load_tokenizer(made.plain())
     assert tokenizer.size <= 40
@@ -51,7 +51,7 @@ def test_word_pieces_come_back_as_they_were_also_from_plain_data():
         tokens = tokenizer.encode(text)
         assert len(tokens) < len(text) and min(tokens) >= 1 and max(tokens) < tokenizer.size
         assert join(tokenizer, tokens) == text
-        # Piece by piece as well, as a stream decides them.
+        # Also token by token, as a stream emits them.
         parts = ""
         for token in tokens:
             parts += join(tokenizer, [token], begun=bool(parts))
@@ -60,8 +60,8 @@ def test_word_pieces_come_back_as_they_were_also_from_plain_data():
 
 @pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is None, reason="sentencepiece is not installed")
 @pytest.mark.parametrize(("size", "reason"), [(10, "smaller than required_chars"), (0, "vocab_size")])
-def test_a_vocabulary_that_sentencepiece_refuses_is_named_with_its_reason(size, reason):
-    with pytest.raises(UserError, match=rf"task\.vocab_size={size}, .*{reason}.*task\.tokenizer=char"):
+def test_a_vocabulary_size_that_sentencepiece_refuses_is_named(size, reason):
+    with pytest.raises(UserError, match=rf"task\.vocab_size={size} .*{reason}.*task\.tokenizer=char"):
         make_tokenizer("sentencepiece", TEXTS, size)
 
 

@@ -1,4 +1,4 @@
-"""Loss and searches of the transducer head, against every alignment there is."""
+"""Loss and decoding of the transducer head, compared with an enumeration of all alignments."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from streamnest.errors import UserError
 # CI has twenty minutes; `make test-all` runs these.
 pytestmark = pytest.mark.long
 
-PREDICTORS = ["stateless", "lstm"]
+NETWORKS = ["stateless", "lstm"]
 NO_LANGUAGE = Language(CharTokenizer("ab"), None, 0.0, 0.0)
 
 
-def head(predictor: str = "stateless", vocabulary: int = 3, scale: float = 3.0) -> Transducer:
+def head(prediction_network: str = "stateless", vocabulary: int = 3, scale: float = 3.0) -> Transducer:
     torch.manual_seed(1)
-    made = Transducer(make_prediction_network(predictor, vocabulary, 6, 2, 2), 6, 5, 7, vocabulary)
+    made = Transducer(make_prediction_network(prediction_network, vocabulary, 6, 2, 2), 6, 5, 7, vocabulary)
     with torch.no_grad():
         made.output.weight *= scale
         made.of_tokens.weight *= 2
@@ -38,7 +38,7 @@ def frames_of(made: Transducer, *shape: int, seed: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...], most: int = 10**6) -> float:
-    """Of a text after frames `(T, J)`: the sum over all alignments, where a frame ends for sure after `most` tokens."""
+    """Sums over all alignments of a text and frames `(T, J)`; a frame ends after at most `most` tokens."""
     states = [made.start(1)]
     for token in text:
         states.append(made.advance(torch.tensor([token]), states[-1].prediction))
@@ -59,9 +59,9 @@ def log_probability(made: Transducer, frames: torch.Tensor, text: tuple[int, ...
     return math.log(probability) if probability else -math.inf
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_loss_is_the_sum_over_all_alignments_of_each_row_alone(predictor):
-    made = head(predictor, vocabulary=4)
+@pytest.mark.parametrize("prediction_network", NETWORKS)
+def test_the_loss_sums_over_all_alignments_of_each_row(prediction_network):
+    made = head(prediction_network, vocabulary=4)
     frames, lengths = frames_of(made, 3, 5), [3, 5, 1]
     texts = [[1, 3], [2], [3, 3, 1, 2]]
     expected = -sum(log_probability(made, f[:n], tuple(t)) for f, n, t in zip(frames, lengths, texts))
@@ -69,9 +69,9 @@ def test_the_loss_is_the_sum_over_all_alignments_of_each_row_alone(predictor):
     assert loss.item() == pytest.approx(expected, abs=1e-4) and expected > 5
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_a_few_rows_at_a_time_give_the_same_loss_and_gradients(predictor, monkeypatch):
-    made = head(predictor, vocabulary=4)
+@pytest.mark.parametrize("prediction_network", NETWORKS)
+def test_groups_of_rows_give_the_same_loss_and_gradients(prediction_network, monkeypatch):
+    made = head(prediction_network, vocabulary=4)
     texts, lengths = [[1, 3], [2], [3, 3, 1, 2], [1, 2, 3]], torch.tensor([3, 5, 1, 4])
     sizes = []
     join = made.join
@@ -87,13 +87,13 @@ def test_a_few_rows_at_a_time_give_the_same_loss_and_gradients(predictor, monkey
     sizes.clear()
     for one, other in zip(whole, run(120), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    # Forward and again for the gradient, at most three pairs of rows.
+    # One forward pass and one recomputation for the gradient, of at most three groups.
     assert max(sizes) < largest / 2 and len(sizes) >= 4
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_mixed_precision_gives_nearly_the_same_loss_and_decodes(predictor):
-    made = head(predictor, vocabulary=4)
+@pytest.mark.parametrize("prediction_network", NETWORKS)
+def test_mixed_precision_gives_nearly_the_same_loss_and_decodes(prediction_network):
+    made = head(prediction_network, vocabulary=4)
     frames, lengths, texts = frames_of(made, 2, 5), torch.tensor([3, 5]), [[1, 3], [2]]
     exact = made.loss(frames, lengths, texts, 10**6)
     for most in (1, 10**6):
@@ -106,7 +106,7 @@ def test_mixed_precision_gives_nearly_the_same_loss_and_decodes(predictor):
 
 
 @pytest.mark.parametrize("most", [1, 20, 60, 10**6])
-def test_rows_are_split_into_neighbours_within_the_bound(most):
+def test_rows_are_split_into_adjacent_groups_within_the_bound(most):
     frames, tokens = [3, 5, 1, 4, 9], [2, 1, 4, 3, 0]
     groups = split_rows(frames, tokens, most)
     assert [row for group in groups for row in range(5)[group]] == list(range(5))
@@ -115,11 +115,11 @@ def test_rows_are_split_into_neighbours_within_the_bound(most):
     assert all(pairs(slice(a.start, b.stop)) > most for a, b in pairwise(groups))
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("prediction_network", NETWORKS)
 @pytest.mark.parametrize("context", [1, 3])
-def test_predicting_token_by_token_is_predicting_at_once(predictor, context):
+def test_predicting_token_by_token_equals_predicting_at_once(prediction_network, context):
     torch.manual_seed(0)
-    network = make_prediction_network(predictor, 7, 6, context, 2)
+    network = make_prediction_network(prediction_network, 7, 6, context, 2)
     tokens = torch.randint(0, 7, (2, 9))
     whole, last = network(tokens, network.init_state(2))
     state, parts = network.init_state(2), []
@@ -131,9 +131,9 @@ def test_predicting_token_by_token_is_predicting_at_once(predictor, context):
     assert len({tuple(row) for row in whole[0].round(decimals=4).tolist()}) > 4
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_a_wide_beam_gives_every_text_the_sum_over_its_alignments(predictor):
-    made = head(predictor)
+@pytest.mark.parametrize("prediction_network", NETWORKS)
+def test_a_wide_beam_sums_over_the_alignments_of_every_text(prediction_network):
+    made = head(prediction_network)
     frames = frames_of(made, 3)
     found = TransducerBeamSearch(made, 10**6, NO_LANGUAGE, max_symbols=2, least=-math.inf)(frames)
     assert len({h.tokens for h in found}) == len(found) == sum(2**n for n in range(7))
@@ -144,7 +144,7 @@ def test_a_wide_beam_gives_every_text_the_sum_over_its_alignments(predictor):
 
 
 def scripted(vocabulary: int) -> Transducer:
-    """A head that is sure: a frame says its tokens, unless they are the last two that were said."""
+    """Returns a head with confident scores: a frame emits its tokens unless they are the last two emitted ones."""
     made = Transducer(make_prediction_network("stateless", vocabulary, vocabulary, 2, 1), *[vocabulary] * 4)
     identity = torch.eye(vocabulary)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def scripted(vocabulary: int) -> Transducer:
 
 
 @pytest.mark.parametrize("beam", [1, 3, 8])
-def test_where_one_path_dominates_all_searches_find_it(beam):
+def test_all_searches_find_a_dominant_alignment(beam):
     made = scripted(5)
     said = torch.nn.functional.one_hot(torch.tensor([0, 3, 3, 0, 1, 4, 0, 0, 4, 2]), 5).float()
     said[:, BLANK] = 0
@@ -171,7 +171,7 @@ def test_where_one_path_dominates_all_searches_find_it(beam):
     assert list(best.tokens) == greedy == [3, 1, 4, 2, 3, 4, 2] and best.score > -0.1
 
 
-def test_the_beam_finds_more_than_the_best_token_each_time():
+def test_beam_search_beats_greedy_decoding():
     made = head(scale=4.0)
     better = 0
     for seed in range(8):
@@ -197,7 +197,7 @@ def test_an_n_gram_adds_to_the_score_of_a_text():
     assert found[0].tokens != max(plain, key=lambda text: plain[text]) or len(found[0].tokens) == 0
 
 
-def test_a_frame_emits_no_more_than_its_bound_and_frames_past_the_length_nothing():
+def test_a_frame_emits_at_most_max_symbols_tokens():
     made = head()
     with torch.no_grad():
         made.output.bias[BLANK] = -50.0
@@ -207,13 +207,13 @@ def test_a_frame_emits_no_more_than_its_bound_and_frames_past_the_length_nothing
 
 
 @pytest.mark.parametrize("change", [{"kind": "gru"}, {"dim": 0}, {"context_size": 0}, {"num_layers": 0}])
-def test_predictors_that_make_no_sense_are_refused(change):
+def test_invalid_prediction_networks_are_refused(change):
     with pytest.raises(UserError, match=r"task\.\w+="):
         make_prediction_network(
             **{"kind": "lstm", "vocab_size": 5, "dim": 4, "context_size": 2, "num_layers": 1, **change}
         )
 
 
-def test_a_beam_of_nothing_is_refused():
+def test_an_empty_beam_is_refused():
     with pytest.raises(UserError, match="beam=0"):
         TransducerBeamSearch(head(), 0, NO_LANGUAGE, 2)

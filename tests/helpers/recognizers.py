@@ -1,4 +1,4 @@
-"""Recognisers that tests use as they are."""
+"""Untrained recognizers for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = {"kind": "char", "symbols": list(" abcdefghijklmnop")}
 
 
 def untrained(cfg: DictConfig) -> Any:
-    """With random weights, made-up statistics and seventeen characters, in evaluation mode."""
+    """Returns a model with random weights, fixed statistics and seventeen characters, in evaluation mode."""
     torch.manual_seed(0)
     model = build_model(cfg, labels=LABELS)
     model.input_norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
@@ -25,13 +25,13 @@ def untrained(cfg: DictConfig) -> Any:
 
 @torch.no_grad()
 def mean_frame(model: Any) -> torch.Tensor:
-    """`(d,)`. Frames of random weights are nearly alike: what they have in common must not decide."""
+    """Returns the mean frame `(d,)` on noise; heads subtract it, because frames of random weights are nearly equal."""
     noise = 0.1 * torch.randn(1, 48000, generator=torch.Generator().manual_seed(0))
     return model(noise, torch.tensor([48000]))[0][0].mean(0)
 
 
 def recognizer(cfg: DictConfig) -> CTCRecognizer:
-    """A recogniser by CTC that says something."""
+    """Returns a CTC recognizer whose output is not only blanks."""
     model: CTCRecognizer = untrained(cfg)
     with torch.no_grad():
         model.head.bias.copy_(-model.head.weight @ mean_frame(model))
@@ -39,7 +39,7 @@ def recognizer(cfg: DictConfig) -> CTCRecognizer:
 
 
 def transducer(cfg: DictConfig) -> RNNTRecognizer:
-    """A recogniser by RNN-T that says something, and at some frames nothing or several tokens."""
+    """Returns an RNN-T recognizer that emits zero, one or several tokens per frame."""
     model: RNNTRecognizer = untrained(cfg)
     with torch.no_grad():
         model.head.of_frames.weight *= 8

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from streamnest.build import DOWNSTREAM, build_model, build_outline
+from streamnest.build import build_model, build_outline
 from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
 from streamnest.config.aliases import modernize
-from streamnest.config.stored import check_config, check_labels, construct, task_name
+from streamnest.config.stored import PARTS, check_config, check_labels, construct, task_class, task_name
+from streamnest.downstream.base import DownstreamTask
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
@@ -116,7 +117,8 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     own, state = checkpoint["streamnest"], checkpoint["state_dict"]
     with of_file(path):
         check_labels(task_name(own["config"]), own.get("labels"))
-        if task_name(own["config"]) in DOWNSTREAM and not _has_foreign(own["config"]["encoder"]):
+        foreign = any(_has_foreign(own["config"][group]) for group in ("task", "encoder"))
+        if not foreign and issubclass(task_class(own["config"]["task"]), DownstreamTask):
             check_shapes(state, build_outline(own["config"], own.get("labels")).state_dict().items(), path)
         model: EncoderTask = build_model(own["config"], labels=own.get("labels"), training=False)
     check_shapes(state, model.state_dict().items(), path)
@@ -146,9 +148,9 @@ def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | P
         check_shapes(state, wanted, path)
 
 
-def _has_foreign(node: Mapping[str, Any]) -> bool:
+def _has_foreign(node: Any) -> bool:
     """True if a node names a class of the user, which may compute with its tensors."""
-    return not str(node.get("_target_", "streamnest.")).startswith("streamnest.")
+    return isinstance(node, Mapping) and not str(node.get("_target_", "streamnest.")).startswith("streamnest.")
 
 
 def on_device(model: TaskT, device: str) -> TaskT:
@@ -239,8 +241,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tupl
 
 def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """The same of what shapes the head of a downstream task; what is not there has its default, as when it is built."""
-    task = DOWNSTREAM.get(task_name(ours))
-    if task is None:
+    node = ours["task"]
+    if _has_foreign(node) and node["_target_"] not in PARTS["task"]:
+        return []
+    task = task_class(node)
+    if not issubclass(task, DownstreamTask):
         return []
     defaults = vars(task.Settings())
     both = [(key, *(config["task"].get(key, defaults[key]) for config in (theirs, ours))) for key in task.shaped_by]

@@ -25,10 +25,10 @@ from streamnest.data.conversations.rttm import field_of, turns_of, write_rttm
 from streamnest.data.conversations.simulation import Turn, clipped
 from streamnest.downstream.diarization.diarizer import StreamingDiarizer
 from streamnest.downstream.diarization.task import Diarizer
-from streamnest.downstream.diarization.turns_plot import draw_turns
+from streamnest.downstream.diarization.turns_plot import plot_turns
 from streamnest.downstream.exported import ExportedDiarizer, check_options, is_exported
 from streamnest.downstream.long_audio import note_on_past
-from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
 from streamnest.errors import UserError
 from streamnest.plotting import save, to_numpy
 from streamnest.streaming.audio_sources import find_audio, load_audio
@@ -53,7 +53,8 @@ def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, Diarizer):
         raise UserError(
-            f"{args.checkpoint} tells no speakers apart: train one with task=diarization encoder_from={args.checkpoint}"
+            f"{args.checkpoint} is not a diarization checkpoint; expected task=diarization: train one with "
+            f"task=diarization encoder_from={args.checkpoint}"
         )
     return on_device(model, args.device)
 
@@ -109,7 +110,7 @@ def draw(
     der = f"   DER {score.errors / score.total:.1%}" if score and score.total else ""
     frame_s = found.seconds / max(1, len(found.probabilities))
     probabilities = to_numpy(found.probabilities)
-    save(draw_turns(f"{found.path.name}{der}", probabilities, found.turns, names, frame_s, reference, assignment), out)
+    save(plot_turns(f"{found.path.name}{der}", probabilities, found.turns, names, frame_s, reference, assignment), out)
 
 
 def picture_path(args: argparse.Namespace, found: Found, many: bool) -> Path:
@@ -164,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
             draw(found, reference, scorer, score, picture_path(args, found, len(files) > 1))
     if args.rttm and turns:
         write_rttm(args.rttm, turns)
-    figures = summarise(scores)
+    figures = summarize(scores)
     if figures:
         parts = ", ".join(f"{figures[f'der_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS)
         overlap = "left out" if skip_overlap else "scored"

@@ -24,7 +24,7 @@ from streamnest.plotting import save
 from streamnest.probing.encoded import choose
 from streamnest.probing.layerwise import LayerFigures, probe
 from streamnest.probing.phone_labels import read_utterances
-from streamnest.probing.plots import draw_layers
+from streamnest.probing.plots import plot_layers
 
 SAMPLE = sample_corpus()
 
@@ -68,5 +68,5 @@ def main() -> int:
     if args.picture:
         # Of a path its end: the run, and which of its checkpoints.
         title = " ".join("/".join(Path(word).parts[-3:]) for word in args.model)
-        console.print(f"picture: {save(draw_layers(figures, title), args.picture)}")
+        console.print(f"picture: {save(plot_layers(figures, title), args.picture)}")
     return 0

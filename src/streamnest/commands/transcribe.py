@@ -31,8 +31,8 @@ from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
 from streamnest.downstream.asr.vocabulary import join, normalize_text
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
-from streamnest.downstream.long_audio import Listener, note_on_past, note_on_streamed
-from streamnest.downstream.metrics.error_rates import Utterance, summarise
+from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
+from streamnest.downstream.metrics.error_rates import RecognizedUtterance, summarize
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
@@ -46,7 +46,10 @@ def load(args: argparse.Namespace) -> TextTask | ExportedRecognizer:
         return ExportedRecognizer(OnnxSession(args.checkpoint, args.threads))
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, TextTask):
-        raise UserError(f"{args.checkpoint} recognises nothing: train one with task=ctc encoder_from={args.checkpoint}")
+        raise UserError(
+            f"{args.checkpoint} is not an ASR checkpoint; expected task=ctc or task=rnnt: train one with task=ctc "
+            f"encoder_from={args.checkpoint}"
+        )
     return on_device(model, args.device)
 
 
@@ -59,7 +62,7 @@ class Transcriber:
         ngram = NGram.read(args.lm) if args.lm else None
         self.search = model.search(args.beam, ngram, args.lm_weight, args.bonus) if args.beam else None
         self.stream = StreamingRecognizer(model) if args.stream else None
-        self.listener = Listener(model)
+        self.encode = RecordingEncoder(model)
         self.skipped = 0
 
     @torch.no_grad()
@@ -74,7 +77,7 @@ class Transcriber:
             pieces = audio.split(max(1, round(self.args.chunk_size * rate)))
             text = "".join([*map(self.stream.push, pieces), self.stream.flush()])
         else:
-            text = self._decoded(self.listener(audio, name))
+            text = self._decoded(self.encode(audio, name))
         self.seconds.append(len(audio) / rate)
         return text
 
@@ -135,7 +138,7 @@ def manifest(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str
 
 def error_rates(records: list[dict[str, Any]]) -> dict[str, float]:
     """Error rates of records with references, by known and unknown speakers as far as the records say so."""
-    return summarise([Utterance(r["id"], r["reference"], r["text"], r["speaker_in_train"]) for r in records])
+    return summarize([RecognizedUtterance(r["id"], r["reference"], r["text"], r["speaker_in_train"]) for r in records])
 
 
 def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:

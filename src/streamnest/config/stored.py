@@ -41,7 +41,38 @@ class Part:
     """A class that a config may name: what makes it, and the schema of its arguments."""
 
     make: Callable[..., Any]
-    schema: type
+    schema: type[Any]
+
+
+# Tasks import this module, so they are imported when they are needed.
+def _pretraining() -> type:
+    from streamnest.pretraining import Pretraining
+
+    return Pretraining
+
+
+def _ctc() -> type:
+    from streamnest.downstream.asr.ctc import CTCRecognizer
+
+    return CTCRecognizer
+
+
+def _rnnt() -> type:
+    from streamnest.downstream.asr.rnnt import RNNTRecognizer
+
+    return RNNTRecognizer
+
+
+def _diarization() -> type:
+    from streamnest.downstream.diarization.task import Diarizer
+
+    return Diarizer
+
+
+def _speaker() -> type:
+    from streamnest.downstream.speaker.task import SpeakerRecognizer
+
+    return SpeakerRecognizer
 
 
 # By group and `_target_`; the first one of a group is meant if a config names none.
@@ -60,13 +91,14 @@ PARTS: dict[str, dict[str, Part]] = {
         "streamnest.objectives.MaskedAndNextToken": Part(MaskedAndNextToken, MaskedAndNextTokenConfig),
     },
     "optim": {"streamnest.optim.Optimization": Part(Optimization, OptimConfig)},
-}
-TASKS: dict[str, type[TaskConfig]] = {
-    "pretrain": TaskConfig,
-    "ctc": CTCConfig,
-    "rnnt": RNNTConfig,
-    "diarization": DiarizationConfig,
-    "speaker": SpeakerConfig,
+    # `make` returns the class of the task: it is built from the other groups as well.
+    "task": {
+        TaskConfig._target_: Part(_pretraining, TaskConfig),
+        CTCConfig._target_: Part(_ctc, CTCConfig),
+        RNNTConfig._target_: Part(_rnnt, RNNTConfig),
+        DiarizationConfig._target_: Part(_diarization, DiarizationConfig),
+        SpeakerConfig._target_: Part(_speaker, SpeakerConfig),
+    },
 }
 # What a run was trained with. Nothing is built from these when a model is loaded; as `_target_` they may have what our
 # configs write, or have written.
@@ -121,16 +153,19 @@ def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
     """Lets configs of files name a class of your own, which its `_target_` on the command line has trained.
 
     Args:
-        group: the group of the config, such as "encoder" or "masking".
-        target: the class or function; it is called with the fields of the schema.
-        schema: a dataclass of its arguments.
+        group: the group of the config, such as "encoder", "masking" or "task".
+        target: the class or function; it is called with the fields of the schema. For "task": the class of the task.
+        schema: a dataclass of its arguments. For "task": of its settings, derived from `TaskConfig`.
 
     Raises:
         UserError: for another group, and a schema that is not a dataclass.
     """
     if group not in PARTS or not is_dataclass(schema):
         raise UserError(f"allow_class: choose a group of {', '.join(PARTS)}, and give a dataclass as schema")
-    PARTS[group][f"{target.__module__}.{target.__qualname__}"] = Part(target, schema)
+    if group == "task" and not issubclass(schema, TaskConfig):
+        raise UserError("allow_class: the schema of a task must derive from streamnest.config.tasks.TaskConfig")
+    make = (lambda: target) if group == "task" else target
+    PARTS[group][f"{target.__module__}.{target.__qualname__}"] = Part(make, schema)
 
 
 def construct(group: str, node: Mapping[str, Any]) -> Any:
@@ -154,13 +189,43 @@ def task_name(cfg: Any) -> str:
     return name
 
 
+def task_class(node: Mapping[str, Any] | str) -> type:
+    """Returns the class of a task.
+
+    Raises:
+        UserError: as `task_settings`.
+    """
+    made: type = _part("task", _with_target(node)).make()
+    return made
+
+
 def task_settings(node: Mapping[str, Any] | str) -> TaskConfig:
-    """The settings of a task; older configs have its name only."""
+    """Returns the settings of a task.
+
+    Args:
+        node: group `task` of a config. Older ones have the task's name without `_target_`, or are the name.
+
+    Raises:
+        UserError: for a class that is not in the table, a name that does not belong to it, and as `typed`.
+    """
+    part, settings = _settings("task", _with_target(node))
+    if part.schema.__module__ == TaskConfig.__module__ and settings.name != part.schema.name:
+        raise UserError(
+            f"task.name={short(settings.name)} does not belong to {part.schema._target_}: it must be {part.schema.name}"
+        )
+    return settings
+
+
+def _with_target(node: Any) -> Any:
+    """Adds the class to settings of a task that have its name only."""
     fields = {"name": node} if isinstance(node, str) else node
-    name = fields.get("name") if isinstance(fields, Mapping) else None
-    if not isinstance(name, str) or name not in TASKS:
-        raise UserError(f"task {short(name)} is unknown: choose {', '.join(TASKS)}")
-    return typed(TASKS[name], fields, "task", LIMITS)
+    if not isinstance(fields, Mapping) or "_target_" in fields:
+        return fields
+    targets = {part.schema.name: target for target, part in reversed(PARTS["task"].items())}
+    name = fields.get("name")
+    if not isinstance(name, str) or name not in targets:
+        raise UserError(f"task {short(name)} is unknown: choose {', '.join(reversed(targets))}")
+    return {**fields, "_target_": targets[name]}
 
 
 def check_config(config: Any) -> dict[str, Any]:
@@ -178,15 +243,16 @@ def check_config(config: Any) -> dict[str, Any]:
     if missing := {"task", "frontend", "encoder"} - set(config):
         raise UserError(f"the config has no {', '.join(sorted(missing))}: it is not of a model of streamnest")
     _check_targets(config)
-    task_settings(config["task"])
     for group, node in config.items():
-        if group in PARTS:
+        if group == "task":
+            task_settings(node)
+        elif group in PARTS:
             _settings(group, node)
         elif group in _SCHEMAS:
             typed(_SCHEMAS[group], node, group, LIMITS)
         elif group == "trainer":
             _check_trainer(node)
-        elif group not in ("task", "logger", "callbacks", "paths"):
+        elif group not in ("logger", "callbacks", "paths"):
             check_value(hints[group], node, f"config.{group}", LIMITS)
     _check_names(config)
     return dict(config)
@@ -248,7 +314,7 @@ def require_loadable(config: Mapping[str, Any]) -> None:
     for group in PARTS.keys() & stored.keys():
         node = stored[group]
         if isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) not in PARTS[group]:
-            stored[group] = {}
+            stored[group] = {"name": TaskConfig.name} if group == "task" else {}
     check_config(stored)
 
 
@@ -262,6 +328,11 @@ def _without_targets(node: Any, where: str) -> Any:
 
 
 def _settings(group: str, node: Any) -> tuple[Part, Any]:
+    part = _part(group, node)
+    return part, typed(part.schema, node, group, LIMITS)
+
+
+def _part(group: str, node: Any) -> Part:
     known = PARTS[group]
     target = node.get("_target_", next(iter(known))) if isinstance(node, Mapping) else next(iter(known))
     if not isinstance(target, str) or target not in known:
@@ -269,7 +340,7 @@ def _settings(group: str, node: Any) -> tuple[Part, Any]:
             f"{group}._target_={short(target)} is refused: a file may name {', '.join(known)} only. "
             f"A class of your own is allowed with streamnest.allow_class({group!r}, CLASS, SCHEMA)"
         )
-    return known[target], typed(known[target].schema, node, group, LIMITS)
+    return known[target]
 
 
 def _check_targets(config: Mapping[str, Any]) -> None:

@@ -20,23 +20,24 @@ class SpecAugmentConfig:
 
 @dataclass
 class TaskConfig:
-    """Schema of the `task` group, the fields that all tasks have.
+    """Schema of the `task` group: fields of all tasks.
 
     Attributes:
-        name: of the task.
-        monitor: the validation figure by which the best checkpoint is kept; smaller is better.
+        name: name of the task.
+        monitor: validation metric that selects the best checkpoint; lower is better.
     """
 
+    _target_: str = "streamnest.pretraining.Pretraining"
     name: str = "pretrain"
     monitor: str = "val/loss"
 
 
 @dataclass
 class DownstreamConfig(TaskConfig):
-    """Schema of the tasks with labels.
+    """Schema of the supervised tasks.
 
     Attributes:
-        spec_augment: what is hidden while training.
+        spec_augment: masking of the encoder input in training.
     """
 
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
@@ -44,11 +45,11 @@ class DownstreamConfig(TaskConfig):
 
 @dataclass
 class TextConfig(DownstreamConfig):
-    """Schema of the tasks that recognise text.
+    """Schema of the speech recognition tasks.
 
     Attributes:
         tokenizer: "char" or "sentencepiece".
-        vocab_size: tokens of sentencepiece, the blank included.
+        vocab_size: number of sentencepiece tokens, including the blank.
     """
 
     monitor: str = "val/cer"
@@ -60,6 +61,7 @@ class TextConfig(DownstreamConfig):
 class CTCConfig(TextConfig):
     """Schema of `task=ctc`."""
 
+    _target_: str = "streamnest.downstream.asr.ctc.CTCRecognizer"
     name: str = "ctc"
 
 
@@ -69,14 +71,15 @@ class RNNTConfig(TextConfig):
 
     Attributes:
         prediction_network: "stateless" or "lstm".
-        prediction_dim: width of the predictor.
-        context_size: tokens that a stateless predictor sees.
-        prediction_layers: of an LSTM predictor.
+        prediction_dim: width of the prediction network.
+        context_size: context of a stateless prediction network, in tokens.
+        prediction_layers: number of layers of an LSTM prediction network.
         joiner_dim: width of the joiner.
-        max_symbols: the most tokens that a frame emits.
-        max_scores: numbers in the `(B, T, U + 1, V)` scores, or in the joiner before them, that the loss holds at once.
+        max_symbols: largest number of tokens that a frame emits.
+        max_scores: largest number of `(B, T, U + 1, V)` scores, or joiner values, that the loss holds in memory.
     """
 
+    _target_: str = "streamnest.downstream.asr.rnnt.RNNTRecognizer"
     name: str = "rnnt"
     prediction_network: str = "stateless"
     prediction_dim: int = 256
@@ -92,20 +95,21 @@ class DiarizationConfig(DownstreamConfig):
     """Schema of `task=diarization`.
 
     Attributes:
-        max_speakers: outputs.
+        max_speakers: number of speaker columns.
         head: "gru" or "linear".
-        head_size: of the recurrent layer.
-        order: see `activity_loss`.
-        threshold: of activity; `median_ms` and `median_lookahead_ms` see `Decision`.
-        median_ms: see above.
-        median_lookahead_ms: see above.
-        collar: see `Scorer`, `skip_overlap` alike.
-        skip_overlap: see above.
-        val_conversations: see `ConversationDataModule`, `test_manifest` alike.
-        test_manifest: see above.
-        conversations: what is simulated.
+        head_size: size of the recurrent layer.
+        order: assignment of speakers to columns, "pit" or "arrival" (`activity_loss`).
+        threshold: threshold on the probability of activity (`Decision`).
+        median_ms: length of the median filter.
+        median_lookahead_ms: part of the median filter after the current frame.
+        collar: seconds on each side of a reference boundary that are not scored (`Scorer`).
+        skip_overlap: exclude overlapped speech from scoring.
+        val_conversations: number of simulated validation conversations.
+        test_manifest: recorded conversations (`ConversationDataModule`).
+        conversations: settings of the simulation.
     """
 
+    _target_: str = "streamnest.downstream.diarization.task.Diarizer"
     name: str = "diarization"
     monitor: str = "val/der"
     max_speakers: int = 4
@@ -122,7 +126,7 @@ class DiarizationConfig(DownstreamConfig):
     conversations: ConversationConfig = field(default_factory=ConversationConfig)
 
     def __post_init__(self) -> None:
-        """Configs in checkpoints are plain containers."""
+        """Converts the plain containers of a checkpoint."""
         if isinstance(self.conversations, Mapping):
             self.conversations = ConversationConfig(**self.conversations)
 
@@ -132,14 +136,15 @@ class SpeakerConfig(DownstreamConfig):
     """Schema of `task=speaker`.
 
     Attributes:
-        embedding_size: values of an embedding.
+        embedding_size: size of an embedding.
         loss: "am_softmax" or "softmax".
-        margin: of the cosine, see `SpeakerClassifier`; `scale` alike.
-        scale: see above.
-        held_out: see `SpeakerDataModule`.
-        trials: see `draw_trials`.
+        margin: additive margin of the cosine (`SpeakerClassifier`).
+        scale: scale of the cosine.
+        held_out: share of training recordings that is held out for the accuracy (`SpeakerDataModule`).
+        trials: largest number of verification trials (`sample_trials`).
     """
 
+    _target_: str = "streamnest.downstream.speaker.task.SpeakerRecognizer"
     name: str = "speaker"
     monitor: str = "val/eer"
     embedding_size: int = 128

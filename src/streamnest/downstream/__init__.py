@@ -1,1 +1,1 @@
-"""What encoders are good for: tasks that learn from labels, streaming from the first day."""
+"""Supervised tasks on a streaming encoder: speech recognition, diarization and speaker embeddings."""

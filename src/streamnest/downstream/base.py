@@ -1,4 +1,4 @@
-"""What tasks on top of an encoder share: freezing it, hiding parts of what it hears, and how they report."""
+"""Base of the supervised tasks: freezing of the encoder, SpecAugment, and rows for the panels."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ Row = tuple[str, str]
 
 
 class DownstreamTask(EncoderTask):
-    """An encoder that learns from labels, from a checkpoint or from scratch.
+    """Supervised training of an encoder with a head, from a checkpoint or from scratch.
 
-    A task defines `find_labels`, `training_step`, `validation_step` and the like, and builds its head in `__init__`.
-    An encoder that is frozen is in evaluation mode and gets no gradient: its weights stay bit-equal.
+    A task defines `find_labels`, `training_step` and `validation_step`, and builds its head in `__init__`.
+    A frozen encoder is in evaluation mode and gets no gradient, so its weights stay equal bit for bit.
 
     Args:
         frontend: waveform to log-mel.
         encoder: log-mel to representation.
-        settings: the task's node of the config.
-        labels: see `EncoderTask`.
-        freeze: "encoder", or the number of updates for which it is frozen at first; None is never.
-        optimization: optimiser and schedule; None for use without training.
-        seed: of everything that is drawn while training.
+        settings: the group `task` of the config.
+        labels: argument of `EncoderTask`.
+        freeze: "encoder" freezes the encoder; a number freezes it for so many updates at the start; None never.
+        optimization: optimizer and schedule; None for use without training.
+        seed: seed of all random numbers in training.
         config: the composed config as plain containers.
 
     Raises:
-        UserError: for values that make no sense.
+        UserError: for values out of range.
     """
 
     Settings: ClassVar[type[DownstreamConfig]] = DownstreamConfig
-    # Whether utterances without text are of no use to it.
+    # True if the task needs utterances with text.
     transcribed: ClassVar[bool] = False
-    # Values of its settings that decide the shape of its weights: a run cannot continue with others.
+    # Settings that determine the shapes of the weights: a run cannot continue with other values.
     shaped_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -79,72 +79,72 @@ class DownstreamTask(EncoderTask):
 
     @classmethod
     def find_labels(cls, settings: Any, data: SpeechDataModule) -> Any:
-        """What the outputs are to mean, from the training set, as plain containers."""
+        """Derives the meaning of the outputs (a tokenizer, speakers) from the training set, as plain containers."""
         return None
 
     @property
     def encoder_is_frozen(self) -> bool:
-        """Whether the encoder does not learn in this step."""
+        """True if the encoder is not trained in this step."""
         return self.freeze_steps is None or self.trainer.global_step < self.freeze_steps
 
     def encode(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Representation of what the encoder hears of a batch, parts of it hidden while training.
+        """Encodes the noisy audio of a batch, with SpecAugment in training.
 
         Args:
-            batch: of audio.
-            step: folded into the random keys.
+            batch: batch of audio.
+            step: number that is folded into the random keys.
 
         Returns:
-            `(B, T', d)` and valid frames `(B,)`.
+            Representation `(B, T', d)` and number of valid frames `(B,)`.
         """
         keys = fold_keys(batch.keys, self.seed, step)
         features, frames = self.frontend(batch.noisy, batch.lengths, keys)
-        heard = self.spec_augment(self.input_norm(features, frames), frames, keys)
+        inputs = self.spec_augment(self.input_norm(features, frames), frames, keys)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.training and self.encoder_is_frozen)):
-            encoded: tuple[Tensor, Tensor] = self.encoder(heard, frames)
+            encoded: tuple[Tensor, Tensor] = self.encoder(inputs, frames)
         return encoded
 
     def on_fit_start(self) -> None:
-        """Says what cannot work before it fails in another way.
+        """Refuses a strategy that expects gradients of every weight while the encoder is frozen for some steps.
 
         Raises:
-            UserError: for an encoder that thaws under a strategy that expects gradients of every weight.
+            UserError: with the settings that work.
         """
         strategy = str(self.config.get("trainer", {}).get("strategy", ""))
         if self.freeze_steps and self.trainer.world_size > 1 and "unused" not in strategy:
             raise UserError(
-                f"freeze={self.freeze_steps} with several processes: set "
-                "trainer.strategy=ddp_find_unused_parameters_true, or freeze=encoder, or freeze=null"
+                f"freeze={self.freeze_steps} does not work with several processes and this strategy: set "
+                "trainer.strategy=ddp_find_unused_parameters_true, freeze=encoder or freeze=null"
             )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """As in every task; and a frozen encoder has no dropout."""
+        """Puts a frozen encoder into evaluation mode, without dropout."""
         super().on_train_batch_start(batch, batch_idx)
         self.encoder.train(not self.encoder_is_frozen)
 
     def on_validation_epoch_start(self) -> None:
-        """The context is the default one until training goes on."""
+        """Selects the default context of a dynamic encoder."""
         self.encoder.use_context(None)
 
     def describe(self) -> list[Row]:
-        """What the start panel says about this task."""
+        """Returns the rows of this task in the start panel."""
         steps = self.freeze_steps
         frozen = "yes" if steps is None else f"for {steps} steps" if steps else "no"
-        hidden = self.spec_augment
-        share = 1 - (1 - hidden.time.mask_prob) ** hidden.time.block_size
+        masked = self.spec_augment
+        share = 1 - (1 - masked.time.mask_prob) ** masked.time.block_size
         return [
             ("encoder from", str(self.config.get("encoder_from") or "scratch")),
-            ("frozen", frozen),
-            ("hidden", f"{share:.0%} of time, {hidden.bands} times up to {hidden.band_width} mel bands"),
+            ("frozen encoder", frozen),
+            ("SpecAugment", f"{share:.0%} of time, {masked.bands} bands of up to {masked.band_width} mel channels"),
         ]
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
-        """What the summary says, from the figures of the first and the last validation."""
+        """Returns the rows of this task in the summary, from the metrics of the first and the last validation."""
         return [("validation loss", f"{change(first, last, 'val/loss', '.3f')} nats")]
 
 
 def _freeze_steps(freeze: str | int | None) -> int | None:
-    """Updates for which the encoder is frozen; None is all."""
+    """Returns the number of updates for which the encoder is frozen; None for all."""
     if freeze == "encoder":
         return None
     if freeze is None or (isinstance(freeze, int) and not isinstance(freeze, bool) and freeze >= 0):

@@ -1,4 +1,4 @@
-"""Recognizer and diarizer whose network is an exported graph."""
+"""Recognizer and diarizer that run an exported ONNX graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamnest.errors import UserError
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.session import StreamingSession
 
-# What a head of each kind must say of itself besides its size and its output.
+# Metadata of a head of each kind, besides its size and its output.
 _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     "ctc": {"labels": (dict,)},
     "diarization": {
@@ -37,7 +37,7 @@ _MOST_FRAMES = 1 << 20
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """How a diarizer is scored, and its number of outputs."""
+    """Settings of the diarization error rate, and the number of speaker columns."""
 
     max_speakers: int
     collar: float
@@ -45,30 +45,30 @@ class ScoringSettings:
 
 
 def check_options(context: str | None, device: str) -> None:
-    """Refuses options of a command that mean nothing to an exported model.
+    """Refuses options that an exported model does not support.
 
     Raises:
-        UserError: for a context, and for a device other than the processor.
+        UserError: for a context, and for a device other than the CPU.
     """
     if context:
-        raise UserError("--context: an exported model has one context; streamnest export --context chooses it")
+        raise UserError("--context: an exported model has one context; choose it with streamnest export --context")
     if device != "cpu":
-        raise UserError(f"--device {device}: exported models run on the processor here")
+        raise UserError(f"--device {device}: exported models run on the CPU only; leave the option out")
 
 
 def is_exported(path: str | Path) -> bool:
-    """True if the name of a path is that of an exported model."""
+    """Returns True if a path has the name of an exported model."""
     return Path(path).suffix == ".onnx"
 
 
 class ExportedModel:
-    """Interface of commands to a model that is an exported graph.
+    """Exported graph with a head, with the interface of a task.
 
     Args:
-        session: of a file of `streamnest export`.
+        session: session of a file that `streamnest export` wrote.
 
     Raises:
-        UserError: for a file without such a head, and for a description of it that makes no sense.
+        UserError: for a file without a head of this kind, and for invalid metadata of the head.
     """
 
     kind: ClassVar[str]
@@ -79,23 +79,23 @@ class ExportedModel:
         self.sample_rate = session.sample_rate
 
     @property
-    def remembered_s(self) -> float | None:
-        """Seconds of past after which a stream differs from the whole audio at once; None is never."""
+    def past_s(self) -> float | None:
+        """Seconds of left context that a stream keeps; None for all of it."""
         frames = self.session.cap_frames
         return None if frames is None else frames * self.session.frame_ms / 1000
 
     def frames(self, audio: Tensor) -> Tensor:
-        """Outputs of the head `(T', size)` for audio `(N,)`."""
+        """Returns the outputs of the head `(T', size)` for audio `(N,)`."""
         number = self.session.open()
         return torch.cat([self.session.push({number: audio})[number], self.session.flush([number])[number]])
 
     def outputs(self, frames: Tensor) -> Tensor:
-        """The frames, which are outputs of the head already."""
+        """Returns the frames unchanged: they are outputs of the head."""
         return frames
 
 
 class ExportedRecognizer(ExportedModel):
-    """A recognizer by CTC, for `StreamingRecognizer`; see `ExportedModel` for the arguments."""
+    """Exported CTC recognizer, for `StreamingRecognizer`; the arguments are those of `ExportedModel`."""
 
     kind = "ctc"
 
@@ -104,11 +104,13 @@ class ExportedRecognizer(ExportedModel):
         self.tokenizer = load_tokenizer(self.head["labels"])
         tokens, size = self.tokenizer.size, self.head["size"]
         if tokens != size:
-            raise UserError(f"{session.path}: {tokens} tokens, but {size} outputs: export it again")
+            raise UserError(
+                f"{session.path}: the tokenizer has {tokens} tokens, the graph {size} outputs: export it again"
+            )
 
     @classmethod
     def of(cls, session: OnnxSession) -> ExportedRecognizer | None:
-        """The recognizer in a file; None if it holds none."""
+        """Returns the recognizer in a file; None for a file without one."""
         head = session.metadata.get("head")
         return cls(session) if isinstance(head, dict) and head.get("kind") == cls.kind else None
 
@@ -121,7 +123,7 @@ class ExportedRecognizer(ExportedModel):
         return greedy(outputs, lengths, state)
 
     def begin(self) -> Transcript:
-        """The transcript of a stream before its first frame."""
+        """Returns the empty transcript of a new stream."""
         return Transcript(self, [], self.start(1))
 
     def search(
@@ -133,25 +135,25 @@ class ExportedRecognizer(ExportedModel):
 
 @dataclass(frozen=True)
 class Transcript:
-    """Text of a stream of outputs of an exported recognizer."""
+    """Transcript of a stream of outputs of an exported recognizer."""
 
-    reader: ExportedRecognizer
+    recognizer: ExportedRecognizer
     tokens: list[int]
     state: Tensor
 
     def after(self, outputs: Tensor) -> Transcript:
-        """The transcript after the next outputs `(k, V)`."""
-        (tokens,), state = self.reader.decode(outputs[None], torch.tensor([len(outputs)]), self.state)
-        return Transcript(self.reader, self.tokens + tokens, state)
+        """Returns the transcript after the next outputs `(k, V)`."""
+        (tokens,), state = self.recognizer.decode(outputs[None], torch.tensor([len(outputs)]), self.state)
+        return Transcript(self.recognizer, self.tokens + tokens, state)
 
     @property
     def text(self) -> str:
-        """As words."""
-        return join(self.reader.tokenizer, self.tokens)
+        """The transcript so far."""
+        return join(self.recognizer.tokenizer, self.tokens)
 
 
 class ExportedDiarizer(ExportedModel):
-    """A diarizer, for `StreamingDiarizer`; see `ExportedModel` for the arguments."""
+    """Exported diarizer, for `StreamingDiarizer`; the arguments are those of `ExportedModel`."""
 
     kind = "diarization"
 
@@ -170,7 +172,7 @@ class ExportedDiarizer(ExportedModel):
 
 
 def session_of(model: EncoderTask | ExportedModel, max_left_ms: float) -> StreamingSession | OnnxSession:
-    """A session of a model; an exported one has its cap of the left context in the file."""
+    """Returns a streaming session of a model; `max_left_ms` of an exported one is fixed in its file."""
     return model.session if isinstance(model, ExportedModel) else StreamingSession(model, max_left_ms)
 
 
@@ -178,11 +180,11 @@ def _checked_head(session: OnnxSession, kind: str) -> dict[str, Any]:
     head, task, path = session.metadata.get("head"), session.metadata.get("task"), session.path
     if not isinstance(head, dict) or head.get("kind") != kind:
         if kind == "ctc" and task == "rnnt":
-            raise UserError(f"{path} holds no search of its transducer: give the checkpoint that it was exported from")
+            raise UserError(f"{path} has only the encoder of an RNN-T model: use the checkpoint that it comes from")
         raise UserError(f"{path} has no head of task={kind} (its task is {task}): export a checkpoint of task={kind}")
     for name, types in {"size": (int,), "output": (str,), **_ENTRIES[kind]}.items():
         if type(head.get(name)) not in types:
-            raise UserError(f"{path}: its metadata has no usable head.{name}: export it again with streamnest export")
+            raise UserError(f"{path}: head.{name} in its metadata is not valid: export it again with streamnest export")
     for name in ("past", "future", "size"):
         if not 0 <= head.get(name, 1) < _MOST_FRAMES:
             raise UserError(f"{path}: head.{name}={head[name]} must be from 0 to {_MOST_FRAMES}")

@@ -1,4 +1,4 @@
-"""Audio that is longer than what a stream remembers, or than what is heard at once: hearing it, and saying so."""
+"""Encoding of recordings of any length, and notes on those that exceed a limit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
 
-# Seconds of audio that are heard at once. Offline, attention holds numbers for each pair of frames: by
-# their number 30 minutes need some 65 GB, two minutes a 225th of that. No utterance of training is as long.
-AT_ONCE_S = 120.0
-# Of past, where the left context is unlimited.
-REMEMBERED_S = STREAM_LEFT_MS / 1000
+# Longest audio in seconds for one offline forward pass. The memory of attention grows with the square of the length:
+# some 65 GB for 30 minutes, a 225th of that for two minutes. Training utterances are shorter.
+FULL_FORWARD_S = 120.0
+# Cap of an unlimited left context in a stream.
+STREAM_PAST_S = STREAM_LEFT_MS / 1000
 
 
-class Listener:
-    """Encoder frames of one recording after the other: of short ones at once, of long ones as of a stream.
+class RecordingEncoder:
+    """Encodes recordings one after the other: short ones in one forward pass, long ones as a stream.
 
     Args:
-        model: in evaluation mode; an exported one hears all recordings as streams.
+        model: model in evaluation mode; an exported one encodes all recordings as streams.
     """
 
     def __init__(self, model: EncoderTask | ExportedModel) -> None:
@@ -33,15 +33,15 @@ class Listener:
 
     @torch.no_grad()
     def __call__(self, audio: Tensor, name: str) -> Tensor:
-        """Audio `(N,)` to frames `(T', d)`.
+        """Returns the frames `(T', d)` of audio `(N,)`.
 
         Raises:
-            UserError: naming the audio, where it is long and the model cannot stream.
+            UserError: with the name of the audio, if it is long and the model cannot stream.
         """
         if isinstance(self.model, ExportedModel):
             return self.model.frames(audio)
         seconds = len(audio) / self.model.sample_rate
-        if seconds > AT_ONCE_S:
+        if seconds > FULL_FORWARD_S:
             session = self._opened(self.model, seconds, name)
             number = session.open()
             return torch.cat([session.push({number: audio})[number], session.flush([number])[number]])
@@ -53,40 +53,41 @@ class Listener:
             self._session = self._session or StreamingSession(model)
         except UserError as error:
             raise UserError(
-                f"{name} lasts {seconds:.0f} s, and no more than {AT_ONCE_S:g} s are heard at once: cut it up ({error})"
+                f"{name} is {seconds:.0f} s long, and the limit of a model that cannot stream is {FULL_FORWARD_S:g} s: "
+                f"split the file ({error})"
             ) from None
         return self._session
 
 
 def note_on_past(model: EncoderTask | ExportedModel, seconds: Sequence[float], what: str = "files") -> str:
-    """How many streams have forgotten how they began; empty where none has.
+    """Returns a note on streams that are longer than the left context; empty if there are none.
 
     Args:
-        model: that heard them, with the context it ran with.
-        seconds: of each stream.
-        what: they are.
+        model: model that ran the streams, in the context that they ran in.
+        seconds: length of each stream.
+        what: plural noun for the streams.
     """
-    past = model.remembered_s if isinstance(model, ExportedModel) else _remembered_s(model)
+    past = model.past_s if isinstance(model, ExportedModel) else _past_s(model)
     longer = sum(past is not None and one > past for one in seconds)
     if not longer:
         return ""
     return (
-        f"{longer} of {len(seconds)} {what} are longer than the {past:g} s of past that a stream remembers: "
-        "from there on the result may differ from that of the whole audio at once"
+        f"{longer} of {len(seconds)} {what} are longer than the {past:g} s of left context that a stream keeps: "
+        "after that time the result may differ from offline recognition"
     )
 
 
-def _remembered_s(model: EncoderTask) -> float | None:
-    return REMEMBERED_S if model.encoder.context.left is None else None
+def _past_s(model: EncoderTask) -> float | None:
+    return STREAM_PAST_S if model.encoder.context.left is None else None
 
 
 def note_on_streamed(model: EncoderTask, seconds: Sequence[float], what: str = "files") -> str:
-    """How many were streamed because they are long, in a run that hears others at once; empty without any."""
-    longer = sum(one > AT_ONCE_S for one in seconds)
+    """Returns a note on recordings that were too long for one forward pass; empty if there are none."""
+    longer = sum(one > FULL_FORWARD_S for one in seconds)
     if not longer:
         return ""
-    past = "" if model.encoder.context.left is not None else f", which remembers {REMEMBERED_S:g} s of past"
+    past = "" if model.encoder.context.left is not None else f" with {STREAM_PAST_S:g} s of left context"
     return (
-        f"{longer} of {len(seconds)} {what} are longer than {AT_ONCE_S:g} s and were heard as a stream{past}: at once, "
-        "memory would grow with the square of the length"
+        f"{longer} of {len(seconds)} {what} are longer than {FULL_FORWARD_S:g} s and were streamed{past}, because the "
+        "memory of one forward pass grows with the square of the length"
     )

@@ -22,7 +22,7 @@ from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.asr.ctc import CTCRecognizer
 from streamnest.downstream.asr.vocabulary import normalize_text
-from streamnest.downstream.metrics.error_rates import Utterance, errors
+from streamnest.downstream.metrics.error_rates import RecognizedUtterance, errors
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_whole
 from streamnest.streaming import StreamingSession
@@ -83,11 +83,12 @@ def _data(config: dict[str, Any], manifest: str | None) -> SpeechDataModule:
 def _recognize(model: CTCRecognizer, data: SpeechDataModule, batch: Batch) -> list[list[Any]]:
     texts = model.recognize(batch.clean, batch.lengths)
     references = [normalize_text(label.text or "") for label in batch.labels]
-    utterances = [
-        Utterance(*line) for line in zip(batch.ids, references, texts, map(data.is_seen, batch.labels), strict=True)
+    found = [
+        RecognizedUtterance(*line)
+        for line in zip(batch.ids, references, texts, map(data.is_seen, batch.labels), strict=True)
     ]
-    counts = [errors(utterances, unit).astype(int).tolist() for unit in ("cer", "wer")]
-    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(utterances, *counts, strict=True) if u.reference]
+    counts = [errors(found, unit).astype(int).tolist() for unit in ("cer", "wer")]
+    return [[u.id, *cer, *wer, u.seen] for u, cer, wer in zip(found, *counts, strict=True) if u.reference]
 
 
 def _cost(model: CTCRecognizer, audio: Tensor) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Linear probes of frozen layers, and statistics of codes."""
+"""Probes of frozen encoders: information in each layer, and in the codes of a quantizer."""

@@ -1,4 +1,4 @@
-"""What the codes of a quantizer know of phones and speakers."""
+"""Information of a quantizer's codes about phones and speakers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from streamnest.pretraining import Pretraining
 from streamnest.probing.layerwise import SILENCE
 from streamnest.probing.linear_probe import shared_information
-from streamnest.probing.phone_labels import Utterance, frame_phones, phone_classes
+from streamnest.probing.phone_labels import ProbeUtterance, frame_phones, phone_classes
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.streaming.audio_sources import load_audio
 
 
 @dataclass(frozen=True)
-class LabelledBlocks:
-    """What the targets of some utterances are made of, and who says what in it.
+class LabeledFrames:
+    """Inputs of a quantizer for some utterances, with the phone and the speaker of each encoder frame.
 
     Attributes:
-        blocks: `(N, stack * D)` normalised feature frames, a row for each encoder frame.
-        phones: `(N,)` int64 numbers of `phone_names`, -1 where there is none.
-        speakers: `(N,)` int64 numbers of `speaker_names`, -1 where it is not known.
-        phone_names: of the training utterances, pauses left out.
-        speaker_names: of all.
-        spans: first and last row, exclusive, of each utterance.
+        inputs: `(N, stack * D)` stacked normalized feature frames, one row for each encoder frame.
+        phones: `(N,)` int64 indices into `phone_names`, -1 for none.
+        speakers: `(N,)` int64 indices into `speaker_names`, -1 for unknown.
+        phone_names: phones of the training utterances, without pauses.
+        speaker_names: speakers of all utterances.
+        spans: first row of each utterance, and the row after its last one.
     """
 
-    blocks: Tensor
+    inputs: Tensor
     phones: Tensor
     speakers: Tensor
     phone_names: list[str]
@@ -38,52 +38,60 @@ class LabelledBlocks:
 
 
 @torch.no_grad()
-def label_blocks(model: Pretraining, utterances: Sequence[Utterance]) -> LabelledBlocks:
-    """Reads utterances and computes the blocks that the quantizer of a model would be given, clean.
+def read_labeled_frames(model: Pretraining, utterances: Sequence[ProbeUtterance]) -> LabeledFrames:
+    """Reads utterances and computes the clean inputs of a model's quantizer.
 
     Args:
-        model: whose front end, normalisation and frame rate are taken.
-        utterances: with phones, speakers or neither.
+        model: source of the front end, the normalization and the frame rate.
+        utterances: utterances with phones, speakers or neither.
 
     Raises:
         UserError: for audio that cannot be read.
     """
     classes = phone_classes(list(utterances), SILENCE)
-    voices = {name: n for n, name in enumerate(sorted({u.speaker for u in utterances if u.speaker}))}
-    blocks, phones, speakers = [], [], []
+    speaker_ids = {name: n for n, name in enumerate(sorted({u.speaker for u in utterances if u.speaker}))}
+    inputs, phones, speakers = [], [], []
     for utterance in utterances:
         audio = load_audio(utterance.path, model.frontend.sample_rate)
         features, frames = model.frontend(audio[None], torch.tensor([len(audio)]))
-        blocks.append(model.quantizer.blocks(model.target_norm(features, frames))[0])
-        phones.append(frame_phones(utterance, len(blocks[-1]), model.encoder.frame_ms, classes))
-        speakers.append(torch.full((len(blocks[-1]),), voices.get(utterance.speaker or "", -1)))
-    ends = torch.tensor([len(b) for b in blocks]).cumsum(0).tolist()
+        inputs.append(model.quantizer.blocks(model.target_norm(features, frames))[0])
+        phones.append(frame_phones(utterance, len(inputs[-1]), model.encoder.frame_ms, classes))
+        speakers.append(torch.full((len(inputs[-1]),), speaker_ids.get(utterance.speaker or "", -1)))
+    ends = torch.tensor([len(b) for b in inputs]).cumsum(0).tolist()
     spans = list(zip([0, *ends[:-1]], ends, strict=True))
-    return LabelledBlocks(torch.cat(blocks), torch.cat(phones), torch.cat(speakers), list(classes), list(voices), spans)
+    names = list(classes), list(speaker_ids)
+    return LabeledFrames(torch.cat(inputs), torch.cat(phones), torch.cat(speakers), *names, spans)
 
 
-def codes_of(quantizer: RandomProjectionQuantizer, blocks: Tensor) -> Tensor:
-    """Codes `(N,)` of the first book for blocks `(N, stack * D)`."""
-    return quantizer(blocks.reshape(-1, quantizer.feat_in).t()[None])[0, :, 0]
+def codes_of(quantizer: RandomProjectionQuantizer, inputs: Tensor) -> Tensor:
+    """Returns codes `(N,)` of the first codebook for inputs `(N, stack * D)`."""
+    return quantizer(inputs.reshape(-1, quantizer.feat_in).t()[None])[0, :, 0]
 
 
-def other_codes(quantizer: RandomProjectionQuantizer, kind: str, number: int, blocks: Tensor) -> Tensor:
-    """Codes `(N,)` of another kind and number, of the same width, fitted to the blocks where that kind is fitted."""
+def other_codes(quantizer: RandomProjectionQuantizer, kind: str, number: int, inputs: Tensor) -> Tensor:
+    """Returns codes `(N,)` of a quantizer of another kind and size; kinds that need fitting are fitted to the inputs.
+
+    Args:
+        quantizer: source of the seed and of all other sizes.
+        kind: one of `streamnest.quantizer.CODES`.
+        number: entries of the codebook.
+        inputs: `(N, stack * D)`.
+    """
     sizes = (quantizer.feat_in, quantizer.stack, number, 1, quantizer.code_dim)
     other = RandomProjectionQuantizer(*sizes, seed=quantizer.seed, codes=kind)
-    other.fit(blocks)
-    return codes_of(other, blocks)
+    other.fit(inputs)
+    return codes_of(other, inputs)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What codes tell of a label, as a share of its entropy.
+class LabelInformation:
+    """Share of the entropy of labels that codes explain.
 
     Attributes:
-        share: `probing.shared_information`.
-        chance: the same of labels in a random order. With many codes and few frames this is well above 0.
-        labels: number of labels that occur.
-        frames: counted.
+        share: mutual information of codes and labels over the entropy of the labels.
+        chance: the same with labels in random order. It is well above 0 if there are many codes and few frames.
+        labels: number of different labels.
+        frames: number of frames with a label.
     """
 
     share: float
@@ -92,43 +100,44 @@ class Told:
     frames: int
 
 
-def told(codes: Tensor, labels: Tensor, seed: int = 0) -> Told:
-    """What codes `(N,)` tell of labels `(N,)`; frames whose label is negative are left out."""
+def label_information(codes: Tensor, labels: Tensor, seed: int = 0) -> LabelInformation:
+    """Returns the information of codes `(N,)` about labels `(N,)`; frames with a negative label are left out."""
     codes, labels = codes[labels >= 0], labels[labels >= 0]
     if not len(labels):
-        return Told(float("nan"), float("nan"), 0, 0)
+        return LabelInformation(float("nan"), float("nan"), 0, 0)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     chance = shared_information(codes, labels[order])
-    return Told(shared_information(codes, labels), chance, len(labels.unique()), len(labels))
+    return LabelInformation(shared_information(codes, labels), chance, len(labels.unique()), len(labels))
 
 
 def label_shares(codes: Tensor, labels: Tensor, num_codes: int, num_labels: int) -> Tensor:
-    """How often each code occurs in frames of each label: counts `(num_labels, num_codes)` float64."""
+    """Counts how often each code occurs in frames of each label: `(num_labels, num_codes)` float64."""
     known = labels >= 0
     places = labels[known] * num_codes + codes[known]
     return places.bincount(minlength=num_codes * num_labels).double().reshape(num_labels, num_codes)
 
 
 def code_distances(codes: Tensor, labels: Tensor, num_codes: int, num_labels: int, frames: int = 1000) -> Tensor:
-    """How differently labels use codes, `(num_labels, num_labels)`; the diagonal is a label against itself.
+    """Returns distances `(num_labels, num_labels)` between the code distributions of labels.
 
-    Of each label two sets of as many frames are drawn. An entry is the distance of one set of a label from the other
-    set of another label, the root of the Jensen-Shannon divergence in bits (Endres and Schindelin 2003): 0 is alike, 1
-    has no code in common. Small sets differ by chance; the diagonal says by how much. Labels with fewer frames are NaN.
+    Two sets of `frames` frames are sampled for each label. An entry is the distance from the first set of one label to
+    the second set of the other: the square root of the Jensen-Shannon divergence in bits (Endres and Schindelin 2003).
+    It is 0 for equal distributions and 1 for distributions without a common code. Small sets differ by chance; the
+    diagonal shows by how much. Labels with fewer than two sets of frames are NaN.
 
     Args:
         codes: `(N,)`.
-        labels: `(N,)`, negative is none.
-        num_codes: codes.
-        num_labels: labels.
-        frames: of a set.
+        labels: `(N,)`; negative values are ignored.
+        num_codes: number of codes.
+        num_labels: number of labels.
+        frames: size of each set.
     """
     halves = torch.full((2, num_labels, num_codes), float("nan"), dtype=torch.float64)
     for label in range(num_labels):
         own = codes[labels == label]
         if len(own) >= 2 * frames:
-            drawn = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(label))[: 2 * frames]]
-            halves[:, label] = torch.stack([half.bincount(minlength=num_codes) for half in drawn.split(frames)])
+            sampled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(label))[: 2 * frames]]
+            halves[:, label] = torch.stack([half.bincount(minlength=num_codes) for half in sampled.split(frames)])
     shares = halves / frames
     one, other = shares[0][:, None], shares[1][None]
     middle = (one + other) / 2

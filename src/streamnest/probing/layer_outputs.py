@@ -1,4 +1,4 @@
-"""What each layer of an encoder says about each frame."""
+"""Outputs of each layer of an encoder, aligned with the input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamnest.encoder_task import EncoderTask
 
 @contextmanager
 def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects the first output of each module, in the order in which they run, until the block ends."""
+    """Collects the first output of each module, in the order of execution, while the context is open."""
     outputs: list[Tensor] = []
 
     def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -28,15 +28,15 @@ def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
-    """What the encoder hears and says of one utterance, frame t of each standing for block t, which it has heard.
+    """Returns the input and all layer outputs for one utterance; frame t of each of them covers target span t.
 
     Args:
-        model: in evaluation mode.
+        model: encoder in evaluation mode.
         audio: `(N,)` samples.
 
     Returns:
-        For T' whole blocks: the block of normalised log-mel frames itself, `(T', factor * num_mels)`, for comparison;
-        then the outputs of the stem and of each block of the encoder, `(T', d)` each.
+        For T' whole target spans: the normalized log-mel frames of each span, `(T', factor * num_mels)`, as baseline;
+        then the outputs of the subsampling and of each Conformer layer, `(T', d)` each.
     """
     lengths = torch.tensor([len(audio)], device=audio.device)
     features, frames = model.frontend(audio[None], lengths)
@@ -45,7 +45,7 @@ def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
     with recorded([encoder.subsampling, *encoder.layers]) as outputs:
         encoder(features, frames)
     count = int(frames) // factor
-    blocks = features[0].t()[: count * factor].reshape(count, -1)
-    # A delay lets the blocks of the encoder hear more before they are read; the stem hears no more for it.
-    late = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.layers)]
-    return [blocks, *(x[0, first : first + count] for x, first in zip(outputs, late, strict=True))]
+    spans = features[0].t()[: count * factor].reshape(count, -1)
+    # The outputs of the layers are read later by the delay of the context; those of the subsampling are not.
+    starts = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.layers)]
+    return [spans, *(x[0, start : start + count] for x, start in zip(outputs, starts, strict=True))]

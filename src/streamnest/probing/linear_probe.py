@@ -1,7 +1,7 @@
 """Linear probes on frozen layers, and figures that need no labels.
 
-A probe is a softmax regression on frames (or on the mean and deviation of utterances) that were standardised with the
-training set. It says what can be read off a layer by a straight line, without touching the encoder.
+A probe is a softmax regression on frames (or on the mean and standard deviation of utterances) that are standardized
+with the training set. Its accuracy measures which information a layer holds in linear form; the encoder is not trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streamnest.code_usage import effective_rank
 
-# Lines of a table of layers that are no layer of the encoder: what it is fed, and one probe on all of its outputs.
+# Lines of a table of layers that are not a layer of the encoder: its input, and one probe on all of its outputs.
 INPUT, MIXED = "log-mel", "weighted sum"
 
 
@@ -23,36 +23,39 @@ class Examples:
     """Frames or utterances with their labels.
 
     Attributes:
-        x: one `(N, d)` a layer; widths may differ.
+        x: `(N, d)` for each layer; widths may differ.
         y: `(N,)` int64 classes.
     """
 
     x: list[Tensor]
     y: Tensor
 
-    def standardised(self, train: Examples) -> Examples:
-        """With the mean and deviation of each channel of a training set."""
+    def standardized(self, train: Examples) -> Examples:
+        """Normalizes each channel by its mean and standard deviation in a training set."""
         scales = [torch.std_mean(layer, dim=0) for layer in train.x]
         return Examples([(x - mean) / (std + 1e-5) for x, (std, mean) in zip(self.x, scales, strict=True)], self.y)
 
 
 def probe_layers(train: Examples, test: Examples, classes: int, l2: float = 1e-3) -> list[float]:
-    """Accuracy on the test set of one softmax regression a layer.
+    """Returns the test accuracy of one softmax regression for each layer.
 
     Args:
-        train: examples to fit on.
-        test: examples to count on.
+        train: training examples.
+        test: test examples.
         classes: number of classes.
         l2: weight of the squared weights in the loss.
     """
-    train, test = train.standardised(train), test.standardised(train)
+    train, test = train.standardized(train), test.standardized(train)
     pairs = zip(train.x, test.x, strict=True)
     return [_accuracy(x[:, None], train.y, x_test[:, None], test.y, classes, l2) for x, x_test in pairs]
 
 
 def probe_mix(train: Examples, test: Examples, classes: int, l2: float = 1e-3) -> float:
-    """Accuracy of one softmax regression on a learned weighted sum of layers of one width; see `probe_layers`."""
-    train, test = train.standardised(train), test.standardised(train)
+    """Returns the test accuracy of one softmax regression on a learned weighted sum of layers of equal width.
+
+    The arguments are those of `probe_layers`.
+    """
+    train, test = train.standardized(train), test.standardized(train)
     return _accuracy(torch.stack(train.x, 1), train.y, torch.stack(test.x, 1), test.y, classes, l2)
 
 
@@ -63,17 +66,17 @@ def _accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int
 
 
 def fit_softmax(x: Tensor, y: Tensor, classes: int, l2: float, iterations: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax regression on a weighted sum of layers, by L-BFGS from zeros: the same data give the same result.
+    """Fits a softmax regression on a weighted sum of layers by L-BFGS from zeros, which is deterministic.
 
     Args:
-        x: `(N, layers, d)` standardised.
+        x: `(N, layers, d)` standardized.
         y: `(N,)`.
         classes: number of classes.
         l2: weight of the squared weights.
-        iterations: at most.
+        iterations: largest number of L-BFGS iterations.
 
     Returns:
-        Logits of the mix `(layers,)`, weights `(d, classes)` and biases `(classes,)`.
+        Logits of the layer weights `(layers,)`, weights `(d, classes)` and biases `(classes,)`.
     """
     mix = torch.zeros(x.shape[1], requires_grad=x.shape[1] > 1)
     weight = torch.zeros(x.shape[2], classes, requires_grad=True)
@@ -95,12 +98,12 @@ def fit_softmax(x: Tensor, y: Tensor, classes: int, l2: float, iterations: int =
 
 @dataclass
 class Clustering:
-    """How well the frames of a layer fall into groups.
+    """Quality of k-means clusters of the frames of a layer.
 
     Attributes:
-        silhouette: mean silhouette, -1 to 1 (Rousseeuw 1987); needs no labels.
-        phone_information: share of the entropy of phones that the cluster of a frame tells (PNMI of HuBERT, Hsu et al.
-            2021, section IV-C); None without phones.
+        silhouette: mean silhouette, -1 to 1 (Rousseeuw 1987).
+        phone_information: mutual information of clusters and phones over the entropy of the phones (PNMI of HuBERT,
+            Hsu et al. 2021, section IV-C); None without phones.
     """
 
     silhouette: float
@@ -108,7 +111,15 @@ class Clustering:
 
 
 def cluster(x: Tensor, y: Tensor | None, clusters: int, seed: int = 0, frames: int = 20_000) -> Clustering:
-    """k-means on evenly spaced frames of a layer `(N, d)`; `y` `(N,)` are phones, where there are some."""
+    """Runs k-means on evenly spaced frames of a layer.
+
+    Args:
+        x: `(N, d)`.
+        y: `(N,)` phones, or None.
+        clusters: largest number of clusters.
+        seed: seed of the initialization.
+        frames: largest number of frames.
+    """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import silhouette_score
 
@@ -122,28 +133,28 @@ def cluster(x: Tensor, y: Tensor | None, clusters: int, seed: int = 0, frames: i
 
 
 def rank(x: Tensor) -> float:
-    """Effective rank of evenly spaced frames of a layer `(N, d)`."""
+    """Returns the effective rank of evenly spaced frames of a layer `(N, d)`."""
     return effective_rank(spaced(x))
 
 
 def spaced(x: Tensor, frames: int = 4096) -> Tensor:
-    """At most so many evenly spaced frames of a layer `(N, d)`."""
+    """Returns at most `frames` evenly spaced frames of a layer `(N, d)`."""
     return x[:: -(-len(x) // frames)]
 
 
 def similarity(layers: list[Tensor]) -> Tensor:
-    """Linear CKA of each pair of layers `(N, d)`, 0 to 1 (Kornblith et al. 2019): `(layers, layers)`.
+    """Returns the linear CKA of each pair of layers `(N, d)`, 0 to 1 (Kornblith et al. 2019): `(layers, layers)`.
 
-    1 are the same frames but for rotation and one scale; 0 have nothing in common that a straight line finds.
+    It is 1 for layers that are equal up to rotation and scale, and 0 for layers without linear correlation.
     """
-    centred = [(x - x.mean(0)).double() for x in layers]
-    shared = torch.stack([torch.stack([(x.t() @ y).square().sum() for y in centred]) for x in centred])
+    centered = [(x - x.mean(0)).double() for x in layers]
+    shared = torch.stack([torch.stack([(x.t() @ y).square().sum() for y in centered]) for x in centered])
     norms = shared.diagonal().sqrt()
     return shared / (norms[:, None] * norms).clamp_min(1e-12)
 
 
 def shared_information(codes: Tensor, labels: Tensor) -> float:
-    """Mutual information of codes and labels `(N,)` over the entropy of labels."""
+    """Returns the mutual information of codes and labels `(N,)` over the entropy of the labels."""
     joint = torch.zeros(int(codes.max()) + 1, int(labels.max()) + 1, dtype=torch.float64)
     joint.index_put_((codes, labels), torch.ones(len(codes), dtype=torch.float64), accumulate=True)
     joint /= joint.sum()

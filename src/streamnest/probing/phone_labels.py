@@ -1,4 +1,4 @@
-"""Labels of frames and utterances for probes: phones with times, texts, and speakers."""
+"""Utterances for probes, with aligned phones, texts and speakers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from streamnest.randomness import hash_id
 
 Phone = tuple[float, float, str]
 
-# What the lines of files need at least.
+# Required fields of the lines of each file, as examples.
 _UTTERANCE = {"id": "a", "path": "a.wav"}
 _PHONES = {"id": "a", "phones": [[0.0, 0.08, "ah"]]}
 
 
 @dataclass
-class Utterance:
+class ProbeUtterance:
     """One utterance of a probe.
 
     Attributes:
-        id: of the manifest.
-        path: of the audio.
-        speaker: if known.
-        split: "train" or what it is tested on; where a manifest has none, one utterance in five is tested on.
-        phones: beginning and end in seconds, and the label.
-        text: what is said, normalised; empty if unknown.
+        id: id in the manifest.
+        path: audio file.
+        speaker: speaker, or None if unknown.
+        split: "train", or the name of a test set; if the manifest has none, one utterance in five is "test".
+        phones: start and end in seconds, and the phone label.
+        text: normalized transcript; empty if unknown.
     """
 
     id: str
@@ -44,48 +44,52 @@ class Utterance:
     text: str = ""
 
 
-def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> list[Utterance]:
-    """Reads a manifest of JSON lines with `id`, `path`, and maybe `speaker`, `split` and `text`.
+def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> list[ProbeUtterance]:
+    """Reads a manifest of JSON lines with `id`, `path`, and optionally `speaker`, `split` and `text`.
 
     Args:
-        manifest: paths in it are relative to its folder.
-        phones: JSON lines with `id` and `phones: [[begin, end, label], ...]` in seconds, for some of the utterances.
+        manifest: file with paths relative to its folder.
+        phones: file of JSON lines with `id` and `phones: [[start, end, label], ...]` in seconds, for some utterances.
 
     Raises:
-        UserError: for a missing file, a bad line, or phones of no utterance of the manifest.
+        UserError: for a missing file, an invalid line, or phone labels that belong to no utterance of the manifest.
     """
     aligned = _aligned(phones) if phones else {}
-    folder, found = Path(manifest).parent, []
+    folder, utterances = Path(manifest).parent, []
     for _, entry in _lines(manifest, _UTTERANCE):
         split = entry.get("split") or ("train" if hash_id(entry["id"]) % 5 else "test")
-        times, text = aligned.get(entry["id"], []), normalize_text(str(entry.get("text") or ""))
-        found.append(Utterance(entry["id"], folder / entry["path"], entry.get("speaker"), split, times, text))
-    if not found or (aligned and not any(u.phones for u in found)):
-        raise UserError(f"{manifest} has no utterance" + (f" that {phones} has phones for" if phones else ""))
-    return found
+        aligned_phones, text = aligned.get(entry["id"], []), normalize_text(str(entry.get("text") or ""))
+        utterances.append(
+            ProbeUtterance(entry["id"], folder / entry["path"], entry.get("speaker"), split, aligned_phones, text)
+        )
+    if not utterances:
+        raise UserError(f"{manifest} has no utterances")
+    if aligned and not any(u.phones for u in utterances):
+        raise UserError(f"{phones} has no phones for any utterance of {manifest}: the ids in the two files must match")
+    return utterances
 
 
 def _aligned(path: str | Path) -> dict[str, list[Phone]]:
-    """Phones by the id of their utterance."""
-    found = {}
+    """Returns the phones of each utterance by its id."""
+    phones = {}
     for number, entry in _lines(path, _PHONES):
         try:
-            found[entry["id"]] = [(float(begin), float(end), str(label)) for begin, end, label in entry["phones"]]
+            phones[entry["id"]] = [(float(start), float(end), str(label)) for start, end, label in entry["phones"]]
         except (TypeError, ValueError):
             raise UserError(
-                f"{path}, line {number} has phones of another form: write {_written(_PHONES)}, in seconds"
+                f"{path}, line {number} has invalid phones: expected {_written(_PHONES)}, with times in seconds"
             ) from None
-    return found
+    return phones
 
 
 def _lines(path: str | Path, example: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a file with their numbers; each has what the example has."""
+    """Yields the lines of a file with their numbers; each has at least the fields of the example."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8; if it is compressed, unpack it (gunzip)") from None
+        raise UserError(f"{path} is not UTF-8 text: if it is compressed, unpack it first (gunzip)") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, _entry(f"{path}, line {number}", line, example)
@@ -95,10 +99,12 @@ def _entry(place: str, line: str, example: dict[str, Any]) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{place} is no JSON ({error}): write {_written(example)}") from error
+        raise UserError(f"{place} is not valid JSON ({error}): expected {_written(example)}") from error
     for name in example:
         if not isinstance(entry, dict) or name not in entry:
-            raise UserError(f"{place} has no {name}: write {_written(example)}; cuts of Lhotse are not read here")
+            raise UserError(
+                f"{place} has no field {name}: expected {_written(example)}; Lhotse manifests are not supported here"
+            )
     return dict(entry)
 
 
@@ -106,16 +112,16 @@ def _written(example: dict[str, Any]) -> str:
     return f"lines such as {json.dumps(example)}"
 
 
-def frame_phones(utterance: Utterance, frames: int, frame_ms: float, classes: dict[str, int]) -> Tensor:
-    """The phone at the middle of each block: `(frames,)` int64, -1 where there is none or it is no class."""
+def frame_phones(utterance: ProbeUtterance, frames: int, frame_ms: float, classes: dict[str, int]) -> Tensor:
+    """Returns the phone class at the center of each frame: `(frames,)` int64, -1 for no phone or an unknown one."""
     labels = torch.full((frames,), -1)
-    middle = (torch.arange(frames) + 0.5) * frame_ms / 1000
-    for begin, end, label in utterance.phones:
-        labels[(middle >= begin) & (middle < end)] = classes.get(label, -1)
+    center = (torch.arange(frames) + 0.5) * frame_ms / 1000
+    for start, end, label in utterance.phones:
+        labels[(center >= start) & (center < end)] = classes.get(label, -1)
     return labels
 
 
-def phone_classes(utterances: list[Utterance], silence: frozenset[str]) -> dict[str, int]:
-    """A number for each phone of the training set, silence left out: it is easy and makes up much of the time."""
-    heard = Counter(label for u in utterances if u.split == "train" for _, _, label in u.phones)
-    return {label: number for number, label in enumerate(sorted(set(heard) - silence))}
+def phone_classes(utterances: list[ProbeUtterance], silence: frozenset[str]) -> dict[str, int]:
+    """Numbers the phones of the training set, without silence, which is easy to detect and frequent."""
+    counts = Counter(label for u in utterances if u.split == "train" for _, _, label in u.phones)
+    return {label: number for number, label in enumerate(sorted(set(counts) - silence))}

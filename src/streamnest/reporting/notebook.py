@@ -22,7 +22,7 @@ from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.probing.phone_labels import Utterance, read_utterances
+from streamnest.probing.phone_labels import ProbeUtterance, read_utterances
 
 # Training audio for the normalization statistics of an untrained model.
 _STATISTICS_HOURS = 0.1
@@ -125,7 +125,7 @@ def utterance_near(subject: Subject, seconds: float) -> Batch:
     return replace(nearest, noisy=nearest.clean)
 
 
-def labeled_speech(root: Path) -> list[Utterance]:
+def labeled_speech(root: Path) -> list[ProbeUtterance]:
     """Reads utterances with speakers and phones from `STREAMNEST_MANIFEST` and `STREAMNEST_PHONES`, or the sample.
 
     In the built-in sample, one reader has phones. `read_utterances` describes the format.

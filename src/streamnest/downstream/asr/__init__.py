@@ -1,1 +1,1 @@
-"""Speech recognition with CTC and RNN-T."""
+"""Automatic speech recognition: CTC and RNN-T."""

@@ -1,4 +1,4 @@
-"""Recognition by connectionist temporal classification, on the frames of a streaming encoder."""
+"""Speech recognition with connectionist temporal classification (CTC) on a streaming encoder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from streamnest.streaming.heads import ExportedHead
 
 
 def greedy(outputs: Tensor, lengths: Tensor, state: Tensor) -> tuple[list[list[int]], Tensor]:
-    """The best token of each frame, without repeats and blanks; see `TextTask.decode`."""
+    """Decodes greedily: the best token of each frame, without repeats and blanks; implements `TextTask.decode`."""
     rows = zip(outputs.argmax(-1), lengths.tolist(), state.tolist(), strict=True)
-    found = [collapse(row[:length], last) for row, length, last in rows]
-    return [tokens for tokens, _ in found], state.new_tensor([last for _, last in found])
+    collapsed = [collapse(row[:length], last) for row, length, last in rows]
+    return [tokens for tokens, _ in collapsed], state.new_tensor([last for _, last in collapsed])
 
 
 class LogProbs(ExportedHead):
-    """Log-probabilities of tokens, and the tokenizer that they belong to.
+    """Log-probabilities of tokens, with the tokenizer in the metadata.
 
     Args:
-        layer: frames to tokens.
+        layer: linear layer from frames to tokens.
         labels: tokenizer as plain containers.
     """
 
@@ -49,7 +49,7 @@ class LogProbs(ExportedHead):
 
 
 class CTCRecognizer(TextTask):
-    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); see `TextTask`."""
+    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`."""
 
     Settings: ClassVar[type[DownstreamConfig]] = CTCConfig
 
@@ -58,55 +58,55 @@ class CTCRecognizer(TextTask):
         self.head = nn.Linear(self.encoder.d_model, self.tokenizer.size)
 
     def log_probs(self, encoded: Tensor) -> Tensor:
-        """Of tokens, for encoder frames: `(..., d)` -> `(..., V)` float32."""
+        """Returns log-probabilities of tokens for encoder frames: `(..., d)` -> `(..., V)` float32."""
         return F.log_softmax(self.head(encoded).float(), -1)
 
     def outputs(self, encoded: Tensor) -> Tensor:
-        """Log-probabilities."""
+        """Returns log-probabilities."""
         return self.log_probs(encoded)
 
     def loss(
         self, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
     ) -> tuple[Tensor, Tensor]:
-        """See `ctc_loss`."""
+        """Computes `ctc_loss`."""
         return ctc_loss(outputs, lengths, targets, usable)
 
     def unfit(self, target: list[int], frames: int) -> str:
-        """Texts longer than their frames."""
+        """Refuses texts that need more frames than there are."""
         return "longer text than frames" if frames_needed(target) > frames else ""
 
     def start(self, batch: int) -> Tensor:
-        """The best token `(B,)` of the frame before."""
+        """Returns the best token `(B,)` of the previous frame, here a blank."""
         return torch.full((batch,), BLANK, device=self.device)
 
     def decode(self, outputs: Tensor, lengths: Tensor, state: Tensor) -> tuple[list[list[int]], Tensor]:
-        """The best token of each frame, without repeats and blanks."""
+        """Decodes greedily: the best token of each frame, without repeats and blanks."""
         return greedy(outputs, lengths, state)
 
     def exported_head(self) -> ExportedHead:
-        """Log-probabilities."""
+        """Returns a head that computes log-probabilities."""
         return LogProbs(self.head, self.tokenizer.plain())
 
     def search(
         self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5
     ) -> Callable[[Tensor], list[Hypothesis]]:
-        """Prefix beam search."""
+        """Returns a prefix beam search."""
         return BeamSearch(self.tokenizer, beam, ngram, lm_weight, bonus)
 
 
 def frames_needed(target: list[int]) -> int:
-    """The fewest frames that can spell tokens; repeats need a blank between them."""
+    """Returns the smallest number of frames for some tokens; repeated tokens need a blank between them."""
     return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]) -> tuple[Tensor, Tensor]:
-    """Sum of the CTC loss over usable rows, and their number of tokens, both 0-dim.
+    """Returns the sum of the CTC loss over usable rows, and their number of tokens, both 0-dim.
 
     Args:
         log_probs: `(B, T, V)`.
-        lengths: `(B,)` valid frames.
+        lengths: `(B,)` number of valid frames.
         targets: tokens of each row.
-        usable: which rows count.
+        usable: True for rows that count.
     """
     rows = [row for row, good in enumerate(usable) if good]
     if not rows:

@@ -1,4 +1,4 @@
-"""From frames of CTC log-probabilities to tokens."""
+"""CTC decoding: collapsing of the best path, and prefix beam search."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from streamnest.downstream.asr.ngram import Language, NGram
 from streamnest.downstream.asr.vocabulary import BLANK, Tokenizer
 from streamnest.errors import UserError
 
-# Of each prefix: log-probability of ending in a blank, and in its last token.
+# For each prefix: log-probability of the paths that end in a blank, and of those that end in its last token.
 Beams = dict[tuple[int, ...], tuple[float, float]]
 
 
 def collapse(best: Tensor, last: int = BLANK) -> tuple[list[int], int]:
-    """Repeats and blanks removed from the best token of each frame `(T,)`.
+    """Removes repeats and blanks from the best token of each frame `(T,)`.
 
     Args:
-        best: tokens of the next frames of one stream.
-        last: token of the frame before them.
+        best: best token of each of the next frames of one stream.
+        last: best token of the previous frame.
 
     Returns:
-        The tokens that begin in these frames, and the `last` of the next call.
+        The tokens that begin in these frames, and `last` for the next call.
     """
     if not len(best):
         return [], last
@@ -34,24 +34,24 @@ def collapse(best: Tensor, last: int = BLANK) -> tuple[list[int], int]:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text that a search found: its tokens and the score that ranked it, in nats."""
+    """Result of a beam search: tokens, and the score that ranks them, in nats."""
 
     tokens: tuple[int, ...]
     score: float
 
 
 class BeamSearch:
-    """Prefix beam search (Hannun et al. 2014), with an n-gram or without, over one utterance.
+    """CTC prefix beam search (Hannun et al. 2014) over one utterance, with or without an n-gram.
 
-    A prefix is scored by all ways to spell it, and by the n-gram as `Language` says.
+    The score of a prefix is the log-probability of all its paths plus the score of `Language`.
 
     Args:
-        tokenizer: of the model.
-        beam: prefixes that are kept.
-        ngram: of words or characters; None is none.
-        lm_weight: see `Language`.
-        bonus: see `Language`.
-        least: tokens less likely than this, in nats, begin no prefix.
+        tokenizer: tokenizer of the model.
+        beam: number of prefixes to keep.
+        ngram: n-gram of words or characters, or None.
+        lm_weight: argument of `Language`.
+        bonus: argument of `Language`.
+        least: tokens with a smaller log-probability do not extend a prefix.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class BeamSearch:
         least: float = -8.0,
     ) -> None:
         if beam < 1:
-            raise UserError(f"beam={beam}: keep at least one prefix")
+            raise UserError(f"beam={beam}: must be at least 1")
         self.beam, self.least = beam, least
         self.language = Language(tokenizer, ngram, lm_weight, bonus)
 
     def __call__(self, log_probs: Tensor) -> list[Hypothesis]:
-        """The best prefixes of `(T, V)` log-probabilities, best first."""
+        """Returns the hypotheses for `(T, V)` log-probabilities, best first."""
         self.language.begin()
         beams: Beams = {(): (0.0, -math.inf)}
         for frame in log_probs.double().tolist():
@@ -84,7 +84,7 @@ class BeamSearch:
 
 
 def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
-    """All prefixes after one more frame, each with its two log-probabilities."""
+    """Extends all prefixes by one frame; returns the log-probabilities of each."""
     after: Beams = {}
 
     def add(prefix: tuple[int, ...], end: int, score: float) -> None:
@@ -100,18 +100,18 @@ def _extend(beams: Beams, frame: list[float], likely: list[int]) -> Beams:
         if prefix:
             add(prefix, 1, token + frame[prefix[-1]])
         for new in likely:
-            # The same token again begins anew only after a blank.
+            # A repeated token is a new token only after a blank.
             add((*prefix, new), 1, (blank if prefix and new == prefix[-1] else both) + frame[new])
     return after
 
 
 def ranked(scores: dict[tuple[int, ...], float], language: Language) -> list[Hypothesis]:
-    """Whole texts with the scores of their sounds and of the language, best first."""
-    found = [Hypothesis(tokens, score + language.score(tokens, final=True)) for tokens, score in scores.items()]
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+    """Adds the final language score to the acoustic score of each prefix; returns the hypotheses, best first."""
+    hypotheses = [Hypothesis(tokens, score + language.score(tokens, final=True)) for tokens, score in scores.items()]
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 def log_add(one: float, other: float) -> float:
-    """The logarithm of the sum of two probabilities."""
+    """Returns the logarithm of the sum of two probabilities."""
     high, low = (one, other) if one > other else (other, one)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))

@@ -1,4 +1,4 @@
-"""N-gram language models in ARPA form."""
+"""N-gram language models from ARPA files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Words = tuple[str, ...]
 
 
 class NGram:
-    """A back-off model of words or characters (Katz 1987).
+    """Back-off n-gram model of words or characters (Katz 1987).
 
     Args:
         scores: log10 probability and log10 back-off weight of each n-gram.
-        order: the longest n.
+        order: length of the longest n-gram.
     """
 
     def __init__(self, scores: dict[Words, tuple[float, float]], order: int) -> None:
@@ -27,10 +27,10 @@ class NGram:
 
     @classmethod
     def read(cls, path: str | Path) -> NGram:
-        """Reads an ARPA file, `.gz` or not.
+        """Reads an ARPA file, plain or compressed (`.gz`).
 
         Raises:
-            UserError: for a file that is none.
+            UserError: for a file that is not a valid ARPA file.
         """
         path = Path(path)
         scores: dict[Words, tuple[float, float]] = {}
@@ -46,22 +46,22 @@ class NGram:
         except (OSError, ValueError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as an ARPA file: {error}") from None
         if not scores:
-            raise UserError(f"{path} holds no n-grams: is it an ARPA file?")
+            raise UserError(f"{path} has no n-grams: give a language model in ARPA format")
         return cls(scores, max(map(len, scores)))
 
     @property
     def of_characters(self) -> bool:
-        """Whether its units are single characters; a space is then written `<space>`."""
+        """True if all units are single characters; a space is then written `<space>`."""
         return all(len(word) == 1 or word.startswith("<") for (word, *rest) in self.scores if not rest)
 
     def log_prob(self, context: Words, word: str) -> float:
-        """Natural logarithm of the probability of a word after others."""
+        """Returns the natural logarithm of the probability of a word after a context."""
         context = context[max(0, len(context) - self.order + 1) :]
         backoff = 0.0
         while True:
-            found = self.scores.get((*context, word))
-            if found:
-                return _LN10 * (backoff + found[0])
+            entry = self.scores.get((*context, word))
+            if entry:
+                return _LN10 * (backoff + entry[0])
             if not context:
                 return _LN10 * (backoff + self.scores.get(("<unk>",), (_UNKNOWN_LOG10, 0.0))[0])
             backoff += self.scores.get(context, (0.0, 0.0))[1]
@@ -69,16 +69,16 @@ class NGram:
 
 
 class Language:
-    """What an n-gram says about prefixes of tokens, for beam searches.
+    """Language model score of prefixes of tokens, for beam searches.
 
-    It adds `lm_weight` times its log-probability for each whole unit (a character, or a word with the space or end
-    after it) and `bonus` for each token. Without an n-gram everything is worth 0.
+    The score is `lm_weight` times the log-probability of each complete unit (a character, or a word that is followed
+    by a space or the end) plus `bonus` for each token. Without an n-gram it is 0.
 
     Args:
-        tokenizer: of the model.
-        ngram: of words or characters; None is none.
-        lm_weight: of its score.
-        bonus: nats for each token, against the liking of n-grams for short texts.
+        tokenizer: tokenizer of the model.
+        ngram: n-gram of words or characters, or None.
+        lm_weight: weight of the log-probability of the n-gram.
+        bonus: nats for each token, which compensates the preference of n-grams for short texts.
     """
 
     def __init__(self, tokenizer: Tokenizer, ngram: NGram | None, lm_weight: float, bonus: float) -> None:
@@ -87,11 +87,16 @@ class Language:
         self._known: dict[tuple[int, ...], float] = {}
 
     def begin(self) -> None:
-        """Forgets the prefixes of the utterance before."""
+        """Clears the cache for a new utterance."""
         self._known = {(): 0.0}
 
     def score(self, prefix: tuple[int, ...], final: bool = False) -> float:
-        """Nats of a prefix whose own prefix was scored before; `final` also counts its last word and the end."""
+        """Returns the score in nats of a prefix; all shorter prefixes must have been scored before.
+
+        Args:
+            prefix: tokens.
+            final: include the last word and the end of the sentence.
+        """
         if self.ngram is None:
             return 0.0
         if prefix not in self._known:
@@ -104,7 +109,7 @@ class Language:
         return self.lm_weight * score + self.bonus * len(prefix)
 
     def _units(self, prefix: tuple[int, ...], final: bool = False) -> list[str]:
-        """Characters, or words that have ended, of a prefix."""
+        """Returns the complete units of a prefix: characters, or words that a space has ended."""
         text = self.tokenizer.pieces(prefix).lstrip(" ")
         if self._characters:
             return ["<space>" if c == " " else c for c in text]
@@ -112,7 +117,7 @@ class Language:
         return [word for word in (words if final else words[:-1]) if word]
 
     def _sum(self, units: list[str], first: int) -> float:
-        """Log-probability of the units from number `first` on."""
+        """Returns the log-probability of the units from index `first`."""
         assert self.ngram is not None
         past = ("<s>", *units)
         return sum(self.ngram.log_prob(past[: at + 1], units[at]) for at in range(first, len(units)))

@@ -1,4 +1,4 @@
-"""Prediction networks of transducers: what the tokens so far say about the next one."""
+"""Prediction networks of transducers, which encode the tokens emitted so far."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 from streamnest.downstream.asr.vocabulary import BLANK
 from streamnest.errors import UserError
 
-# Tensors whose first dimension is the stream.
+# Tensors with the stream as first dimension.
 PredictionState = tuple[Tensor, ...]
 
 
 class PredictionNetwork(Protocol):
-    """Tokens `(B, U)` and what was remembered of those before them -> `(B, U, dim)` and what is remembered next.
+    """Interface of a prediction network: tokens `(B, U)` and a state -> outputs `(B, U, dim)` and the next state.
 
-    What comes before the first token counts as a blank. One call on many tokens equals a call on each.
+    The first token is preceded by blanks. One call on several tokens gives the same as one call for each token.
     """
 
     def init_state(self, batch: int) -> PredictionState:
-        """What `batch` streams remember before their first token."""
+        """Returns the state of `batch` streams before their first token."""
 
     def __call__(self, tokens: Tensor, state: PredictionState) -> tuple[Tensor, PredictionState]:
-        """Predicts after each of the tokens."""
+        """Returns one output after each token, and the next state."""
 
 
 class StatelessPredictionNetwork(nn.Module):
     """Embedding and a convolution over the last `context_size` tokens (Ghodsi et al. 2020).
 
     Args:
-        vocab_size: tokens, the blank included.
-        dim: of embedding and output.
-        context_size: tokens that count.
+        vocab_size: number of tokens, including the blank.
+        dim: size of embedding and output.
+        context_size: number of tokens that the output depends on.
     """
 
     def __init__(self, vocab_size: int, dim: int, context_size: int) -> None:
@@ -44,24 +44,24 @@ class StatelessPredictionNetwork(nn.Module):
         self.convolution = nn.Conv1d(dim, dim, context_size)
 
     def init_state(self, batch: int) -> PredictionState:
-        """`(B, context_size - 1)` blanks."""
+        """Returns `(B, context_size - 1)` blanks."""
         device = self.embedding.weight.device
         return (torch.full((batch, self.context_size - 1), BLANK, device=device),)
 
     def forward(self, tokens: Tensor, state: PredictionState) -> tuple[Tensor, PredictionState]:
-        """See `PredictionNetwork`."""
-        known = torch.cat([state[0], tokens], 1)
-        predicted = F.relu(self.convolution(self.embedding(known).transpose(1, 2))).transpose(1, 2)
-        return predicted, (known[:, known.shape[1] - self.context_size + 1 :],)
+        """Implements `PredictionNetwork`."""
+        context = torch.cat([state[0], tokens], 1)
+        predicted = F.relu(self.convolution(self.embedding(context).transpose(1, 2))).transpose(1, 2)
+        return predicted, (context[:, context.shape[1] - self.context_size + 1 :],)
 
 
 class LSTMPredictionNetwork(nn.Module):
     """Embedding and an LSTM over all tokens so far (Graves 2012).
 
     Args:
-        vocab_size: tokens, the blank included.
-        dim: of embedding, cells and output.
-        num_layers: of the LSTM.
+        vocab_size: number of tokens, including the blank.
+        dim: size of embedding, cells and output.
+        num_layers: number of LSTM layers.
     """
 
     def __init__(self, vocab_size: int, dim: int, num_layers: int) -> None:
@@ -70,14 +70,14 @@ class LSTMPredictionNetwork(nn.Module):
         self.lstm = nn.LSTM(dim, dim, num_layers, batch_first=True)
 
     def init_state(self, batch: int) -> PredictionState:
-        """Outputs and cells `(B, layers, dim)` of zeros."""
+        """Returns outputs and cells `(B, layers, dim)` of zeros."""
         zeros = self.embedding.weight.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
         return zeros, zeros.clone()
 
     def forward(self, tokens: Tensor, state: PredictionState) -> tuple[Tensor, PredictionState]:
-        """See `PredictionNetwork`."""
+        """Implements `PredictionNetwork`."""
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        # No autocast: oneDNN has no LSTM of mixed precision, and the state keeps its type.
+        # No autocast: oneDNN has no LSTM in mixed precision, and the state must keep its type.
         with torch.autocast(tokens.device.type, enabled=False):
             predicted, after = self.lstm(self.embedding(tokens), before)
         return predicted, tuple(part.transpose(0, 1) for part in after)
@@ -86,14 +86,21 @@ class LSTMPredictionNetwork(nn.Module):
 def make_prediction_network(
     kind: str, vocab_size: int, dim: int, context_size: int, num_layers: int
 ) -> PredictionNetwork:
-    """A predictor by its name in the config.
+    """Builds the prediction network of a config.
+
+    Args:
+        kind: "stateless" or "lstm".
+        vocab_size: number of tokens, including the blank.
+        dim: size of embedding and output.
+        context_size: context of a stateless network, in tokens.
+        num_layers: number of layers of an LSTM.
 
     Raises:
-        UserError: for an unknown one, and sizes below 1.
+        UserError: for an unknown kind, and for sizes below 1.
     """
     for name, value in {"prediction_dim": dim, "context_size": context_size, "prediction_layers": num_layers}.items():
         if value < 1:
-            raise UserError(f"task.{name}={value}: give at least 1")
+            raise UserError(f"task.{name}={value}: must be at least 1")
     if kind == "stateless":
         return StatelessPredictionNetwork(vocab_size, dim, context_size)
     if kind == "lstm":

@@ -1,4 +1,4 @@
-"""What recognisers share: tokens, which texts can be learned, losses per token over ranks, and error rates."""
+"""Base of the speech recognition tasks: tokenizer, usable transcripts, losses per token, and error rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamnest.downstream.asr.ctc_decoding import Hypothesis
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.vocabulary import join, load_tokenizer, make_tokenizer, normalize_text
 from streamnest.downstream.base import Row
-from streamnest.downstream.metrics.error_rates import Utterance, rows_of_rates, summarise
+from streamnest.downstream.metrics.error_rates import RecognizedUtterance, rows_of_rates, summarize
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class TextTask(SupervisedTask):
-    """A recogniser of text; see `DownstreamTask` for the arguments.
+    """Speech recognition; the arguments are those of `DownstreamTask`.
 
-    It defines `outputs`, `loss`, `unfit`, the incremental `start` and `decode`, and `search`. Utterances without text,
-    or whose text does not fit their frames, are left out of the loss and counted in `unusable`; so is nothing else:
-    they are recognised and scored.
+    A subclass defines `outputs`, `loss`, `unfit`, the incremental `start` and `decode`, and `search`. Utterances
+    without a transcript, or with one that is too long for their frames, are left out of the loss and counted in
+    `unusable`; validation still recognizes and scores them.
     """
 
     Settings: ClassVar[type[DownstreamConfig]] = TextConfig
@@ -41,47 +41,47 @@ class TextTask(SupervisedTask):
         super().__init__(*args, **kwargs)
         self.tokenizer = load_tokenizer(self.labels)
         self.unusable: Counter[str] = Counter()
-        self._utterances: list[Utterance] = []
+        self._utterances: list[RecognizedUtterance] = []
         self._sums = torch.zeros(2)
 
     @classmethod
     def find_labels(cls, settings: Any, data: SpeechDataModule) -> dict[str, Any]:
-        """The tokenizer of the training texts."""
+        """Builds the tokenizer from the training transcripts."""
         texts = map(normalize_text, data.texts())
         return make_tokenizer(settings.tokenizer, texts, settings.vocab_size).plain()
 
     def outputs(self, encoded: Tensor) -> Tensor:
-        """What loss and decoding take of encoder frames: `(B, T, d)` -> `(B, T, E)`."""
+        """Computes the input of loss and decoding from encoder frames: `(B, T, d)` -> `(B, T, E)`."""
         raise NotImplementedError
 
     def loss(
         self, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
     ) -> tuple[Tensor, Tensor]:
-        """Sum of nats over usable rows, and their number of tokens, both 0-dim.
+        """Returns the loss in nats, summed over usable rows, and their number of tokens, both 0-dim.
 
         Args:
             outputs: `(B, T, E)`.
-            lengths: `(B,)` valid frames.
+            lengths: `(B,)` number of valid frames.
             targets: tokens of each row.
-            usable: which rows count; without any the loss is 0 and has gradients.
+            usable: True for rows that count; if there are none, the loss is 0 and has gradients.
         """
         raise NotImplementedError
 
     def unfit(self, target: list[int], frames: int) -> str:
-        """Why a target that is not empty cannot be learned from so many frames; empty where it can."""
+        """Returns why a target cannot be trained on with so many frames; empty if it can."""
         raise NotImplementedError
 
     def start(self, batch: int) -> Any:
-        """What the decoder of `batch` streams remembers before their first frame: tensors `(B, ...)`, or tuples."""
+        """Returns the initial decoder state of `batch` streams: tensors `(B, ...)`, or tuples of them."""
         raise NotImplementedError
 
     def decode(self, outputs: Tensor, lengths: Tensor, state: Any) -> tuple[list[list[int]], Any]:
-        """The tokens that the next frames decide, each for good.
+        """Decodes the next frames; the tokens are final.
 
         Args:
-            outputs: `(B, k, E)` of the next frames of each stream.
-            lengths: `(B,)` valid ones of them.
-            state: from `start` or the previous call.
+            outputs: `(B, k, E)` for the next frames of each stream.
+            lengths: `(B,)` number of valid frames.
+            state: decoder state from `start` or the previous call.
 
         Returns:
             New tokens of each stream, and the next state.
@@ -91,48 +91,56 @@ class TextTask(SupervisedTask):
     def search(
         self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5
     ) -> Callable[[Tensor], list[Hypothesis]]:
-        """A beam search over the `(T, E)` outputs of an utterance; see `Language` for the other arguments."""
+        """Returns a beam search over the `(T, E)` outputs of an utterance.
+
+        Args:
+            beam: number of prefixes to keep.
+            ngram: argument of `Language`, like the following ones.
+            lm_weight: argument of `Language`.
+            bonus: argument of `Language`.
+        """
         raise NotImplementedError
 
     def recognize(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Texts of audio `(B, N)` of `lengths` `(B,)`, by the best token at each step."""
+        """Recognizes audio `(B, N)` of `lengths` `(B,)` samples by greedy decoding."""
         encoded, valid = self(audio, lengths)
         return self._texts(self.outputs(encoded), valid)
 
     def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Nats and tokens of the usable texts; see `SupervisedTask.loss_of`."""
+        """Implements `SupervisedTask.loss_of`; a decision is one token of a usable transcript."""
         return self._loss(self.outputs(encoded), valid, batch, self.unusable)
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the sums."""
+        """Resets the sums."""
         super().on_validation_epoch_start()
         self._utterances, self._sums = [], torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds to the loss and keeps what was recognised."""
+        """Adds to the loss and keeps the hypotheses."""
         encoded, valid = self.encode(batch, 0)
         outputs = self.outputs(encoded)
         self._sums += torch.stack(self._loss(outputs, valid, batch, Counter()))
         for cut_id, label, text in zip(batch.ids, batch.labels, self._texts(outputs, valid), strict=True):
             reference = normalize_text(label.text or "")
             if reference:
-                known = self.trainer.datamodule.is_seen(label)  # type: ignore[attr-defined]
-                self._utterances.append(Utterance(cut_id, reference, text, known))
+                seen = self.trainer.datamodule.is_seen(label)  # type: ignore[attr-defined]
+                self._utterances.append(RecognizedUtterance(cut_id, reference, text, seen))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and error rates of all ranks."""
+        """Logs loss and error rates over all ranks."""
         loss, tokens = self._over_ranks(self._sums)
-        # In an order that does not depend on which rank has which, as the bootstrap draws by place.
+        # The bootstrap samples by index, so the order must not depend on the ranks.
         utterances = sorted(of_all_ranks(self._utterances), key=lambda utterance: utterance.id)
-        figures = {"loss": float(loss / tokens.clamp_min(1)), **summarise(utterances)}
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+        metrics = {"loss": float(loss / tokens.clamp_min(1)), **summarize(utterances)}
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:
-        """What the start panel says."""
-        return [*super().describe(), ("tokens", f"{self.tokenizer.size} with the blank, {self.labels['kind']}")]
+        """Adds the vocabulary to the start panel."""
+        vocabulary = f"{self.tokenizer.size} tokens including blank ({self.labels['kind']})"
+        return [*super().describe(), ("vocabulary", vocabulary)]
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
-        """Error rates before and after, with their intervals."""
+        """Returns error rates of the first and the last validation, with confidence intervals."""
         rows = [*super().learned(first, last), *rows_of_rates(first, last)]
         unusable = ", ".join(f"{count} {cause}" for cause, count in sorted(self.unusable.items()))
         return [*rows, ("left out of the loss", unusable)] if unusable else rows
@@ -142,12 +150,12 @@ class TextTask(SupervisedTask):
         return [join(self.tokenizer, row) for row in tokens]
 
     def _loss(self, outputs: Tensor, valid: Tensor, batch: Batch, unusable: Counter[str]) -> tuple[Tensor, Tensor]:
-        """Sum of nats and number of tokens over the usable rows."""
+        """Returns the loss in nats and the number of tokens, summed over the usable rows."""
         targets = [self.tokenizer.encode(normalize_text(label.text or "")) for label in batch.labels]
-        fits = [self.unfit(target, n) if target else "without text" for target, n in zip(targets, valid.tolist())]
-        for cause, cut_id in zip(fits, batch.ids, strict=True):
+        causes = [self.unfit(target, n) if target else "without text" for target, n in zip(targets, valid.tolist())]
+        for cause, cut_id in zip(causes, batch.ids, strict=True):
             if cause and cut_id != "silence":
                 if not unusable[cause]:
-                    log.warning("%s is left out of the loss: %s; the summary counts how many", cut_id, cause)
+                    log.warning("%s is left out of the loss: %s; the summary has the total", cut_id, cause)
                 unusable[cause] += 1
-        return self.loss(outputs, valid, targets, [not cause for cause in fits])
+        return self.loss(outputs, valid, targets, [not cause for cause in causes])

@@ -1,4 +1,4 @@
-"""Recognition of a live stream: samples in, text out as soon as nothing later can change it."""
+"""Streaming recognition: samples in, final text out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streamnest.streaming.step import like_state, plain_state
 
 
 class StreamingRecognizer:
-    """One stream and its text, that of `TextTask.recognize` on the whole audio however it is cut into pieces.
+    """Transcribes one stream; for any chunking the text equals that of `TextTask.recognize` on the whole audio.
 
-    The tokens of a frame are decided with the frame, so text is never taken back.
+    The tokens of a frame are emitted with the frame and never revised.
 
     Args:
-        model: is put into evaluation mode; or an exported one.
-        max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
+        model: model, which is put into evaluation mode, or an exported one.
+        max_left_ms: cap of an unlimited left context; in longer streams a frame sees a window of the past.
 
     Raises:
         UserError: for models that cannot stream.
@@ -35,12 +35,12 @@ class StreamingRecognizer:
         self._stream, self._state = self.session.open(), model.start(1)
 
     def push(self, samples: Any) -> str:
-        """Hears the next samples `(n,)` at the model's rate; returns the text that they decided, maybe none."""
+        """Consumes the next samples `(n,)` at the model's rate; returns the new text, which may be empty."""
         with self.session.lock:
             return self._decide(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> str:
-        """Ends the stream; returns the rest of its text. What is heard next is a new stream."""
+        """Ends the stream and returns the rest of its text; the next samples begin a new stream."""
         with self.session.lock:
             rest = self._decide(self.session.flush([self._stream])[self._stream])
             self.text = ""
@@ -48,16 +48,15 @@ class StreamingRecognizer:
             return rest
 
     def save(self) -> dict[str, Any]:
-        """The stream as plain containers; it goes on with the same text after `restore`."""
+        """Returns the stream as plain containers; after `restore` it continues with the same text."""
         with self.session.lock:
             return {"stream": self.session.save(self._stream), "decoder": plain_state(self._state), "text": self.text}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Goes on with a stream that was saved, here or in another process, in place of the current one.
+        """Replaces the current stream by a saved one, from this process or another.
 
         Raises:
-            UserError: for anything that `save` of a recognizer with this model does not give; then the current stream
-                goes on.
+            UserError: for data that `save` of a recognizer with this model did not return; the current stream is kept.
         """
         with self.session.lock:
             state, text = self._decoder_of(saved), saved["text"]
@@ -69,7 +68,9 @@ class StreamingRecognizer:
         entries = ("stream", "decoder", "text")
         missing = [name for name in entries if name not in saved] if isinstance(saved, Mapping) else list(entries)
         if missing or not isinstance(saved["text"], str):
-            raise UserError(f"the saved stream has no {', '.join(missing or ['text'])}: give what save() returned")
+            raise UserError(
+                f"the saved stream has no {', '.join(missing or ['text'])}: pass the unchanged result of save()"
+            )
         return like_state(self.model.start(1), saved["decoder"], "decoder", self.model.tokenizer.size)
 
     @torch.no_grad()

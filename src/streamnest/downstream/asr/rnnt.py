@@ -1,4 +1,4 @@
-"""Recognition by RNN transducer, on the frames of a streaming encoder."""
+"""Speech recognition with an RNN transducer (RNN-T) on a streaming encoder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from streamnest.errors import UserError
 
 
 class RNNTRecognizer(TextTask):
-    """Encoder, predictor of tokens and joiner (Graves 2012); see `TextTask`.
+    """Encoder, prediction network and joiner (Graves 2012); the arguments are those of `TextTask`.
 
-    The predictor hears nothing, so the look-ahead is that of the encoder.
+    The prediction network sees tokens only, so the look-ahead is that of the encoder.
 
     Raises:
-        UserError: for values that make no sense.
+        UserError: for settings out of range.
     """
 
     Settings: ClassVar[type[DownstreamConfig]] = RNNTConfig
@@ -42,55 +42,55 @@ class RNNTRecognizer(TextTask):
         super().__init__(*args, settings=settings, **kwargs)
         for name in ("joiner_dim", "max_symbols", "max_scores"):
             if getattr(settings, name) < 1:
-                raise UserError(f"task.{name}={getattr(settings, name)}: give at least 1")
+                raise UserError(f"task.{name}={getattr(settings, name)}: must be at least 1")
         self.settings, tokens = settings, self.tokenizer.size
         sizes = (settings.prediction_dim, settings.context_size, settings.prediction_layers)
-        predictor = make_prediction_network(settings.prediction_network, tokens, *sizes)
-        self.head = Transducer(predictor, settings.prediction_dim, self.encoder.d_model, settings.joiner_dim, tokens)
+        network = make_prediction_network(settings.prediction_network, tokens, *sizes)
+        self.head = Transducer(network, settings.prediction_dim, self.encoder.d_model, settings.joiner_dim, tokens)
 
     def outputs(self, encoded: Tensor) -> Tensor:
-        """What the joiner takes of the frames."""
-        taken: Tensor = self.head.of_frames(encoded)
-        return taken
+        """Projects the frames for the joiner."""
+        projected: Tensor = self.head.of_frames(encoded)
+        return projected
 
     def loss(
         self, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
     ) -> tuple[Tensor, Tensor]:
-        """See `Transducer.loss`."""
+        """Computes `Transducer.loss`."""
         rows = [row for row, good in enumerate(usable) if good]
         if not rows:
-            # Other processes wait for a gradient of every weight.
-            nothing = outputs.sum() + sum(weight.sum() for weight in self.head.parameters())
-            return nothing.float() * 0.0, outputs.new_zeros((), dtype=torch.float32)
+            # DDP needs a gradient of every weight on every rank.
+            every_weight = outputs.sum() + sum(weight.sum() for weight in self.head.parameters())
+            return every_weight.float() * 0.0, outputs.new_zeros((), dtype=torch.float32)
         chosen = [targets[row] for row in rows]
         loss = self.head.loss(outputs[rows], lengths[rows], chosen, self.settings.max_scores)
         return loss, loss.new_tensor(float(sum(map(len, chosen))))
 
     def unfit(self, target: list[int], frames: int) -> str:
-        """Texts longer than decoding can emit; the loss itself knows no such limit."""
+        """Refuses texts that are longer than decoding can emit; the loss itself has no such limit."""
         return "longer text than frames" if len(target) > self.settings.max_symbols * frames else ""
 
     def start(self, batch: int) -> DecoderState:
-        """Before the first token."""
+        """Returns the state before the first token."""
         return self.head.start(batch)
 
     def decode(self, outputs: Tensor, lengths: Tensor, state: DecoderState) -> tuple[list[list[int]], DecoderState]:
-        """The best token of each frame until it is the blank."""
+        """Decodes greedily: in each frame the best token until it is the blank."""
         return self.head.greedy(outputs, lengths, state, self.settings.max_symbols)
 
     def search(
         self, beam: int, ngram: NGram | None = None, lm_weight: float = 0.5, bonus: float = 0.5
     ) -> Callable[[Tensor], list[Hypothesis]]:
-        """Time-synchronous beam search."""
+        """Returns a time-synchronous beam search."""
         language = Language(self.tokenizer, ngram, lm_weight, bonus)
         return TransducerBeamSearch(self.head, beam, language, self.settings.max_symbols)
 
     def describe(self) -> list[Row]:
-        """What the start panel says."""
-        said = self.settings
-        seen = f"the last {said.context_size} tokens" if said.prediction_network == "stateless" else "all tokens so far"
+        """Adds the prediction network to the start panel."""
+        kind = self.settings.prediction_network
+        context = f"the last {self.settings.context_size} tokens" if kind == "stateless" else "all previous tokens"
         size = sum(weight.numel() for weight in self.head.parameters())
         return [
             *super().describe(),
-            ("prediction network", f"{said.prediction_network}, {seen}; {size / 1e6:.2f}M weights with joiner"),
+            ("prediction network", f"{kind}, context {context}; {size / 1e6:.2f}M parameters with the joiner"),
         ]

@@ -1,4 +1,4 @@
-"""The head of RNN-T: predictor and joiner, their loss, and greedy decoding frame by frame."""
+"""RNN-T head: prediction network, joiner, transducer loss and greedy decoding."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from streamnest.streaming.step import map_state
 
 
 class DecoderState(NamedTuple):
-    """What a stream remembers between frames; the first dimension is the stream.
+    """Decoder state between frames; the first dimension is the stream.
 
     Attributes:
-        predicted: `(B, J)` what the joiner takes of the tokens so far.
-        prediction: of the prediction network.
+        predicted: `(B, J)` output of the prediction network, projected for the joiner.
+        prediction: state of the prediction network.
     """
 
     predicted: Tensor
@@ -28,14 +28,14 @@ class DecoderState(NamedTuple):
 
 
 class Transducer(nn.Module):
-    """PredictionNetwork and joiner (Graves 2012): scores of the next token from a frame and the tokens before.
+    """Prediction network and joiner (Graves 2012): scores of the next token from a frame and the previous tokens.
 
     Args:
-        prediction_network: of tokens.
-        prediction_dim: its outputs.
-        encoder_dim: of encoder frames.
-        joiner_dim: J, of what is added up.
-        vocab_size: V, the blank included.
+        prediction_network: network over tokens.
+        prediction_dim: size of its outputs.
+        encoder_dim: size of encoder frames.
+        joiner_dim: J, size of the projections that the joiner adds.
+        vocab_size: V, number of tokens, including the blank.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class Transducer(nn.Module):
         self.of_frames = nn.Linear(encoder_dim, joiner_dim)
         self.of_tokens = nn.Linear(prediction_dim, joiner_dim, bias=False)
         self.output = nn.Linear(joiner_dim, vocab_size)
-        # As likely as all tokens together: else an untrained model fills every frame with them.
+        # The blank starts as likely as all tokens together; otherwise an untrained model emits tokens in every frame.
         nn.init.zeros_(self.output.bias)
         nn.init.constant_(self.output.bias[BLANK], math.log(vocab_size - 1))
 
     def join(self, frames: Tensor, predicted: Tensor) -> Tensor:
-        """Logits `(..., V)` of what `of_frames` and `of_tokens` gave, `(..., J)` each."""
+        """Returns logits `(..., V)` from the projections `of_frames` and `of_tokens`, `(..., J)` each."""
         return cast(Tensor, self.output(torch.tanh(frames + predicted)))
 
     @torch.no_grad()
     def start(self, batch: int) -> DecoderState:
-        """The state of `batch` streams before their first frame."""
-        nothing = torch.full((batch,), BLANK, device=self.output.weight.device)
-        return self.advance(nothing, self.prediction_network.init_state(batch))
+        """Returns the state of `batch` streams before their first frame."""
+        blanks = torch.full((batch,), BLANK, device=self.output.weight.device)
+        return self.advance(blanks, self.prediction_network.init_state(batch))
 
     def advance(self, tokens: Tensor, before: PredictionState) -> DecoderState:
-        """The state after one more token `(B,)`."""
+        """Returns the state after one more token `(B,)`."""
         predicted, after = self.prediction_network(tokens[:, None], before)
         return DecoderState(self.of_tokens(predicted[:, 0]), after)
 
@@ -74,41 +74,41 @@ class Transducer(nn.Module):
     def greedy(
         self, frames: Tensor, lengths: Tensor, state: DecoderState, max_symbols: int
     ) -> tuple[list[list[int]], DecoderState]:
-        """The best token again and again until the blank is, at each frame.
+        """Emits the best token in each frame until it is the blank.
 
         Args:
-            frames: `(B, k, J)`, the next of each stream, from `of_frames`.
-            lengths: `(B,)` valid ones.
-            state: from `start` or the previous call.
-            max_symbols: the most tokens of a frame.
+            frames: `(B, k, J)` next frames of each stream, projected by `of_frames`.
+            lengths: `(B,)` number of valid frames.
+            state: state from `start` or the previous call.
+            max_symbols: largest number of tokens of a frame.
 
         Returns:
             New tokens of each stream, and the next state.
         """
-        found = [lengths.new_full((len(frames),), BLANK)]
+        emitted = [lengths.new_full((len(frames),), BLANK)]
         for t, frame in enumerate(frames.unbind(1)):
-            goes_on = t < lengths
+            active = t < lengths
             for _ in range(max_symbols):
                 best = self.join(frame, state.predicted).argmax(-1)
-                goes_on = goes_on & (best != BLANK)
-                if not goes_on.any():
+                active = active & (best != BLANK)
+                if not active.any():
                     break
-                found.append(torch.where(goes_on, best, BLANK))
-                state = _where(goes_on, self.advance(best, state.prediction), state)
-        rows = torch.stack(found, 1).tolist()
+                emitted.append(torch.where(active, best, BLANK))
+                state = _where(active, self.advance(best, state.prediction), state)
+        rows = torch.stack(emitted, 1).tolist()
         return [[token for token in row if token != BLANK] for row in rows], state
 
     def loss(self, frames: Tensor, lengths: Tensor, targets: list[list[int]], most: int) -> Tensor:
-        """Sum of the transducer loss of all rows, 0-dim.
+        """Returns the sum of the transducer loss of all rows, 0-dim.
 
-        Scores are `(rows, T, U + 1, V)`. Where they would be more than `most` numbers, rows are taken a few at a time
-        and their scores computed again for the gradient, so that only those of a few rows exist at once.
+        Scores are `(rows, T, U + 1, V)`. If they have more than `most` numbers, rows are processed in groups and their
+        scores are recomputed for the gradient, so that only the scores of one group are in memory.
 
         Args:
-            frames: `(B, T, J)` from `of_frames`.
-            lengths: `(B,)` valid frames, at least 1.
+            frames: `(B, T, J)`, projected by `of_frames`.
+            lengths: `(B,)` number of valid frames, at least 1.
             targets: tokens of each row, at least 1.
-            most: numbers of scores at once; a row alone may exceed it.
+            most: largest number of scores in memory; a single row may exceed it.
         """
         padded = nn.utils.rnn.pad_sequence([torch.tensor([BLANK, *target]) for target in targets], batch_first=True)
         padded = padded.to(frames.device)
@@ -132,7 +132,7 @@ class Transducer(nn.Module):
 
 
 def split_rows(frames: list[int], tokens: list[int], most: int) -> list[slice]:
-    """Neighbouring rows in groups of at most `most` pairs of a frame and a prefix of the text, padding included."""
+    """Groups adjacent rows so that each group has at most `most` pairs of a frame and a text prefix, with padding."""
     groups, first = [], 0
     for row in range(1, len(frames) + 1):
         pairs = (row + 1 - first) * max(frames[first : row + 1]) * (max(tokens[first : row + 1]) + 1)
@@ -143,7 +143,7 @@ def split_rows(frames: list[int], tokens: list[int], most: int) -> list[slice]:
 
 
 def _where(condition: Tensor, then: DecoderState, other: DecoderState) -> DecoderState:
-    """Rows of two states, by `(B,)`."""
+    """Selects rows of two states by a condition `(B,)`."""
     state: DecoderState = map_state(
         lambda a, b: torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b), then, other
     )

@@ -1,4 +1,4 @@
-"""Beam search over the frames of a transducer."""
+"""Beam search for transducers."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from streamnest.downstream.asr.vocabulary import BLANK
 from streamnest.errors import UserError
 from streamnest.streaming.step import map_state
 
-# Log-probability of all ways to a prefix.
+# Log-probability of each prefix, summed over its alignments.
 Beams = dict[tuple[int, ...], float]
 
 
 class TransducerBeamSearch:
-    """Time-synchronous search (Saon et al. 2020) over one utterance; ways to the same prefix are added up.
+    """Time-synchronous beam search (Saon et al. 2020) over one utterance; alignments of one prefix are summed.
 
-    At each frame prefixes grow by up to `max_symbols` tokens, and each of them may end the frame with a blank; after
-    the last of these tokens it ends for sure.
+    In each frame a prefix grows by up to `max_symbols` tokens, and a blank after any of them ends the frame. After the
+    last of these tokens the frame ends without a blank.
 
     Args:
-        head: predictor and joiner.
-        beam: prefixes that are kept.
-        language: what is added to the score of a prefix.
-        max_symbols: the most tokens of a frame.
-        least: tokens less likely than this, in nats, continue no prefix.
+        head: prediction network and joiner.
+        beam: number of prefixes to keep.
+        language: language model score of a prefix.
+        max_symbols: largest number of tokens of a frame.
+        least: tokens with a smaller log-probability do not extend a prefix.
     """
 
     def __init__(self, head: Transducer, beam: int, language: Language, max_symbols: int, least: float = -8.0) -> None:
         if beam < 1:
-            raise UserError(f"beam={beam}: keep at least one prefix")
+            raise UserError(f"beam={beam}: must be at least 1")
         self.head, self.beam, self.language = head, beam, language
         self.max_symbols, self.least = max_symbols, least
         self._states: dict[tuple[int, ...], DecoderState] = {}
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> list[Hypothesis]:
-        """The best prefixes of frames `(T, J)` of `Transducer.of_frames`, best first."""
+        """Returns the hypotheses for frames `(T, J)` of `Transducer.of_frames`, best first."""
         self.language.begin()
         self._states = {(): self.head.start(1)}
         beams: Beams = {(): 0.0}
@@ -51,22 +51,22 @@ class TransducerBeamSearch:
         return ranked(beams, self.language)
 
     def _after(self, frame: Tensor, growing: Beams) -> Beams:
-        """The best prefixes after a frame, of those before it."""
+        """Returns the best prefixes after one more frame."""
         ended: Beams = {}
         for symbols in range(self.max_symbols + 1):
-            self._know(growing)
+            self._advance(growing)
             scores = self._log_probs(frame, growing)
             for (prefix, before), row in zip(growing.items(), scores, strict=True):
-                # As in greedy decoding, what a frame may not continue ends without a choice, at no cost.
+                # As in greedy decoding, a prefix with max_symbols tokens in this frame ends it at no cost.
                 _merge(ended, prefix, before + (row[BLANK] if symbols < self.max_symbols else 0.0))
             if symbols < self.max_symbols:
                 growing = self._grown(growing, scores)
-            if not growing or self._hopeless(growing, ended):
+            if not growing or self._is_settled(growing, ended):
                 break
         return self._best(ended)
 
     def _grown(self, growing: Beams, scores: list[list[float]]) -> Beams:
-        """The best prefixes with one more token."""
+        """Returns the best prefixes with one more token."""
         longer: Beams = {}
         for (prefix, before), row in zip(growing.items(), scores, strict=True):
             for token, score in enumerate(row):
@@ -74,8 +74,8 @@ class TransducerBeamSearch:
                     _merge(longer, (*prefix, token), before + score)
         return self._best(longer)
 
-    def _know(self, prefixes: Beams) -> None:
-        """Advances the predictor to prefixes it has not come to, together."""
+    def _advance(self, prefixes: Beams) -> None:
+        """Computes the states of new prefixes in one batch."""
         new = [prefix for prefix in prefixes if prefix not in self._states]
         if new:
             before = _stack([self._states[prefix[:-1]] for prefix in new]).prediction
@@ -93,8 +93,8 @@ class TransducerBeamSearch:
         kept = sorted(beams, key=lambda prefix: -(beams[prefix] + self.language.score(prefix)))[: self.beam]
         return {prefix: beams[prefix] for prefix in kept}
 
-    def _hopeless(self, growing: Beams, ended: Beams) -> bool:
-        """Whether the beam is full of prefixes that are better than any that still grows."""
+    def _is_settled(self, growing: Beams, ended: Beams) -> bool:
+        """True if the beam is full of finished prefixes that are better than all growing ones."""
         if len(ended) < self.beam:
             return False
         value = lambda beams: sorted((beams[p] + self.language.score(p) for p in beams), reverse=True)

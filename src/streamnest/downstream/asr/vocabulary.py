@@ -1,4 +1,4 @@
-"""Texts to tokens and back; token 0 is the blank of CTC and RNN-T."""
+"""Text normalization and tokenizers; token 0 is the blank of CTC and RNN-T."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Protocol
 from streamnest.errors import UserError
 
 BLANK = 0
-_MARK = "\u2581"  # what sentencepiece writes for a space
+_MARK = "\u2581"  # the space of sentencepiece
 
 
-# Letters and marks without a picture of their own: fillers and variation selectors.
+# Letters and marks without a glyph: fillers and variation selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def normalize_text(text: str) -> str:
-    """Lower-case words of letters, digits and apostrophes, one space between them.
+    """Normalizes a text to lower-case words of letters, digits and apostrophes, separated by one space.
 
-    Characters that nobody sees (soft hyphens, joiners and non-joiners, marks of direction and of byte order) vanish:
-    texts with and without them are the same words, in training and in error rates.
+    Invisible characters (soft hyphens, joiners and non-joiners, direction and byte order marks) are removed, so that
+    they count neither in training nor in error rates.
     """
     visible = "".join(c for c in _INVISIBLE.sub("", text) if unicodedata.category(c) != "Cf")
     lower = unicodedata.normalize("NFKC", visible).lower().replace("\u2019", "'")
@@ -34,27 +34,27 @@ def normalize_text(text: str) -> str:
 
 
 class Tokenizer(Protocol):
-    """Texts to token ids from 1 to `size - 1`, and back."""
+    """Interface of a tokenizer: texts to token ids from 1 to `size - 1`, and back."""
 
     @property
     def size(self) -> int:
-        """Tokens, the blank included."""
+        """Number of tokens, including the blank."""
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
+        """Returns the tokens of a text."""
 
     def pieces(self, ids: Iterable[int]) -> str:
-        """What tokens add to a text that has begun; a piece may begin with a space."""
+        """Returns the text that tokens append; it may begin with a space."""
 
     def plain(self) -> dict[str, Any]:
-        """As plain containers, for `load_tokenizer`."""
+        """Returns plain containers for `load_tokenizer`."""
 
 
 class CharTokenizer:
-    """A token for each character that the training texts use; others are left out of targets.
+    """Character tokenizer; characters that the training texts do not use are dropped.
 
     Args:
-        symbols: the characters, in the order of their tokens.
+        symbols: characters in the order of their tokens.
     """
 
     def __init__(self, symbols: Sequence[str]) -> None:
@@ -63,32 +63,32 @@ class CharTokenizer:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> CharTokenizer:
-        """From normalised training texts."""
+        """Builds a tokenizer from normalized training texts."""
         return cls(sorted(set().union(*map(set, texts))))
 
     @property
     def size(self) -> int:
-        """Tokens, the blank included."""
+        """Number of tokens, including the blank."""
         return len(self.symbols) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
+        """Returns the tokens of a text."""
         return [self._ids[c] for c in text if c in self._ids]
 
     def pieces(self, ids: Iterable[int]) -> str:
-        """Their characters."""
+        """Returns the characters of tokens."""
         return "".join(self.symbols[i - 1] for i in ids)
 
     def plain(self) -> dict[str, Any]:
-        """As plain containers."""
+        """Returns plain containers for `load_tokenizer`."""
         return {"kind": "char", "symbols": self.symbols}
 
 
 class SentencePieceTokenizer:
-    """Word pieces (Kudo and Richardson 2018); needs the package sentencepiece.
+    """Word piece tokenizer (Kudo and Richardson 2018); needs the package sentencepiece.
 
     Args:
-        model: a serialised sentencepiece model.
+        model: serialized sentencepiece model.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -97,7 +97,7 @@ class SentencePieceTokenizer:
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int) -> SentencePieceTokenizer:
-        """Trains pieces on normalised texts; fewer than `size` where the texts do not yield as many.
+        """Trains a model on normalized texts; it has fewer than `size` tokens if the texts do not yield as many.
 
         Raises:
             UserError: for a size that sentencepiece refuses.
@@ -110,56 +110,54 @@ class SentencePieceTokenizer:
         except RuntimeError as error:
             reason = str(error).rpartition("] ")[2].strip() or str(error).strip()
             raise UserError(
-                f"task.vocab_size={size}, the blank included, does not fit the training texts: {reason} "
-                "(give another size, or task.tokenizer=char)"
+                f"task.vocab_size={size} (including the blank) does not fit the training texts: {reason}; choose "
+                "another size, or task.tokenizer=char"
             ) from None
         return cls(written.getvalue())
 
     @property
     def size(self) -> int:
-        """Tokens, the blank included."""
+        """Number of tokens, including the blank."""
         return self._processor.get_piece_size() + 1
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
+        """Returns the tokens of a text."""
         return [i + 1 for i in self._processor.encode(text)]
 
     def pieces(self, ids: Iterable[int]) -> str:
-        """Their characters, with spaces for word boundaries; nothing for the unknown piece."""
-        found = [i - 1 for i in ids]
-        return "".join(
-            self._processor.id_to_piece(i).replace(_MARK, " ") for i in found if not self._processor.is_unknown(i)
-        )
+        """Returns the characters of tokens, with spaces at word boundaries; unknown pieces are dropped."""
+        known = [i - 1 for i in ids if not self._processor.is_unknown(i - 1)]
+        return "".join(self._processor.id_to_piece(i).replace(_MARK, " ") for i in known)
 
     def plain(self) -> dict[str, Any]:
-        """As plain containers."""
+        """Returns plain containers for `load_tokenizer`."""
         return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
 
 
 def make_tokenizer(kind: str, texts: Iterable[str], size: int) -> Tokenizer:
-    """A tokenizer of normalised training texts.
+    """Builds a tokenizer from normalized training texts.
 
     Args:
         kind: "char" or "sentencepiece".
-        texts: those of the training set.
-        size: tokens of sentencepiece, the blank included.
+        texts: texts of the training set.
+        size: number of sentencepiece tokens, including the blank.
 
     Raises:
-        UserError: for another kind, for no text at all, and for a size that does not fit.
+        UserError: for another kind, for a training set without text, and for a size that does not fit.
     """
     if kind not in ("char", "sentencepiece"):
         raise UserError(f"task.tokenizer={kind!r} is unknown: choose char or sentencepiece")
     kept = [text for text in texts if text]
     if not kept:
-        raise UserError("the training set has no text to make a tokenizer of: look at the manifest and data.languages")
+        raise UserError("the training set has no text to build a tokenizer from: check the manifest and data.languages")
     return CharTokenizer.of(kept) if kind == "char" else SentencePieceTokenizer.of(kept, size)
 
 
 def load_tokenizer(plain: Any) -> Tokenizer:
-    """What `plain` gave.
+    """Restores a tokenizer from the result of `plain`.
 
     Raises:
-        UserError: for anything else.
+        UserError: for any other data.
     """
     try:
         if plain["kind"] == "char":
@@ -167,12 +165,14 @@ def load_tokenizer(plain: Any) -> Tokenizer:
         if plain["kind"] == "sentencepiece":
             return SentencePieceTokenizer(base64.b64decode(plain["model"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the checkpoint holds no tokenizer that can be read: {error!r}") from None
-    raise UserError(f"the checkpoint holds a tokenizer of an unknown kind: {plain['kind']!r}")
+        raise UserError(f"the tokenizer in the checkpoint is not valid: {error!r}") from None
+    raise UserError(
+        f"the tokenizer in the checkpoint has the unknown kind {plain['kind']!r}: expected char or sentencepiece"
+    )
 
 
 def join(tokenizer: Tokenizer, ids: Iterable[int], begun: bool = False) -> str:
-    """The text of tokens; a space at its very beginning is none."""
+    """Returns the text of tokens, without the space at the start of a transcript."""
     text = tokenizer.pieces(ids)
     return text if begun else text.lstrip(" ")
 
@@ -182,6 +182,6 @@ def _sentencepiece() -> Any:
         import sentencepiece
     except ImportError:
         raise UserError(
-            "task.tokenizer=sentencepiece needs the package sentencepiece (pip install sentencepiece); or choose char"
+            "task.tokenizer=sentencepiece needs the package sentencepiece: pip install sentencepiece, or choose char"
         ) from None
     return sentencepiece

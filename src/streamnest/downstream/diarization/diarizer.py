@@ -1,4 +1,4 @@
-"""Diarisation of a live stream."""
+"""Streaming diarization."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from streamnest.encoder.state import STREAM_LEFT_MS
 
 
 class Decided(NamedTuple):
-    """What is known for good of the next frames of a stream.
+    """Final decisions for the next frames of a stream.
 
     Attributes:
-        active: `(n, S)` boolean, who speaks.
-        probabilities: `(n, S)` of the same frames.
+        active: `(n, S)` boolean, speaker activity.
+        probabilities: `(n, S)` probabilities of the same frames.
     """
 
     active: Tensor
@@ -26,14 +26,14 @@ class Decided(NamedTuple):
 
 
 class StreamingDiarizer:
-    """Who speaks, as it is heard: the activity of `Diarizer.diarize` on the whole audio however it is cut into pieces.
+    """Diarizes one stream; for any chunking the activity equals that of `Diarizer.diarize` on the whole audio.
 
-    A frame comes out when nothing later can change it: `latency_ms` after the encoder frame, for the median. Nothing
-    is ever taken back, and a speaker keeps his column for the whole stream. Memory is constant.
+    A frame is returned when its decision is final, `latency_ms` after the encoder frame because of the median filter.
+    Decisions are never revised, and each speaker keeps one speaker column for the whole stream. Memory is constant.
 
     Args:
-        model: is put into evaluation mode; or an exported one.
-        max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
+        model: model, which is put into evaluation mode, or an exported one.
+        max_left_ms: cap of an unlimited left context; in longer streams a frame sees a window of the past.
 
     Raises:
         UserError: for models that cannot stream.
@@ -46,22 +46,22 @@ class StreamingDiarizer:
         self._state: Tensor | None = None
 
     def push(self, samples: Any) -> Decided:
-        """Hears the next samples `(n,)` at the model's rate; returns the frames that they decided, maybe none."""
+        """Consumes the next samples `(n,)` at the model's rate; returns the frames that are final now, if any."""
         with self.session.lock:
-            return self._hear(self.session.push({self._stream: samples})[self._stream])
+            return self._decide(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> Decided:
-        """Ends the stream; returns the rest of its frames. What is heard next is a new stream, with new speakers."""
+        """Ends the stream and returns the rest of its frames; the next samples begin a new stream with new speakers."""
         with self.session.lock:
-            rest = self._hear(self.session.flush([self._stream])[self._stream])
+            rest = self._decide(self.session.flush([self._stream])[self._stream])
             active = torch.cat([rest.active, self._live.flush()])
-            found = Decided(active, torch.cat([rest.probabilities, self._waiting]))
+            decided = Decided(active, torch.cat([rest.probabilities, self._waiting]))
             self._stream, self._live, self._waiting = self._fresh()
             self._state = None
-            return found
+            return decided
 
     @torch.no_grad()
-    def _hear(self, frames: Tensor) -> Decided:
+    def _decide(self, frames: Tensor) -> Decided:
         probabilities, self._state = self.model.probabilities(frames[None], self._state)
         active = self._live.push(probabilities[0])
         waiting = torch.cat([self._waiting.to(probabilities), probabilities[0]])
@@ -69,6 +69,6 @@ class StreamingDiarizer:
         return Decided(active, waiting[: len(active)])
 
     def _fresh(self) -> tuple[int, LiveDecision, Tensor]:
-        """A stream that has heard nothing, what decides, and probabilities that wait."""
+        """Opens a stream; returns its number, the decision, and the probabilities of undecided frames."""
         speakers = self.model.settings.max_speakers
         return self.session.open(), LiveDecision(self.model.decision, speakers), torch.zeros(0, speakers)

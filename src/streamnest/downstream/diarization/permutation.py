@@ -1,4 +1,4 @@
-"""Losses of speaker activity, where no output belongs to a speaker beforehand."""
+"""Losses of speaker activity, with or without permutation invariance."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from streamnest.errors import UserError
 
 
 class ActivityLoss(NamedTuple):
-    """Of each row: nats summed over frames and speakers `(B,)`, and which speaker each output stands for `(B, S)`."""
+    """Loss of each row in nats, summed over frames and speakers `(B,)`, and the speaker of each column `(B, S)`."""
 
     nats: Tensor
     order: Tensor
 
 
 def activity_loss(logits: Tensor, active: Tensor, valid: Tensor, order: str = "pit") -> ActivityLoss:
-    """Binary cross entropy of speaker activity.
+    """Computes the binary cross entropy of speaker activity.
 
     Args:
         logits: `(B, T, S)`.
-        active: `(B, T, S)` boolean, speakers in the order of their arrival, those who never speak last.
-        valid: `(B,)` frames that count.
-        order: "pit": the assignment of speakers to outputs that costs least, one for the whole row (Fujita et al.
-            2019). "arrival": the first output is whoever speaks first, and so on (Park et al. 2024, Sortformer).
+        active: `(B, T, S)` boolean, speakers in the order of arrival; silent columns come last.
+        valid: `(B,)` number of valid frames.
+        order: "pit" takes the assignment of speakers to columns with the smallest loss, one for each row (Fujita et al.
+            2019). "arrival" sorts columns by the first turn of their speaker (Park et al. 2024, Sortformer).
 
     Raises:
         UserError: for another order.
@@ -38,14 +38,14 @@ def activity_loss(logits: Tensor, active: Tensor, valid: Tensor, order: str = "p
     speakers = logits.shape[-1]
     orders = list(permutations(range(speakers))) if order == "pit" else [tuple(range(speakers))]
     candidates = torch.tensor(orders, device=logits.device)
-    # (B, P): what each assignment costs.
+    # (B, P): loss of each assignment.
     totals = costs[:, torch.arange(speakers, device=logits.device), candidates].sum(-1)
     nats, best = totals.min(-1)
     return ActivityLoss(nats, candidates[best])
 
 
 def pairwise_costs(logits: Tensor, active: Tensor, valid: Tensor) -> Tensor:
-    """What output i costs as speaker j, in nats summed over valid frames: `(B, S, S)` float32 or wider."""
+    """Returns the loss of column i for speaker j, in nats summed over valid frames: `(B, S, S)` float32 or wider."""
     counted = torch.arange(logits.shape[1], device=logits.device) < valid[:, None]
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     logits = logits * counted[..., None]

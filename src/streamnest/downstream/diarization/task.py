@@ -1,4 +1,4 @@
-"""Who speaks when: activity of up to a few speakers in each frame of a streaming encoder."""
+"""Speaker diarization: activity of each speaker in each frame of a streaming encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamnest.data.labels import Label
 from streamnest.downstream.base import Row
 from streamnest.downstream.diarization.activity import Decision, frames_to_turns, turns_to_frames
 from streamnest.downstream.diarization.permutation import activity_loss
-from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarise
+from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
 from streamnest.formatting import change
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class ActivityHead(nn.Module):
-    """Encoder frames to a logit for each speaker, with a memory of who has spoken or without.
+    """Encoder frames to one logit for each speaker column, with or without a recurrent layer.
 
     Args:
-        d_model: of the frames.
-        speakers: outputs.
-        kind: "gru": a recurrent layer that hears the past only; "linear": none.
-        size: of that layer.
+        d_model: size of the frames.
+        speakers: number of speaker columns.
+        kind: "gru" for a unidirectional recurrent layer, "linear" for none.
+        size: size of the recurrent layer.
 
     Raises:
         UserError: for another kind.
@@ -56,12 +56,12 @@ class ActivityHead(nn.Module):
 
 
 class Activity(ExportedHead):
-    """Probabilities of activity, and how they are decided and scored.
+    """Probabilities of activity, with the settings of decision and scoring in the metadata.
 
     Args:
         head: frames to logits.
-        decision: threshold and median.
-        settings: of the task.
+        decision: threshold and median filter.
+        settings: settings of the task.
     """
 
     kind, output = "diarization", "activity"
@@ -72,7 +72,7 @@ class Activity(ExportedHead):
         self.memory_size = head.memory.hidden_size if head.memory is not None else 0
 
     def forward(self, encoded: Tensor, valid: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Implements `ExportedHead`; frame by frame if some of them must not be remembered."""
+        """Implements `ExportedHead`; runs frame by frame if some frames must not change the memory."""
         if memory is None:
             return self.head(encoded)[0].sigmoid(), None
         before = memory[None]
@@ -94,7 +94,7 @@ class Activity(ExportedHead):
 
 
 class Diarizer(SupervisedTask):
-    """Encoder and a head with a sigmoid for each speaker; see `DownstreamTask` for the arguments."""
+    """Encoder and a head with a sigmoid for each speaker column; the arguments are those of `DownstreamTask`."""
 
     Settings: ClassVar[type[DownstreamConfig]] = DiarizationConfig
     shaped_by: ClassVar[tuple[str, ...]] = ("max_speakers", "head", "head_size")
@@ -105,7 +105,7 @@ class Diarizer(SupervisedTask):
         settings = self.settings
         if settings.conversations.speakers[1] > settings.max_speakers:
             raise UserError(
-                f"task.conversations.speakers={list(settings.conversations.speakers)}: more than "
+                f"task.conversations.speakers={list(settings.conversations.speakers)} must not exceed "
                 f"task.max_speakers={settings.max_speakers}"
             )
         self.head = ActivityHead(self.encoder.d_model, settings.max_speakers, settings.head, settings.head_size)
@@ -125,35 +125,35 @@ class Diarizer(SupervisedTask):
         return ConversationDataModule(config, augment, simulator, settings.val_conversations, settings.test_manifest)
 
     def probabilities(self, encoded: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Of activity `(B, T, S)` in encoder frames `(B, T, d)`, and the state for the frames that come next."""
+        """Returns probabilities of activity `(B, T, S)` for encoder frames `(B, T, d)`, and the next state."""
         logits, state = self.head(encoded, state)
         return logits.float().sigmoid() if logits.dtype != torch.float64 else logits.sigmoid(), state
 
     def exported_head(self) -> ExportedHead:
-        """Probabilities of activity."""
+        """Returns a head that computes probabilities of activity."""
         return Activity(self.head, self.decision, self.settings)
 
     def diarize(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Activity `(T', S)` of each row of audio `(B, N)` of `lengths` `(B,)`."""
+        """Returns the activity `(T', S)` in each row of audio `(B, N)` of `lengths` `(B,)` samples."""
         encoded, valid = self(audio, lengths)
         return self._decided(encoded, valid)
 
     def turns(self, active: Tensor) -> list[Turn]:
-        """Activity `(T', S)` as turns."""
+        """Converts activity `(T', S)` to turns."""
         return frames_to_turns(active, self.frame_s)
 
     def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `SupervisedTask`; a decision is one speaker in one frame."""
+        """Implements `SupervisedTask.loss_of`; a decision is one speaker column in one frame."""
         nats, count = self._losses(encoded, valid, batch)
         return nats.sum(), count.sum()
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the sums."""
+        """Resets the sums."""
         super().on_validation_epoch_start()
         self._scored, self._sums = [], torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the loss of simulated conversations, and what is decided in all."""
+        """Adds the loss of simulated conversations, and scores all conversations."""
         encoded, valid = self.encode(batch, 0)
         simulated = torch.tensor([not getattr(label, "real", False) for label in batch.labels], device=self.device)
         nats, count = self._losses(encoded, valid, batch)
@@ -165,38 +165,41 @@ class Diarizer(SupervisedTask):
             self._scored.append(scorer(batch.ids[row], turns_in(label), self.turns(active), seconds, real))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and error rates of all ranks, `_real` those of recorded conversations."""
+        """Logs loss and error rates over all ranks; metrics of recorded conversations end in `_real`."""
         nats, count = self._over_ranks(self._sums)
         scored = sorted(of_all_ranks(self._scored), key=lambda one: one.id)
-        figures = {"loss": float(nats / count.clamp_min(1))}
-        figures |= summarise([one for one in scored if not one.real])
-        figures |= {f"{name}_real": value for name, value in summarise([one for one in scored if one.real]).items()}
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+        metrics = {"loss": float(nats / count.clamp_min(1))}
+        metrics |= summarize([one for one in scored if not one.real])
+        metrics |= {f"{name}_real": value for name, value in summarize([one for one in scored if one.real]).items()}
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:
-        """What the start panel says."""
+        """Adds conversations and decision to the start panel."""
         made, wait = self.settings.conversations, self.decision.future * self.encoder.frame_ms
         few, many = made.speakers
         return [
             *super().describe(),
-            ("conversations", f"{made.seconds:g} s of {few} to {many} speakers, outputs by {self.settings.order}"),
-            ("decided", f"{wait:g} ms after the encoder frame, by the median of {self.settings.median_ms:g} ms"),
+            ("conversations", f"{made.seconds:g} s, {few} to {many} speakers; speaker columns: {self.settings.order}"),
+            (
+                "decision delay",
+                f"{wait:g} ms after the encoder frame; median filter {self.settings.median_ms:g} ms",
+            ),
         ]
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
-        """Error rates before and after, and what they consist of."""
+        """Returns error rates of the first and the last validation, with their components."""
         rows = super().learned(first, last)
-        overlap = "left out" if self.settings.skip_overlap else "scored"
+        overlap = "excluded" if self.settings.skip_overlap else "included"
         for suffix, name in (("", "simulated"), ("_real", "recorded")):
             if f"val/der{suffix}" in last:
                 now = {key: last[f"val/der{key}{suffix}"] for key in ("_low", "_high", *(f"_{part}" for part in PARTS))}
                 parts = [f"{now[f'_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS]
                 text = f"{change(first, last, f'val/der{suffix}')} ({now['_low']:.1%} to {now['_high']:.1%})"
                 rows.append((f"DER, {name}", ", ".join([text, *parts])))
-        return [*rows, ("scored with", f"a collar of {self.settings.collar:g} s on each side, overlap {overlap}")]
+        return [*rows, ("DER settings", f"collar {self.settings.collar:g} s on each side, overlap {overlap}")]
 
     def _losses(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Nats and decisions of each row `(B,)`."""
+        """Returns nats and number of decisions of each row `(B,)`."""
         logits, _ = self.head(encoded)
         speakers = self.settings.max_speakers
         rows = [turns_to_frames(turns_in(label), logits.shape[1], self.frame_s, speakers) for label in batch.labels]
@@ -209,6 +212,6 @@ class Diarizer(SupervisedTask):
 
 
 def turns_in(label: Label) -> tuple[Turn, ...]:
-    """The turns of a conversation; none of anything else."""
-    found: tuple[Turn, ...] = getattr(label, "turns", ())
-    return found
+    """Returns the turns of a conversation; empty for other supervision."""
+    turns: tuple[Turn, ...] = getattr(label, "turns", ())
+    return turns

@@ -1,4 +1,4 @@
-"""A picture of who speaks when."""
+"""Plot of speaker activity."""
 
 from __future__ import annotations
 
@@ -13,46 +13,51 @@ from streamnest.console.terminal import caption
 from streamnest.data.conversations.simulation import Turn
 from streamnest.plotting import INK, MUTED, plain_axes
 
-_COLOURS = ("#264653", "#e76f51", "#2a9d8f", "#e9c46a", "#8e6c8a", "#577590")
+# Ordered so that neighbors differ in lightness, and hatched so that bars differ in gray as well.
+_COLORS = ("#264653", "#f4a261", "#2a9d8f", "#e9c46a", "#8e6c8a", "#9fc5e8")
+_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
+_SMALL = 10
+Style = tuple[str, str]
 
 
-def draw_turns(
+def plot_turns(
     title: str,
     probabilities: NDArray[np.float32],
-    found: Sequence[Turn],
+    hypothesis: Sequence[Turn],
     names: Sequence[str],
     frame_s: float,
     reference: Sequence[Turn] | None = None,
     assignment: dict[str, str] | None = None,
 ) -> Figure:
-    """Activity of each output over time, its turns as bars below, and the reference above; a colour is a speaker.
+    """Plots activity and turns of each speaker column over time, and the reference above; a color is a speaker.
 
     Args:
-        title: of the figure.
-        probabilities: `(T, S)`.
-        found: turns.
-        names: of the S outputs.
-        frame_s: seconds of a frame.
-        reference: turns; None for none.
-        assignment: which speaker of the reference an output stands for, so that both have one colour.
+        title: title of the figure.
+        probabilities: `(T, S)` probabilities of activity.
+        hypothesis: turns of the diarizer.
+        names: names of the S speaker columns.
+        frame_s: duration of a frame in seconds.
+        reference: turns of the reference, or None.
+        assignment: reference speaker of each speaker column, so that both have one color.
     """
     seconds = len(probabilities) * frame_s
-    spoken = sorted({turn.speaker for turn in reference or ()}, key=lambda name: _first(reference or (), name))
-    colours = _colours(names, spoken, assignment or {})
-    heights = [0.35 * max(1, len(spoken)), 0.62 * len(names)] if reference is not None else [0.62 * len(names)]
+    speakers = sorted({turn.speaker for turn in reference or ()}, key=lambda name: _first(reference or (), name))
+    styles = _styles(names, speakers, assignment or {})
+    heights = [0.35 * max(1, len(speakers)), 0.62 * len(names)] if reference is not None else [0.62 * len(names)]
     figure = Figure(figsize=(11, 1.3 + sum(heights)), dpi=110, layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     if reference is not None:
-        _draw_bars(panels[0], reference, spoken, colours, height=0.7)
-        panels[0].set_ylabel("reference", color=INK)
-    _draw_activity(panels[-1], probabilities, names, colours, frame_s)
-    _draw_bars(panels[-1], found, names, colours, height=0.12, below=0.42)
-    panels[-1].set_ylabel("found", color=INK)
-    panels[-1].set_xlabel("time (s)")
+        _plot_bars(panels[0], reference, speakers, styles, height=0.7)
+        panels[0].set_ylabel("reference", fontsize=_SMALL, color=INK)
+    _plot_activity(panels[-1], probabilities, names, styles, frame_s)
+    _plot_bars(panels[-1], hypothesis, names, styles, height=0.2, below=0.44)
+    panels[-1].set_ylabel("probability and turns", fontsize=_SMALL, color=INK)
+    panels[-1].set_xlabel("time (s)", fontsize=_SMALL)
     panels[-1].set_xlim(0, seconds)
     for axes in panels:
         plain_axes(axes)
+        axes.tick_params(labelsize=_SMALL, labelcolor=INK)
     return figure
 
 
@@ -60,31 +65,34 @@ def _first(turns: Sequence[Turn], name: str) -> float:
     return min(turn.start for turn in turns if turn.speaker == name)
 
 
-def _colours(names: Sequence[str], spoken: Sequence[str], assignment: dict[str, str]) -> dict[str, str]:
-    """Of speakers of the reference, of the outputs that stand for them, and of the other outputs."""
-    colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(spoken)}
-    for at, name in enumerate(names):
-        alone = MUTED if spoken else _COLOURS[at % len(_COLOURS)]
-        colours[name] = colours.get(assignment.get(name, ""), alone)
-    return colours
+def _styles(names: Sequence[str], speakers: Sequence[str], assignment: dict[str, str]) -> dict[str, Style]:
+    """Returns color and hatch of reference speakers and speaker columns; a column without a match is gray."""
+    every = [(color, hatch) for color, hatch in zip(_COLORS, _HATCHES, strict=True)]
+    styles = {name: every[number % len(every)] for number, name in enumerate(speakers)}
+    for number, name in enumerate(names):
+        unmatched = (MUTED, "") if speakers else every[number % len(every)]
+        styles[name] = styles.get(assignment.get(name, ""), unmatched)
+    return styles
 
 
-def _draw_bars(
-    axes: Axes, turns: Sequence[Turn], names: Sequence[str], colours: dict[str, str], height: float, below: float = 0.0
+def _plot_bars(
+    axes: Axes, turns: Sequence[Turn], names: Sequence[str], styles: dict[str, Style], height: float, below: float = 0.0
 ) -> None:
     for row, name in enumerate(names):
         bars = [(turn.start, turn.end - turn.start) for turn in turns if turn.speaker == name]
-        axes.broken_barh(bars, (row + below - height / 2, height), facecolors=colours[name], lw=0)
+        color, hatch = styles[name]
+        place = (row + below - height / 2, height)
+        axes.broken_barh(bars, place, facecolors=color, hatch=hatch, edgecolor="white", lw=0)
     axes.set_yticks(range(len(names)), [caption(name) for name in names])
-    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_ylim(len(names) - 0.4, -0.55)
 
 
-def _draw_activity(
-    axes: Axes, probabilities: NDArray[np.float32], names: Sequence[str], colours: dict[str, str], frame_s: float
+def _plot_activity(
+    axes: Axes, probabilities: NDArray[np.float32], names: Sequence[str], styles: dict[str, Style], frame_s: float
 ) -> None:
-    """Probabilities as hills on a line for each output."""
+    """Plots probabilities as filled steps on one baseline for each speaker column."""
     edges = np.arange(len(probabilities) + 1) * frame_s
     for row, name in enumerate(names):
         top = row + 0.32 - 0.75 * np.append(probabilities[:, row], probabilities[-1:, row])
-        axes.fill_between(edges, row + 0.32, top, step="post", color=colours[name], alpha=0.45, lw=0)
+        axes.fill_between(edges, row + 0.32, top, step="post", color=styles[name][0], alpha=0.45, lw=0)
         axes.axhline(row + 0.32, color=MUTED, lw=0.6)

@@ -1,4 +1,4 @@
-"""Diarisation error rates, as pyannote.metrics computes them."""
+"""Diarization error rate (DER), computed by pyannote.metrics."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PARTS = ("missed", "false_alarm", "confusion")
 
 @dataclass(frozen=True)
 class Scored:
-    """Seconds of one conversation.
+    """Errors in one conversation, in seconds.
 
     Attributes:
-        id: of the conversation.
-        total: of speech, that of each speaker counted.
-        missed: of it that nobody was found to speak.
-        false_alarm: of speech that was found and is none.
-        confusion: of speech that was given to another speaker.
-        real: whether it is a recording and not simulated.
+        id: id of the conversation.
+        total: speech, summed over speakers.
+        missed: speech that was not detected.
+        false_alarm: detected speech that is not in the reference.
+        confusion: speech that was assigned to another speaker.
+        real: True for a recorded conversation, False for a simulated one.
     """
 
     id: str
@@ -37,53 +37,53 @@ class Scored:
 
     @property
     def errors(self) -> float:
-        """Seconds in error."""
+        """Seconds of all errors."""
         return self.missed + self.false_alarm + self.confusion
 
 
 class Scorer:
-    """Diarisation error rate under the best assignment of speakers found to those of the reference.
+    """Computes the diarization error rate under the best assignment of hypothesis to reference speakers.
 
     Args:
-        collar: seconds on *each* side of a boundary of the reference that are not scored. pyannote's own argument is
-            the whole width, twice this.
-        skip_overlap: leave out where several speak at once.
+        collar: seconds on *each* side of a boundary of the reference that are not scored. The argument of pyannote is
+            the whole width, twice this number.
+        skip_overlap: exclude overlapped speech.
 
     Raises:
-        UserError: where pyannote.metrics is missing.
+        UserError: if pyannote.metrics is missing.
     """
 
     def __init__(self, collar: float = 0.25, skip_overlap: bool = False) -> None:
         if collar < 0:
-            raise UserError(f"task.collar={collar}: need 0 or more seconds")
+            raise UserError(f"task.collar={collar}: must be 0 s or more")
         self.collar, self.skip_overlap = collar, skip_overlap
         core, metrics = _pyannote()
         self._core = core
         self._metric = metrics.DiarizationErrorRate(collar=2 * collar, skip_overlap=skip_overlap)
 
     def __call__(
-        self, name: str, reference: Iterable[Turn], found: Iterable[Turn], seconds: float, real: bool = False
+        self, name: str, reference: Iterable[Turn], hypothesis: Iterable[Turn], seconds: float, real: bool = False
     ) -> Scored:
-        """Scores the turns that were found in a conversation of so many seconds."""
+        """Scores the turns of a hypothesis for a conversation of `seconds` seconds."""
         whole = self._core.Timeline([self._core.Segment(0.0, seconds)])
-        parts = self._metric(self._annotation(reference), self._annotation(found), uem=whole, detailed=True)
+        parts = self._metric(self._annotation(reference), self._annotation(hypothesis), uem=whole, detailed=True)
         missed, false_alarm = float(parts["missed detection"]), float(parts["false alarm"])
         return Scored(name, float(parts["total"]), missed, false_alarm, float(parts["confusion"]), real)
 
-    def assignment(self, reference: Iterable[Turn], found: Iterable[Turn]) -> dict[str, str]:
-        """Which speaker of the reference each one found stands for; those without a match are not in it."""
-        return dict(self._metric.optimal_mapping(self._annotation(reference), self._annotation(found)))
+    def assignment(self, reference: Iterable[Turn], hypothesis: Iterable[Turn]) -> dict[str, str]:
+        """Returns the reference speaker of each hypothesis speaker that has a match."""
+        return dict(self._metric.optimal_mapping(self._annotation(reference), self._annotation(hypothesis)))
 
     def _annotation(self, turns: Iterable[Turn]) -> Any:
         annotation = self._core.Annotation()
         for number, turn in enumerate(turns):
             annotation[self._core.Segment(turn.start, turn.end), number] = turn.speaker
-        # Turns of one speaker that touch or overlap are one.
+        # Merges turns of one speaker that touch or overlap.
         return annotation.support()
 
 
-def summarise(scored: Sequence[Scored]) -> dict[str, float]:
-    """Error rate over all speech, its 95 % interval over conversations, and its parts; nothing for no speech."""
+def summarize(scored: Sequence[Scored]) -> dict[str, float]:
+    """Returns the DER, its 95 % interval over conversations, and its components; empty if there is no speech."""
     counts = np.array([(s.errors, s.total) for s in scored], np.float64).reshape(-1, 2)
     total = counts[:, 1].sum()
     if not total:
@@ -99,6 +99,6 @@ def _pyannote() -> tuple[Any, Any]:
         import pyannote.metrics.diarization
     except ImportError:
         raise UserError(
-            "diarisation error rates need the package pyannote.metrics: pip install 'streamnest[evaluation]'"
+            "diarization error rates need the package pyannote.metrics: pip install -e '.[evaluation]'"
         ) from None
     return pyannote.core, pyannote.metrics.diarization

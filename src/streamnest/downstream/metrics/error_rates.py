@@ -1,4 +1,4 @@
-"""Word and character error rates, by known and unknown speakers, with intervals over utterances."""
+"""Word and character error rates, by seen and unseen speakers, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ UNITS = ("wer", "cer")
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """What was said and what was recognised.
+class RecognizedUtterance:
+    """Reference and hypothesis of one utterance.
 
     Attributes:
-        id: of the cut.
-        reference: normalised text; empty ones cannot be scored.
-        hypothesis: recognised text.
-        seen: whether the speaker was heard in training; None where nobody knows who speaks.
+        id: id of the cut.
+        reference: normalized transcript; an empty one is not scored.
+        hypothesis: recognized text.
+        seen: True if the speaker is in the training set, None if the speaker is unknown.
     """
 
     id: str
@@ -31,12 +31,12 @@ class Utterance:
     seen: bool | None = True
 
 
-def errors(utterances: Sequence[Utterance], unit: str) -> NDArray[np.float64]:
-    """Insertions, deletions and substitutions, and units of the reference, of each utterance: `(N, 2)`.
+def errors(utterances: Sequence[RecognizedUtterance], unit: str) -> NDArray[np.float64]:
+    """Counts errors (insertions, deletions, substitutions) and reference units of each utterance: `(N, 2)`.
 
     Args:
-        utterances: those with an empty reference count for nothing.
-        unit: "wer" counts words, "cer" characters; spaces are characters, several are one.
+        utterances: utterances; one with an empty reference has no errors and no units.
+        unit: "wer" for words, "cer" for characters; consecutive spaces are one character.
     """
     rows = []
     for utterance in utterances:
@@ -47,7 +47,7 @@ def errors(utterances: Sequence[Utterance], unit: str) -> NDArray[np.float64]:
 
 
 def rate(counts: NDArray[np.float64]) -> float:
-    """Errors over units, not a number without any."""
+    """Returns errors over units; NaN if there are no units."""
     wrong, units = counts.sum(0)
     return float(wrong / units) if units else float("nan")
 
@@ -55,25 +55,25 @@ def rate(counts: NDArray[np.float64]) -> float:
 def bootstrap(
     counts: NDArray[np.float64], samples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """A percentile interval of the rate, over utterances drawn with replacement (Bisani and Ney 2004).
+    """Returns a percentile bootstrap interval of the rate (Bisani and Ney 2004).
 
     Args:
-        counts: `(N, 2)` of errors and units; draws without any unit are left out.
-        samples: how often as many utterances are drawn.
-        seed: of the draws.
-        level: of confidence.
+        counts: `(N, 2)` errors and units of each utterance; samples without any unit are ignored.
+        samples: number of bootstrap samples of N utterances.
+        seed: seed of the sampling.
+        level: confidence level.
     """
     if not counts[:, 1].any():
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), samples)
-    wrong, units = (drawn @ counts).T
+    weights = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), samples)
+    wrong, units = (weights @ counts).T
     some = units > 0
     low, high = np.quantile(wrong[some] / units[some], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
-    """Both rates, their intervals (`_low`, `_high`), and by speakers (`_seen`, `_unseen`) where there are any."""
+def summarize(utterances: Sequence[RecognizedUtterance]) -> dict[str, float]:
+    """Returns both rates, their intervals (`_low`, `_high`), and the rates of `_seen` and `_unseen` speakers."""
     figures: dict[str, float] = {}
     seen, unseen = (np.array([one.seen is group for one in utterances], bool) for group in (True, False))
     for unit in UNITS:
@@ -85,12 +85,12 @@ def summarise(utterances: Sequence[Utterance]) -> dict[str, float]:
 
 
 def rows_of_rates(first: Mapping[str, float], last: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Name and words of each rate, from the `val/...` figures of the first and the last validation."""
+    """Returns name and text of each rate, from the `val/...` metrics of the first and the last validation."""
     rows = []
-    for unit, name in (("cer", "character errors"), ("wer", "word errors")):
+    for unit, name in (("cer", "character error rate"), ("wer", "word error rate")):
         if f"val/{unit}" in last:
             now = {key: last.get(f"val/{unit}{key}") for key in ("_low", "_high", "_seen", "_unseen")}
             text = f"{change(first, last, f'val/{unit}')} ({now['_low']:.1%} to {now['_high']:.1%})"
-            groups = [f"{now[key]:.1%} of {key[1:]} speakers" for key in ("_seen", "_unseen") if now[key] is not None]
+            groups = [f"{now[key]:.1%} for {key[1:]} speakers" for key in ("_seen", "_unseen") if now[key] is not None]
             rows.append((name, ", ".join([text, *groups])))
     return rows

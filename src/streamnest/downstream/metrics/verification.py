@@ -1,4 +1,4 @@
-"""Speaker verification: which pairs are compared, and the rate at which both kinds of error are equal."""
+"""Speaker verification: trials and equal error rate (EER)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from streamnest.randomness import hash_id, numpy_generator
 
-# Utterances that pairs are drawn from: all pairs of more would fill memory.
+# Largest number of utterances; all pairs of them are in memory.
 _MOST = 2000
 
 
-def draw_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
-    """Pairs of utterances, up to half of `most` by one speaker and as many by two.
+def sample_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
+    """Samples pairs of utterances: up to `most` / 2 of the same speaker and as many of different speakers.
 
-    They depend on ids and speakers alone, not on the order in which these are given.
+    The pairs depend on ids and speakers only, not on the order of the arguments.
 
     Returns:
-        `(P, 2)` places in `ids`; first those by one speaker.
+        `(P, 2)` indices into `ids`, pairs of the same speaker first.
     """
     order = sorted(range(len(ids)), key=lambda at: (hash_id(ids[at]), ids[at]))[:_MOST]
     number = {speaker: n for n, speaker in enumerate(sorted(set(speakers)))}
@@ -37,13 +37,13 @@ def draw_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -
 
 
 def equal_error_rate(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """The rate at which as many pairs of one speaker are refused as pairs of two are accepted.
+    """Returns the equal error rate; NaN if one kind of pairs is missing.
 
-    Between two thresholds the rates are joined by a line, so that scores which say nothing give 0.5.
+    Between two thresholds the rates are interpolated linearly, so that constant scores give 0.5.
 
     Args:
         scores: `(P,)`, higher for the same speaker.
-        same: `(P,)`; not a number where one kind is missing.
+        same: `(P,)`, True for pairs of the same speaker.
     """
     if same.all() or not same.any():
         return float("nan")
@@ -54,6 +54,6 @@ def equal_error_rate(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> fl
     false = np.concatenate([[0.0], accepted[1] / (~same).sum()])
     at = int(np.argmax(false >= missed))
     gap = (missed - false)[[at - 1, at]]
-    # The lines cross where the gap is zero.
+    # The two rates are equal at a gap of zero.
     weight = gap[0] / (gap[0] - gap[1])
     return float(false[at - 1] + weight * (false[at] - false[at - 1]))

@@ -1,4 +1,4 @@
-"""Speaker embedding of a live stream."""
+"""Streaming speaker embeddings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from streamnest.streaming.session import StreamingSession
 
 
 class StreamingEmbedder:
-    """The embedding of what was heard so far, at any time; at the end it is that of `SpeakerRecognizer.embed`.
+    """Computes the embedding of a stream so far; at its end it equals that of `SpeakerRecognizer.embed`.
 
     Args:
-        model: is put into evaluation mode.
-        max_left_ms: the cap of an unlimited left context; longer streams see a window of their past.
+        model: model, which is put into evaluation mode.
+        max_left_ms: cap of an unlimited left context; in longer streams a frame sees a window of the past.
 
     Raises:
         UserError: for models that cannot stream.
@@ -32,28 +32,28 @@ class StreamingEmbedder:
     @torch.no_grad()
     def embedding(self) -> Tensor | None:
         """`(E,)` of length 1; None before the first frame."""
-        return self.model.embedding(self._moments)[0] if self._moments.heard > 0 else None
+        return self.model.embedding(self._moments)[0] if self._moments.num_frames > 0 else None
 
     def push(self, samples: Any) -> Tensor | None:
-        """Hears the next samples `(n,)` at the model's rate; returns the embedding so far."""
+        """Consumes the next samples `(n,)` at the model's rate; returns the embedding so far."""
         with self.session.lock:
             self._add(self.session.push({self._stream: samples})[self._stream])
             return self.embedding
 
     def flush(self) -> Tensor | None:
-        """Ends the stream; returns the embedding of all of it. What is heard next is a new stream."""
+        """Ends the stream and returns its embedding; the next samples begin a new stream."""
         with self.session.lock:
             self._add(self.session.flush([self._stream])[self._stream])
-            found = self.embedding
+            embedding = self.embedding
             self._stream, self._moments = self._fresh()
-            return found
+            return embedding
 
     def _add(self, frames: Tensor) -> None:
         count = torch.tensor([len(frames)], device=frames.device)
         self._moments = self._moments + Moments.of(frames[None], count)
 
     def _fresh(self) -> tuple[int, Moments]:
-        """A stream that has heard nothing."""
+        """Opens a stream; returns its number and the moments of no frames."""
         weight = self.model.project.weight
-        nothing = weight.new_zeros(1, self.model.encoder.d_model)
-        return self.session.open(), Moments(weight.new_zeros(1), nothing, nothing)
+        zeros = weight.new_zeros(1, self.model.encoder.d_model)
+        return self.session.open(), Moments(weight.new_zeros(1), zeros, zeros)

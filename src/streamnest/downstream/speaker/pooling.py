@@ -1,4 +1,4 @@
-"""Mean and standard deviation of frames over time, at once and as they come."""
+"""Statistics pooling: mean and standard deviation over time, offline and incremental."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Keeps the gradient of a square root finite where frames are all alike.
+# Keeps the gradient of the square root finite if all frames are equal.
 _FLOOR = 1e-5
 
 
 class Moments(NamedTuple):
-    """Of the frames so far: how many were heard `(B,)`, their mean and sum of squared deviations, `(B, d)` each."""
+    """Number of frames so far `(B,)`, their mean and their sum of squared deviations, `(B, d)` each."""
 
-    heard: Tensor
+    num_frames: Tensor
     mean: Tensor
     squares: Tensor
 
     @classmethod
     def of(cls, frames: Tensor, valid: Tensor) -> Moments:
-        """Of frames `(B, T, d)`, the first `valid` `(B,)` of each row."""
+        """Computes the moments of the first `valid` `(B,)` frames of each row of `(B, T, d)`."""
         counted = (torch.arange(frames.shape[1], device=frames.device) < valid[:, None])[..., None]
         count = valid.to(frames)
         mean = (frames * counted).sum(1) / count.clamp_min(1)[:, None]
@@ -28,16 +28,16 @@ class Moments(NamedTuple):
         return cls(count, mean, squares)
 
     def __add__(self, other: object) -> Moments:
-        """Of both (Chan et al. 1979): as exact as of all at once, however long the stream."""
+        """Merges the moments of two parts (Chan et al. 1979), which is numerically stable for streams of any length."""
         if not isinstance(other, Moments):
             return NotImplemented
-        count = self.heard + other.heard
-        share = (other.heard / count.clamp_min(1))[:, None]
+        count = self.num_frames + other.num_frames
+        share = (other.num_frames / count.clamp_min(1))[:, None]
         step = other.mean - self.mean
-        squares = self.squares + other.squares + step.square() * self.heard[:, None] * share
+        squares = self.squares + other.squares + step.square() * self.num_frames[:, None] * share
         return Moments(count, self.mean + step * share, squares)
 
     def statistics(self) -> Tensor:
-        """Mean and standard deviation, `(B, 2 d)`."""
-        variance = self.squares / self.heard.clamp_min(1)[:, None]
+        """Returns mean and standard deviation, `(B, 2 d)`."""
+        variance = self.squares / self.num_frames.clamp_min(1)[:, None]
         return torch.cat([self.mean, (variance + _FLOOR).sqrt()], -1)

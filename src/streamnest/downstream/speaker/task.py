@@ -1,4 +1,4 @@
-"""Speaker embeddings from statistics of the frames of a streaming encoder."""
+"""Speaker embeddings by statistics pooling on a streaming encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streamnest.config.tasks import DownstreamConfig, SpeakerConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.base import Row
-from streamnest.downstream.metrics.verification import draw_trials, equal_error_rate
+from streamnest.downstream.metrics.verification import equal_error_rate, sample_trials
 from streamnest.downstream.speaker.pooling import Moments
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from streamnest.data.config import DataConfig
     from streamnest.data.datamodule import SpeechDataModule
 
-_NOBODY = -1
+_UNKNOWN = -1
 
 
 class SpeakerClassifier(nn.Module):
-    """Embeddings to training speakers.
+    """Classifier of training speakers on embeddings.
 
     Args:
-        size: of an embedding.
-        speakers: classes.
-        kind: "am_softmax": scaled cosines, that of the right speaker less a margin while training (additive margin,
-            Wang et al. 2018); "softmax": products with a bias.
-        margin: of the cosine.
-        scale: of the cosine.
+        size: size of an embedding.
+        speakers: number of training speakers.
+        kind: "am_softmax" for scaled cosines, in training minus a margin for the correct speaker (Wang et al. 2018);
+            "softmax" for a linear layer with bias.
+        margin: additive margin of the cosine.
+        scale: scale of the cosine.
 
     Raises:
         UserError: for another kind.
@@ -49,32 +49,32 @@ class SpeakerClassifier(nn.Module):
         self.out = nn.Linear(size, speakers, bias=not self.cosine)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits `(B, C)` of embeddings `(B, E)`."""
+        """Returns logits `(B, C)` of embeddings `(B, E)`."""
         if not self.cosine:
             return self.out(embeddings)
         return self.scale * F.linear(F.normalize(embeddings, dim=-1), F.normalize(self.out.weight, dim=-1))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Nats summed over rows with a speaker; targets `(B,)`, -1 is nobody."""
+        """Returns the loss in nats, summed over rows with a training speaker; targets `(B,)` are -1 for others."""
         if self.cosine and self.training:
-            right = F.one_hot(targets.clamp_min(0), logits.shape[1])
-            logits = logits - self.scale * self.margin * right
-        return F.cross_entropy(logits.float(), targets, ignore_index=_NOBODY, reduction="sum")
+            correct = F.one_hot(targets.clamp_min(0), logits.shape[1])
+            logits = logits - self.scale * self.margin * correct
+        return F.cross_entropy(logits.float(), targets, ignore_index=_UNKNOWN, reduction="sum")
 
 
-class _Heard(NamedTuple):
-    """An utterance of validation."""
+class _EmbeddedUtterance(NamedTuple):
+    """A validation utterance."""
 
     id: str
     speaker: str
-    known: bool
+    seen: bool
     embedding: list[float]
 
 
 class SpeakerRecognizer(SupervisedTask):
-    """Mean and deviation of all frames, a linear layer to an embedding, and a classifier of the training speakers.
+    """Statistics pooling, a linear layer to an embedding, and a classifier of the training speakers.
 
-    See `DownstreamTask` for the arguments.
+    The arguments are those of `DownstreamTask`.
     """
 
     Settings: ClassVar[type[DownstreamConfig]] = SpeakerConfig
@@ -90,7 +90,7 @@ class SpeakerRecognizer(SupervisedTask):
         self.classifier = SpeakerClassifier(
             settings.embedding_size, len(names), settings.loss, settings.margin, settings.scale
         )
-        self._heard: list[_Heard] = []
+        self._utterances: list[_EmbeddedUtterance] = []
         self._trials = (0, "unseen")
         self._sums = torch.zeros(3)
 
@@ -103,82 +103,85 @@ class SpeakerRecognizer(SupervisedTask):
 
     @classmethod
     def find_labels(cls, settings: SpeakerConfig, data: SpeechDataModule) -> dict[str, Any]:
-        """The training speakers."""
+        """Returns the training speakers."""
         names: list[str] = data.training_speakers  # type: ignore[attr-defined]
         if len(names) < 2:
-            raise UserError(f"the training set names {len(names)} speaker: task=speaker needs two to tell apart")
+            raise UserError(f"the training set has {len(names)} speaker: task=speaker needs at least 2")
         return {"speakers": names}
 
     def embedding(self, moments: Moments) -> Tensor:
-        """Embeddings `(B, E)` of length 1 from the frames so far."""
+        """Returns embeddings `(B, E)` of length 1 from the moments of the frames."""
         return F.normalize(self.project(moments.statistics()), dim=-1)
 
     def embed(self, audio: Tensor, lengths: Tensor) -> Tensor:
-        """Embeddings `(B, E)` of length 1 of audio `(B, N)` of `lengths` `(B,)`."""
+        """Returns embeddings `(B, E)` of length 1 for audio `(B, N)` of `lengths` `(B,)` samples."""
         return self.embedding(Moments.of(*self(audio, lengths)))
 
     def loss_of(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `SupervisedTask`; a decision is one utterance."""
+        """Implements `SupervisedTask.loss_of`; a decision is one utterance."""
         targets = self._targets(batch, valid)
         logits = self.classifier(self.project(Moments.of(encoded, valid).statistics()))
-        return self.classifier.loss(logits, targets), (targets != _NOBODY).sum().to(logits)
+        return self.classifier.loss(logits, targets), (targets != _UNKNOWN).sum().to(logits)
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the sums."""
+        """Resets the sums."""
         super().on_validation_epoch_start()
-        self._heard, self._sums = [], torch.zeros(3, device=self.device)
+        self._utterances, self._sums = [], torch.zeros(3, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy on known speakers; embeddings are kept for the trials."""
+        """Adds loss and accuracy on training speakers, and keeps the embeddings for the trials."""
         encoded, valid = self.encode(batch, 0)
         moments = Moments.of(encoded, valid)
         targets, logits = self._targets(batch, valid), self.classifier(self.project(moments.statistics()))
-        known, right = targets != _NOBODY, logits.argmax(-1) == targets
+        known, right = targets != _UNKNOWN, logits.argmax(-1) == targets
         self._sums += torch.stack([self.classifier.loss(logits, targets), known.sum().float(), right.sum().float()])
         for row, embedding in enumerate(self.embedding(moments).float().tolist()):
             name = batch.labels[row].speaker
             if name is not None and int(valid[row]):
                 seen = self.trainer.datamodule.is_seen(batch.labels[row])  # type: ignore[attr-defined]
-                self._heard.append(_Heard(batch.ids[row], name, seen, embedding))
+                self._utterances.append(_EmbeddedUtterance(batch.ids[row], name, seen, embedding))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs figures of all ranks.
+        """Logs metrics over all ranks.
 
         Raises:
-            UserError: where validation has no two utterances of one speaker, or not two speakers.
+            UserError: if the validation set has fewer than two speakers, or no speaker with two utterances.
         """
         nats, count, right = self._over_ranks(self._sums).tolist()
-        figures = {"loss": nats / count, "accuracy": right / count} if count else {}
-        figures["eer"] = self._equal_error_rate(of_all_ranks(self._heard))
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=True)
+        metrics = {"loss": nats / count, "accuracy": right / count} if count else {}
+        metrics["eer"] = self._equal_error_rate(of_all_ranks(self._utterances))
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:
-        """What the start panel says."""
-        kind = f"margin {self.settings.margin:g}" if self.classifier.cosine else "plain softmax"
-        shape = f"{self.settings.embedding_size} values from mean and deviation over time"
-        return [*super().describe(), ("embedding", shape), ("told apart", f"{len(self.speakers)} speakers, {kind}")]
+        """Adds embedding and classifier to the start panel."""
+        kind = f"AM-softmax, margin {self.settings.margin:g}" if self.classifier.cosine else "softmax"
+        size = f"{self.settings.embedding_size} dimensions, statistics pooling"
+        return [*super().describe(), ("embedding", size), ("classifier", f"{len(self.speakers)} speakers, {kind}")]
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
-        """Figures before and after."""
+        """Returns metrics of the first and the last validation."""
         rows = super().learned(first, last) if "val/loss" in last else []
         if "val/accuracy" in last:
-            rows.append(("accuracy", f"{change(first, last, 'val/accuracy')} on known speakers"))
+            rows.append(("accuracy", f"{change(first, last, 'val/accuracy')} on training speakers"))
         count, who = self._trials
         return [*rows, ("equal error rate", f"{change(first, last, 'val/eer')} in {count} trials of {who} speakers")]
 
     def _targets(self, batch: Batch, valid: Tensor) -> Tensor:
-        """Numbers of the speakers, -1 where unknown or where no frame was heard."""
-        numbers = [self.speakers.get(label.speaker or "", _NOBODY) for label in batch.labels]
-        return torch.tensor(numbers, device=valid.device).where(valid > 0, _NOBODY)
+        """Returns the class of each row, -1 for an unknown speaker and for a row without frames."""
+        numbers = [self.speakers.get(label.speaker or "", _UNKNOWN) for label in batch.labels]
+        return torch.tensor(numbers, device=valid.device).where(valid > 0, _UNKNOWN)
 
-    def _equal_error_rate(self, heard: list[_Heard]) -> float:
-        """Of speakers that training has not heard; of all where these make no trials."""
-        for who, some in (("unseen", [one for one in heard if not one.known]), ("all", heard)):
-            pairs = draw_trials([one.id for one in some], [one.speaker for one in some], self.settings.trials)
+    def _equal_error_rate(self, utterances: list[_EmbeddedUtterance]) -> float:
+        """Returns the EER of unseen speakers; that of all speakers if the unseen ones have no trials."""
+        for who, some in (("unseen", [one for one in utterances if not one.seen]), ("all", utterances)):
+            pairs = sample_trials([one.id for one in some], [one.speaker for one in some], self.settings.trials)
             same = np.array([some[a].speaker == some[b].speaker for a, b in pairs], bool)
             if same.any() and not same.all():
                 embeddings = np.array([one.embedding for one in some])
                 scores = (embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]]).sum(1)
                 self._trials = (len(pairs), who)
                 return equal_error_rate(scores, same)
-        raise UserError("validation of task=speaker needs two speakers, one of them with two utterances")
+        raise UserError(
+            "the validation set of task=speaker needs at least two speakers, and two utterances of one of them: choose "
+            "another data.val_manifest"
+        )

@@ -1,0 +1,78 @@
+"""A task class of the user, named by `task._target_`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from recognizers import LABELS
+
+import streamnest
+from streamnest.build import build_model
+from streamnest.checkpoint.loading import load_model, write_checkpoint
+from streamnest.config.stored import PARTS, task_settings
+from streamnest.config.tasks import CTCConfig
+from streamnest.downstream.asr.ctc import CTCRecognizer
+from streamnest.encoder import FastConformer
+from streamnest.errors import UserError
+
+
+@dataclass
+class OwnConfig(CTCConfig):
+    """Schema of a task with one more setting."""
+
+    extra: int = 0
+
+
+class OwnTask(CTCRecognizer):
+    """A task of the user's own package."""
+
+    Settings = OwnConfig
+
+
+Compose = Callable[..., DictConfig]
+
+
+def test_an_own_task_trains_and_loads_once_allowed(
+    run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PARTS, "task", dict(PARTS["task"]))
+    model = build_model(run_config("task=ctc", f"task._target_={__name__}.OwnTask", "+task.extra=3"), labels=LABELS)
+    assert type(model) is OwnTask
+    path = tmp_path / "own.ckpt"
+    write_checkpoint(model, path)
+    with pytest.raises(UserError, match=r"own\.ckpt: task\._target_='.*OwnTask' is refused.*allow_class\('task'"):
+        load_model(path)
+    streamnest.allow_class("task", OwnTask, OwnConfig)
+    assert type(load_model(path)) is OwnTask
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (f"{FastConformer.__module__}.FastConformer", "must derive from DownstreamTask or Pretraining"),
+        ("nowhere.Task", "cannot be imported"),
+    ],
+)
+def test_a_class_that_is_not_a_task_is_refused(run_config: Compose, value: str, problem: str) -> None:
+    with pytest.raises(UserError, match=rf"task\._target_={value} {problem}"):
+        build_model(run_config("task=ctc", f"task._target_={value}"), labels=LABELS)
+
+
+def test_the_name_of_a_task_must_belong_to_its_class(run_config: Compose) -> None:
+    with pytest.raises(UserError, match=r"task\.name='speaker' does not belong to .*CTCRecognizer: it must be ctc"):
+        build_model(run_config("task=ctc", "task.name=speaker"), labels=LABELS)
+
+
+@pytest.mark.parametrize("stored", ["cook", {"name": "cook"}])
+def test_a_stored_name_without_class_must_be_known(stored: str | dict[str, str]) -> None:
+    with pytest.raises(UserError, match="task 'cook' is unknown: choose pretrain, ctc"):
+        task_settings(stored)
+
+
+def test_the_schema_of_a_task_derives_from_task_config() -> None:
+    with pytest.raises(UserError, match="must derive from"):
+        streamnest.allow_class("task", OwnTask, dataclass(type("Other", (), {})))
