@@ -103,7 +103,7 @@ class EncoderTask(L.LightningModule):
 
         So is the context of a dynamic encoder, and the same on all ranks, which then take equally long.
         """
-        self.encoder.draw_context(hash_id(f"{self.seed}/{batch.step}/context"))
+        self.encoder.sample_context(hash_id(f"{self.seed}/{batch.step}/context"))
         torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
 
     def on_train_end(self) -> None:

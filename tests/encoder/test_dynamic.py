@@ -30,8 +30,8 @@ def model(run_config: Compose) -> Pretraining:
 
 def test_contexts_are_drawn_by_weight_and_the_same_for_the_same_number() -> None:
     choices = ContextChoices(CHOICES, 40.0, "chunked")
-    drawn = [choices.draw(number) for number in range(2000)]
-    assert drawn == [choices.draw(number) for number in range(2000)]
+    drawn = [choices.sample(number) for number in range(2000)]
+    assert drawn == [choices.sample(number) for number in range(2000)]
     assert abs(Counter(drawn)[Context(None, 2)] / 2000 - 0.75) < 0.03
 
 

@@ -26,7 +26,7 @@ def test_the_feed_forward_module_has_the_gradients_of_its_formula(bias: bool) ->
     out = module(x)
     torch.manual_seed(1)
     hidden = module.expand(x)
-    keep, scale = module.dropout.draw(hidden)
+    keep, scale = module.dropout.sample(hidden)
     assert keep is not None
     plain = module.contract(F.silu(hidden) * keep * scale)
     torch.testing.assert_close(out, plain)

@@ -158,7 +158,7 @@ class ContextChoices:
             raise UserError(f"the encoder was not trained with a context {name!r}; it has {known}")
         return self.by_name[name]
 
-    def draw(self, number: int) -> Context:
+    def sample(self, number: int) -> Context:
         """A context by weight; the same for the same number."""
         return random.Random(number).choices(list(self.by_name.values()), self.weights)[0]
 
