@@ -80,7 +80,7 @@ class RelativeAttention(nn.Module):
         d_model: width.
         num_heads: number of heads, a divisor of `d_model`.
         dropout: dropout rate of the attention weights.
-        bias: whether the projections have biases.
+        bias: use biases in the projections.
     """
 
     # PyTorch returns zeros for a row masked everywhere; exported graphs would return NaN and need a finite score.

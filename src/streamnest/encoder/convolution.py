@@ -61,7 +61,7 @@ class ConvolutionModule(nn.Module):
         kernel_size: taps of the depthwise convolution, in encoder frames.
         padding: "causal" or "symmetric".
         norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
-        bias: whether the convolutions have biases.
+        bias: use biases in the convolutions.
 
     Raises:
         UserError: if the padding or norm is unknown, or for an even kernel with symmetric padding.
@@ -86,7 +86,7 @@ class ConvolutionModule(nn.Module):
 
     @property
     def norm_is_framewise(self) -> bool:
-        """Whether the norm depends on one frame only, also in training."""
+        """True if the norm depends on one frame only, also in training."""
         return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
     def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

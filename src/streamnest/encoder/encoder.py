@@ -120,8 +120,6 @@ class FastConformer(nn.Module):
         # Shifted subsampling outputs one frame before any audio, also for an utterance without feature frames.
         return x[:, delay:], (lengths - delay) * inside.any(1)
 
-    # The streaming step: the same arithmetic on the next chunks of streams.
-
     @property
     def warmup(self) -> int:
         """Encoder frames at the start of a stream that belong to no audio; streams drop them."""

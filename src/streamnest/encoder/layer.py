@@ -84,7 +84,7 @@ class ConformerLayer(nn.Module):
         attention: attention module.
         convolution: convolution module.
         dropout: dropout rate of each residual branch and inside the feed-forward modules.
-        bias: whether the feed-forward modules have biases.
+        bias: use biases in the feed-forward modules.
     """
 
     def __init__(

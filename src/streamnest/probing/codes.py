@@ -54,7 +54,7 @@ def label_blocks(model: Pretraining, utterances: Sequence[Utterance]) -> Labelle
     for utterance in utterances:
         audio = load_audio(utterance.path, model.frontend.sample_rate)
         features, frames = model.frontend(audio[None], torch.tensor([len(audio)]))
-        blocks.append(model.quantizer.blocks(model.target_norm(features, frames))[0])
+        blocks.append(model.quantizer.stacked(model.target_norm(features, frames))[0])
         phones.append(frame_phones(utterance, len(blocks[-1]), model.encoder.frame_ms, classes))
         speakers.append(torch.full((len(blocks[-1]),), voices.get(utterance.speaker or "", -1)))
     ends = torch.tensor([len(b) for b in blocks]).cumsum(0).tolist()
