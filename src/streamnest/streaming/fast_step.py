@@ -47,7 +47,8 @@ class FastStep:
         if module._forward_hooks or module._forward_pre_hooks:
             return module
         children = {name: None if child is None else self._bind(child) for name, child in module._modules.items()}
-        copy = object.__new__(_direct(type(module)))
+        kind: Any = type(module)
+        copy = object.__new__(_direct(kind))
         vars(copy).update(vars(module) | module._parameters | module._buffers | children, _modules=children)
         return copy
 
