@@ -19,22 +19,22 @@ from streamnest.config import schema as config
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STREAMNEST_ROOT", str(ROOT))
 os.environ.setdefault("WANDB_MODE", "offline")
-# For the processes that tests start: tests run two at a time on two cores, and threads that wait for each other spin.
+# For processes that tests start: two tests run at a time on two cores, and waiting threads would spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Never test a time: a busy machine is no defect.
+# Tests never measure time, because a busy machine is not a defect.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests leave nothing in the user's cache; processes that they start inherit this."""
+    """Keeps tests, and processes that they start, from writing to the user's cache."""
     os.environ["STREAMNEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Tests run two at a time on two cores."""
+    """Limits threads: two tests run at a time on two cores."""
     torch.set_num_threads(1)
 
 

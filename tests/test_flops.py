@@ -1,4 +1,4 @@
-"""What training costs, against arithmetic by hand."""
+"""Training cost, compared with arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def cost(layers: int, classes: int = CLASSES, masked: float = 0.0, **settings: b
     return training_cost(config, classes, 1, SECONDS, masked)
 
 
-def block_forward() -> int:
-    """FLOPs of one block on one utterance."""
+def layer_forward() -> int:
+    """Returns the FLOPs of one layer on one utterance."""
     feed_forwards = 2 * (2 * D * 4 * D)
     projections = D * 3 * D + D * D
     convolution = D * 2 * D + KERNEL * D + D * D
@@ -31,15 +31,15 @@ def block_forward() -> int:
     return products + positions + scores + values
 
 
-def test_a_block_costs_what_arithmetic_by_hand_says() -> None:
+def test_the_cost_of_a_layer_equals_arithmetic_by_hand() -> None:
     one, two = cost(1), cost(2)
-    assert (two.forward - one.forward) * SECONDS == pytest.approx(block_forward(), rel=1e-9)
-    # Each product has two gradients; the table of positions is no parameter, so that its projection has one.
-    backward = 2 * block_forward() - 2 * (2 * FRAMES - 1) * D * D
+    assert (two.forward - one.forward) * SECONDS == pytest.approx(layer_forward(), rel=1e-9)
+    # Each product has two gradients; the position table is not a parameter, so its projection has one.
+    backward = 2 * layer_forward() - 2 * (2 * FRAMES - 1) * D * D
     assert (two.backward - one.backward) * SECONDS == pytest.approx(backward, rel=1e-9)
 
 
-def test_heads_cost_only_the_frames_that_are_predicted() -> None:
+def test_heads_cost_the_predicted_frames_only() -> None:
     none, half = cost(1), cost(1, masked=0.5)
     heads = 2 * (FRAMES // 2) * D * CLASSES
     assert (half.forward - none.forward) * SECONDS == pytest.approx(heads)
@@ -47,22 +47,22 @@ def test_heads_cost_only_the_frames_that_are_predicted() -> None:
     assert half.parameters - cost(1, classes=1).parameters == (D + 1) * (CLASSES - 1)
 
 
-def test_computing_blocks_again_costs_a_forward_pass_of_theirs() -> None:
+def test_activation_checkpointing_costs_one_forward_pass_of_the_layers() -> None:
     kept, again = cost(2), cost(2, activation_checkpointing=True)
     assert again.forward == kept.forward
-    assert (again.backward - kept.backward) * SECONDS == pytest.approx(2 * block_forward(), rel=1e-9)
+    assert (again.backward - kept.backward) * SECONDS == pytest.approx(2 * layer_forward(), rel=1e-9)
 
 
-def test_the_share_of_predicted_frames_is_that_of_whole_masked_blocks() -> None:
+def test_predicted_share_counts_whole_masked_target_frames() -> None:
     objective = MaskedPrediction(8, 4)
     all_masked = RandomBlockMasking(80, mask_prob=1.0, block_size=8, allow_overlap=True, max_mask_ratio=1.0)
     none = RandomBlockMasking(80, mask_prob=0.0, block_size=8, allow_overlap=True)
     some = RandomBlockMasking(80, mask_prob=0.01, block_size=40, allow_overlap=True)
     assert predicted_share(all_masked, objective, 8, 16.0) == 1.0
     assert predicted_share(none, objective, 8, 16.0) == 0.0
-    # A feature frame is masked with 1 - 0.99^40 = 0.33; blocks at the edges of masks are not predicted.
+    # A feature frame is masked with 1 - 0.99^40 = 0.33; target frames at the edges of masks are not predicted.
     assert 0.2 < predicted_share(some, objective, 8, 16.0) < 0.33
-    # Heard blocks are all others but those at the edges.
-    heard = MaskedPrediction(8, 16, unmasked_weight=1.0)
-    assert predicted_share(none, heard, 8, 16.0) == 1.0
-    assert 0.8 < predicted_share(some, heard, 8, 16.0) < 1.0
+    # All other target frames are unmasked, except those at the edges.
+    unmasked = MaskedPrediction(8, 16, unmasked_weight=1.0)
+    assert predicted_share(none, unmasked, 8, 16.0) == 1.0
+    assert 0.8 < predicted_share(some, unmasked, 8, 16.0) < 1.0

@@ -1,4 +1,4 @@
-"""Log-mel values, lengths, dither, and the normalisers."""
+"""Log-mel values, lengths, dither, and the normalizers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_features_equal_the_fixture_within_1e_4(kind: str) -> None:
         torch.testing.assert_close(features[row, :, :count], case["feats"][row, :, :count], rtol=0, atol=1e-4)
 
 
-def test_the_look_ahead_of_a_frame_is_the_declared_one_to_the_sample(speech_like: Audio) -> None:
+def test_look_ahead_is_declared_to_the_sample(speech_like: Audio) -> None:
     frontend = LogMel().double().eval()
     audio = speech_like(1, 8000, dtype=torch.float64)
     before, _ = frontend(audio, torch.tensor([8000]))
-    last = 160 * 21 - 1 + frontend.lookahead_samples  # last sample that frame 20 may hear
+    last = 160 * 21 - 1 + frontend.lookahead_samples  # last sample that frame 20 sees
     for sample, changes in ((last, True), (last + 1, False)):
         moved = audio.clone()
         moved[0, sample] += 1.0
@@ -38,7 +38,7 @@ def test_the_look_ahead_of_a_frame_is_the_declared_one_to_the_sample(speech_like
         assert bool((after[0, :, 20] != before[0, :, 20]).any()) is changes
 
 
-def test_dither_leaves_the_callers_tensor_alone_and_follows_its_key(speech_like: Audio) -> None:
+def test_dither_depends_on_its_key_and_modifies_no_input(speech_like: Audio) -> None:
     frontend, audio, keys = LogMel(dither=1e-2).train(), speech_like(2, 4000), torch.tensor([7, 8])
     kept = audio.clone()
     lengths = torch.tensor([4000, 4000])
@@ -73,7 +73,7 @@ def fitted(kind: str) -> Normalizer:
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "utterance"])
-def test_causal_normalisers_do_not_hear_the_future(kind: str) -> None:
+def test_causal_normalizers_do_not_see_the_future(kind: str) -> None:
     features = torch.randn(1, 80, 50) * 3 - 8
     changed = features.clone()
     changed[..., 30:] += 5
@@ -83,7 +83,7 @@ def test_causal_normalisers_do_not_hear_the_future(kind: str) -> None:
     assert not torch.equal(norm(features, length)[..., 30:], norm(changed, length)[..., 30:])
 
 
-def test_utterance_normalisation_hears_the_future_and_says_so() -> None:
+def test_utterance_normalization_sees_the_future_and_declares_it() -> None:
     features = torch.randn(1, 80, 50)
     changed = features.clone()
     changed[..., 49] += 5
@@ -93,7 +93,7 @@ def test_utterance_normalisation_hears_the_future_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_normalisers_keep_padding_at_zero_and_rows_apart(kind: str) -> None:
+def test_normalizers_keep_padding_at_zero_and_rows_separate(kind: str) -> None:
     features = torch.randn(2, 80, 50) * 3 - 8
     features[1, :, 20:] = 0
     norm = fitted(kind)
@@ -103,7 +103,7 @@ def test_normalisers_keep_padding_at_zero_and_rows_apart(kind: str) -> None:
     torch.testing.assert_close(both[1:, :, :20], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_online_normalisation_approaches_the_statistics_of_what_it_heard() -> None:
+def test_online_normalization_approaches_the_statistics_of_the_stream() -> None:
     features = torch.randn(1, 80, 20000) * 2 - 7
     settled = fitted("online")(features, torch.tensor([20000]))[..., 15000:]
     assert abs(float(settled.mean())) < 0.05

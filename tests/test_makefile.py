@@ -1,4 +1,4 @@
-"""A newcomer's two commands, in an empty clone."""
+"""The first two commands of a new user, in an empty clone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make(*words: str, folder: Path) -> str:
 
 
 @pytest.mark.long
-def test_train_and_test_work_in_an_empty_clone_and_set_up_once(tmp_path: Path) -> None:
+def test_train_and_test_set_up_an_empty_clone_once(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     assert "gain" in make("train", "ARGS=debug=fast trainer=cpu", folder=clone)

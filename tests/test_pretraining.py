@@ -1,4 +1,4 @@
-"""The module: what its output depends on from the waveform on, two steps of every choice, and a golden loss."""
+"""The pretraining module: receptive field from the waveform, two steps with each choice, and a golden loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OBJECTIVES, MASKINGS = (
 )
 STREAMING = [preset for preset in PRESETS if preset != "bidirectional"]
 
-# From the test that uses it. What is not meant to alter numbers must not move it; another order of float32 sums may.
+# Printed by the test below. Only changes that are meant to alter numbers, or reorder float32 sums, may change it.
 GOLDEN_LOSS = 6.4033
 
 Compose = Callable[..., DictConfig]
@@ -47,16 +47,16 @@ def batch(audio: torch.Tensor, lengths: list[int] | None = None) -> Batch:
 
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("preset", STREAMING)
-def test_an_output_hears_its_declared_look_ahead_and_not_a_sample_more(
+def test_outputs_see_their_declared_look_ahead_to_the_sample(
     run_config: Compose, speech_like: Audio, preset: str, factor: int
 ) -> None:
     if (preset, factor) in (("lookahead40", 8), ("dynamic", 8)):
-        pytest.skip("40 ms is no whole number of 80 ms frames: refused, see test_refusals")
+        pytest.skip("40 ms is not a whole number of 80 ms frames; test_refusals covers it")
     model = ready(run_config(f"encoder={preset}", f"encoder.subsampling_factor={factor}")).double().eval()
     report = model.latency
     block = round(report.frame_ms * 16)
     chunk = round(report.chunk_ms / report.frame_ms)
-    frame = chunk * 2  # the first of the third chunk waits longest for the end of its chunk
+    frame = chunk * 2  # the first frame of the third chunk waits longest for the end of its chunk
     assert report.lookahead_samples is not None
     last = (frame + 1) * block - 1 + report.lookahead_samples
     samples = last + 4 * block
@@ -70,7 +70,7 @@ def test_an_output_hears_its_declared_look_ahead_and_not_a_sample_more(
         assert torch.equal(after[0, :frame], before[0, :frame])
 
 
-def test_the_offline_reference_hears_the_whole_utterance(run_config: Compose, speech_like: Audio) -> None:
+def test_the_offline_reference_sees_the_whole_utterance(run_config: Compose, speech_like: Audio) -> None:
     model, audio = ready(run_config("encoder=bidirectional")).eval(), speech_like(1, 32000)
     moved = audio.clone()
     moved[0, -2000:] += 0.5
@@ -79,7 +79,7 @@ def test_the_offline_reference_hears_the_whole_utterance(run_config: Compose, sp
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_from_the_waveform_on_neither_padding_nor_neighbours_change_a_row(
+def test_padding_and_other_rows_do_not_change_an_utterance(
     run_config: Compose, speech_like: Audio, preset: str
 ) -> None:
     model, audio = ready(run_config(f"encoder={preset}")).double().eval(), speech_like(3, 20000).double()
@@ -92,7 +92,7 @@ def test_from_the_waveform_on_neither_padding_nor_neighbours_change_a_row(
 
 
 def fit(cfg: DictConfig, steps: int = 2) -> tuple[Pretraining, L.Trainer]:
-    """Trains on the built-in corpus, as train.py does."""
+    """Trains on the built-in corpus like train.py."""
     L.seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg)
     data = build_data(cfg)
@@ -126,7 +126,7 @@ def test_every_encoder_trains_two_steps_with_every_masking(run_config: Compose, 
     assert not still
 
 
-def test_without_masking_there_is_nothing_to_learn_and_nothing_breaks(run_config: Compose) -> None:
+def test_training_without_masking_runs_with_zero_loss(run_config: Compose) -> None:
     model, trainer = fit(run_config(*SHORT, "masking=none", "objective.unmasked_weight=0", "optim.weight_decay=0"))
     assert trainer.callback_metrics["val/loss"] == 0
     assert "train/loss" not in trainer.callback_metrics
@@ -174,24 +174,20 @@ def test_every_objective_and_every_masking_trains_two_steps(run_config: Compose,
         assert float(metrics["val/gain"]) == pytest.approx(float(mean), abs=1e-4)
 
 
-def test_the_loss_of_a_tiny_run_is_the_golden_one(run_config: Compose) -> None:
+def test_a_tiny_run_has_the_golden_loss(run_config: Compose) -> None:
     pinned = ["masking.block_size=40", "masking.mask_prob=0.01", "size.dropout=0", "data.batch_duration=20"]
     _, trainer = fit(run_config(*pinned, "data.num_buckets=8", "optim.lr=3e-3", "optim.warmup_steps=2"), steps=12)
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(GOLDEN_LOSS, abs=5e-3)
 
 
-def test_validation_masks_are_the_same_at_every_step_and_training_masks_are_not(
-    run_config: Compose, speech_like: Audio
-) -> None:
+def test_only_training_masks_change_from_step_to_step(run_config: Compose, speech_like: Audio) -> None:
     model = ready(run_config("size.dropout=0")).eval()
     audio = batch(speech_like(4, 48000))
     first, again, other = (model.predict(audio, step)[0]["masked"] for step in (0, 0, 1))
     assert torch.equal(first.loss_sum, again.loss_sum) and not torch.equal(first.loss_sum, other.loss_sum)
 
 
-def test_targets_come_from_the_clean_audio_and_the_encoder_hears_the_noisy_one(
-    run_config: Compose, speech_like: Audio
-) -> None:
+def test_targets_use_clean_audio_and_the_encoder_noisy_audio(run_config: Compose, speech_like: Audio) -> None:
     model, audio = ready(run_config()).eval(), batch(speech_like(2, 48000))
     quiet = model.predict(audio, 0)[0]["masked"]
     audio.noisy = audio.clean + 0.3 * speech_like(2, 48000, seed=5)
@@ -200,9 +196,7 @@ def test_targets_come_from_the_clean_audio_and_the_encoder_hears_the_noisy_one(
     assert not torch.equal(quiet.loss_sum, loud.loss_sum)
 
 
-def test_corpus_statistics_are_those_of_the_features_and_travel_in_the_state(
-    run_config: Compose, speech_like: Audio
-) -> None:
+def test_corpus_statistics_match_the_features_and_are_stored(run_config: Compose, speech_like: Audio) -> None:
     model = build_model(run_config())
     batches = [batch(speech_like(2, 16000, seed), [16000, 9000]) for seed in range(3)]
     assert fit_statistics(model, batches, hours=1.0) == pytest.approx(6 / 3600)
@@ -215,9 +209,7 @@ def test_corpus_statistics_are_those_of_the_features_and_travel_in_the_state(
     assert {"input_norm.mean", "train_counts", "quantizer.codebooks"} <= set(model.state_dict())
 
 
-def test_codes_are_fitted_to_normalised_speech_once_before_they_are_counted(
-    run_config: Compose, speech_like: Audio
-) -> None:
+def test_codes_are_fitted_to_normalized_speech_before_counting(run_config: Compose, speech_like: Audio) -> None:
     model = build_model(run_config("quantizer=kmeans", "quantizer.num_classes=8"))
     random = model.quantizer.codebooks.clone()
     batches = [batch(speech_like(2, 16000, seed), [16000, 9000]) for seed in range(3)]
@@ -225,12 +217,12 @@ def test_codes_are_fitted_to_normalised_speech_once_before_they_are_counted(
     fitted = model.quantizer.codebooks.clone()
     assert not model.quantizer.to_be_fitted and not torch.equal(fitted, random)
     assert int(model.train_counts.sum()) == 3 * (25 + 14)
-    # Fitted to what is to be coded: no code is left out, while random ones see a part of their sphere only.
+    # Codes fitted to this speech are all used, whereas speech covers only a part of the sphere of random codes.
     assert (model.train_counts > 0).all()
     fit_statistics(model, batches[:1], hours=1.0)
     assert torch.equal(model.quantizer.codebooks, fitted)
 
 
-def test_a_model_built_for_use_refuses_to_be_trained(run_config: Compose) -> None:
-    with pytest.raises(UserError, match="not for training"):
+def test_a_model_without_optimizer_refuses_training(run_config: Compose) -> None:
+    with pytest.raises(UserError, match="cannot be trained"):
         build_model(run_config(), training=False).configure_optimizers()

@@ -1,4 +1,4 @@
-"""Codes: equal to the fixtures, the nearest by any measure, reproducible, in bounded memory; and their health."""
+"""Codes: parity with fixtures, nearest code, reproducibility, bounded memory, fitting and usage statistics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_codes_equal_the_fixture(name: str) -> None:
     assert torch.equal(quantizer(case["features"]), case["codes"])
 
 
-def test_the_code_is_the_nearest_by_distance_of_the_normalised_projection() -> None:
+def test_the_code_is_nearest_to_the_normalized_projection() -> None:
     quantizer, features = RandomProjectionQuantizer(80, 4, 50, 3, 16, seed=1), torch.randn(2, 80, 40)
     stacked = features.transpose(1, 2).reshape(2, 10, 320)
     projected = (stacked @ quantizer.projection.t()).view(2, 10, 3, 1, 16)
@@ -40,7 +40,7 @@ def test_the_code_is_the_nearest_by_distance_of_the_normalised_projection() -> N
     assert torch.equal(quantizer(features), distance.argmin(-1))
 
 
-def test_a_code_depends_on_its_own_block_only_and_an_incomplete_block_has_none() -> None:
+def test_a_code_depends_on_its_whole_target_frame_only() -> None:
     quantizer, features = RandomProjectionQuantizer(80, 8, 500), torch.randn(1, 80, 47)
     codes = quantizer(features)
     assert codes.shape == (1, 5, 1)
@@ -50,7 +50,7 @@ def test_a_code_depends_on_its_own_block_only_and_an_incomplete_block_has_none()
     assert differs == [False, False, True, False, False]
 
 
-def test_the_same_seed_gives_the_same_targets_whatever_torch_drew_before() -> None:
+def test_targets_depend_on_their_own_seed_only() -> None:
     first = RandomProjectionQuantizer(seed=3)
     torch.randn(1000)
     again, other = RandomProjectionQuantizer(seed=3), RandomProjectionQuantizer(seed=4)
@@ -60,13 +60,13 @@ def test_the_same_seed_gives_the_same_targets_whatever_torch_drew_before() -> No
     assert not list(first.parameters()) and set(first.state_dict()) == {"projection", "codebooks"}
 
 
-def test_codes_are_float32_whatever_the_precision_of_the_run() -> None:
+def test_codes_are_computed_in_float32_under_autocast() -> None:
     quantizer, features = RandomProjectionQuantizer(80, 4, 4096), torch.randn(2, 80, 400)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(quantizer(features), RandomProjectionQuantizer(80, 4, 4096)(features))
 
 
-def test_no_tensor_of_the_search_grows_with_frames_times_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_uses_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     original = torch.Tensor.argmax
 
@@ -80,7 +80,7 @@ def test_no_tensor_of_the_search_grows_with_frames_times_codes(monkeypatch: pyte
     assert 0 < largest <= 1 << 22
 
 
-def test_features_and_sizes_that_do_not_fit_are_refused() -> None:
+def test_wrong_features_and_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="80"):
         RandomProjectionQuantizer(80)(torch.zeros(1, 64, 16))
     with pytest.raises(UserError, match="num_codebooks=0"):
@@ -98,40 +98,40 @@ def test_coverage_entropy_and_perplexity_are_those_of_the_counts() -> None:
     assert health.entropy(counts) == pytest.approx(found.entropy)
 
 
-def test_the_unigram_baseline_is_no_worse_than_any_smoothing_and_no_better_than_the_entropy() -> None:
-    heard = torch.tensor([[5.0, 3.0, 2.0, 0.0]])
-    assert health.unigram_cross_entropy(heard * 1000, heard) == pytest.approx(health.entropy(heard), abs=1e-3)
-    shifted = health.unigram_cross_entropy(torch.tensor([[1.0, 1.0, 1.0, 97.0]]), heard)
-    assert shifted > health.entropy(heard)
+def test_the_unigram_baseline_lies_at_or_above_the_entropy() -> None:
+    targets = torch.tensor([[5.0, 3.0, 2.0, 0.0]])
+    assert health.unigram_cross_entropy(targets * 1000, targets) == pytest.approx(health.entropy(targets), abs=1e-3)
+    shifted = health.unigram_cross_entropy(torch.tensor([[1.0, 1.0, 1.0, 97.0]]), targets)
+    assert shifted > health.entropy(targets)
 
 
-def test_the_effective_rank_of_independent_and_of_repeated_frames() -> None:
+def test_effective_rank_of_independent_and_repeated_frames() -> None:
     torch.manual_seed(0)
     assert health.effective_rank(torch.randn(4000, 16)) > 15.5
     assert health.effective_rank(torch.randn(4000, 1) @ torch.randn(1, 16)) < 1.5
 
 
 def speech_blocks(count: int = 4000, seed: int = 0) -> torch.Tensor:
-    """Blocks `(N, 2 * 6)` in five groups that lie in a plane of three directions, with a little noise around them."""
+    """Returns stacked features `(N, 2 * 6)` in five noisy groups within a subspace of three dimensions."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(5, 3, generator=generator) @ torch.randn(3, 12, generator=generator)
+    centers = torch.randn(5, 3, generator=generator) @ torch.randn(3, 12, generator=generator)
     group = torch.arange(count) % 5
-    return centres[group] + 0.05 * torch.randn(count, 12, generator=generator)
+    return centers[group] + 0.05 * torch.randn(count, 12, generator=generator)
 
 
 def fitted(codes: str, **sizes: int) -> RandomProjectionQuantizer:
-    """A quantizer fitted to `speech_blocks`."""
+    """Returns a quantizer fitted to `speech_blocks`."""
     quantizer = RandomProjectionQuantizer(feat_in=6, stack=2, codes=codes, **{"num_classes": 5, "code_dim": 3, **sizes})
     quantizer.fit(speech_blocks())
     return quantizer
 
 
 def codes_of(quantizer: RandomProjectionQuantizer, blocks: torch.Tensor) -> torch.Tensor:
-    """The codes of blocks `(N, 12)`."""
+    """Returns the codes of stacked features `(N, 12)`."""
     return quantizer(blocks.reshape(-1, 6).t()[None])[0]
 
 
-def test_fitted_codes_find_the_groups_of_speech_and_random_ones_do_not() -> None:
+def test_only_fitted_codes_find_the_groups_of_speech() -> None:
     blocks, group = speech_blocks(500, seed=0), torch.arange(500) % 5
     told = {
         kind: shared_information(codes_of(fitted(kind, num_classes=15), blocks)[:, 0], group)
@@ -141,14 +141,14 @@ def test_fitted_codes_find_the_groups_of_speech_and_random_ones_do_not() -> None
     assert told["random"] < told["kmeans"]
 
 
-def test_blocks_are_taken_as_codes_are_made_from_them() -> None:
+def test_stacked_features_are_those_that_codes_are_computed_from() -> None:
     quantizer, features = RandomProjectionQuantizer(feat_in=6, stack=2), torch.randn(3, 6, 9)
-    blocks = quantizer.blocks(features)
+    blocks = quantizer.stacked(features)
     assert blocks.shape == (3, 4, 12)
     assert torch.equal(blocks[1, 2], torch.cat([features[1, :, 4], features[1, :, 5]]))
 
 
-def test_main_directions_are_unit_and_ordered_and_found_again() -> None:
+def test_principal_directions_are_unit_ordered_and_reproducible() -> None:
     directions, spread = principal_directions(speech_blocks(), 3)
     torch.testing.assert_close(directions @ directions.t(), torch.eye(3), rtol=0, atol=1e-5)
     assert spread.tolist() == sorted(spread.tolist(), reverse=True)
@@ -157,27 +157,27 @@ def test_main_directions_are_unit_and_ordered_and_found_again() -> None:
     torch.testing.assert_close(projected.std(0), spread, rtol=1e-3, atol=1e-3)
 
 
-def test_pca_codes_spread_the_same_along_each_direction() -> None:
+def test_pca_projections_have_equal_variance() -> None:
     quantizer = fitted("pca")
     torch.testing.assert_close((speech_blocks() @ quantizer.projection.t()).std(0), torch.ones(3), rtol=1e-3, atol=1e-3)
 
 
-def test_each_centre_is_the_direction_of_what_is_nearest_to_it() -> None:
+def test_each_center_is_the_mean_direction_of_its_points() -> None:
     points = torch.nn.functional.normalize(speech_blocks(), dim=-1)
-    centres = spherical_kmeans(points, clusters=4, seed=0)
-    nearest = (points @ centres.t()).argmax(-1)
-    for number, centre in enumerate(centres):
+    centers = spherical_kmeans(points, clusters=4, seed=0)
+    nearest = (points @ centers.t()).argmax(-1)
+    for number, center in enumerate(centers):
         mean = torch.nn.functional.normalize(points[nearest == number].sum(0), dim=0)
-        torch.testing.assert_close(centre, mean, rtol=0, atol=1e-4)
+        torch.testing.assert_close(center, mean, rtol=0, atol=1e-4)
 
 
-def test_fitting_twice_gives_the_same_codes_and_books_differ() -> None:
+def test_fitting_is_reproducible_and_codebooks_differ() -> None:
     one, two = fitted("kmeans", num_codebooks=2), fitted("kmeans", num_codebooks=2)
     assert torch.equal(one.codebooks, two.codebooks)
     assert not torch.equal(one.codebooks[0], one.codebooks[1])
 
 
-def test_codes_that_came_with_a_checkpoint_are_not_fitted_again() -> None:
+def test_codes_of_a_checkpoint_are_not_fitted_again() -> None:
     first = fitted("kmeans")
     second = RandomProjectionQuantizer(feat_in=6, stack=2, num_classes=5, code_dim=3, codes="kmeans")
     second.load_state_dict(first.state_dict())
@@ -190,12 +190,12 @@ def test_random_codes_keep_the_state_of_earlier_checkpoints() -> None:
     assert set(RandomProjectionQuantizer().state_dict()) == {"projection", "codebooks"}
 
 
-def test_little_speech_for_the_codes_is_said_and_none_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_little_speech_for_fitting_warns_or_fails(caplog: pytest.LogCaptureFixture) -> None:
     quantizer = RandomProjectionQuantizer(feat_in=6, stack=2, num_classes=50, code_dim=3, codes="kmeans")
-    with pytest.raises(UserError, match=r"2 blocks .* raise statistics\.hours"):
+    with pytest.raises(UserError, match=r"2 frames .* raise statistics\.hours"):
         quantizer.fit(speech_blocks(2))
     quantizer.fit(speech_blocks(20))
-    assert "50 codes are fitted to 20 blocks" in caplog.text
+    assert "50 codes are fitted to only 20 frames" in caplog.text
     assert torch.isfinite(quantizer.codebooks).all()
 
 

@@ -1,4 +1,4 @@
-"""Draws are functions of their key, spread as they say, and separate between streams."""
+"""Random numbers: functions of their key, correctly distributed, and independent between streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from streamnest.randomness import fold_keys, hash_id, normal, numpy_generator, random_bits, uniform
 
 
-def test_draws_are_functions_of_the_key_and_not_of_the_batch() -> None:
+def test_numbers_depend_on_the_key_and_not_the_batch() -> None:
     keys = torch.tensor([3, -7, 1 << 40])
     together = uniform(keys, 50)
     for row in range(3):
@@ -20,7 +20,7 @@ def test_draws_are_functions_of_the_key_and_not_of_the_batch() -> None:
     assert torch.equal(uniform(keys, 50), together)
 
 
-def test_uniform_draws_fill_the_interval_evenly_and_neighbouring_keys_are_independent() -> None:
+def test_uniform_numbers_are_even_and_adjacent_keys_independent() -> None:
     draws = uniform(torch.arange(2000), 500)
     assert draws.min() >= 0 and draws.max() < 1
     shares = torch.histc(draws, 10, 0, 1) / draws.numel()
@@ -28,21 +28,21 @@ def test_uniform_draws_fill_the_interval_evenly_and_neighbouring_keys_are_indepe
     assert abs(torch.corrcoef(torch.stack([draws[:-1].flatten(), draws[1:].flatten()]))[0, 1]) < 5e-3
 
 
-def test_normal_draws_have_the_moments_of_a_normal_distribution() -> None:
+def test_normal_numbers_have_the_moments_of_their_distribution() -> None:
     draws = normal(torch.arange(200), 5000).double()
     assert float(draws.mean()) == pytest.approx(0, abs=5e-3)
     assert float(draws.std()) == pytest.approx(1, abs=5e-3)
     assert float((draws**4).mean()) == pytest.approx(3, abs=0.05)
 
 
-def test_folding_a_seed_a_step_or_their_order_gives_other_keys() -> None:
+def test_folding_depends_on_the_values_and_their_order() -> None:
     keys = torch.arange(1000)
     folded = [fold_keys(keys, *values) for values in ((1, 2), (2, 1), (1, 3), (1,))]
     assert len({value for tensor in folded for value in tensor.tolist()}) == 4000
     assert (random_bits(folded[0], 10) >= 0).all()
 
 
-def test_the_hash_of_an_id_is_the_same_in_every_process() -> None:
+def test_hashes_of_ids_are_equal_in_all_processes() -> None:
     code = "from streamnest.randomness import hash_id; print(hash_id('cut-7'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == hash_id("cut-7") != hash_id("cut-8")

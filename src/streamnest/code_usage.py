@@ -1,4 +1,4 @@
-"""Signs of life of targets and representation: unigram baseline and effective rank."""
+"""Collapse diagnostics: code entropy, unigram baseline, effective rank."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _SMOOTHING = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def entropy(counts: Tensor) -> float:
-    """Entropy in nats of code counts `(books, classes)`, mean over books."""
+    """Computes the entropy in nats of code counts `(codebooks, classes)`, mean over codebooks."""
     share = counts.double() / counts.double().sum(-1, keepdim=True).clamp_min(1.0)
     return float(-(share * share.clamp_min(1e-30).log()).sum(-1).mean())
 
 
-def unigram_cross_entropy(train: Tensor, heard: Tensor) -> float:
-    """What code frequencies alone would reach: cross entropy in nats of `heard` counts under `train` counts.
+def unigram_cross_entropy(train: Tensor, targets: Tensor) -> float:
+    """Computes the unigram baseline: cross entropy in nats of target codes under the training set's code frequencies.
 
-    The frequencies are smoothed by a constant; of several constants the one that does best *on the heard codes* is
-    taken, so the baseline is if anything too strong.
+    The frequencies are smoothed by the constant, out of several, that is best *on the targets themselves*, so the
+    baseline errs on the strong side.
 
     Args:
-        train: counts of codes in the training set, `(books, classes)`.
-        heard: counts of the codes to predict, `(books, classes)`.
+        train: counts of codes in the training set, `(codebooks, classes)`.
+        targets: counts of the codes to predict, `(codebooks, classes)`.
     """
-    train, heard = train.double(), heard.double()
-    share = heard / heard.sum(-1, keepdim=True).clamp_min(1.0)
+    train, targets = train.double(), targets.double()
+    share = targets / targets.sum(-1, keepdim=True).clamp_min(1.0)
 
     def cross_entropy(constant: float) -> float:
         smoothed = train + constant
@@ -37,15 +37,15 @@ def unigram_cross_entropy(train: Tensor, heard: Tensor) -> float:
 
 
 def effective_rank(frames: Tensor) -> float:
-    """Effective rank of `(N, d)` frames: exp of the entropy of singular values (RankMe, Garrido et al. 2023)."""
+    """Computes exp of the entropy of the singular values of `(N, d)` frames (RankMe, Garrido et al. 2023)."""
     share = spectrum(frames)
     return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
 
 
 def spectrum(frames: Tensor) -> Tensor:
-    """Singular values of `(N, d)` frames around their mean, as shares of their sum, the largest first.
+    """Computes singular values of centered `(N, d)` frames as shares of their sum, largest first.
 
-    NaN for frames that are not finite, as those of a run that diverges.
+    NaN for frames that are not finite, as in a diverging run.
     """
     if not torch.isfinite(frames).all():
         return torch.full((min(frames.shape),), math.nan)

@@ -1,4 +1,4 @@
-"""Statistics of the training set: band means and deviations, and how often each code occurs."""
+"""Statistics of the training set: mean and deviation of each mel band, and frequency of each code."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.quantizer import count_codes
 
-# Blocks that fitted codes are made from, evenly spaced over what was heard.
-_FITTED_BLOCKS = 100_000
+# Most target frames used to fit codes, evenly spaced over the audio.
+_MAX_FITTED = 100_000
 
 
 @torch.no_grad()
 def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -> float:
-    """Fits the normalisers and counts the codes of clean training audio; both travel in the checkpoint.
+    """Fits the normalizers and counts the codes of clean training audio; checkpoints contain both.
 
-    Two passes over the same batches: codes depend on the statistics when the targets are normalised globally. Nothing
-    is done where all statistics came with an encoder (`encoder_from`).
+    Makes two passes over the same batches, because codes depend on the statistics if targets are normalized globally.
+    Does nothing if all statistics came with an encoder (`encoder_from`).
 
     Args:
-        model: its normalisers are filled, and `train_counts` in pretraining.
-        batches: of clean audio; every rank must be given the same ones.
-        hours: stop after so much audio.
+        model: task whose normalizers are fitted, and in pretraining also `train_counts`.
+        batches: batches of clean audio, the same on every rank.
+        hours: amount of audio after which to stop.
 
     Returns:
-        Hours heard.
+        Hours of audio used.
     """
     pretraining = isinstance(model, Pretraining)
     norms = [norm for norm in model.normalizers if pretraining or not norm.fitted]
@@ -60,12 +60,12 @@ def _fit_codes(model: Pretraining, kept: list[tuple[Tensor, Tensor]]) -> None:
     quantizer = model.quantizer
     if not quantizer.to_be_fitted:
         return
-    blocks = []
+    targets = []
     for features, frames in kept:
-        stacked = quantizer.blocks(model.target_norm(features.float(), frames))
-        blocks.append(stacked[torch.arange(stacked.shape[1]) < (frames // quantizer.stack)[:, None]])
-    together = torch.cat(blocks)
-    quantizer.fit(together[:: -(-len(together) // _FITTED_BLOCKS)])
+        stacked = quantizer.stacked(model.target_norm(features.float(), frames))
+        targets.append(stacked[torch.arange(stacked.shape[1]) < (frames // quantizer.stack)[:, None]])
+    together = torch.cat(targets)
+    quantizer.fit(together[:: -(-len(together) // _MAX_FITTED)])
 
 
 def _count_codes(model: Pretraining, kept: list[tuple[Tensor, Tensor]]) -> None:
@@ -85,9 +85,9 @@ class _Moments:
 
     def add(self, features: Tensor, frames: Tensor) -> None:
         valid = torch.arange(features.shape[-1]) < frames[:, None]
-        heard = features.transpose(1, 2)[valid].double()
-        self.count += len(heard)
-        self.sums += torch.stack([heard.sum(0), heard.square().sum(0)])
+        values = features.transpose(1, 2)[valid].double()
+        self.count += len(values)
+        self.sums += torch.stack([values.sum(0), values.square().sum(0)])
 
     def result(self) -> tuple[Tensor, Tensor]:
         mean, square = self.sums / max(1, self.count)

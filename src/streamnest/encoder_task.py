@@ -1,4 +1,4 @@
-"""What every task is made of: front end, input normaliser and encoder, and how they are trained and saved."""
+"""Base class of tasks: front end, input normalization and encoder, and how they are trained and saved."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class EncoderTask(L.LightningModule):
-    """An encoder with what it hears through; tasks add what it learns from.
+    """An encoder with its front end; tasks add targets and losses.
 
     Args:
         frontend: waveform to log-mel.
-        encoder: log-mel to representation; its `normalize` says how its input is normalised.
-        optimization: optimiser and schedule; None for use without training.
-        seed: of everything that is drawn while training.
+        encoder: log-mel to representation; its `normalize` selects the input normalization.
+        optimization: optimizer and schedule; None for use without training.
+        seed: seed of all random numbers in training.
         config: the composed config as plain containers; stored in the checkpoint.
-        labels: what the outputs of the task mean, such as its tokenizer, as plain containers; stored there as well.
+        labels: meaning of the task's outputs, such as its vocabulary, as plain containers; stored as well.
 
     Raises:
-        UserError: for sizes that do not fit each other.
+        UserError: if sizes do not match.
     """
 
     seconds_seen: Tensor
@@ -66,54 +66,54 @@ class EncoderTask(L.LightningModule):
 
     @property
     def sample_rate(self) -> int:
-        """Samples per second of the audio that it takes."""
+        """Samples per second of input audio."""
         return self.frontend.sample_rate
 
     @property
     def latency(self) -> LatencyReport:
-        """The latency contract of the encoder behind its front end."""
+        """Latency contract of the encoder with its front end."""
         return latency_report(self.encoder, self.frontend, self.input_norm.causal)
 
     @property
     def normalizers(self) -> list[Normalizer]:
-        """All that normalise by statistics of a corpus."""
+        """All feature normalizers of the task."""
         return [module for module in self.modules() if isinstance(module, Normalizer)]
 
     def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Representation of audio as it is: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames.
+        """Computes the representation of audio, without masks: `(B, N)`, `(B,)` -> `(B, T', d)`, `(B,)` valid frames.
 
         Raises:
-            UserError: for samples that are not what `as_samples` takes.
+            UserError: for samples that `as_samples` rejects.
         """
         features, frames = self.frontend(as_samples(audio, ndim=2), lengths)
         return self.encoder(self.input_norm(features, frames), frames)
 
     def exported_head(self) -> ExportedHead | None:
-        """The head that an exported graph has behind the encoder; None for tasks without one."""
+        """Returns the head that exported graphs append to the encoder; None for tasks without one."""
         return None
 
     def on_train_start(self) -> None:
-        """Looks at what a checkpoint has put into optimizer and schedule, before the first update uses it."""
+        """Checks optimizer and schedule restored from a checkpoint, before the first update uses them."""
         if self.trainer.ckpt_path:
             for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs):
                 require_fitting(optimizer, config.scheduler, self.trainer.ckpt_path)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout draws from torch's generator: seeding it per step makes it a function of the step as well.
+        """Seeds torch's generator, so that dropout is a function of the step, and samples the context.
 
-        So is the context of a dynamic encoder, and the same on all ranks, which then take equally long.
+        All ranks use the same context, so that their steps take equally long.
         """
-        self.encoder.draw_context(hash_id(f"{self.seed}/{batch.step}/context"))
+        self.encoder.sample_context(hash_id(f"{self.seed}/{batch.step}/context"))
         torch.manual_seed(hash_id(f"{self.seed}/{batch.step}/{self.global_rank}"))
 
     def on_train_end(self) -> None:
-        """Whoever uses the model from now on gets the default context."""
+        """Restores the default context for later use of the model."""
         self.encoder.use_context(None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW and its schedule, stepped with every update."""
+        """Builds AdamW and its schedule, which advances with every update."""
         if self.optimization is None:
-            raise UserError("this model was built for use, not for training: it has no optimization")
+            raise UserError("this model was built without an optimizer and cannot be trained: pass optimization=")
         optimizer, schedule = self.optimization.build(self)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -126,5 +126,5 @@ class EncoderTask(L.LightningModule):
         checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
 
     def _over_ranks(self, x: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Sums over all processes."""
         return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")

@@ -1,11 +1,11 @@
-"""The one exception that means "the user can mend this"."""
+"""The exception for errors that users can fix."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake in a config, a file or an argument; the message names it and the remedy.
+    """An error in a config, a file or an argument; the message names the cause and the remedy.
 
-    Command lines print it without a trace and exit with status 2. Everything else that is raised is a defect of ours
-    and keeps its trace.
+    Command lines print it without a traceback and exit with status 2. Any other exception is a defect of streamnest and
+    keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""What a second of audio costs to train on, in floating-point operations, counted on the network itself.
+"""Floating-point operations of training per second of audio, counted on the network itself.
 
 Nothing is computed: tensors are on PyTorch's `meta` device, which has shapes only.
 """
@@ -23,9 +23,9 @@ class TrainingCost(NamedTuple):
     """FLOPs (two for a multiplication and an addition) per second of audio.
 
     Attributes:
-        forward: of the encoder and the heads.
-        backward: of the same; computing activations again, which saves memory, is part of it.
-        parameters: that are trained.
+        forward: forward pass of encoder and heads.
+        backward: backward pass of encoder and heads, including recomputed activations.
+        parameters: number of trained parameters.
     """
 
     forward: float
@@ -34,22 +34,22 @@ class TrainingCost(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Of a training step, without the optimiser, whose cost does not depend on the audio."""
+        """Total of a training step, without the optimizer, whose cost does not depend on the audio."""
         return self.forward + self.backward
 
 
 def training_cost(
     config: EncoderConfig, num_classes: int, num_codebooks: int, seconds: float, masked: float
 ) -> TrainingCost:
-    """Counts one utterance through encoder and heads and back.
+    """Counts the operations of one utterance, forward and backward through encoder and heads.
 
     Log-mel and codes are left out: about 0.02 GFLOP per second of audio, whatever the size of the encoder.
 
     Args:
-        config: of the encoder.
-        num_classes: codes per book.
-        num_codebooks: books.
-        seconds: length of the utterance; attention grows with it.
+        config: config of the encoder.
+        num_classes: codes per codebook.
+        num_codebooks: number of codebooks.
+        seconds: length of the utterance; the cost of attention grows with it.
         masked: share of encoder frames that are predicted.
     """
     with torch.device("meta"):
@@ -68,34 +68,34 @@ def training_cost(
 
 
 def flop_counter() -> FlopCounterMode:
-    """PyTorch's counter, mended: it takes the backward pass of a depthwise convolution for a dense one's."""
+    """Returns PyTorch's counter, corrected: it counts the backward pass of a depthwise convolution as a dense one."""
     return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
 
 
 def _convolution_backward(
     grad_shape: Any, _x: Any, weight_shape: Any, *rest: Any, out_shape: Any, **kwargs: Any
 ) -> int:
-    """Each gradient has the products of the forward pass: a filter for each output."""
-    wanted = sum(bool(flag) for flag in rest[-1][:2])
-    return 2 * math.prod(grad_shape) * math.prod(weight_shape[1:]) * wanted
+    """Counts, for each gradient, the products of the forward pass: one filter per output."""
+    gradients = sum(bool(flag) for flag in rest[-1][:2])
+    return 2 * math.prod(grad_shape) * math.prod(weight_shape[1:]) * gradients
 
 
 def predicted_share(
-    masking: Masking, objective: MaskedPrediction, stack: int, seconds: float, draws: int = 256
+    masking: Masking, objective: MaskedPrediction, stack: int, seconds: float, utterances: int = 256
 ) -> float:
-    """Share of encoder frames whose codes are predicted, masked or heard, over utterances of one length.
+    """Estimates the share of encoder frames whose codes are predicted, masked or unmasked.
 
     Args:
-        masking: what is hidden.
-        objective: which frames count.
+        masking: masking of the run.
+        objective: objective of the run, which selects the frames.
         stack: feature frames per encoder frame.
         seconds: length of the utterances.
-        draws: utterances.
+        utterances: number of sampled utterances.
     """
     frames = round(seconds * _FRAMES_PER_SECOND)
-    lengths = torch.full((draws,), frames)
-    mask: Tensor = masking.sample(lengths, frames, keys=torch.arange(draws))
+    lengths = torch.full((utterances,), frames)
+    mask: Tensor = masking.sample(lengths, frames, keys=torch.arange(utterances))
     predicted = objective.select(mask, lengths, stack)
-    if "heard" in objective.weights:
+    if "unmasked" in objective.weights:
         predicted |= objective.select_unmasked(mask, lengths, stack)
     return float(predicted.float().mean())

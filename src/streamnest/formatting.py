@@ -1,4 +1,4 @@
-"""Figures and settings in words, as panels and tables say them."""
+"""Text of numbers and settings for panels and tables."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from streamnest.masking import ChunkMasking, LiveEdgeMasking, Masking, Multiscal
 
 
 def milliseconds(value: float) -> str:
-    """42.4 ms; infinity is the whole utterance."""
+    """Formats milliseconds, such as 42.4 ms; infinity is the whole utterance."""
     return f"{value:.1f} ms" if math.isfinite(value) else "whole utterance"
 
 
 def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
 def count(number: float) -> str:
-    """13.5M; thousands below a tenth of a million."""
+    """Formats a count, such as 13.5M; in thousands below a tenth of a million."""
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
 
 
 def change(first: Mapping[str, float], last: Mapping[str, float], name: str, form: str = ".1%") -> str:
-    """`12.5% -> 4.2%`, a figure of the first and the last validation; the last alone where only that one has it."""
+    """Formats a metric of first and last validation, as `12.5% -> 4.2%`; only the last if the first has none."""
     now = f"{last[name]:{form}}"
     return f"{first[name]:{form}} -> {now}" if name in first else now
 
 
 def causality(encoder: FastConformer, report: LatencyReport) -> str:
-    """Whether an encoder is causal, and why, in a sentence."""
+    """Describes whether an encoder is causal, and why."""
     leaks = find_leaks(encoder, report)
     if leaks:
-        return "no, it hears more of the future than its preset says: " + "; ".join(leaks)
+        return "no, it sees more of the future than its preset allows: " + "; ".join(leaks)
     if not report.streams:
-        ways = ["attention to the end of the utterance"] if encoder.context.right is None else []
-        ways += ["symmetric convolutions"] if _symmetric(encoder) else []
-        ways += ["normalisation over the utterance"] if encoder.normalize == "utterance" else []
-        return "no: " + ", ".join(ways)
+        reasons = ["attention to the end of the utterance"] if encoder.context.right is None else []
+        reasons += ["symmetric convolutions"] if _symmetric(encoder) else []
+        reasons += ["normalization over the utterance"] if encoder.normalize == "utterance" else []
+        return "no: " + ", ".join(reasons)
     if encoder.context.delay:
-        return "yes, read late: layers hear the past only, and outputs are read when the look-ahead has passed"
+        return "yes, with delayed outputs: layers see the past only, and outputs are read after the look-ahead"
     if report.context_ms > 0:
-        return f"up to the end of its chunk of {milliseconds(report.chunk_ms)}, which no layer hears past"
-    return "yes: attention, convolutions and norms hear the past only; the rest is the analysis window"
+        return f"no layer sees past the current {milliseconds(report.chunk_ms)} chunk"
+    return "yes: attention, convolutions and norms see the past only; the look-ahead is that of the analysis window"
 
 
 def masking_in_words(masking: Masking, hop_ms: float) -> str:
-    """Kind, blocks and share of a masking."""
+    """Describes a masking: kind, size of mask spans, and share of masked frames."""
     if isinstance(masking, LiveEdgeMasking):
         edges = f"; {masking.live_edge_prob:.0%} of utterances at the live edge" if masking.live_edge_prob else ""
         return masking_in_words(masking.masking, hop_ms) + edges
     if isinstance(masking, MultiscaleMasking):
         low, high = min(masking.block_sizes) * hop_ms, max(masking.block_sizes) * hop_ms
-        return f"blocks of {low:.0f} to {high:.0f} ms over about {masking.mask_share:.0%} of frames"
+        return f"spans of {low:.0f} to {high:.0f} ms over about {masking.mask_share:.0%} of frames"
     if isinstance(masking, ChunkMasking):
-        return f"the ends of {masking.mask_prob:.0%} of chunks, of each of which {masking.min_unmasked:.0%} is heard"
+        return f"the ends of {masking.mask_prob:.0%} of chunks; {masking.min_unmasked:.0%} of each chunk stays unmasked"
     if not isinstance(masking, RandomBlockMasking):
-        return "nothing is hidden"
+        return "nothing is masked"
     share = masking.mask_prob
     if masking.allow_overlap:
         share = 1 - (1 - masking.mask_prob) ** masking.block_size
     window = f", in the last {masking.left_context_size * hop_ms:.0f} ms" if masking.left_context_size > 0 else ""
     kind = "causal" if masking.causal else "random"
-    return f"{kind} blocks of {masking.block_size * hop_ms:.0f} ms over about {share:.0%} of frames{window}"
+    return f"{kind} spans of {masking.block_size * hop_ms:.0f} ms over about {share:.0%} of frames{window}"
 
 
 def _symmetric(encoder: FastConformer) -> bool:

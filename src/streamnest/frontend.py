@@ -1,7 +1,7 @@
-"""Waveform to log-mel features, and the normalisation of features.
+"""Log-mel features of a waveform.
 
-Feature frame t is centred on sample `hop * t`, so it needs half a window (12.5 ms) past its centre and reaches
-2.5 ms past the 10 ms of audio that it stands for. That is the whole look-ahead of the front end.
+Feature frame t is centered on sample `hop * t`, so it needs half a window (12.5 ms) after its center and reaches 2.5 ms
+past its own hop of 10 ms. That is the whole look-ahead of the front end.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class FrontendConfig:
 
 
 class FrontendState(NamedTuple):
-    """What a stream of samples leaves behind; rows are independent streams.
+    """State of the front end between streaming steps; rows are independent streams.
 
     Attributes:
-        previous: `(B, 1)` last sample, for the pre-emphasis of the next one.
-        buffer: `(B, n)` emphasised samples that later windows still need.
-        position: `(B,)` samples heard.
+        previous: `(B, 1)` last sample, for pre-emphasis of the next one.
+        buffer: `(B, n)` pre-emphasized samples that later windows still need.
+        position: `(B,)` samples consumed.
         frames: `(B,)` feature frames emitted.
     """
 
@@ -55,19 +55,19 @@ class LogMel(nn.Module):
     """Log-mel filter bank, `(B, N)` samples -> `(B, num_mels, T)` with `T = N // hop`.
 
     Pre-emphasis, symmetric Hann window, power spectrum, Slaney mel scale, `log(x + 2^-24)`: the values of the NEST
-    front end. Frames are cut from the zero-padded signal and multiplied with a short-time DFT, without a centred STFT
-    of the whole utterance, so that a stream of samples gives the same frames.
+    front end. Frames are cut from the zero-padded signal and transformed one by one, not by an STFT of the whole
+    utterance, so that a stream of samples gives the same frames.
 
     Stride: `hop_ms`. Look-ahead: `lookahead_samples` past the end of the frame's own hop.
 
     Args:
         sample_rate: samples per second.
-        num_mels: bands.
+        num_mels: number of mel bands.
         window_ms: length of the analysis window.
         hop_ms: stride.
-        n_fft: DFT size; the window is zero-padded to it.
+        n_fft: DFT size; the window is zero-padded to this size.
         preemphasis: coefficient of `y[n] = x[n] - c x[n-1]`; the first sample is kept.
-        dither: standard deviation of the noise added while training. It keeps digital silence off the log guard.
+        dither: standard deviation of noise added in training, so that digital silence does not hit the log guard.
     """
 
     window: Tensor
@@ -75,13 +75,13 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
-        num_mels: int = 80,
-        window_ms: float = 25.0,
-        hop_ms: float = 10.0,
-        n_fft: int = 512,
-        preemphasis: float = 0.97,
-        dither: float = 1e-5,
+        sample_rate: int = FrontendConfig.sample_rate,
+        num_mels: int = FrontendConfig.num_mels,
+        window_ms: float = FrontendConfig.window_ms,
+        hop_ms: float = FrontendConfig.hop_ms,
+        n_fft: int = FrontendConfig.n_fft,
+        preemphasis: float = FrontendConfig.preemphasis,
+        dither: float = FrontendConfig.dither,
     ) -> None:
         super().__init__()
         self.sample_rate, self.num_mels, self.n_fft = sample_rate, num_mels, n_fft
@@ -89,7 +89,9 @@ class LogMel(nn.Module):
         self.preemphasis, self.dither = preemphasis, dither
         window_length = round(window_ms * sample_rate / 1000)
         if window_length > n_fft:
-            raise UserError(f"frontend.window_ms={window_ms:g} is {window_length} samples, longer than n_fft={n_fft}")
+            raise UserError(
+                f"frontend.window_ms={window_ms:g} is {window_length} samples, but frontend.n_fft={n_fft}: raise n_fft"
+            )
         bank = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, "slaney", "slaney")
         self.register_buffer("window", torch.hann_window(window_length, periodic=False), persistent=False)
         self.register_buffer("filterbank", bank, persistent=False)
@@ -101,32 +103,32 @@ class LogMel(nn.Module):
 
     @property
     def lookahead_samples(self) -> int:
-        """Samples after the frame's own hop that change it. The Hann window ends in a zero, which does not count."""
+        """Samples after the frame's own hop that change it, without the zero that ends the Hann window."""
         taps = int(self.window.nonzero().max()) + 1
         return taps - len(self.window) // 2 - self.hop
 
     @property
     def window_overhang_ms(self) -> float:
-        """Milliseconds to wait after a hop has ended until the window over it is complete."""
+        """Milliseconds from the end of a hop until the window over it is complete."""
         return 1000.0 * (len(self.window) - len(self.window) // 2 - self.hop) / self.sample_rate
 
     def num_frames(self, samples: Tensor) -> Tensor:
-        """Valid feature frames for a number of samples: those whose own hop is complete."""
+        """Returns the number of valid feature frames: those whose own hop is complete."""
         return samples // self.hop
 
     @torch.no_grad()
     def forward(self, audio: Tensor, lengths: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Computes features; the caller's tensor is never written to.
+        """Computes features; does not modify the audio.
 
         Args:
             audio: `(B, N)` samples in [-1, 1].
             lengths: `(B,)` valid samples.
-            keys: `(B,)` random keys of the dither; only used while training.
+            keys: `(B,)` random keys of the dither, used in training only.
 
         Returns:
             Log-mel `(B, num_mels, T)`, zero past each row's length, and valid frames `(B,)`.
         """
-        audio = self._zero_past(self._emphasise(self._dithered(audio.to(self.window.dtype), keys)), lengths)
+        audio = self._zero_past(self._emphasize(self._dithered(audio.to(self.window.dtype), keys)), lengths)
         half = len(self.window) // 2
         frames = F.pad(audio, (half, half)).unfold(-1, len(self.window), self.hop)[:, : audio.shape[-1] // self.hop]
         features = self.from_frames(frames).transpose(1, 2)
@@ -134,27 +136,27 @@ class LogMel(nn.Module):
         return self._zero_past(features, num_frames), num_frames
 
     def init_state(self, batch: int) -> FrontendState:
-        """The state of `batch` streams before their first sample: silence."""
+        """Creates the state of `batch` streams before their first sample: silence."""
         zeros, none = self.window.new_zeros, torch.zeros(batch, dtype=torch.long, device=self.window.device)
         return FrontendState(zeros(batch, 1), zeros(batch, len(self.window) // 2), none, none)
 
     @torch.no_grad()
     def step(self, audio: Tensor, state: FrontendState, end: Tensor | None = None) -> tuple[Tensor, FrontendState]:
-        """Features of the windows that are complete, with the arithmetic of `forward`.
+        """Computes the features of all complete windows, with the arithmetic of `forward`.
 
         Args:
             audio: the next samples `(B, n)` of each stream.
-            state: from `init_state` or the previous step.
-            end: `(B,)` samples in each whole stream, where it is over; samples after it are not heard.
+            state: state from `init_state` or the previous step.
+            end: `(B,)` samples in each whole stream, for streams that end; samples after it are ignored.
 
         Returns:
             Log-mel `(B, num_mels, k)`, zero past the end, and the next state.
         """
         audio = audio.to(self.window.dtype)
-        emphasised = self._differences(torch.cat([state.previous, audio], dim=1))
+        emphasized = self._differences(torch.cat([state.previous, audio], dim=1))
         if end is not None:
-            emphasised = self._zero_past(emphasised, end - state.position)
-        buffer = torch.cat([state.buffer, emphasised], dim=1)
+            emphasized = self._zero_past(emphasized, end - state.position)
+        buffer = torch.cat([state.buffer, emphasized], dim=1)
         count = max(0, (buffer.shape[1] - len(self.window)) // self.hop + 1)
         whole = buffer[:, : (count - 1) * self.hop + len(self.window)] if count else buffer[:, :0]
         frames = whole.unfold(-1, len(self.window), self.hop) if count else whole.new_zeros(len(audio), 0, 1)
@@ -165,15 +167,15 @@ class LogMel(nn.Module):
         return features, FrontendState(audio[:, -1:], rest, state.position + audio.shape[1], state.frames + count)
 
     def from_frames(self, frames: Tensor) -> Tensor:
-        """Windowed spectra of pre-emphasised frames: `(..., window)` -> `(..., num_mels)`."""
-        if frames.numel() == 0:  # the FFT library refuses an empty batch
+        """Computes log-mel features of pre-emphasized frames: `(..., window)` -> `(..., num_mels)`."""
+        if frames.numel() == 0:  # the FFT library rejects an empty batch
             return frames.new_zeros(*frames.shape[:-1], self.num_mels)
         with torch.autocast(frames.device.type, enabled=False):
             spectrum = torch.fft.rfft(frames * self.window, self.n_fft)
             power = torch.view_as_real(spectrum).square().sum(-1)
             return torch.log(power @ self.filterbank + _LOG_GUARD)
 
-    def _emphasise(self, audio: Tensor) -> Tensor:
+    def _emphasize(self, audio: Tensor) -> Tensor:
         return torch.cat([audio[:, :1], self._differences(audio)], dim=1)
 
     def _differences(self, audio: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The latency contract: look-ahead and algorithmic latency computed from the modules, and the leaks that void it.
+"""The latency contract: look-ahead and algorithmic latency computed from the modules, and leaks that violate it.
 
-The block of encoder frame t is the feature frames `[f t, f t + f)`, f the subsampling factor. Look-ahead is audio later
-than the end of that block which can change output t. Algorithmic latency is the time from the arrival of a sample to
-the first emission of the encoder frame whose block holds it, for infinitely fast computing.
+Encoder frame t covers the feature frames `[f t, f t + f)`, with f the subsampling factor. Look-ahead is audio after the
+end of that span that can change output t. Algorithmic latency is the time from a sample's arrival to the first emission
+of the encoder frame that covers it, excluding compute time.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from streamnest.frontend import LogMel
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """What the encoder waits for, in milliseconds; infinite where it hears the whole utterance.
+    """Look-ahead and latency of an encoder in milliseconds; infinite if it sees the whole utterance.
 
     Attributes:
         frame_ms: stride of the encoder.
         chunk_ms: audio that becomes available together.
         left_ms: attention context before the chunk (chunked) or frame (regular).
         front_end_ms: look-ahead of the log-mel front end alone.
-        subsampling_ms: look-ahead of the stem past its block; negative where it hears less than its block.
+        subsampling_ms: look-ahead of the subsampling module past the end of its span; negative if it sees less.
         context_ms: look-ahead of attention and convolution over all layers, worst frame.
-        lookahead_ms: all stages together, worst frame; `lookahead_samples` the same in samples.
-        lookahead_samples: None is unlimited.
+        lookahead_ms: look-ahead of all stages together, worst frame.
+        lookahead_samples: the same in samples; None is unlimited.
         latency_mean_ms: algorithmic latency, mean over samples.
         latency_worst_ms: algorithmic latency, worst sample.
     """
@@ -47,19 +47,19 @@ class LatencyReport:
 
     @property
     def streams(self) -> bool:
-        """Whether the encoder can emit before the utterance ends."""
+        """True if the encoder can emit before the utterance ends."""
         return math.isfinite(self.lookahead_ms)
 
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers for loggers."""
+        """Returns plain numbers for loggers."""
         return {f"latency/{k}": float("inf") if v is None else float(v) for k, v in asdict(self).items()}
 
 
 def last_visible_frame(encoder: FastConformer, frame: int) -> int | None:
-    """The last encoder frame of the stem's output that output `frame` depends on; None is the end of the utterance."""
+    """Returns the last frame after subsampling that output `frame` depends on; None is the end of the utterance."""
     reach = frame + encoder.context.delay
-    for block in reversed(encoder.layers):
-        reach += block.convolution.lookahead
+    for layer in reversed(encoder.layers):
+        reach += layer.convolution.lookahead
         visible = encoder.context.last_visible(reach)
         if visible is None:
             return None
@@ -70,36 +70,36 @@ def last_visible_frame(encoder: FastConformer, frame: int) -> int | None:
 def receptive_field_end(
     encoder: FastConformer, frontend: LogMel, frames: int, causal_features: bool = True
 ) -> torch.Tensor | None:
-    """Where each output has stopped hearing, from the sample on: the end of the audio that can change it, in blocks.
+    """Computes the end of each output's receptive field: of the audio that can change it, in target frames.
 
     Args:
-        encoder: the encoder, with the context it runs with now.
-        frontend: its features.
-        frames: outputs, counted as the blocks they belong to (`FastConformer.target_shift`).
-        causal_features: whether the features are normalised without the future.
+        encoder: encoder with its current context.
+        frontend: front end that computes its features.
+        frames: number of outputs, counted by target frame (`FastConformer.target_shift`).
+        causal_features: False if normalization uses future frames.
 
     Returns:
-        `(frames,)` float64; 1.5 is the middle of the second block. None when they hear the whole utterance.
+        `(frames,)` float64; 1.5 is the middle of the second target frame. None if outputs see the whole utterance.
     """
-    chunk, stem = encoder.context.chunk, encoder.subsampling
+    chunk, subsampling = encoder.context.chunk, encoder.subsampling
     ends = []
     for phase in range(chunk or 1):
         last = last_visible_frame(encoder, phase + encoder.target_shift)
         if last is None or chunk is None or not causal_features:
             return None
-        features = (last + 1) * stem.factor + stem.lookahead
-        ends.append((features * frontend.hop + frontend.lookahead_samples) / (stem.factor * frontend.hop))
+        features = (last + 1) * subsampling.factor + subsampling.lookahead
+        ends.append((features * frontend.hop + frontend.lookahead_samples) / (subsampling.factor * frontend.hop))
     time = torch.arange(frames)
     return torch.tensor(ends, dtype=torch.float64)[time % len(ends)] + time // len(ends) * len(ends)
 
 
 def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bool = True) -> LatencyReport:
-    """Computes the contract of an encoder behind a front end.
+    """Computes the latency contract of an encoder with its front end.
 
     Args:
-        encoder: the encoder.
-        frontend: its features.
-        causal_features: whether the features are normalised without the future.
+        encoder: encoder with its current context.
+        frontend: front end that computes its features.
+        causal_features: False if normalization uses future frames.
     """
     unit = encoder.frame_ms
     chunk = encoder.context.chunk
@@ -126,9 +126,9 @@ def latency_report(encoder: FastConformer, frontend: LogMel, causal_features: bo
 
 
 def emission_delays(encoder: FastConformer, frontend: LogMel, causal_features: bool = True) -> list[float]:
-    """Milliseconds from the first sample of a block to the emission of its frame, for each frame of a chunk.
+    """Computes milliseconds from the first sample of a frame's span to its emission, for each frame of a chunk.
 
-    A later sample of the block waits less, by as much as it comes later. See `latency_report`.
+    Later samples of the span wait correspondingly less. `latency_report` describes the arguments.
     """
     overhang = encoder.subsampling.lookahead * frontend.hop_ms + frontend.window_overhang_ms
     ahead = _visible_ahead(encoder, causal_features)
@@ -136,7 +136,7 @@ def emission_delays(encoder: FastConformer, frontend: LogMel, causal_features: b
 
 
 def _visible_ahead(encoder: FastConformer, causal_features: bool) -> list[int | None]:
-    """Encoder frames past itself that each frame of a chunk hears; None is the rest of the utterance."""
+    """Counts the later encoder frames that each frame of a chunk sees; None is the rest of the utterance."""
     phases = [
         (t, last_visible_frame(encoder, t) if causal_features else None) for t in range(encoder.context.chunk or 1)
     ]
@@ -144,9 +144,9 @@ def _visible_ahead(encoder: FastConformer, causal_features: bool) -> list[int | 
 
 
 def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
-    """Reasons why a streaming preset would hear more of the future than it says; empty is clean.
+    """Lists the reasons why a streaming preset sees more of the future than its context allows.
 
-    An encoder with an unlimited right context promises nothing and leaks nothing.
+    Empty without a leak, as for an encoder with unlimited right context.
     """
     right = encoder.context.right
     if right is None:
@@ -154,29 +154,29 @@ def find_leaks(encoder: FastConformer, report: LatencyReport) -> list[str]:
     leaks = []
     if encoder.normalize == "utterance":
         leaks.append("encoder.normalize=utterance uses statistics of the whole utterance: choose global or online")
-    convolutions = [block.convolution for block in encoder.layers]
+    convolutions = [layer.convolution for layer in encoder.layers]
     ahead = [convolution.lookahead for convolution in convolutions if convolution.lookahead]
     if ahead:
         leaks.append(
-            f"encoder.conv_padding=symmetric hears {max(ahead)} frames ahead in each of "
+            f"encoder.conv_padding=symmetric sees {max(ahead)} frames ahead in each of "
             f"{len(ahead)} layers: choose causal"
         )
     if not all(convolution.norm_is_framewise for convolution in convolutions):
         leaks.append(
-            "encoder.conv_norm=batch_norm takes statistics over time while training: choose layer_norm, or "
+            "encoder.conv_norm=batch_norm computes statistics over time in training: choose layer_norm, or "
             "frozen_batch_norm to keep those of a checkpoint"
         )
-    promised = right * encoder.frame_ms
-    if encoder.context.style == "regular" and report.context_ms > promised:
+    allowed = right * encoder.frame_ms
+    if encoder.context.style == "regular" and report.context_ms > allowed:
         leaks.append(
-            f"encoder.style=regular with right_context_ms={promised:g} adds up over {len(encoder.layers)} layers to "
+            f"encoder.style=regular with right_context_ms={allowed:g} adds up over {len(encoder.layers)} layers to "
             f"{report.context_ms:g} ms: choose style=chunked"
         )
     return leaks
 
 
 def require_no_leak(encoder: FastConformer, report: LatencyReport) -> list[str]:
-    """Refuses a leaking streaming preset; returns the leaks that `encoder.allow_future_leak` let through.
+    """Rejects a leaking streaming preset; returns the leaks that `encoder.allow_future_leak` permits.
 
     Raises:
         UserError: naming every leak and its remedy.
@@ -185,7 +185,7 @@ def require_no_leak(encoder: FastConformer, report: LatencyReport) -> list[str]:
     if leaks and not encoder.allow_future_leak:
         listed = "\n".join(f"  - {leak}" for leak in leaks)
         raise UserError(
-            f"this streaming preset would hear the future:\n{listed}\n"
-            "(or set encoder.allow_future_leak=true to train it all the same)"
+            f"this streaming preset would see the future:\n{listed}\n"
+            "(or set encoder.allow_future_leak=true to train it anyway)"
         )
     return leaks

@@ -1,4 +1,4 @@
-"""What the results of an objective say: losses, accuracies and gains, from sums over batches and ranks."""
+"""Losses, accuracies and gains of an objective, from sums over batches and ranks."""
 
 from __future__ import annotations
 
@@ -7,47 +7,51 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from streamnest import code_usage as health
+from streamnest import code_usage
 from streamnest.objectives import PredictionResult
 
 
 def figures(result: PredictionResult) -> Tensor:
-    """Loss, correct and count, `(3,)`, for summing over ranks."""
+    """Stacks loss, correct and count, `(3,)`, for summing over ranks."""
     return torch.stack([result.loss_sum.detach(), result.correct, result.count.float()])
 
 
 def training_scores(
     sums: Mapping[str, Tensor], weights: Mapping[str, float], train_counts: Tensor
 ) -> dict[str, Tensor]:
-    """What a training step shows; empty where nothing was predicted.
+    """Computes the metrics of a training step; empty if nothing was predicted.
 
     Args:
-        sums: of the parts of the loss: loss, correct, count.
-        weights: of the parts.
-        train_counts: of codes in the training set, `(books, classes)`.
+        sums: loss, correct and count of each part of the loss.
+        weights: weight of each part.
+        train_counts: counts of codes in the training set, `(codebooks, classes)`.
     """
-    known = {part: value for part, value in sums.items() if value[2] > 0}
-    if not known:
+    predicted = {part: value for part, value in sums.items() if value[2] > 0}
+    if not predicted:
         return {}
-    total = sum(weights[part] for part in known)
-    loss = sum((weights[part] * value[0] / value[2] for part, value in known.items()), torch.zeros(()))
-    accuracy = sum((weights[part] / total * value[1] / value[2] for part, value in known.items()), torch.zeros(()))
-    shown = {"loss": loss, "accuracy": accuracy, "loss_minus_entropy": loss - total * health.entropy(train_counts)}
-    counts = {"masked": "masked_frames", "heard": "unmasked_frames", "next_token": "next_blocks"}
-    shown |= {counts[part]: value[2] for part, value in known.items()}
+    total = sum(weights[part] for part in predicted)
+    loss = sum((weights[part] * value[0] / value[2] for part, value in predicted.items()), torch.zeros(()))
+    accuracy = sum((weights[part] / total * value[1] / value[2] for part, value in predicted.items()), torch.zeros(()))
+    metrics = {
+        "loss": loss,
+        "accuracy": accuracy,
+        "loss_minus_entropy": loss - total * code_usage.entropy(train_counts),
+    }
+    counts = {"masked": "masked_frames", "unmasked": "unmasked_frames", "next_token": "next_blocks"}
+    metrics |= {counts[part]: value[2] for part, value in predicted.items()}
     if len(sums) > 1:
-        shown |= {f"loss_{part}": value[0] / value[2] for part, value in known.items()}
-    return shown
+        metrics |= {f"loss_{part}": value[0] / value[2] for part, value in predicted.items()}
+    return metrics
 
 
 class ValidationScores:
     """Sums over a validation set.
 
     Args:
-        weights: of the parts of the loss.
-        num_codebooks: books of codes.
-        num_classes: codes per book.
-        device: of the sums.
+        weights: weight of each part of the loss.
+        num_codebooks: number of codebooks.
+        num_classes: codes per codebook.
+        device: device of the sums.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class ValidationScores:
                 self.details[name] = self.details.get(name, 0.0) + detail
 
     def reduced(self, over_ranks: Callable[[Tensor], Tensor]) -> ValidationScores:
-        """These sums over all ranks."""
+        """Returns these sums over all ranks."""
         other = ValidationScores(self.weights, 0, 0)
         other.sums = {part: over_ranks(value) for part, value in self.sums.items()}
         other.counts = {part: over_ranks(value) for part, value in self.counts.items()}
@@ -75,38 +79,38 @@ class ValidationScores:
         return other
 
     def metrics(self, train_counts: Tensor) -> dict[str, float]:
-        """Loss, accuracy, what the code frequencies of the training set would reach, and the use of codes.
+        """Computes loss, accuracy, unigram baseline and code usage.
 
-        Each is the weighted sum over the parts (accuracy and entropy: the weighted mean); where there are several
-        parts, each is given by itself as well.
+        Each is the weighted sum over the parts (weighted mean for accuracy and entropy). If there are several parts,
+        each also has metrics of its own.
 
         Args:
-            train_counts: of codes in the training set, `(books, classes)`.
+            train_counts: counts of codes in the training set, `(codebooks, classes)`.
         """
         parts = {part: self._part(part, train_counts) for part in self.weights}
         total = sum(self.weights.values())
-        shown = {
+        metrics = {
             name: sum(weight * parts[part][name] for part, weight in self.weights.items())
             for name in ("loss", "accuracy", "unigram", "entropy")
         }
-        shown["accuracy"] /= total
-        shown["gain"] = shown["unigram"] - shown["loss"]
-        shown["perplexity"] = float(torch.tensor(shown.pop("entropy") / total).exp())
+        metrics["accuracy"] /= total
+        metrics["gain"] = metrics["unigram"] - metrics["loss"]
+        metrics["perplexity"] = float(torch.tensor(metrics.pop("entropy") / total).exp())
         counts = torch.stack(list(self.counts.values())).sum(0)
-        shown["codes_used"] = float((counts > 0).float().sum(-1).mean())
+        metrics["codes_used"] = float((counts > 0).float().sum(-1).mean())
         if len(parts) > 1:
             for part, values in parts.items():
-                shown |= {f"{name}_{part}": values[name] for name in ("loss", "accuracy")}
-                shown[f"gain_{part}"] = values["unigram"] - values["loss"]
+                metrics |= {f"{name}_{part}": values[name] for name in ("loss", "accuracy")}
+                metrics[f"gain_{part}"] = values["unigram"] - values["loss"]
         for name, detail in self.details.items():
-            shown[f"accuracy_{name}"] = float(detail[0] / detail[1].clamp_min(1))
-        return shown
+            metrics[f"accuracy_{name}"] = float(detail[0] / detail[1].clamp_min(1))
+        return metrics
 
     def _part(self, part: str, train_counts: Tensor) -> dict[str, float]:
         loss, accuracy = (self.sums[part][:2] / self.sums[part][2].clamp_min(1)).tolist()
         return {
             "loss": loss,
             "accuracy": accuracy,
-            "unigram": health.unigram_cross_entropy(train_counts, self.counts[part]),
-            "entropy": health.entropy(self.counts[part]),
+            "unigram": code_usage.unigram_cross_entropy(train_counts, self.counts[part]),
+            "entropy": code_usage.entropy(self.counts[part]),
         }

@@ -1,7 +1,7 @@
-"""Feature normalisation, each kind with its declared look-ahead.
+"""Feature normalization; each kind declares its look-ahead.
 
-The encoder and the quantizer are normalised separately: targets are labels and may see the future, the input of a
-streaming encoder may not. Without any normalisation the targets collapse (NEST: 124 codes of 8192 used).
+The inputs of encoder and quantizer are normalized separately: targets may depend on future audio, the input of a
+streaming encoder may not. Without normalization the targets collapse (NEST: 124 codes of 8192 used).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EPSILON = 1e-5
 
 
 class NormalizerState(NamedTuple):
-    """What `online` has heard of each stream: `(B,)` frames, and `(B, D)` sums of values and squares, float64."""
+    """State of `online`: `(B,)` frames so far, and `(B, D)` sums of values and of squares, float64."""
 
     frames: Tensor
     total: Tensor
@@ -26,21 +26,21 @@ class NormalizerState(NamedTuple):
 
 
 class Normalizer(nn.Module):
-    """Brings log-mel bands to zero mean and unit variance, `(B, D, T)` -> `(B, D, T)`; frames past the length stay 0.
+    """Normalizes log-mel bands to zero mean and unit variance, `(B, D, T)` -> `(B, D, T)`; padding stays 0.
 
-    Kinds and look-ahead: `global` (fixed statistics of the corpus, 0 ms), `online` (mean and variance of the frames
-    heard so far, starting from the corpus statistics, 0 ms), `utterance` (mean and unbiased deviation of the whole
-    utterance, unlimited: offline only), `none` (0 ms).
+    Kinds and look-ahead: `global` (fixed corpus statistics, 0 ms), `online` (cumulative mean and variance of the
+    stream, starting from the corpus statistics, 0 ms), `utterance` (mean and unbiased deviation of the whole utterance,
+    unlimited: offline only), `none` (0 ms).
 
-    The corpus statistics are buffers: they are fitted once and travel with the checkpoint.
+    The corpus statistics are buffers: they are fitted once and stored in checkpoints.
 
     Args:
         kind: one of the kinds above.
-        num_mels: bands.
+        num_mels: number of mel bands D.
         prior_frames: weight of the corpus statistics in `online`, in frames; 1 s by default.
 
     Raises:
-        UserError: for an unknown kind, or when statistics are needed and were never fitted.
+        UserError: if the kind is unknown, or required statistics were not fitted.
     """
 
     mean: Tensor
@@ -58,12 +58,12 @@ class Normalizer(nn.Module):
 
     @property
     def causal(self) -> bool:
-        """Whether an output frame depends on past frames only."""
+        """True if outputs do not depend on future frames."""
         return self.kind != "utterance"
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether corpus statistics must be fitted before use."""
+        """True if corpus statistics must be fitted before use."""
         return self.kind in ("global", "online") and not bool(self.fitted)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
@@ -73,7 +73,7 @@ class Normalizer(nn.Module):
         self.fitted.fill_(True)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Normalises `(B, D, T)` features of `lengths` `(B,)` frames."""
+        """Normalizes `(B, D, T)` features of `lengths` `(B,)` frames."""
         self._require_statistics()
         valid = (torch.arange(features.shape[-1], device=features.device) < lengths[:, None])[:, None]
         if self.kind == "utterance":
@@ -83,24 +83,24 @@ class Normalizer(nn.Module):
         return self._global(features, valid) if self.kind == "global" else features
 
     def init_state(self, batch: int) -> NormalizerState:
-        """The state of `batch` streams that have heard nothing; all but `online` carry it along unchanged."""
+        """Creates the state of `batch` streams before their first frame; only `online` changes it."""
         zeros = torch.zeros(batch, len(self.mean), dtype=torch.float64, device=self.mean.device)
         return NormalizerState(torch.zeros(batch, dtype=torch.long, device=self.mean.device), zeros, zeros)
 
     def step(self, features: Tensor, valid: Tensor | None, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
-        """Normalises the next frames of streams, with the arithmetic of `forward`.
+        """Normalizes the next frames of streams, with the arithmetic of `forward`.
 
         Args:
             features: `(B, D, T)`.
-            valid: boolean `(B, 1, T)`, False before and past a stream; None is all valid.
-            state: from `init_state` or the previous step.
+            valid: boolean `(B, 1, T)`, False before and after a stream; None if all frames are valid.
+            state: state from `init_state` or the previous step.
 
         Raises:
-            UserError: for `utterance`, which waits for the end.
+            UserError: for `utterance`, which needs the whole utterance.
         """
         self._require_statistics()
         if self.kind == "utterance":
-            raise UserError("normalize=utterance hears the whole utterance and cannot stream: use global or online")
+            raise UserError("normalize=utterance needs the whole utterance and cannot stream: use global or online")
         if self.kind == "online":
             return self._online(features, valid, state)
         if self.kind == "none":
@@ -109,7 +109,7 @@ class Normalizer(nn.Module):
 
     def _require_statistics(self) -> None:
         if self.needs_statistics:
-            raise UserError(f"normalize={self.kind} needs corpus statistics: fit them first (train.py does at start)")
+            raise UserError(f"normalize={self.kind} needs corpus statistics: fit them first, as train.py does at start")
 
     def _global(self, features: Tensor, valid: Tensor | None) -> Tensor:
         return _only((features - self.mean[:, None]) / self.std[:, None], valid)
@@ -118,25 +118,25 @@ class Normalizer(nn.Module):
     def _utterance(features: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
         count = lengths.clamp_min(1)[:, None, None]
         mean = (features * valid).sum(-1, keepdim=True) / count
-        centred = (features - mean) * valid
-        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
-        return centred / (variance.sqrt() + _EPSILON)
+        centered = (features - mean) * valid
+        variance = centered.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
+        return centered / (variance.sqrt() + _EPSILON)
 
     def _online(self, features: Tensor, valid: Tensor | None, state: NormalizerState) -> tuple[Tensor, NormalizerState]:
-        # Moments about the corpus mean, in float64: a difference of large sums would lose digits in long streams.
-        centred = _only((features - self.mean[:, None]).double(), valid)
+        # Moments around the corpus mean, in float64: differences of large sums would lose precision in long streams.
+        centered = _only((features - self.mean[:, None]).double(), valid)
         prior = float(self.prior_frames)
         count = state.frames[:, None] + torch.arange(1, features.shape[-1] + 1, device=features.device)
-        total = state.total[..., None] + centred.cumsum(-1)
-        squares = state.squares[..., None] + centred.square().cumsum(-1)
-        heard = (prior + count)[:, None]
-        mean = total / heard
-        square = (squares + prior * self.std.double().square()[:, None]) / heard
+        total = state.total[..., None] + centered.cumsum(-1)
+        squares = state.squares[..., None] + centered.square().cumsum(-1)
+        weight = (prior + count)[:, None]
+        mean = total / weight
+        square = (squares + prior * self.std.double().square()[:, None]) / weight
         variance = (square - mean.square()).clamp_min(_EPSILON**2)
         after = state
         if features.shape[-1]:
             after = NormalizerState(count[:, -1], total[..., -1], squares[..., -1])
-        return _only(((centred - mean) / variance.sqrt()).to(features.dtype), valid), after
+        return _only(((centered - mean) / variance.sqrt()).to(features.dtype), valid), after
 
 
 def _only(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedules."""
+"""Optimizer and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from streamnest.errors import UserError
 
-_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.")
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Optimization:
     """AdamW with a schedule per step.
 
     `noam`: `lr * d_model^-0.5 * min(s^-0.5, s * warmup^-1.5)` (Vaswani et al. 2017, section 5.3), not below `min_lr`
-    once warmed up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
-    `constant`: linear warm-up, then `lr`. Weight decay spares biases, norms and other vectors.
-    The encoder learns at `encoder_lr_scale` times the rate, and each of its layers at `layer_decay` times that of the
-    layer above, the stem being the lowest.
+    after warm-up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
+    `constant`: linear warm-up, then `lr`. Biases, norms and other vectors have no weight decay.
+    The encoder's learning rate is multiplied by `encoder_lr_scale`, and each layer's by `layer_decay` relative to the
+    layer above; the subsampling module is the lowest layer.
 
     Raises:
         UserError: for an unknown schedule, `cosine` without `max_steps`, and scales that are not positive.
@@ -57,22 +57,20 @@ class Optimization:
     d_model: int
     betas: list[float]
     weight_decay: float
-    encoder_lr_scale: float = 1.0
-    layer_decay: float = 1.0
+    encoder_lr_scale: float = OptimConfig.encoder_lr_scale
+    layer_decay: float = OptimConfig.layer_decay
 
     def __post_init__(self) -> None:
         if self.schedule not in ("noam", "cosine", "constant"):
             raise UserError(f"optim.schedule={self.schedule!r} is unknown: choose noam, cosine or constant")
         if self.schedule == "cosine" and self.max_steps <= 0:
-            raise UserError("optim.schedule=cosine ends at trainer.max_steps: give a positive number of steps")
+            raise UserError(f"optim.schedule=cosine needs trainer.max_steps above 0, got {self.max_steps}")
         for name in ("encoder_lr_scale", "layer_decay"):
             if getattr(self, name) <= 0:
-                raise UserError(
-                    f"optim.{name}={getattr(self, name)}: give a number above 0 (freeze=encoder trains none)"
-                )
+                raise UserError(f"optim.{name}={getattr(self, name)}: must be above 0 (freeze=encoder keeps it fixed)")
 
     def learning_rate(self, step: int) -> float:
-        """The rate of update number `step`, counted from 1."""
+        """Returns the learning rate of update number `step`, counted from 1."""
         warm = min(1.0, step / max(1, self.warmup_steps))
         if self.schedule == "noam":
             warmup = max(1, self.warmup_steps)
@@ -84,7 +82,7 @@ class Optimization:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """The optimiser and its per-step scheduler for the trainable parameters of a model."""
+        """Builds the optimizer and its per-step scheduler for the trainable parameters of a model."""
         by_rate = self._by_rate(model)
         groups = [
             {"params": [p for p in parameters if (p.ndim > 1) is matrix], "lr": scale, "weight_decay": decay}
@@ -93,43 +91,49 @@ class Optimization:
         ]
         # A base rate of 1 makes the schedule's factor the learning rate itself.
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
-        # Gradients are to be unscaled before they are clipped, not inside the fused step.
+        # Gradients must be unscaled before they are clipped, not inside the fused step.
         optimizer._step_supports_amp_scaling = False
         schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
         return optimizer, LambdaLR(optimizer, schedule)
 
     def _by_rate(self, model: nn.Module) -> dict[float, list[nn.Parameter]]:
-        """Trainable parameters by what their learning rate is multiplied with, the full rate first."""
-        depths = [int(match[1]) for name, _ in model.named_parameters() if (match := _BLOCK.match(name))]
+        """Groups trainable parameters by the factor of their learning rate, the full rate first."""
+        depths = [int(match[1]) for name, _ in model.named_parameters() if (match := _LAYER.match(name))]
         layers = max(depths, default=-1) + 1
-        found: dict[float, list[nn.Parameter]] = {1.0: []}
+        groups: dict[float, list[nn.Parameter]] = {1.0: []}
         for name, parameter in model.named_parameters():
-            match = _BLOCK.match(name)
+            match = _LAYER.match(name)
             below = layers - (int(match[1]) + 1 if match else 0)
             scale = self.encoder_lr_scale * self.layer_decay**below if name.startswith("encoder.") else 1.0
             if parameter.requires_grad:
-                found.setdefault(scale, []).append(parameter)
-        return found
+                groups.setdefault(scale, []).append(parameter)
+        return groups
 
 
 def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str | Path) -> None:
-    """Refuses a restored state that is not of these parameters: kernels of torch would write beyond their ends.
+    """Checks a restored optimizer state: with wrong sizes, torch's kernels would write out of bounds.
 
     Args:
-        optimizer: with the state of a checkpoint; only one of `Optimization` is looked at.
-        schedule: likewise.
-        path: of the checkpoint.
+        optimizer: optimizer with the state of a checkpoint; other classes than that of `Optimization` are not checked.
+        schedule: schedule with the state of a checkpoint.
+        path: path of the checkpoint, for messages.
 
     Raises:
-        UserError: for settings of other types or beyond their range, and for tensors of other sizes.
+        UserError: for settings of wrong type or out of range, and for tensors of wrong size.
     """
     own = isinstance(optimizer, torch.optim.AdamW)
     if own and not all(_is_valid(group) for group in optimizer.param_groups):
-        raise UserError(f"{path}: the settings of its optimizer are not valid: use init_from instead")
+        raise UserError(
+            f"{path}: the settings of its optimizer are not valid: start from its weights with init_from instead"
+        )
     if own and not all(_fits(parameter, state) for parameter, state in optimizer.state.items()):
-        raise UserError(f"{path}: the state of its optimizer is not of this model: use init_from instead")
+        raise UserError(
+            f"{path}: the state of its optimizer does not fit this model: start from its weights with init_from instead"
+        )
     if isinstance(schedule, LambdaLR) and not _counts(schedule.last_epoch, schedule.base_lrs):
-        raise UserError(f"{path}: the state of its schedule is not valid: use init_from instead")
+        raise UserError(
+            f"{path}: the state of its schedule is not valid: start from its weights with init_from instead"
+        )
 
 
 def _is_valid(group: dict[str, Any]) -> bool:
@@ -140,7 +144,7 @@ def _is_valid(group: dict[str, Any]) -> bool:
 
 
 def _fits(parameter: torch.Tensor, state: Any) -> bool:
-    """True if a state is empty, or has the number of updates and two moments of the size of a parameter."""
+    """True if a state is empty, or consists of a step count and two moments of the parameter's size."""
     shapes = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
     tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     return not state or (tensors and {name: value.shape for name, value in state.items()} == shapes)

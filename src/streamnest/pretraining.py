@@ -1,7 +1,7 @@
 """Prediction of random-projection codes, as a LightningModule.
 
 audio -> log-mel -> (clean) quantizer -> targets
-      -> (noisy) normalise, mask -> causal encoder -> objective: heads and cross entropy
+      -> (noisy) normalize, mask -> causal encoder -> objective: heads and cross entropy
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from streamnest import code_usage as health
+from streamnest import code_usage
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
 from streamnest.encoder_task import EncoderTask
@@ -33,21 +33,21 @@ _RANK_FRAMES = 2048
 
 
 class Pretraining(EncoderTask):
-    """NEST (Huang et al. 2024) with every part of the path replaceable by a causal one.
+    """NEST (Huang et al. 2024) in which each stage can be causal.
 
     Args:
         frontend: waveform to log-mel.
-        encoder: log-mel to representation; its `normalize` says how its input is normalised.
-        masking: what is hidden from the encoder.
+        encoder: log-mel to representation; its `normalize` selects the input normalization.
+        masking: masking of the encoder's input.
         quantizer: clean features to codes.
         objective: heads and loss.
-        optimization: optimiser and schedule; None for use without training.
-        target_normalize: how the quantizer's input is normalised; targets may see the future.
-        seed: of masks and dropout.
+        optimization: optimizer and schedule; None for use without training.
+        target_normalize: normalization of the quantizer's input; targets may depend on future audio.
+        seed: seed of masks and dropout.
         config: the composed config as plain containers; stored in the checkpoint.
 
     Raises:
-        UserError: for sizes that do not fit each other, and an objective that the encoder leaves nothing to predict.
+        UserError: if sizes do not match, or the encoder's receptive field leaves the objective nothing to predict.
     """
 
     train_counts: Tensor
@@ -75,80 +75,85 @@ class Pretraining(EncoderTask):
         self._check_objective()
 
     def configure_model(self) -> None:
-        """Shards the blocks, then what is around them, where the strategy has a mesh (`trainer=fsdp`).
+        """Shards each layer, then encoder and objective, if the strategy has a device mesh (`trainer=fsdp`).
 
         Raises:
-            UserError: with a trained mask embedding, which lies outside what is sharded.
+            UserError: for a trained mask embedding, which would not be sharded.
         """
         if self.device_mesh is None or isinstance(self.encoder, FSDPModule):
             return
         if any(parameter.requires_grad for parameter in self.masking.parameters()):
-            raise UserError("trainer=fsdp keeps mask embeddings fixed: set masking.freeze=true")
+            raise UserError("trainer=fsdp cannot train mask embeddings: set masking.freeze=true")
         mesh = self.device_mesh["data_parallel"]
         for module in (*self.encoder.layers, self.encoder, self.objective):
             fully_shard(module, mesh=mesh)
 
     def targets(self, clean: Tensor, lengths: Tensor) -> Tensor:
-        """Codes `(B, T // f, books)` of clean log-mel features `(B, D, T)`."""
+        """Computes codes `(B, T // f, codebooks)` of clean log-mel features `(B, D, T)`."""
         return self.quantizer(self.target_norm(clean, lengths))
 
     def prepare_batch(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, PredictionContext]:
-        """What the encoder hears of one batch before masking `(B, D, T)`, codes `(B, T // f, books)`, and the rest.
+        """Computes input features, target codes and masks.
 
         Args:
-            batch: of audio.
-            step: folded into the random keys.
+            batch: batch of audio.
+            step: number folded into the random keys.
+
+        Returns:
+            Normalized features before masking `(B, D, T)`, codes `(B, T // f, codebooks)`, and masks, lengths and
+            receptive field.
         """
         keys = fold_keys(batch.keys, self.seed, step)
         clean, frames = self.frontend(batch.clean, batch.lengths, keys)
-        heard = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
+        noisy = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
         codes = self.targets(clean, frames)
-        keys_of_masks = fold_keys(keys, _MASK_STREAM)
-        mask = self.masking.sample(frames, clean.shape[-1], keys=keys_of_masks, chunk=self._chunk)
-        context = PredictionContext(mask, frames, self.quantizer.stack, keys=fold_keys(keys, _OBJECTIVE_STREAM))
-        return self.input_norm(heard, frames), codes, context
+        mask_keys, objective_keys = (fold_keys(keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
+        mask = self.masking.sample(frames, clean.shape[-1], keys=mask_keys, chunk=self._chunk)
+        # Outputs may be one frame more than codes, if the last frame is incomplete.
+        end = self.receptive_field_end(codes.shape[1] + 1) if self.objective.predicts_unseen else None
+        context = PredictionContext(mask, frames, self.quantizer.stack, end, objective_keys)
+        return self.input_norm(noisy, frames), codes, context
 
-    def encode(self, heard: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """Masks and encodes what `hear` gave: outputs by block `(B, T', d)`, and all valid frames `(N, d)`, detached.
+    def encode(self, features: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+        """Masks and encodes features of `prepare_batch`.
 
-        `context.until` is set to where each output has stopped seeing.
+        Returns:
+            Outputs by target frame `(B, T', d)`, and all valid frames `(N, d)`, detached.
         """
-        encoded, valid = self.encoder(self.masking.apply(heard, context.mask), context.lengths)
-        by_block = encoded[:, self.encoder.target_shift :]
-        if self.objective.predicts_unseen:
-            context.until = self.receptive_field_end(by_block.shape[1])
-        return by_block, encoded.detach()[torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]]
+        encoded, valid = self.encoder(self.masking.apply(features, context.mask), context.lengths)
+        inside = torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]
+        return encoded[:, self.encoder.target_shift :], encoded.detach()[inside]
 
     def receptive_field_end(self, frames: int) -> Tensor | None:
-        """Where each of the first outputs has stopped seeing, in blocks; see `latency.receptive_field_end`."""
+        """Returns the receptive field's end of the first outputs, in target frames; see `latency`."""
         return receptive_field_end(self.encoder, self.frontend, frames, self.input_norm.causal)
 
     def predict(self, batch: Batch, step: int) -> tuple[dict[str, PredictionResult], Tensor]:
         """Masks, encodes and predicts one batch.
 
         Args:
-            batch: of audio.
-            step: folded into the random keys.
+            batch: batch of audio.
+            step: number folded into the random keys.
 
         Returns:
             A result for each part of the objective, and the encoder output of all valid frames `(N, d)`.
         """
-        heard, codes, context = self.prepare_batch(batch, step)
-        encoded, frames = self.encode(heard, context)
+        features, codes, context = self.prepare_batch(batch, step)
+        encoded, frames = self.encode(features, context)
         return self.objective(encoded, codes, context), frames
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss per prediction over all ranks; a batch without anything to predict gives 0."""
+        """Returns the loss per prediction over all ranks; 0 for a batch without predictions."""
         results, _ = self.predict(batch, batch.step)
         seconds = torch.tensor([batch.seconds], device=self.device)
         summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
         self.seconds_seen += summed[-1]
-        shown = training_scores(sums, self.objective.weights, self.train_counts)
-        self.log_dict({f"train/{k}": v for k, v in shown.items()}, batch_size=len(batch.ids))
+        metrics = training_scores(sums, self.objective.weights, self.train_counts)
+        self.log_dict({f"train/{k}": v for k, v in metrics.items()}, batch_size=len(batch.ids))
         self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
         self.log("train/hours", (self.seconds_seen / 3600).float(), batch_size=len(batch.ids))
-        # DDP averages gradients over ranks: times their number, so that each prediction weighs the same.
+        # DDP averages gradients over ranks; multiplying by their number weights each prediction equally.
         loss = [
             self.objective.weights[part] * (result.loss_sum * self.trainer.world_size / sums[part][2].clamp_min(1))
             for part, result in results.items()
@@ -156,25 +161,25 @@ class Pretraining(EncoderTask):
         return torch.stack(loss).sum()
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the sums; the context is the default one until training goes on."""
+        """Resets the sums, and uses the default context until training continues."""
         self.encoder.use_context(None)
         self._val = self._no_scores()
         self._val_frames = torch.empty(0, self.encoder.d_model, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds to the sums; masks depend on the seed and the cut only, so that losses can be compared."""
+        """Adds to the sums; masks depend only on the seed and the cut, so that losses are comparable."""
         results, encoded = self.predict(batch, 0)
         self._val.add(results)
         if len(self._val_frames) < _RANK_FRAMES:
-            # A few frames of each utterance: neighbours are alike, and the first batches hold the shortest ones.
+            # A few frames of each utterance: adjacent frames are similar, and the first batches hold short utterances.
             some = encoded[:: max(1, len(encoded) // (16 * len(batch.ids)))].float()
             self._val_frames = torch.cat([self._val_frames, some])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the loss, what the code frequencies of the training set would reach, and the health of codes."""
-        shown = self._val.reduced(self._over_ranks).metrics(self.train_counts)
-        shown["rank"] = health.effective_rank(self._val_frames[:_RANK_FRAMES])
-        self.log_dict({f"val/{name}": value for name, value in shown.items()}, sync_dist=True)
+        """Logs loss, unigram baseline and collapse diagnostics."""
+        metrics = self._val.reduced(self._over_ranks).metrics(self.train_counts)
+        metrics["rank"] = code_usage.effective_rank(self._val_frames[:_RANK_FRAMES])
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def _no_scores(self) -> ValidationScores:
         quantizer = self.quantizer
@@ -187,34 +192,36 @@ class Pretraining(EncoderTask):
         return None if chunk is None else chunk * self.encoder.subsampling.factor
 
     def _check_masking(self) -> None:
-        """Refuses chunks that cannot be masked, in any context."""
+        """Rejects chunks that are too short to be masked, in any context."""
         if isinstance(self.masking, ChunkMasking):
             self.masking.longest_tail(self._chunk)
             for _ in self.encoder.each_context():
                 self.masking.longest_tail(self._chunk)
 
     def _check_objective(self) -> None:
-        """Refuses an objective where the encoder leaves nothing to predict."""
+        """Rejects an objective that the encoder's receptive field leaves nothing to predict."""
         if not self.objective.predicts_unseen:
             return
         if self.receptive_field_end(1) is None:
             raise UserError(
-                "the objective predicts audio that the encoder has not heard, and this encoder hears the whole "
-                "utterance: choose a streaming one such as encoder=causal, or objective=masked"
+                "the objective predicts audio beyond the receptive field, and this encoder sees the whole utterance: "
+                "choose a streaming one such as encoder=causal, or objective=masked"
             )
         for name in self.encoder.each_context():
             if len(self.objective.weights) == 1 and self.receptive_field_end(1) is None:
                 raise UserError(
-                    f"encoder.contexts.{name} hears the whole utterance, which leaves nothing to predict: "
-                    f"'~encoder.contexts.{name}', or objective=masked_next_token"
+                    f"encoder.contexts.{name} sees the whole utterance, which leaves nothing to predict: remove it "
+                    f"with '~encoder.contexts.{name}', or choose objective=masked_next_token"
                 )
 
 
 def _check_sizes(frontend: LogMel, encoder: FastConformer, quantizer: RandomProjectionQuantizer) -> None:
     if quantizer.feat_in != frontend.num_mels:
-        raise UserError(f"quantizer.feat_in={quantizer.feat_in} but frontend.num_mels={frontend.num_mels}")
+        raise UserError(
+            f"quantizer.feat_in={quantizer.feat_in} but frontend.num_mels={frontend.num_mels}: make them equal"
+        )
     if quantizer.stack != encoder.subsampling.factor:
         raise UserError(
             f"quantizer.stack={quantizer.stack} but encoder.subsampling_factor={encoder.subsampling.factor}: "
-            "a target stands for one encoder frame, make them equal"
+            "a code belongs to one encoder frame, so make them equal"
         )

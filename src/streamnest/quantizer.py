@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 CODES = ("random", "pca", "kmeans")
 _KMEANS_ROUNDS = 20
-# Scores of so many (frame, code) pairs are held at a time, whatever the batch and the codebook: 16 MB of float32.
+# Most (frame, code) scores held at a time, 16 MB of float32, independent of batch and codebook size.
 _MAX_SCORES = 1 << 22
 
 
 @dataclass
 class QuantizerConfig:
-    """Schema of the `quantizer` group; `normalize` is how its input is normalised, see `Normalizer`."""
+    """Schema of the `quantizer` group; `normalize` is the normalization of its input, see `Normalizer`."""
 
     _target_: str = "streamnest.quantizer.RandomProjectionQuantizer"
     feat_in: int = 80
@@ -38,18 +38,18 @@ class RandomProjectionQuantizer(nn.Module):
     """Frozen random projection and nearest code, `(B, D, T)` -> `(B, T // stack, num_codebooks)` int64.
 
     `stack` consecutive frames (frame-major, then band) are projected; the nearest of the unit-norm codes is the one
-    with the largest dot product. Always float32. Frames beyond the last whole stack are dropped.
+    with the largest dot product. Always float32. Frames after the last whole stack are dropped.
 
     Args:
-        feat_in: bands D; they must be normalised, or the codes collapse (NEST).
-        stack: frames per code, the subsampling factor of the encoder.
-        num_classes: codes per book.
-        num_codebooks: independent codebooks with projections of their own.
+        feat_in: number of bands D, which must be normalized, or the codes collapse (NEST).
+        stack: feature frames per code, equal to the encoder's subsampling factor.
+        num_classes: codes per codebook.
+        num_codebooks: number of independent codebooks, each with its own projection.
         code_dim: width of a code.
-        seed: of projection and codes; its own, so that every rank, run and resume has the same targets.
-        codes: "random" is BEST-RQ. "pca" takes the directions in which speech varies most, scaled to the same spread,
-            with random codes; "kmeans" takes these directions unscaled and codes in the middle of the groups that
-            speech forms in them. Both are fitted once, before training (`fit`), and frozen like the random ones.
+        seed: seed of projection and codes, separate so that all ranks, runs and resumed runs have the same targets.
+        codes: "random" is BEST-RQ. "pca" uses the principal directions of speech, scaled to equal variance, with
+            random codes. "kmeans" uses these directions unscaled, with spherical k-means centers as codes. Both are
+            fitted once before training (`fit`) and then frozen like random codes.
 
     Raises:
         UserError: for sizes below 1, unknown codes, or features of another size.
@@ -61,19 +61,21 @@ class RandomProjectionQuantizer(nn.Module):
 
     def __init__(
         self,
-        feat_in: int = 80,
-        stack: int = 8,
-        num_classes: int = 8192,
-        num_codebooks: int = 1,
-        code_dim: int = 16,
-        seed: int = 0,
-        codes: str = "random",
+        feat_in: int = QuantizerConfig.feat_in,
+        stack: int = QuantizerConfig.stack,
+        num_classes: int = QuantizerConfig.num_classes,
+        num_codebooks: int = QuantizerConfig.num_codebooks,
+        code_dim: int = QuantizerConfig.code_dim,
+        seed: int = QuantizerConfig.seed,
+        codes: str = QuantizerConfig.codes,
     ) -> None:
         super().__init__()
         if codes not in CODES:
             raise UserError(f"quantizer.codes={codes!r} is unknown: choose one of {', '.join(CODES)}")
         if codes != "random" and code_dim > stack * feat_in:
-            raise UserError(f"quantizer.code_dim={code_dim} is more than the {stack * feat_in} values of a block")
+            raise UserError(
+                f"quantizer.code_dim={code_dim} is more than the {stack * feat_in} feature values per code: lower it"
+            )
         sizes = {"feat_in": feat_in, "stack": stack, "num_codebooks": num_codebooks, "code_dim": code_dim}
         for name, value in {**sizes, "num_classes - 1": num_classes - 1}.items():
             if value < 1:
@@ -91,71 +93,71 @@ class RandomProjectionQuantizer(nn.Module):
 
     @property
     def to_be_fitted(self) -> bool:
-        """Whether codes still wait for `fit`."""
+        """True if codes are not fitted yet."""
         return self.codes != "random" and not bool(self.fitted)
 
     @torch.no_grad()
     def forward(self, feats: Tensor) -> Tensor:
-        """Codes of features `(B, D, T)`."""
+        """Computes codes of features `(B, D, T)`."""
         if feats.ndim != 3 or feats.shape[1] != self.feat_in:
             raise UserError(f"the quantizer takes (B, {self.feat_in}, T) features, got {tuple(feats.shape)}")
         with torch.autocast(feats.device.type, enabled=False):
-            blocks = self.blocks(feats)
-            projected = (blocks.flatten(0, 1) @ self.projection.t()).view(-1, self.num_codebooks, self.code_dim)
-            return self._nearest(projected).view(*blocks.shape[:2], self.num_codebooks)
+            stacked = self.stacked(feats)
+            projected = (stacked.flatten(0, 1) @ self.projection.t()).view(-1, self.num_codebooks, self.code_dim)
+            return self._nearest(projected).view(*stacked.shape[:2], self.num_codebooks)
 
-    def blocks(self, feats: Tensor) -> Tensor:
-        """What one code stands for: features `(B, D, T)` -> `(B, T // stack, stack * D)` float32."""
+    def stacked(self, feats: Tensor) -> Tensor:
+        """Stacks the features of each code: `(B, D, T)` -> `(B, T // stack, stack * D)` float32."""
         frames = feats.shape[-1] // self.stack
         return feats[..., : frames * self.stack].float().transpose(1, 2).reshape(len(feats), frames, -1)
 
     @torch.no_grad()
-    def fit(self, blocks: Tensor) -> None:
-        """Fits projection and codes to normalised blocks `(N, stack * D)` of clean speech, where they are to be fitted.
+    def fit(self, stacked: Tensor) -> None:
+        """Fits projection and codes to normalized, stacked features `(N, stack * D)` of clean speech, once.
 
-        Codes that came with a checkpoint stay: heads may have learned what they mean.
+        Codes from a checkpoint are kept, because heads may have been trained with them.
 
         Raises:
-            UserError: for fewer blocks than a code is wide.
+            UserError: if there are fewer rows than dimensions of a code.
         """
         if not self.to_be_fitted:
             return
-        if len(blocks) < self.code_dim:
+        if len(stacked) < self.code_dim:
             raise UserError(
-                f"quantizer.codes={self.codes}: {len(blocks)} blocks of speech are too few to fit anything to: raise "
-                "statistics.hours, or take quantizer=random"
+                f"quantizer.codes={self.codes} cannot be fitted to {len(stacked)} frames of speech, fewer than "
+                f"quantizer.code_dim={self.code_dim}: raise statistics.hours, or choose quantizer=random"
             )
-        if len(blocks) < 10 * self.num_classes:
+        if len(stacked) < 10 * self.num_classes:
             log.warning(
-                "%d codes are fitted to %d blocks of speech only: raise statistics.hours, or take fewer codes",
+                "%d codes are fitted to only %d frames: raise statistics.hours, or lower quantizer.num_classes",
                 self.num_classes,
-                len(blocks),
+                len(stacked),
             )
-        directions, spread = principal_directions(blocks, self.code_dim)
+        directions, spread = principal_directions(stacked, self.code_dim)
         if self.codes == "pca":
             directions = directions / spread[:, None]
         self.projection.copy_(directions.repeat(self.num_codebooks, 1))
         if self.codes == "kmeans":
-            projected = blocks @ directions.t()
-            for book, entries in enumerate(self.codebooks):
-                entries.copy_(spherical_kmeans(projected, self.num_classes, self.seed + book))
+            projected = stacked @ directions.t()
+            for index, codebook in enumerate(self.codebooks):
+                codebook.copy_(spherical_kmeans(projected, self.num_classes, self.seed + index))
         self.fitted.fill_(True)
 
     def _nearest(self, projected: Tensor) -> Tensor:
-        """`(N, books, dim)` -> `(N, books)`; the norm of a projection does not change which code is nearest."""
+        """`(N, codebooks, dim)` -> `(N, codebooks)`; the norm of a projection does not change the nearest code."""
         rows = max(1, _MAX_SCORES // self.num_classes)
         codes = torch.empty(projected.shape[:2], dtype=torch.long, device=projected.device)
         for start in range(0, len(projected), rows):
-            for book, entries in enumerate(self.codebooks):
-                piece = projected[start : start + rows, book]
-                codes[start : start + rows, book] = (piece @ entries.t()).argmax(-1)
+            for index, codebook in enumerate(self.codebooks):
+                piece = projected[start : start + rows, index]
+                codes[start : start + rows, index] = (piece @ codebook.t()).argmax(-1)
         return codes
 
 
 def principal_directions(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Unit directions `(count, D)` in which `(N, D)` varies most, and the deviation along each, largest first.
+    """Computes principal directions `(count, D)` of `(N, D)`, and the deviation along each, largest first.
 
-    Signs are fixed by the largest component, so that the same data give the same directions.
+    The largest component determines the sign, so that the same data give the same directions.
     """
     values, vectors = torch.linalg.eigh(x.double().t().cov())
     directions = vectors.t().flip(0)[:count]
@@ -164,23 +166,23 @@ def principal_directions(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def spherical_kmeans(x: Tensor, clusters: int, seed: int) -> Tensor:
-    """Unit-norm centres `(clusters, D)` of the directions of `(N, D)` (Dhillon and Modha 2001), from random points."""
+    """Computes unit-norm cluster centers `(clusters, D)` of `(N, D)` (Dhillon and Modha 2001), from random points."""
     points = F.normalize(x, dim=-1)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    # Where there are fewer points than centres, the rest stay random directions that nothing is near to.
-    centres = F.normalize(torch.randn(clusters, x.shape[1], generator=torch.Generator().manual_seed(seed)), dim=-1).to(
+    # If there are fewer points than centers, the remaining centers stay random directions that no point is near.
+    centers = F.normalize(torch.randn(clusters, x.shape[1], generator=torch.Generator().manual_seed(seed)), dim=-1).to(
         x
     )
-    centres[: len(points)] = points[order[:clusters].to(x.device)]
+    centers[: len(points)] = points[order[:clusters].to(x.device)]
     for _ in range(_KMEANS_ROUNDS):
-        nearest = torch.cat([(piece @ centres.t()).argmax(-1) for piece in points.split(_MAX_SCORES // clusters)])
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        centres = torch.where(sums.norm(dim=-1, keepdim=True) > 0, F.normalize(sums, dim=-1), centres)
-    return centres
+        nearest = torch.cat([(piece @ centers.t()).argmax(-1) for piece in points.split(_MAX_SCORES // clusters)])
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        centers = torch.where(sums.norm(dim=-1, keepdim=True) > 0, F.normalize(sums, dim=-1), centers)
+    return centers
 
 
 def count_codes(codes: Tensor, num_classes: int) -> Tensor:
-    """How often each code occurs: `(..., books)` -> `(books, num_classes)` float32."""
+    """Counts each code: `(..., codebooks)` -> `(codebooks, num_classes)` float32."""
     flat = codes.reshape(-1, codes.shape[-1])
     counts = torch.zeros(flat.shape[1], num_classes, device=codes.device)
     return counts.scatter_add_(1, flat.t(), torch.ones_like(flat.t(), dtype=counts.dtype))
@@ -188,7 +190,7 @@ def count_codes(codes: Tensor, num_classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class CodeStatistics:
-    """Health of codes, means over books: share of codes used, entropy in nats, and its exponential."""
+    """Code usage, mean over codebooks: share of codes used, entropy in nats, and its exponential."""
 
     coverage: float
     entropy: float
@@ -196,7 +198,7 @@ class CodeStatistics:
 
 
 def code_statistics(counts: Tensor) -> CodeStatistics:
-    """Coverage, entropy and perplexity of counts `(books, classes)`."""
+    """Computes coverage, entropy and perplexity of counts `(codebooks, classes)`."""
     share = counts.double() / counts.double().sum(-1, keepdim=True).clamp_min(1.0)
     entropy = -torch.special.xlogy(share, share).sum(-1)
     coverage = (counts > 0).double().mean()

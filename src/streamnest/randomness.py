@@ -1,9 +1,9 @@
 """Randomness as a pure function of (seed, step, cut id).
 
-Masks, dither, noise and speaker mixing must not depend on the device, the number of processes, the batch neighbours or
-on whether the run was interrupted. A stateful generator cannot promise that, so every draw hashes a key instead
-(counter-based, as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the mixer is
-splitmix64). The same code runs vectorised on CPU and GPU and gives the same integers on both.
+Masks, dither, noise and speaker mixing must not depend on the device, the number of processes, the other rows of the
+batch, or on whether the run was interrupted. A stateful generator cannot guarantee that, so every random number is a
+hash of a key (counter-based, as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the mixer is
+splitmix64). The same vectorized code runs on CPU and GPU and gives the same integers on both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _INT64_SPAN = 1 << 64
 
 
 def _signed(value: int) -> int:
-    """Wrap a Python integer into the int64 range, as the tensor arithmetic below does by itself."""
+    """Wraps a Python integer into the int64 range, as tensor arithmetic does."""
     value %= _INT64_SPAN
     return value - _INT64_SPAN if value >= _INT64_SPAN >> 1 else value
 
@@ -40,43 +40,43 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def hash_id(cut_id: str) -> int:
-    """64-bit signed hash of a cut id, the same in every process (Python's own `hash` is salted)."""
+    """Returns a 64-bit signed hash of a cut id, the same in every process (unlike Python's salted `hash`)."""
     return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def fold_keys(keys: Tensor, *values: int) -> Tensor:
-    """Mix integers (seed, step, a stream number) into keys `(B,)` int64; returns new keys `(B,)`."""
+    """Mixes integers (seed, step, a stream number) into keys `(B,)` int64; returns new keys `(B,)`."""
     for value in values:
         keys = _mix(keys ^ _mix(torch.full_like(keys, _signed(value)) + _GOLDEN))
     return keys
 
 
 def random_keys(batch: int, device: torch.device | str = "cpu") -> Tensor:
-    """Keys `(batch,)` drawn from torch's global generator, for callers that have no cut ids."""
+    """Samples keys `(batch,)` from torch's global generator, for callers without cut ids."""
     return torch.randint(-(1 << 63), (1 << 63) - 1, (batch,)).to(device)
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
-    """`count` pseudo-random non-negative int64 below 2^63 per key: `(B,)` -> `(B, count)`."""
+    """Returns `count` pseudo-random non-negative int64 below 2^63 per key: `(B,)` -> `(B, count)`."""
     counters = torch.arange(1, count + 1, device=keys.device)
     return _logical_shift(_mix(keys[:, None] + counters * _GOLDEN), 1)
 
 
 def uniform(keys: Tensor, count: int) -> Tensor:
-    """`count` uniform float32 in [0, 1) per key: `(B,)` -> `(B, count)`. 24 bits, which float32 holds exactly."""
+    """Returns `count` uniform float32 in [0, 1) per key: `(B,)` -> `(B, count)`, exact with 24 bits each."""
     return (random_bits(keys, count) >> 39).float() * 2.0**-24
 
 
 def normal(keys: Tensor, count: int) -> Tensor:
-    """`count` standard normal float32 per key (Box-Muller): `(B,)` -> `(B, count)`."""
+    """Returns `count` standard normal float32 per key (Box-Muller): `(B,)` -> `(B, count)`."""
     bits = random_bits(keys, count)
-    # One hash holds both uniforms: its upper and its lower 24 bits.
+    # The upper and the lower 24 bits of one hash are the two uniform numbers.
     radius, angle = (bits >> 39).float() * 2.0**-24, (bits & 0xFFFFFF).float() * 2.0**-24
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
 
 
 def numpy_generator(seed: int, step: int, cut_id: str, stream: int = 0) -> np.random.Generator:
-    """A NumPy generator for one cut at one step; `stream` separates uses (noise, reverberation, ...)."""
+    """Returns a NumPy generator for one cut at one step; `stream` separates uses (noise, reverberation, ...)."""
     text = f"{seed}/{step}/{cut_id}/{stream}".encode()
     key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))

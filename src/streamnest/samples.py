@@ -1,4 +1,4 @@
-"""Check of waveform samples from a caller: one rule for sessions and for the offline forward."""
+"""Checks waveform samples from callers, with one rule for streaming sessions and the offline forward."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 
-# A thousand times full scale: no recording in [-1, 1] comes near it, 16-bit numbers stored as floats exceed it, and
-# the power spectrum of float32 overflows only from 1e16 on.
+# A thousand times full scale: far above recordings in [-1, 1], below 16-bit numbers stored as floats, and far below
+# 1e16, where the float32 power spectrum overflows.
 LOUDEST = 1000.0
 _FULL_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -21,15 +21,15 @@ def as_samples(given: Any, ndim: int = 1) -> Tensor:
     """Converts samples to a floating-point tensor.
 
     Args:
-        given: tensor, numpy array or array-like. Floating-point numbers are in [-1, 1]; int16 and int32 are divided by
-            their range.
-        ndim: dimensions that are needed: 1 is `(n,)`, 2 is `(B, N)`.
+        given: tensor, NumPy array or array-like. Floating-point numbers are in [-1, 1]; int16 and int32 are divided by
+            their full scale.
+        ndim: required dimensions: 1 for `(n,)`, 2 for `(B, N)`.
 
     Returns:
-        The tensor itself if it is floating-point already.
+        The samples as a tensor; the given tensor itself if it is floating-point already.
 
     Raises:
-        UserError: for other types and shapes, and for samples that are not finite or beyond `LOUDEST`.
+        UserError: for other types and shapes, and for samples that are not finite or exceed `LOUDEST`.
     """
     samples = given if isinstance(given, Tensor) else _tensor_of(given)
     if samples.is_nested or samples.layout != torch.strided:
@@ -48,18 +48,18 @@ def as_samples(given: Any, ndim: int = 1) -> Tensor:
 
 
 def _check_range(samples: Tensor, ndim: int) -> None:
-    # A graph that is traced, and a tensor without numbers, have no values to look at.
+    # Traced graphs and meta tensors have no values to check.
     if not samples.numel() or samples.is_meta or torch.compiler.is_compiling():
         return
     low, high = (bound.item() for bound in torch.aminmax(samples.detach()))
-    if not (low >= -LOUDEST and high <= LOUDEST):  # also for NaN, which both bounds then are
+    if not (low >= -LOUDEST and high <= LOUDEST):  # also true for NaN, which makes both bounds NaN
         if not np.isfinite([low, high]).all():
             raise _refused("not all of them are finite", ndim)
         raise _refused(f"they reach {max(-low, high):.4g}; divide 16-bit numbers by 32768", ndim)
 
 
 def _tensor_of(given: Any) -> Tensor:
-    """A tensor of an array-like; a copy, as torch takes neither all byte orders nor negative strides."""
+    """Converts an array-like to a tensor; a copy, because torch rejects some byte orders and negative strides."""
     try:
         array = np.asarray(given)
         kind = np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")

@@ -92,8 +92,8 @@ def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(compose
     model = build_model(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])).eval()
     alone = Batch(batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], 3, ["long"], 3.0)
     shown = predict(model, alone, "now")
-    first = model.objective.first_blocks(model.receptive_field_end(75)).tolist()
-    encoded, _ = model.encode(*model.hear(alone, 0)[::2])
+    first = model.objective.first_targets(model.receptive_field_end(75)).tolist()
+    encoded, _ = model.encode(*model.prepare_batch(alone, 0)[::2])
     assert np.flatnonzero(shown.selected).tolist() == list(range(first[0], 75))
     for block in range(first[0], 75):
         frame = max(t for t in range(75) if first[t] <= block < first[t] + offsets)

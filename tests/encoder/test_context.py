@@ -1,4 +1,4 @@
-"""Milliseconds to frames, visibility, and the latency arithmetic against figures worked out by hand."""
+"""Milliseconds to frames, visibility, and latency computed by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoder(**settings: object) -> FastConformer:
 
 
 @given(left=st.none() | st.integers(0, 12), right=st.none() | st.integers(0, 5))
-def test_regular_context_shows_exactly_the_window(left: int | None, right: int | None) -> None:
+def test_regular_context_is_exactly_the_window(left: int | None, right: int | None) -> None:
     visible = Context(left, right, "regular").visible(FRAMES, FRAMES)
     for i in range(24):
         for j in range(24):
@@ -33,7 +33,7 @@ def test_regular_context_shows_exactly_the_window(left: int | None, right: int |
 
 
 @given(chunks=st.none() | st.integers(0, 4), right=st.integers(0, 5))
-def test_chunked_context_shows_the_own_chunk_and_whole_chunks_before_it(chunks: int | None, right: int) -> None:
+def test_chunked_context_is_its_chunk_and_whole_chunks_before(chunks: int | None, right: int) -> None:
     size = right + 1
     visible = Context(None if chunks is None else chunks * size, right).visible(FRAMES, FRAMES)
     for i in range(24):
@@ -43,13 +43,13 @@ def test_chunked_context_shows_the_own_chunk_and_whole_chunks_before_it(chunks: 
 
 
 @given(frame=st.integers(0, 23), right=st.integers(0, 5), style=st.sampled_from(["chunked", "regular", "delayed"]))
-def test_the_last_visible_frame_is_the_last_one_the_mask_shows(frame: int, right: int, style: str) -> None:
+def test_last_visible_frame_agrees_with_the_mask(frame: int, right: int, style: str) -> None:
     context = Context(None, right, style)
     visible = context.visible(torch.tensor([frame]), torch.arange(40))[0]
     assert int(visible.nonzero().max()) == context.last_visible(frame)
 
 
-def test_forty_milliseconds_at_eighty_millisecond_frames_names_the_nearest_values() -> None:
+def test_a_context_of_half_a_frame_is_refused() -> None:
     with pytest.raises(UserError, match="nearest legal values are 0 and 80 ms"):
         Context.from_ms(None, 40, 80)
 
@@ -66,14 +66,14 @@ def test_forty_milliseconds_at_eighty_millisecond_frames_names_the_nearest_value
         ({"right_context_ms": 40, "style": "delayed"}, 62.5, 82.5),
     ],
 )
-def test_algorithmic_latency_equals_the_figures_worked_out_by_hand(
+def test_algorithmic_latency_equals_values_computed_by_hand(
     settings: dict[str, object], mean: float, worst: float
 ) -> None:
     report = latency_report(encoder(**settings), LogMel())
     assert (report.latency_mean_ms, report.latency_worst_ms) == (mean, worst)
 
 
-def test_an_offline_encoder_waits_for_the_whole_utterance_and_leaks_nothing() -> None:
+def test_an_offline_encoder_has_infinite_latency_and_no_leak() -> None:
     offline = encoder(conv_padding="symmetric", conv_norm="batch_norm", normalize="utterance")
     report = latency_report(offline, LogMel(), causal_features=False)
     assert math.isinf(report.latency_worst_ms)
@@ -90,9 +90,7 @@ def test_an_offline_encoder_waits_for_the_whole_utterance_and_leaks_nothing() ->
         ({"style": "regular", "right_context_ms": 40}, "adds up over 3 layers to 120 ms"),
     ],
 )
-def test_a_leaking_streaming_preset_is_refused_with_the_reason_unless_allowed(
-    setting: dict[str, object], reason: str
-) -> None:
+def test_a_leaking_streaming_preset_is_refused_unless_allowed(setting: dict[str, object], reason: str) -> None:
     leaking = encoder(**{"right_context_ms": 0, **setting})
     report = latency_report(leaking, LogMel(), leaking.normalize != "utterance")
     with pytest.raises(UserError, match=reason):

@@ -1,4 +1,4 @@
-"""encoder=dynamic: one checkpoint, trained with contexts drawn per batch, used with any of them."""
+"""encoder=dynamic: one checkpoint, trained with a random context per batch, that runs with any of them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def model(run_config: Compose) -> Pretraining:
     return build_model(run_config("encoder=dynamic")).eval()
 
 
-def test_contexts_are_drawn_by_weight_and_the_same_for_the_same_number() -> None:
+def test_contexts_are_sampled_by_weight_from_a_number() -> None:
     choices = ContextChoices(CHOICES, 40.0, "chunked")
-    drawn = [choices.draw(number) for number in range(2000)]
-    assert drawn == [choices.draw(number) for number in range(2000)]
+    drawn = [choices.sample(number) for number in range(2000)]
+    assert drawn == [choices.sample(number) for number in range(2000)]
     assert abs(Counter(drawn)[Context(None, 2)] / 2000 - 0.75) < 0.03
 
 
-def test_each_step_draws_its_own_context_whatever_ran_before(model: Pretraining) -> None:
+def test_the_context_of_a_step_depends_on_the_step_only(model: Pretraining) -> None:
     def context(step: int) -> Context:
         audio = torch.zeros(1, 160)
         none = torch.zeros(1, dtype=torch.long)
@@ -60,23 +60,21 @@ def test_every_context_of_a_dynamic_encoder_is_certified(model: Pretraining) -> 
     assert model.encoder.context == model.encoder.default_context
 
 
-def test_a_context_it_was_not_trained_with_is_refused_with_those_it_has(
-    model: Pretraining, run_config: Compose
-) -> None:
+def test_an_unknown_context_is_refused_with_the_known_names(model: Pretraining, run_config: Compose) -> None:
     with pytest.raises(UserError, match=r"lookahead41.*causal, lookahead40"):
         model.encoder.use_context("lookahead41")
     with pytest.raises(UserError, match="only encoder=dynamic"):
         build_model(run_config("encoder=causal")).encoder.use_context("causal")
 
 
-def test_a_choice_that_is_no_whole_number_of_frames_is_named_with_the_way_out(run_config: Compose) -> None:
+def test_a_context_between_frames_is_refused_with_the_remedy(run_config: Compose) -> None:
     with pytest.raises(UserError, match=r"nearest legal values are 0 and 80 ms.*~encoder.contexts.lookahead40"):
         build_model(run_config("encoder=dynamic", "encoder.subsampling_factor=8"))
-    with pytest.raises(UserError, match="one must be positive"):
+    with pytest.raises(UserError, match="one must be above 0"):
         ContextChoices({"causal": {"weight": 0}}, 40.0, "chunked")
 
 
-def test_a_checkpoint_runs_with_the_context_that_is_named(model: Pretraining, tmp_path: Path) -> None:
+def test_a_checkpoint_runs_with_the_named_context(model: Pretraining, tmp_path: Path) -> None:
     from streamnest.checkpoint.loading import load_pretrained
 
     path = tmp_path / "dynamic.ckpt"

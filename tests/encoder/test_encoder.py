@@ -1,4 +1,4 @@
-"""What an encoder output depends on, and that a step is the same function as the whole."""
+"""Receptive field of encoder outputs, and equality of streaming steps and the offline forward."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def features(batch: int, frames: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(batch, 80, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("stem", ["aligned", "shifted"])
+@pytest.mark.parametrize("scheme", ["aligned", "shifted"])
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("padding", ["causal", "symmetric"])
-def test_neither_padding_nor_neighbours_change_a_row(stem: str, factor: int, padding: str) -> None:
-    encoder = tiny(subsampling_padding=stem, subsampling_factor=factor, conv_padding=padding)
+def test_padding_and_other_rows_do_not_change_a_row(scheme: str, factor: int, padding: str) -> None:
+    encoder = tiny(subsampling_padding=scheme, subsampling_factor=factor, conv_padding=padding)
     x, lengths = features(3, 101), torch.tensor([101, 77, 40])
     together, out_lengths = encoder(x, lengths)
     for row, length in enumerate(lengths.tolist()):
@@ -86,17 +86,17 @@ def test_steps_of_whole_chunks_equal_the_offline_forward(
     ],
     ids=lambda setting: next(iter(setting)),
 )
-def test_what_waits_for_the_end_cannot_be_stepped_and_says_so(setting: dict[str, object]) -> None:
+def test_an_encoder_that_needs_the_end_cannot_step(setting: dict[str, object]) -> None:
     with pytest.raises(UserError, match="cannot stream"):
         tiny(**setting).init_state(1)
 
 
-def test_an_unlimited_left_context_keeps_the_stated_window_while_streaming() -> None:
+def test_an_unlimited_left_context_is_capped_in_streams() -> None:
     state = tiny(right_context_ms=80).init_state(1, max_left_ms=1000)
-    assert state.layers[0].attention.past.shape[1] == 24  # 25 frames fit into 1000 ms, 24 are whole chunks of 3
+    assert state.layers[0].attention.past.shape[1] == 24  # 25 frames fit into 1000 ms, 24 of them in whole chunks of 3
 
 
-def test_features_of_another_size_are_refused_with_both_sizes() -> None:
+def test_features_of_a_wrong_size_are_refused() -> None:
     with pytest.raises(UserError, match=r"80.*64"):
         tiny()(torch.zeros(1, 64, 40, dtype=torch.float64), torch.tensor([40]))
 
@@ -117,13 +117,13 @@ def test_features_of_another_size_are_refused_with_both_sizes() -> None:
         ({"conv_padding": "symmetric", "conv_kernel_size": 8}, "even"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_with_the_remedy(setting: dict[str, object], message: str) -> None:
+def test_inconsistent_settings_are_refused_with_the_remedy(setting: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         tiny(**setting)
 
 
 @pytest.mark.parametrize("factor", [4, 8])
-def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
+def test_aligned_subsampling_sees_its_target_frame_only(factor: int) -> None:
     encoder = tiny(subsampling_factor=factor)
     x = features(1, 10 * factor).requires_grad_()
     y, _ = encoder.subsampling(x, torch.tensor([10 * factor]))
@@ -132,7 +132,7 @@ def test_the_aligned_stem_hears_its_block_and_no_more(factor: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [4, 8])
-def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
+def test_shifted_subsampling_sees_one_frame_of_its_target(factor: int) -> None:
     encoder = tiny(subsampling_factor=factor, subsampling_padding="shifted")
     x = features(1, 10 * factor).requires_grad_()
     y, _ = encoder.subsampling(x, torch.tensor([10 * factor]))
@@ -143,27 +143,27 @@ def test_the_shifted_stem_hears_one_frame_of_its_block(factor: int) -> None:
 
 
 @pytest.mark.parametrize("style", ["chunked", "delayed"])
-@pytest.mark.parametrize("stem", ["aligned", "shifted"])
-def test_an_utterance_shorter_than_a_feature_frame_has_no_encoder_frame(stem: str, style: str) -> None:
-    encoder = tiny(subsampling_padding=stem, style=style, right_context_ms=80)
+@pytest.mark.parametrize("scheme", ["aligned", "shifted"])
+def test_an_utterance_without_feature_frames_has_no_encoder_frame(scheme: str, style: str) -> None:
+    encoder = tiny(subsampling_padding=scheme, style=style, right_context_ms=80)
     x, lengths = encoder(features(2, 40), torch.tensor([40, 0]))
     assert lengths.tolist() == [10 + encoder.target_shift, 0] and torch.isfinite(x).all()
 
 
 @torch.no_grad()
-def test_weights_that_were_replaced_without_a_trace_are_used_from_the_next_evaluation_on() -> None:
+def test_weights_replaced_undetected_are_used_after_eval() -> None:
     encoder, x, lengths = tiny(), features(1, 40), torch.tensor([40])
     before = encoder(x, lengths)[0]
     encoder.train()
     for block in encoder.layers:
         weight = block.attention.position.weight
-        weight.data.copy_(5 * weight)  # as an average of weights is put in: the tensor counts no new version
+        weight.data.copy_(5 * weight)  # as averaged weights are swapped in: without a new version number
     after = encoder.eval()(x, lengths)[0]
     assert not torch.equal(before, after)
     assert torch.equal(after, copy.deepcopy(encoder)(x, lengths)[0])
 
 
-def test_dropout_zeroes_the_stated_share_and_keeps_the_mean() -> None:
+def test_dropout_zeroes_its_rate_and_keeps_the_mean() -> None:
     from streamnest.encoder.dropout import Dropout
 
     torch.manual_seed(0)

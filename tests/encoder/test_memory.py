@@ -1,4 +1,4 @@
-"""What the encoder computes again instead of remembering it has the gradients of the plain arithmetic."""
+"""Gradients through recomputed activations equal those of the plain arithmetic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_feed_forward_module_has_the_gradients_of_its_formula(bias: bool) ->
     out = module(x)
     torch.manual_seed(1)
     hidden = module.expand(x)
-    keep, scale = module.dropout.draw(hidden)
+    keep, scale = module.dropout.sample(hidden)
     assert keep is not None
     plain = module.contract(F.silu(hidden) * keep * scale)
     torch.testing.assert_close(out, plain)
@@ -35,7 +35,7 @@ def test_the_feed_forward_module_has_the_gradients_of_its_formula(bias: bool) ->
     torch.testing.assert_close(got, expected)
 
 
-def test_dropout_passes_the_gradient_of_what_it_kept() -> None:
+def test_dropout_passes_the_gradient_of_kept_elements() -> None:
     x = noise(3, 7).requires_grad_()
     out = Dropout(0.5).train()(x)
     (gradient,) = torch.autograd.grad(out.sum(), x)
@@ -45,25 +45,25 @@ def test_dropout_passes_the_gradient_of_what_it_kept() -> None:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("scheme", ["aligned", "shifted"])
-def test_the_stem_computed_again_and_row_by_row_is_the_stem(
+def test_recomputed_and_rowwise_subsampling_equal_the_plain_one(
     factor: int, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    stem = Subsampling(16, factor, 6, 8, scheme).double()
+    module = Subsampling(16, factor, 6, 8, scheme).double()
     x, lengths = noise(3, 16, 37).requires_grad_(), torch.tensor([37, 24, 3])
     outputs, gradients = [], []
     for elements, training in ((1, True), (1 << 22, True), (1 << 22, False)):
         monkeypatch.setattr(subsampling, "_CPU_ELEMENTS", elements)
-        out, _ = stem.train(training)(x, lengths)
-        assert out.shape[1] == int(stem.num_frames(lengths).max())
+        out, _ = module.train(training)(x, lengths)
+        assert out.shape[1] == int(module.num_frames(lengths).max())
         outputs.append(out)
-        gradients.append(torch.autograd.grad(out.square().sum(), [x, *stem.parameters()]))
+        gradients.append(torch.autograd.grad(out.square().sum(), [x, *module.parameters()]))
     for out, gradient in zip(outputs[:2], gradients[:2], strict=True):
         torch.testing.assert_close(out, outputs[2])
         torch.testing.assert_close(gradient, gradients[2])
 
 
-def test_attention_while_training_equals_attention_in_use() -> None:
+def test_attention_in_training_equals_attention_in_evaluation() -> None:
     torch.manual_seed(0)
     attention = RelativeAttention(8, 2).double()
     x, positions = noise(2, 5, 8), relative_positions(5, 5, 8, noise(1))
@@ -76,7 +76,7 @@ def test_attention_while_training_equals_attention_in_use() -> None:
     assert trained.isfinite().all()
 
 
-def test_blocks_computed_again_have_the_same_gradients_dropout_included() -> None:
+def test_activation_checkpointing_keeps_gradients_with_dropout() -> None:
     found = []
     for again in (False, True):
         torch.manual_seed(0)

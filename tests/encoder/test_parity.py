@@ -1,4 +1,4 @@
-"""Against outputs and gradients of another toolkit's encoder; see tests/fixtures/README.md."""
+"""Parity with outputs and gradients of another toolkit's encoder; tests/fixtures/README.md describes the fixtures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_outputs_equal_the_fixture_within_1e_4(case: dict[str, Any]) -> None:
     torch.testing.assert_close(output.transpose(1, 2), expected["y"], rtol=0, atol=1e-4)
 
 
-def test_gradients_of_input_and_of_every_parameter_equal_the_fixture_within_1e_3(case: dict[str, Any]) -> None:
+def test_all_gradients_equal_the_fixture_within_1e_3(case: dict[str, Any]) -> None:
     encoder, expected = build(case["args"]), case["encoder"]
     encoder.load_state_dict(encoder_state_from_nemo(expected["state"]))
     features = expected["x"].clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Where masks may lie, how much they cover, and that they depend on the key and nothing else."""
+"""Positions and share of random masks, and their dependence on the key alone."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def run_lengths(row: torch.Tensor) -> list[int]:
         (SLOTTED, 1600, 0.500, 0.468, 0.0),
     ],
 )
-def test_random_masks_cover_as_much_as_those_of_nest(
+def test_random_masks_cover_the_same_share_as_nest(
     mode: dict[str, object], length: int, ratio: float, frame_ratio: float, none_masked: float
 ) -> None:
     mask = draw(RandomBlockMasking(80, **mode), [length] * DRAWS)
     frames = MaskedPrediction(8, 4).select(mask, torch.full((DRAWS,), length), 8)
     for found, expected in ((mask, ratio), (frames, frame_ratio)):
-        # The reference is a mean of 400 draws; four of its standard errors.
+        # The reference is a mean of 400 samples; the tolerance is four standard errors.
         spread = 4 * float(found.float().mean(1).std()) / math.sqrt(400) + 1e-3
         assert float(found.float().mean()) == pytest.approx(expected, abs=spread)
     spread = 4 * math.sqrt(none_masked * (1 - none_masked) / 400) + 4e-3
     assert float((~frames.any(1)).float().mean()) == pytest.approx(none_masked, abs=spread)
 
 
-def test_with_overlap_runs_are_at_least_a_block_and_the_last_frame_is_never_masked() -> None:
+def test_overlapping_spans_have_full_size_and_spare_the_last_frame() -> None:
     mask = draw(RandomBlockMasking(80, **NEST), [400] * 500)
     assert not mask[:, -1].any()
     assert mask[:, -2].any()
@@ -64,7 +64,7 @@ def test_with_overlap_runs_are_at_least_a_block_and_the_last_frame_is_never_mask
     assert max(lengths) > 60
 
 
-def test_without_overlap_runs_are_whole_blocks_and_the_number_of_blocks_is_exact() -> None:
+def test_spans_without_overlap_are_whole_and_their_number_exact() -> None:
     mask = draw(RandomBlockMasking(80, **SLOTTED), [800] * 500)
     assert all(length % 40 == 0 for row in mask for length in run_lengths(row))
     assert set(mask.sum(1).tolist()) == {400}
@@ -72,7 +72,7 @@ def test_without_overlap_runs_are_whole_blocks_and_the_number_of_blocks_is_exact
 
 
 @pytest.mark.parametrize("length", [51, 60, 100])
-def test_lengths_that_crash_elsewhere_are_masked_inside_the_utterance(length: int) -> None:
+def test_difficult_lengths_are_masked_inside_the_utterance(length: int) -> None:
     mask = draw(RandomBlockMasking(80, **SLOTTED), [length, 400] * 50)
     assert mask[::2, :length].any(1).all()
     assert not mask[::2, length:].any()
@@ -86,14 +86,14 @@ def test_lengths_that_crash_elsewhere_are_masked_inside_the_utterance(length: in
     prob=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
-def test_no_mask_ever_lies_in_padding(lengths: list[int], overlap: bool, block: int, prob: float, seed: int) -> None:
+def test_masks_never_lie_in_padding(lengths: list[int], overlap: bool, block: int, prob: float, seed: int) -> None:
     masking = RandomBlockMasking(80, mask_prob=prob, block_size=block, allow_overlap=overlap)
     mask = draw(masking, lengths, seed) if max(lengths) else torch.zeros(len(lengths), 0)
     assert not (mask.bool() & (torch.arange(mask.shape[1]) >= torch.tensor(lengths)[:, None])).any()
 
 
 @pytest.mark.parametrize("mode", [NEST, SLOTTED])
-def test_a_short_utterance_gets_one_block_of_eight_frames_at_its_start(mode: dict[str, object]) -> None:
+def test_a_short_utterance_gets_one_span_at_its_start(mode: dict[str, object]) -> None:
     mask = draw(RandomBlockMasking(80, **mode), [50, 5, 51])
     assert mask[0].nonzero().flatten().tolist() == list(range(8))
     assert mask[1].nonzero().flatten().tolist() == list(range(5))
@@ -122,7 +122,7 @@ def test_causal_masks_lie_in_the_half_open_window(
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-def test_frame_current_frame_is_not_masked_and_masks_reach_as_near_as_they_reach_an_ordinary_end(overlap: bool) -> None:
+def test_masks_treat_a_live_edge_as_an_ordinary_end(overlap: bool) -> None:
     masking = RandomBlockMasking(80, mask_prob=0.3, block_size=10, allow_overlap=overlap, causal=True)
     masks = draw(masking, [200] * 300, current_frame=120)
     whole = draw(masking, [120] * 300)
@@ -130,14 +130,14 @@ def test_frame_current_frame_is_not_masked_and_masks_reach_as_near_as_they_reach
     assert torch.equal(masks[:, :120], whole) and whole[:, 117].any()
 
 
-def test_a_live_edge_per_row_equals_the_same_edge_for_all_rows() -> None:
+def test_live_edges_per_row_equal_one_for_all_rows() -> None:
     masking = RandomBlockMasking(80, **SLOTTED, causal=True, left_context_size=90)
     one = draw(masking, [200, 300], current_frame=150)
     each = draw(masking, [200, 300], current_frame=torch.tensor([150, 150]))
     assert torch.equal(one, each) and one.any()
 
 
-def test_causal_masks_without_a_live_edge_and_window_are_the_ordinary_ones() -> None:
+def test_causal_masks_without_edge_and_window_equal_ordinary_masks() -> None:
     lengths = [300, 120, 55, 10]
     ordinary = draw(RandomBlockMasking(80, **NEST), lengths)
     assert torch.equal(draw(RandomBlockMasking(80, **NEST, causal=True), lengths), ordinary)
@@ -145,7 +145,7 @@ def test_causal_masks_without_a_live_edge_and_window_are_the_ordinary_ones() -> 
 
 
 @pytest.mark.parametrize("mode", [NEST, SLOTTED])
-def test_a_mask_depends_on_its_key_and_not_on_batch_padding_or_order(mode: dict[str, object]) -> None:
+def test_a_mask_depends_on_its_key_only(mode: dict[str, object]) -> None:
     masking, keys = RandomBlockMasking(80, **mode), torch.tensor([5, 6, 7])
     lengths = torch.tensor([200, 130, 90])
     together = masking.sample(lengths, 200, keys=keys)
@@ -156,8 +156,8 @@ def test_a_mask_depends_on_its_key_and_not_on_batch_padding_or_order(mode: dict[
     assert not torch.equal(masking.sample(lengths, 200, keys=keys + 1), together)
 
 
-@pytest.mark.parametrize(("value", "freeze", "learnt"), [(None, True, 0), (None, False, 1), (0.5, False, 0)])
-def test_masked_frames_get_the_embedding_and_others_stay(value: float | None, freeze: bool, learnt: int) -> None:
+@pytest.mark.parametrize(("value", "freeze", "trainable"), [(None, True, 0), (None, False, 1), (0.5, False, 0)])
+def test_masked_frames_get_the_embedding_and_others_stay(value: float | None, freeze: bool, trainable: int) -> None:
     masking = RandomBlockMasking(80, **SLOTTED, mask_value=value, freeze=freeze)
     features = torch.randn(2, 80, 200)
     masked, mask = masking(features, torch.tensor([200, 120]))
@@ -166,14 +166,14 @@ def test_masked_frames_get_the_embedding_and_others_stay(value: float | None, fr
     assert torch.equal(masked[~hidden], features[~hidden])
     assert torch.equal(masked[0].t()[hidden[0, 0]], masking.mask_embedding.expand(int(hidden[0, 0].sum()), 80))
     assert (mask == mask[:, :1]).all()
-    assert sum(p.requires_grad for p in masking.parameters()) == learnt
+    assert sum(p.requires_grad for p in masking.parameters()) == trainable
     assert "mask_embedding" in masking.state_dict()
 
 
-def test_live_edges_are_drawn_for_the_stated_share_of_utterances_while_training_only() -> None:
+def test_live_edges_are_sampled_for_their_share_in_training_only() -> None:
     masking = LiveEdgeMasking(RandomBlockMasking(80, **NEST, causal=True), 0.5, 0.25)
     lengths, keys = torch.full((DRAWS,), 400), torch.arange(DRAWS)
-    edges = masking.draw_edges(lengths, keys)
+    edges = masking.sample_edges(lengths, keys)
     early = edges < 400
     assert float(early.float().mean()) == pytest.approx(0.5, abs=0.05)
     assert int(edges.min()) >= 100 and int(edges[early].median()) == pytest.approx(250, abs=20)
@@ -183,7 +183,7 @@ def test_live_edges_are_drawn_for_the_stated_share_of_utterances_while_training_
     assert torch.equal(masking.sample(lengths, 400, keys=keys), masking.masking.sample(lengths, 400, keys=keys))
 
 
-def test_no_masking_hides_nothing() -> None:
+def test_no_masking_masks_nothing() -> None:
     features = torch.randn(1, 80, 60)
     masked, mask = NoMasking()(features, torch.tensor([60]))
     assert torch.equal(masked, features) and not mask.any()
@@ -203,7 +203,7 @@ def test_values_out_of_range_are_refused_by_name(setting: dict[str, object], mes
         RandomBlockMasking(**{"feat_in": 80, **setting})
 
 
-def test_a_live_edge_without_causal_masking_a_negative_one_and_an_unknown_kind_are_refused() -> None:
+def test_invalid_live_edges_and_unknown_kinds_are_refused() -> None:
     with pytest.raises(UserError, match="causal=True"):
         draw(RandomBlockMasking(80), [100], current_frame=50)
     with pytest.raises(UserError, match="negative"):

@@ -1,4 +1,4 @@
-"""Blocks of several sizes and the ends of chunks: how much they cover and where they lie."""
+"""Share and positions of multiscale masks and of masked ends of chunks."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def runs(row: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("mix", ["utterance", "block"])
-def test_blocks_of_several_sizes_mask_the_share_that_is_asked_for(mix: str) -> None:
+def test_spans_of_several_sizes_mask_the_requested_share(mix: str) -> None:
     masking = MultiscaleMasking(80, SIZES, mask_share=0.4, mix=mix)
     mask = masking.sample(torch.full((300,), 3200), 3200, keys=torch.arange(300))
-    # Away from the ends: a block that starts before the utterance or ends after it does not exist.
+    # Away from the ends, because no span starts before the utterance or ends after it.
     assert float(mask[:, 64:-64].float().mean()) == pytest.approx(0.4, abs=0.01)
     shortest = {min(runs(row)) for row in mask}
     assert {8} == shortest if mix == "block" else set(SIZES) <= shortest
 
 
-def test_each_size_masks_as_much_as_blocks_of_that_size_alone() -> None:
+def test_each_size_masks_the_share_of_that_size_alone() -> None:
     keys, lengths = torch.arange(200), torch.full((200,), 1000)
     for size in SIZES:
         several = MultiscaleMasking(80, (size,), mask_share=0.3).sample(lengths, 1000, keys=keys)
@@ -45,14 +45,14 @@ def test_each_size_masks_as_much_as_blocks_of_that_size_alone() -> None:
         assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-def test_sizes_depend_on_the_key_alone_and_never_lie_in_padding_or_past_the_live_edge() -> None:
+def test_sizes_depend_on_the_key_and_spans_end_at_edges() -> None:
     masking = LiveEdgeMasking(MultiscaleMasking(80, SIZES, causal=True), live_edge_prob=1.0, live_edge_min_fraction=0.5)
     lengths, keys = torch.tensor([900, 500, 700]), torch.tensor([5, 6, 7])
     together = masking.sample(lengths, 900, keys=keys)
     for row in range(3):
         alone = masking.sample(lengths[row : row + 1], int(lengths[row]), keys=keys[row : row + 1])
         assert torch.equal(together[row, : lengths[row]], alone[0])
-        assert together[row].any() and not together[row, masking.draw_edges(lengths, keys)[row] :].any()
+        assert together[row].any() and not together[row, masking.sample_edges(lengths, keys)[row] :].any()
     assert not torch.equal(together, masking.sample(lengths, 900, keys=keys + 10))
 
 
@@ -75,27 +75,27 @@ def test_masks_are_the_ends_of_chunks_in_whole_encoder_frames(
     for row, length in enumerate(lengths):
         assert not mask[row, length:].any()
         for chunk in mask[row, : length // size * size].view(-1, size):
-            heard = int((~chunk).sum())
-            assert not chunk[:heard].any() and heard % stack == 0
-            assert heard >= min(size - stack, min_unmasked * size - 1e-3)
+            unmasked = int((~chunk).sum())
+            assert not chunk[:unmasked].any() and unmasked % stack == 0
+            assert unmasked >= min(size - stack, min_unmasked * size - 1e-3)
 
 
-def test_the_share_of_masked_chunks_and_the_lengths_of_their_ends_are_those_asked_for() -> None:
+def test_chunks_are_masked_with_the_requested_share_and_lengths() -> None:
     mask = ChunkMasking(80, 4, mask_prob=0.7, min_unmasked=0.5).sample(
         torch.full((50,), 1600), 1600, keys=torch.arange(50), chunk=32
     )
-    hidden = mask.view(-1, 32).sum(1)
-    assert float((hidden > 0).float().mean()) == pytest.approx(0.7, abs=0.03)
-    assert {int(n) for n in hidden} == {0, 4, 8, 12, 16}
-    assert float(hidden[hidden > 0].float().mean()) == pytest.approx(10, abs=0.5)
+    masked = mask.view(-1, 32).sum(1)
+    assert float((masked > 0).float().mean()) == pytest.approx(0.7, abs=0.03)
+    assert {int(n) for n in masked} == {0, 4, 8, 12, 16}
+    assert float(masked[masked > 0].float().mean()) == pytest.approx(10, abs=0.5)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["encoder=causal", "masking=chunk"], "these have 4 feature frames: set masking.chunk_frames"),
-        (["encoder=bidirectional", "masking=chunk"], "these have the whole utterance"),
-        (["encoder=dynamic", "masking=chunk"], "these have 4 feature frames"),
+        (["encoder=causal", "masking=chunk"], "the chunk is 4 feature frames: set masking.chunk_frames"),
+        (["encoder=bidirectional", "masking=chunk"], "the chunk is the whole utterance"),
+        (["encoder=dynamic", "masking=chunk"], "the chunk is 4 feature frames"),
         (["masking=chunk", "masking.chunk_frames=30"], "the nearest are 28 and 32"),
         (["masking=chunk", "masking.min_unmasked=1"], "min_unmasked"),
         (["masking=multiscale", "masking.mask_share=1"], "mask_share"),
@@ -104,22 +104,22 @@ def test_the_share_of_masked_chunks_and_the_lengths_of_their_ends_are_those_aske
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_maskings_that_cannot_be_are_refused(run_config: Compose, overrides: list[str], message: str) -> None:
+def test_impossible_maskings_are_refused(run_config: Compose, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ready(run_config(*overrides))
 
 
-def test_a_live_edge_cannot_be_given_to_chunks() -> None:
-    with pytest.raises(UserError, match="live edges already"):
+def test_chunk_masking_refuses_a_live_edge() -> None:
+    with pytest.raises(UserError, match="ends at a live edge"):
         ChunkMasking(80, 4).sample(torch.tensor([40]), 40, 20, chunk=8)
 
 
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ("multiscale", "blocks of 80 to 640 ms over about 40% of frames; 50% of utterances at the live edge"),
-        ("chunk", "the ends of 80% of chunks, of each of which 50% is heard"),
+        ("multiscale", "spans of 80 to 640 ms over about 40% of frames; 50% of utterances at the live edge"),
+        ("chunk", "the ends of 80% of chunks; 50% of each chunk stays unmasked"),
     ],
 )
-def test_the_start_panel_says_what_is_hidden(composed: Compose, choice: str, words: str) -> None:
+def test_the_start_panel_describes_the_masking(composed: Compose, choice: str, words: str) -> None:
     assert masking_in_words(instantiate(composed(f"masking={choice}").masking), 10.0) == words

@@ -1,4 +1,4 @@
-"""Which frames count, what they cost, and that nothing masked costs nothing."""
+"""Selection and loss of masked target frames, also without any."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def test_scores_and_loss_equal_the_fixture(name: str) -> None:
 
 
 @pytest.mark.parametrize(("factor", "masked", "counts"), [(8, 7, True), (8, 6, False), (4, 4, True), (4, 3, False)])
-def test_a_block_counts_when_more_than_the_threshold_is_masked(factor: int, masked: int, counts: bool) -> None:
+def test_frames_masked_beyond_the_threshold_are_selected(factor: int, masked: int, counts: bool) -> None:
     mask = torch.zeros(1, 3 * factor, dtype=torch.bool)
     mask[0, factor : factor + masked] = True
     selected = MaskedPrediction(8, 4).select(mask, torch.tensor([3 * factor]), factor)
     assert selected.tolist() == [[False, counts, False]]
 
 
-def test_a_block_that_is_not_whole_audio_does_not_count() -> None:
+def test_incomplete_target_frames_are_not_selected() -> None:
     mask = torch.ones(2, 16, dtype=torch.bool)
     selected = MaskedPrediction(8, 4).select(mask, torch.tensor([16, 11]), 4)
     assert selected.tolist() == [[True] * 4, [True, True, False, False]]
 
 
-def test_without_masked_frames_the_loss_is_zero_and_so_is_every_gradient() -> None:
+def test_without_masked_frames_loss_and_gradients_are_zero() -> None:
     objective, encoded = MaskedPrediction(8, 4, 2), torch.randn(2, 5, 8, requires_grad=True)
     result = objective.predict(encoded, torch.zeros(2, 5, 2, dtype=torch.long), torch.zeros(2, 5, dtype=torch.bool))
     loss = result.loss_sum / result.count.clamp_min(1)
@@ -52,7 +52,7 @@ def test_without_masked_frames_the_loss_is_zero_and_so_is_every_gradient() -> No
     assert objective.heads.weight.grad is not None and not objective.heads.weight.grad.any()
 
 
-def test_frames_that_do_not_count_change_neither_loss_nor_gradient() -> None:
+def test_other_frames_change_neither_loss_nor_gradient() -> None:
     objective, codes = MaskedPrediction(8, 4), torch.randint(4, (1, 6, 1))
     selected = torch.tensor([[False, True, True, False, False, True]])
     encoded = torch.randn(1, 6, 8, requires_grad=True)
@@ -61,10 +61,10 @@ def test_frames_that_do_not_count_change_neither_loss_nor_gradient() -> None:
     assert (encoded.grad.abs().sum(-1) > 0).tolist() == selected.tolist()
 
 
-def test_loss_and_accuracy_are_means_over_books() -> None:
+def test_loss_and_accuracy_are_means_over_codebooks() -> None:
     objective = MaskedPrediction(2, 3, 2)
     torch.nn.init.zeros_(objective.heads.weight)
-    # Book 0 is certain of code 1, book 1 of code 2.
+    # Codebook 0 is certain of code 1, codebook 1 of code 2.
     objective.heads.bias.data = torch.tensor([0.0, 50.0, 0.0, 0.0, 0.0, 50.0])
     result = objective.predict(
         torch.zeros(1, 2, 2), torch.tensor([[[1, 2], [1, 0]]]), torch.ones(1, 2, dtype=torch.bool)
@@ -73,7 +73,7 @@ def test_loss_and_accuracy_are_means_over_books() -> None:
     assert result.loss_sum.item() == pytest.approx(50 / 2)
 
 
-def test_one_encoder_frame_too_many_is_cut_and_two_are_refused() -> None:
+def test_one_extra_frame_is_cut_and_two_are_refused() -> None:
     objective, codes, selected = MaskedPrediction(8, 4), torch.zeros(1, 5, 1, dtype=torch.long), torch.ones(1, 5) > 0
     assert int(objective.predict(torch.randn(1, 6, 8), codes, selected).count) == 5
     with pytest.raises(UserError, match="7 encoder frames"):

@@ -95,13 +95,13 @@ def test_the_panel_shows_the_latency_that_follows_from_the_layers(composed, data
 
 def test_a_causal_encoder_and_one_with_a_chunk_say_why(composed, data, trainer):
     assert "yes: attention, convolutions and norms" in start(composed, data, trainer, "encoder=causal")[1]
-    assert "up to the end of its chunk of 80.0 ms" in start(composed, data, trainer, "encoder=lookahead40")[1]
+    assert "no layer sees past the current 80.0 ms chunk" in start(composed, data, trainer, "encoder=lookahead40")[1]
 
 
 def test_a_bidirectional_encoder_waits_for_the_whole_utterance(composed, data, trainer):
     text = start(composed, data, trainer, "encoder=bidirectional")[1]
     assert "look-ahead       whole utterance" in text
-    assert "no: attention to the end of the utterance, symmetric convolutions, normalisation over" in text
+    assert "no: attention to the end of the utterance, symmetric convolutions, normalization over" in text
 
 
 def test_a_leaking_preset_is_not_called_causal(composed, data, trainer):
@@ -111,7 +111,7 @@ def test_a_leaking_preset_is_not_called_causal(composed, data, trainer):
 
 def test_masking_codes_data_and_place_are_named(composed, data, trainer):
     text = start(composed, data, trainer, "masking=causal", "quantizer.num_codebooks=2")[1]
-    for words in ("causal blocks of 400 ms over about 33% of frames", "2 x 8192", "1.00 h, 10 cuts, 2 speakers", "out"):
+    for words in ("causal spans of 400 ms over about 33% of frames", "2 x 8192", "1.00 h, 10 cuts, 2 speakers", "out"):
         assert words in text
 
 

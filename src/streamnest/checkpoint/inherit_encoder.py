@@ -9,15 +9,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.checkpoint.loading import read_own
+from streamnest.checkpoint.loading import fields_with, read_own
 from streamnest.checkpoint.transfer import TransferReport, transfer
+from streamnest.encoder import EncoderConfig
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
-# What a preset says; everything else about an encoder is its size.
-_PRESET = {"left_context_ms", "right_context_ms", "style", "contexts", "conv_padding", "conv_norm", "normalize"}
-# What each run decides for itself: it changes neither the weights nor the function.
-_OWN = {"dropout", "dropout_input", "dropout_attention", "activation_checkpointing", "allow_future_leak"}
+_PRESET = fields_with("preset", EncoderConfig)
+# Fields that each run chooses for itself, because they change neither the weights nor the function.
+_OWN = fields_with("training", EncoderConfig) - _PRESET
 
 
 def with_encoder_of(cfg: DictConfig, continued: str | None = None, overrides: list[str] | None = None) -> DictConfig:

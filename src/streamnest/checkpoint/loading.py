@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +15,13 @@ from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
 from streamnest.config.aliases import modernize
 from streamnest.config.stored import PARTS, check_config, check_labels, construct, task_class, task_name
 from streamnest.downstream.base import DownstreamTask
+from streamnest.encoder import EncoderConfig
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
 from streamnest.files.plain_data import of_file, require_plain, short
 from streamnest.files.tensor_file import check_shapes, load_tensors, require_weights
+from streamnest.objectives import MaskedAndNextTokenConfig
 from streamnest.pretraining import Pretraining
 
 TaskT = TypeVar("TaskT", bound=EncoderTask)
@@ -27,8 +30,6 @@ TaskT = TypeVar("TaskT", bound=EncoderTask)
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
 # What checkpoints meant that were written before there was such a key.
 _BEFORE = {"codes": "random"}
-_FREE = {"dropout", "dropout_input", "dropout_attention", "allow_future_leak", "contexts", "activation_checkpointing"}
-_FREE |= {"masked_weight", "next_token_weight", "unmasked_weight", "max_visible", "frame_share"}
 
 # What Lightning needs to continue, and its types.
 _STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}
@@ -228,13 +229,18 @@ def stored_labels(path: str | Path | None, task: str) -> Any:
     return own.get("labels")
 
 
+def fields_with(role: str, *schemas: type) -> set[str]:
+    """Names of the fields of config schemas that have a role; see `EncoderConfig`."""
+    return {field.name for schema in schemas for field in fields(schema) if role in field.metadata.get("roles", ())}
+
+
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Name and values, theirs and ours, of what differs in the architecture of two configs."""
-    found = []
+    found, free = [], fields_with("training", EncoderConfig, MaskedAndNextTokenConfig)
     for group in _ARCHITECTURE:
         for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
             then, now = theirs.get(group, {}).get(key, _BEFORE.get(key)), ours[group].get(key)
-            if key not in _FREE and then != now:
+            if key not in free and then != now:
                 found.append((f"{group}.{key}", then, now))
     return found
 

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamnest.encoder.context import ContextChoice
+
+
+def _preset(default: Any) -> Any:
+    return field(default=default, metadata={"roles": ("preset",)})
+
+
+def _training(default: Any) -> Any:
+    return field(default=default, metadata={"roles": ("training",)})
 
 
 @dataclass
 class EncoderConfig:
     """Schema of the `encoder` group; the presets are in `configs/encoder`.
 
+    The metadata of a field gives its roles: "preset" if presets choose it, "training" if it affects training only, so
+    that a run may differ in it from the checkpoint it starts from. Fields without a role are the size of the network.
+
     Attributes:
-        num_mels: bands of the input.
+        num_mels: input bands.
         hop_ms: milliseconds between feature frames.
         subsampling_factor: feature frames per encoder frame.
-        subsampling_padding: "aligned" or "shifted", see `Subsampling`.
-        subsampling_channels: of the stem.
+        subsampling_padding: "aligned" or "shifted"; see `Subsampling`.
+        subsampling_channels: channels of the subsampling convolutions.
         d_model: width.
-        num_layers: blocks.
-        num_heads: attention heads; divides `d_model`.
-        ff_expansion: feed-forward width over `d_model`.
-        left_context_ms: attention to the past; None is unlimited.
-        right_context_ms: attention to the future; None is unlimited.
-        style: "chunked", "regular" or "delayed", see `Context`.
-        contexts: by name, what training draws from, one per batch; empty trains with the one context above, which is
-            otherwise that of validation and, if none is named, of inference.
+        num_layers: number of Conformer layers.
+        num_heads: attention heads, a divisor of `d_model`.
+        ff_expansion: feed-forward width divided by `d_model`.
+        left_context_ms: past visible to attention; None is unlimited.
+        right_context_ms: future visible to attention; None is unlimited.
+        style: "chunked", "regular" or "delayed"; see `Context`.
+        contexts: named contexts, one of which training samples per batch. If empty, training uses the context above,
+            which otherwise serves validation and, by default, inference.
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
         conv_padding: "causal" or "symmetric".
         conv_norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
-        bias: of linear and convolution layers inside the blocks.
-        scale_input: multiply the stem's output by sqrt(d_model).
-        dropout: of the blocks.
-        dropout_input: after the stem.
-        dropout_attention: of attention weights.
-        normalize: how features are normalised before they come here; part of the latency contract.
-        activation_checkpointing: while training, keep the input of each layer only and recompute the rest in the
-            backward pass: a third more arithmetic for a fraction of the memory.
-        allow_future_leak: train although a stage hears more future than the context says.
+        bias: use biases in linear and convolution modules inside the layers.
+        scale_input: multiply the subsampling output by sqrt(d_model).
+        dropout: dropout rate inside the layers.
+        dropout_input: dropout rate after subsampling.
+        dropout_attention: dropout rate of attention weights.
+        normalize: normalization of the input features, applied before the encoder; part of the latency contract.
+        activation_checkpointing: in training, store only the input of each layer and recompute the rest in the backward
+            pass: a third more arithmetic for a fraction of the memory.
+        allow_future_leak: train even if a stage sees more of the future than the context allows.
     """
 
     _target_: str = "streamnest.encoder.FastConformer.build"
@@ -50,18 +62,18 @@ class EncoderConfig:
     num_layers: int = 8
     num_heads: int = 4
     ff_expansion: int = 4
-    left_context_ms: float | None = None
-    right_context_ms: float | None = None
-    style: str = "chunked"
-    contexts: dict[str, ContextChoice] = field(default_factory=dict)
+    left_context_ms: float | None = _preset(None)
+    right_context_ms: float | None = _preset(None)
+    style: str = _preset("chunked")
+    contexts: dict[str, ContextChoice] = field(default_factory=dict, metadata={"roles": ("preset", "training")})
     conv_kernel_size: int = 9
-    conv_padding: str = "causal"
-    conv_norm: str = "layer_norm"
+    conv_padding: str = _preset("causal")
+    conv_norm: str = _preset("layer_norm")
     bias: bool = True
     scale_input: bool = True
-    dropout: float = 0.1
-    dropout_input: float = 0.1
-    dropout_attention: float = 0.1
-    normalize: str = "global"
-    activation_checkpointing: bool = False
-    allow_future_leak: bool = False
+    dropout: float = _training(0.1)
+    dropout_input: float = _training(0.1)
+    dropout_attention: float = _training(0.1)
+    normalize: str = _preset("global")
+    activation_checkpointing: bool = _training(False)
+    allow_future_leak: bool = _training(False)

@@ -1,7 +1,7 @@
-"""How much past and future attention may see: milliseconds to encoder frames, and the masks that follow.
+"""Attention context: conversion from milliseconds to encoder frames, and attention masks.
 
-Attention works on encoder frames. A context given in 10 ms feature frames would silently mean 4 or 8 times as much, so
-configs speak milliseconds and a value that is no whole number of frames is refused (DESIGN: presets).
+Attention works on encoder frames, of 4 or 8 feature frames each. To avoid confusing the two, configs use milliseconds,
+and a value that is not a whole number of encoder frames is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ STYLES = ("chunked", "regular", "delayed")
 class Context:
     """Attention context in encoder frames; `None` is unlimited.
 
-    `chunked`: frames come in chunks of `right + 1`; a frame sees to the end of its own chunk and `left` frames (whole
-    chunks) before that chunk. The look-ahead does not grow with depth.
-    `regular`: frame i sees `[i - left, i + right]` in each layer, so the look-ahead grows by `right` a layer.
-    `delayed`: no frame sees a later one, and the output for frame i is read `right` frames later. The same look-ahead
-    for every frame, without the wait for a chunk.
+    `chunked`: frames form chunks of `right + 1`; a frame sees its own chunk and `left` frames (whole chunks) before it.
+    The look-ahead does not grow with depth.
+    `regular`: frame i sees `[i - left, i + right]` in each layer, so the look-ahead grows by `right` per layer.
+    `delayed`: no frame sees a later one, and the output for frame i is read `right` frames later. All frames have the
+    same look-ahead and do not wait for a chunk.
 
     Attributes:
         left: frames of past before the chunk (chunked) or before the frame (regular, delayed).
-        right: frames of future, at most.
+        right: largest number of future frames.
         style: "chunked", "regular" or "delayed".
     """
 
@@ -47,7 +47,7 @@ class Context:
         if self.left is not None and self.chunk is not None and self.left % self.chunk:
             low = self.left // self.chunk * self.chunk
             raise UserError(
-                f"a left context of {self.left} encoder frames is no whole number of chunks of {self.chunk} frames: "
+                f"a left context of {self.left} encoder frames is not a whole number of chunks of {self.chunk} frames: "
                 f"the nearest are {low} and {low + self.chunk} frames"
             )
 
@@ -70,18 +70,18 @@ class Context:
 
     @property
     def unlimited(self) -> bool:
-        """Whether every frame sees every other one."""
+        """True if each frame sees all frames."""
         return self.left is None and self.right is None
 
     @staticmethod
     def from_ms(left_ms: float | None, right_ms: float | None, frame_ms: float, style: str = "chunked") -> Context:
-        """Resolves milliseconds; raises `UserError` naming the nearest legal values when they do not fit."""
+        """Converts milliseconds to frames; raises `UserError` with the nearest legal values if they do not match."""
         left = _whole_frames("left_context_ms", left_ms, frame_ms)
         right = _whole_frames("right_context_ms", right_ms, frame_ms)
         return Context(left, right, style)
 
     def last_visible(self, frame: int) -> int | None:
-        """The latest frame that `frame` sees through one attention layer; None is the end of the utterance."""
+        """Returns the last frame that `frame` sees through one attention layer; None is the end of the utterance."""
         if self.right is None:
             return None
         if self.style != "chunked":
@@ -89,7 +89,7 @@ class Context:
         return (frame // (self.right + 1) + 1) * (self.right + 1) - 1
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Which keys each query may see.
+        """Computes which keys each query sees.
 
         Args:
             queries: absolute frame numbers `(..., Tq)`.
@@ -120,7 +120,7 @@ class ContextChoice:
     Attributes:
         left_context_ms: None is unlimited.
         right_context_ms: None is unlimited.
-        weight: how often it is drawn, relative to the others.
+        weight: relative probability of being sampled.
     """
 
     left_context_ms: float | None = None
@@ -129,15 +129,15 @@ class ContextChoice:
 
 
 class ContextChoices:
-    """Named contexts, of which training draws one per batch and inference takes one by name.
+    """Named contexts: training samples one per batch, inference selects one by name.
 
     Args:
-        choices: `ContextChoice`, or its fields, by name; empty for an encoder with one context.
-        frame_ms: of the encoder.
-        style: of all of them.
+        choices: `ContextChoice` or its fields, by name; empty for an encoder with one context.
+        frame_ms: milliseconds per encoder frame.
+        style: style of all contexts.
 
     Raises:
-        UserError: naming the choice that is no whole number of frames, or weights of which none is positive.
+        UserError: if a choice is not a whole number of frames, or no weight is positive.
     """
 
     def __init__(self, choices: Mapping[str, Any], frame_ms: float, style: str) -> None:
@@ -147,10 +147,10 @@ class ContextChoices:
             try:
                 self.by_name[name] = Context.from_ms(choice.left_context_ms, choice.right_context_ms, frame_ms, style)
             except UserError as error:
-                raise UserError(f"{error}; to go without this choice: '~encoder.contexts.{name}'") from None
+                raise UserError(f"{error}; to remove this choice: '~encoder.contexts.{name}'") from None
         self.weights = [choice.weight for choice in parsed.values()]
         if parsed and (min(self.weights) < 0 or not sum(self.weights)):
-            raise UserError("encoder.contexts: weights must not be negative, and one must be positive")
+            raise UserError("encoder.contexts: weights must be at least 0, and one must be above 0")
 
     def __getitem__(self, name: str) -> Context:
         if name not in self.by_name:
@@ -158,8 +158,8 @@ class ContextChoices:
             raise UserError(f"the encoder was not trained with a context {name!r}; it has {known}")
         return self.by_name[name]
 
-    def draw(self, number: int) -> Context:
-        """A context by weight; the same for the same number."""
+    def sample(self, number: int) -> Context:
+        """Samples a context by weight, as a function of the number."""
         return random.Random(number).choices(list(self.by_name.values()), self.weights)[0]
 
 
@@ -172,7 +172,7 @@ def _whole_frames(name: str, milliseconds: float | None, frame_ms: float) -> int
     if abs(frames - round(frames)) > 1e-6:
         low = int(frames) * frame_ms
         raise UserError(
-            f"encoder.{name}={milliseconds:g} ms is no whole number of encoder frames of {frame_ms:g} ms: "
+            f"encoder.{name}={milliseconds:g} ms is not a whole number of encoder frames of {frame_ms:g} ms: "
             f"the nearest legal values are {low:g} and {low + frame_ms:g} ms "
             f"(or change encoder.subsampling_factor)"
         )

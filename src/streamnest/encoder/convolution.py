@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamnest.encoder.parts import Part, as_it_is, at_hand
 from streamnest.errors import UserError
 
 PADDINGS = ("causal", "symmetric")
-# A streaming step convolves so few that setting up a convolution kernel would take longer than the products.
+# For so few frames, as in a streaming step, setting up a convolution kernel takes longer than the products.
 _FEW_FRAMES = 4
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with fixed statistics, `(B, T, d)` -> `(B, T, d)`: an affine map of each frame by itself.
+    """Batch norm with fixed statistics, `(B, T, d)` -> `(B, T, d)`: an affine map of each frame on its own.
 
-    The affine weights are trained, the statistics are not: those of the batch norm of a checkpoint (`init_from`), whose
-    function in evaluation is kept exactly, or means of 0 and variances of 1 from scratch. Stride 1, look-ahead 0, also
-    while training.
+    The affine weights are trained, the statistics are not. With `init_from` the statistics are those of the batch norm
+    in the checkpoint, so that its evaluation output is kept exactly; from scratch they are means of 0 and variances
+    of 1. Stride 1; look-ahead 0, also in training.
 
     Args:
-        width: channels d.
+        width: number of channels d.
         eps: added to the variances.
     """
 
@@ -41,7 +38,7 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps each frame."""
+        """Applies the affine map."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return x * scale + (self.bias - self.running_mean * scale)
 
@@ -53,31 +50,21 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class _ConvolutionParts(NamedTuple):
-    pointwise_in: Part
-    pointwise_out: Part
-    depthwise: Part
-    weight: Tensor
-    bias: Tensor | None
-    norm: Part
-    norm_is_framewise: bool
-
-
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, section 2.2): `(B, T, d)` -> `(B, T, d)`.
 
-    Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). `batch_norm` uses statistics
-    over time while training, so it leaks the future then; `layer_norm` and `frozen_batch_norm` see one frame.
+    Stride 1. Look-ahead: 0 frames (`causal`) or `(kernel_size - 1) / 2` (`symmetric`). In training `batch_norm`
+    uses statistics over time, which leak the future; `layer_norm` and `frozen_batch_norm` use one frame.
 
     Args:
         d_model: width.
         kernel_size: taps of the depthwise convolution, in encoder frames.
         padding: "causal" or "symmetric".
         norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
-        bias: of the convolutions.
+        bias: use biases in the convolutions.
 
     Raises:
-        UserError: for an unknown padding or norm, or an even kernel with symmetric padding.
+        UserError: if the padding or norm is unknown, or for an even kernel with symmetric padding.
     """
 
     def __init__(
@@ -89,7 +76,7 @@ class ConvolutionModule(nn.Module):
         if norm not in _NORMS:
             raise UserError(f"encoder.conv_norm={norm!r} is unknown: choose one of {', '.join(_NORMS)}")
         if padding == "symmetric" and kernel_size % 2 == 0:
-            raise UserError(f"encoder.conv_kernel_size={kernel_size} is even: symmetric padding needs an odd one")
+            raise UserError(f"encoder.conv_kernel_size={kernel_size} is even: symmetric padding needs an odd number")
         self.lookahead = (kernel_size - 1) // 2 if padding == "symmetric" else 0
         self.past = kernel_size - 1 - self.lookahead
         self.pointwise_in = nn.Linear(d_model, 2 * d_model, bias=bias)
@@ -99,49 +86,36 @@ class ConvolutionModule(nn.Module):
 
     @property
     def norm_is_framewise(self) -> bool:
-        """Whether the norm looks at one frame only, also while training."""
+        """True if the norm depends on one frame only, also in training."""
         return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
-    def forward(
-        self, x: Tensor, valid: Tensor | None, state: Tensor | None = None, parts: _ConvolutionParts | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Convolves.
+    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Convolves over time.
 
         Args:
             x: `(B, T, d)`.
-            valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None is all valid.
-            state: the `(B, past, d)` frames before x; None is silence (zeros).
-            parts: from `at_hand`.
+            valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None if all frames are valid.
+            state: the `(B, past, d)` frames before x; None for zeros.
 
         Returns:
             `(B, T, d)` and the state for the frames after x.
         """
-        part = parts or self._parts(as_it_is)
-        x = F.glu(part.pointwise_in(x), dim=-1)
+        x = F.glu(self.pointwise_in(x), dim=-1)
         if valid is not None:
             x = x * valid
         before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
         x = torch.cat([before, x], dim=1)
-        kept = x.narrow(1, x.shape[1] - self.past, self.past)
-        x = self._depthwise(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x, part)
-        x = part.norm(x) if part.norm_is_framewise else part.norm(x.transpose(1, 2)).transpose(1, 2)
-        return part.pointwise_out(F.silu(x)), kept
+        after = x.narrow(1, x.shape[1] - self.past, self.past)
+        x = self._convolve(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
+        x = self.norm(x) if self.norm_is_framewise else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return self.pointwise_out(F.silu(x)), after
 
-    def at_hand(self) -> Part:
-        """`forward` with its parts at hand."""
-        return partial(self.forward, parts=self._parts(at_hand))
-
-    def _parts(self, get: Callable[[nn.Module], Part]) -> _ConvolutionParts:
-        norm, depthwise = get(self.norm), self.depthwise
-        pointwise = get(self.pointwise_in), get(self.pointwise_out)
-        return _ConvolutionParts(*pointwise, depthwise, depthwise.weight, depthwise.bias, norm, self.norm_is_framewise)
-
-    def _depthwise(self, x: Tensor, part: _ConvolutionParts) -> Tensor:
+    def _convolve(self, x: Tensor) -> Tensor:
         few = x.shape[1] - self.past - self.lookahead <= _FEW_FRAMES and not torch.compiler.is_compiling()
         if few and not torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
-            # Taps before channels: products and sums then run along neighbours in memory.
+            # Taps before channels: products and sums then run over adjacent memory.
             taps = x.unfold(1, self.past + self.lookahead + 1, 1).transpose(2, 3)
-            y = (taps * part.weight.squeeze(1).t()).sum(2)
-            return y if part.bias is None else y + part.bias
-        convolved: Tensor = part.depthwise(x.transpose(1, 2)).transpose(1, 2)
+            y = (taps * self.depthwise.weight.squeeze(1).t()).sum(2)
+            return y if self.depthwise.bias is None else y + self.depthwise.bias
+        convolved: Tensor = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return convolved

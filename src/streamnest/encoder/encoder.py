@@ -1,4 +1,4 @@
-"""The encoder: stem, positions, masks, blocks; and its streaming step."""
+"""The encoder: subsampling, positions, attention masks, layers; and its streaming step."""
 
 from __future__ import annotations
 
@@ -17,36 +17,31 @@ from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.context import Context, ContextChoices
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
-from streamnest.encoder.layer import ConformerLayer, LayerParts, LayerState
-from streamnest.encoder.parts import KeepsParts, at_hand
+from streamnest.encoder.layer import ConformerLayer, LayerState
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
 
 
-class _View(NamedTuple):
+class _Masks(NamedTuple):
+    """Attention mask `(B or 1, 1, Tq, Tk)` and valid frames `(B, T, 1)` of a layer; None if nothing is masked."""
+
     mask: Tensor | None
     valid: Tensor | None
 
 
-# Where every new frame sees every frame that there is.
-_EVERYTHING = _View(None, None)
-
-
-class FastConformer(KeepsParts):
+class FastConformer(nn.Module):
     """FastConformer (Rekesh et al. 2023) with limited context, `(B, num_mels, T)` -> `(B, T', d_model)`.
 
-    Stride: `subsampling_factor` feature frames, `frame_ms` milliseconds. Look-ahead: see `streamnest.latency`.
-    Padding and neighbours in the batch change nothing; output frames past a row's length mean nothing.
+    Stride: `subsampling_factor` feature frames, `frame_ms` milliseconds. Look-ahead: computed in `streamnest.latency`.
+    Padding and the other rows of a batch have no effect; output frames past a row's length are undefined.
 
     Args:
         config: sizes, context and the choices that make a preset.
 
     Raises:
-        UserError: for contexts that are no whole number of frames and for sizes that do not fit.
+        UserError: if a context is not a whole number of frames, or sizes do not match.
     """
-
-    _at_hand: list[LayerParts] | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -64,30 +59,30 @@ class FastConformer(KeepsParts):
         )
         self.dropout = Dropout(c.dropout_input)
         self.layers: Sequence[ConformerLayer] = nn.ModuleList(  # type: ignore[assignment]
-            _block(c) for _ in range(c.num_layers)
+            _layer(c) for _ in range(c.num_layers)
         )
 
     @classmethod
     def build(cls, **settings: Any) -> FastConformer:
-        """An encoder from the fields of `EncoderConfig` as keywords."""
+        """Builds an encoder from the fields of `EncoderConfig` as keywords."""
         return cls(EncoderConfig(**settings))
 
     def use_context(self, name: str | None) -> None:
-        """Runs with one of `choices` from now on; None is the default one."""
+        """Switches to one of `choices`; None is the default context."""
         self.context = self.default_context if name is None else self.choices[name]
 
     @property
     def context_name(self) -> str | None:
-        """The name of the context in use, where there are several to choose from."""
+        """Name of the context in use; None for an encoder with one context."""
         return next((name for name, context in self.choices.by_name.items() if context == self.context), None)
 
-    def draw_context(self, number: int) -> None:
-        """Runs with a context drawn by weight, the same for the same number, where there are several to draw from."""
+    def sample_context(self, number: int) -> None:
+        """Switches to a random context, a function of the number; does nothing if there is one context only."""
         if self.choices.by_name:
-            self.context = self.choices.draw(number)
+            self.context = self.choices.sample(number)
 
     def each_context(self) -> Iterator[str | None]:
-        """Runs with one choice after the other, and with the default one again when done; yields their names."""
+        """Switches to each context in turn and yields its name; restores the default context at the end."""
         try:
             for name in self.choices.by_name or (None,):
                 self.use_context(name)
@@ -97,14 +92,14 @@ class FastConformer(KeepsParts):
 
     @property
     def target_shift(self) -> int:
-        """Encoder frames by which the output that has heard block t comes after frame t (shifted stem: one)."""
+        """Encoder frames between target frame t and the output that covers it: 0, or 1 with shifted subsampling."""
         return -(self.subsampling.lookahead // self.subsampling.factor)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes whole utterances.
 
         Args:
-            features: `(B, num_mels, T)`; frames past each row's length are not read.
+            features: `(B, num_mels, T)`; frames past each row's length are ignored.
             lengths: `(B,)` feature frames.
 
         Returns:
@@ -112,22 +107,22 @@ class FastConformer(KeepsParts):
         """
         if not features.shape[-1]:
             return features.new_zeros(len(features), 0, self.d_model), torch.zeros_like(lengths)
-        heard = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
+        inside = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
         delay = self.context.delay
-        features = F.pad(self._checked(features) * heard[:, None], (0, delay * self.subsampling.factor))
+        features = F.pad(self._checked(features) * inside[:, None], (0, delay * self.subsampling.factor))
         lengths = lengths + delay * self.subsampling.factor
         x, _ = self.subsampling(features, lengths)
         lengths = self.subsampling.num_frames(lengths)
         time = torch.arange(x.shape[1], device=x.device)
         valid = time < lengths[:, None]
         mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
-        x, _ = self._run_layers(x, [_View(mask[:, None], valid[..., None])], None)
-        # A shifted stem has a first output that has heard nothing, also of an utterance of no frames.
-        return x[:, delay:], (lengths - delay) * heard.any(1)
+        x, _ = self._run_layers(x, [_Masks(mask[:, None], valid[..., None])], None)
+        # Shifted subsampling outputs one frame before any audio, also for an utterance without feature frames.
+        return x[:, delay:], (lengths - delay) * inside.any(1)
 
     @property
     def warmup(self) -> int:
-        """Encoder frames at the start of a stream that stand for nothing: they are waited for, then dropped."""
+        """Encoder frames at the start of a stream that belong to no audio; streams drop them."""
         return self.context.delay + self.context.lag * len(self.layers)
 
     @property
@@ -135,111 +130,111 @@ class FastConformer(KeepsParts):
         """Encoder frames of one streaming step.
 
         Raises:
-            UserError: for what cannot be emitted before the utterance ends.
+            UserError: if no output can be emitted before the utterance ends.
         """
         context, convolution = self.context, self.layers[0].convolution
         if context.chunk is None:
             raise UserError("this encoder cannot stream: give encoder.right_context_ms")
         if convolution.lookahead or not convolution.norm_is_framewise:
-            raise UserError("this encoder cannot stream: encoder.conv_padding=causal and conv_norm=layer_norm can")
+            raise UserError(
+                "this encoder cannot stream: it needs encoder.conv_padding=causal, and encoder.conv_norm=layer_norm or "
+                "frozen_batch_norm"
+            )
         return context.chunk
 
+    @property
+    def first_features(self) -> int:
+        """Feature frames needed to emit the first chunk of a stream; later chunks need `chunk * factor` each."""
+        return (self.warmup + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
+
     def left_frames(self, max_left_ms: float = STREAM_LEFT_MS) -> int:
-        """Encoder frames of past that a stream remembers: the left context, or the cap of an unlimited one."""
+        """Encoder frames of past that a stream keeps: the left context, or the cap of an unlimited one."""
         left = self.context.left
         return int(max_left_ms / self.frame_ms) // self.chunk * self.chunk if left is None else left
 
     def init_state(self, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> EncoderState:
-        """The state of `batch` streams that have heard nothing yet.
+        """Creates the state of `batch` streams before their first frame.
 
         Args:
             batch: number of streams.
-            max_left_ms: the cap of an unlimited left context. A stream longer than that sees a window of so much past,
-                in whole chunks, and no longer equals the offline forward. Limited contexts do not need it.
+            max_left_ms: cap of an unlimited left context, rounded down to whole chunks. Attention in longer streams
+                sees a sliding window, and outputs differ from `forward`. Limited contexts ignore it.
 
         Raises:
-            UserError: for contexts that cannot stream.
+            UserError: if the context cannot stream.
         """
         left = self.left_frames(max_left_ms)
-        weight, block, lag = self.subsampling.out.weight, self.layers[0], self.context.lag
-        heads, d_head = block.attention.num_heads, block.attention.d_head
-        attended = weight.new_zeros(batch, left + lag, 2, heads, d_head)
-        convolved = weight.new_zeros(batch, block.convolution.past, self.d_model)
+        weight, layer, lag = self.subsampling.out.weight, self.layers[0], self.context.lag
+        heads, d_head = layer.attention.num_heads, layer.attention.d_head
+        past = weight.new_zeros(batch, left + lag, 2, heads, d_head)
+        convolved = weight.new_zeros(batch, layer.convolution.past, self.d_model)
         queries = (weight.new_zeros(batch, heads, lag, d_head),) if lag else ()
         waiting = (weight.new_zeros(batch, lag, self.d_model),) if lag else ()
-        blocks = tuple(LayerState(AttentionState(attended, queries), convolved, waiting) for _ in self.layers)
+        layers = tuple(LayerState(AttentionState(past, queries), convolved, waiting) for _ in self.layers)
         none = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        return EncoderState(self.subsampling.init_state(batch), blocks, none, none)
+        return EncoderState(self.subsampling.init_state(batch), layers, none, none)
 
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
         """Encodes the next chunks of streams, with the arithmetic of `forward`.
 
         Args:
-            features: `(B, num_mels, T)`, so many that the stem's outputs become whole chunks: the first time
-                `first_features`, then `chunk * subsampling_factor`, or any number of chunks more.
-            state: from `init_state` or the previous step.
-            lengths: `(B,)` feature frames in each whole stream, where it is over; what lies past it is not heard.
+            features: `(B, num_mels, T)`; T is `first_features` in the first call, then a multiple of
+                `chunk * subsampling_factor`.
+            state: state from `init_state` or the previous step.
+            lengths: `(B,)` feature frames in each whole stream, for streams that end; frames past it are ignored.
 
         Returns:
-            `(B, n * chunk, d_model)` and the next state. The first `warmup` frames of a stream stand for nothing.
+            `(B, n * chunk, d_model)` and the next state. The first `warmup` frames of a stream belong to no audio.
         """
-        heard, context, count = state.heard, self.context, features.shape[-1]
-        end = torch.full_like(heard, OPEN_END) if lengths is None else lengths
-        midst = _holds(heard >= 0 if lengths is None else (heard >= 0) & (heard + count <= end))
+        position, context, count = state.num_features, self.context, features.shape[-1]
+        end = torch.full_like(position, OPEN_END) if lengths is None else lengths
+        inside = _all_true(position >= 0 if lengths is None else (position >= 0) & (position + count <= end))
         total = end + context.delay * self.subsampling.factor
-        if not midst:
-            time = heard[:, None] + torch.arange(count, device=heard.device)
+        if not inside:
+            time = position[:, None] + torch.arange(count, device=position.device)
             features = features * ((time >= 0) & (time < end[:, None]))[:, None]
-        x, subsampled = self.subsampling(self._checked(features), None if midst else total, state.subsampling, heard)
+        x, subsampling = self.subsampling(
+            self._checked(features), None if inside else total, state.subsampling, position
+        )
         cached, frames = state.layers[0].attention.past.shape[1], x.shape[1]
-        views = self._views(state.position, cached, frames, total, midst)
-        x, blocks = self._run_layers(x, views, state.layers)
-        trimmed = tuple(trim(block, cached) for block in blocks)
-        return x, EncoderState(subsampled, trimmed, heard + count, state.position + frames)
+        masks = self._step_masks(state.position, cached, frames, total, inside)
+        x, layers = self._run_layers(x, masks, state.layers)
+        trimmed = tuple(trim(layer, cached) for layer in layers)
+        return x, EncoderState(subsampling, trimmed, position + count, state.position + frames)
 
-    def keep_at_hand(self) -> None:
-        """Steps from now on with the parts of each block at hand, see `KeepsParts`."""
-        self._at_hand = [block.parts(at_hand) for block in self.layers]
+    def _step_masks(self, position: Tensor, cached: int, frames: int, total: Tensor, inside: bool) -> list[_Masks]:
+        """Masks of each layer, or one for all layers, in streams of `total` feature frames; see `_layer_masks`."""
+        # If frames wait for their future, each layer is `lag` frames behind the one below.
+        lags = range(len(self.layers) if self.context.lag else 1)
+        starts = [position - n * self.context.lag for n in lags]
+        # Most steps need no mask: one chunk, between the start and the end of its stream, with all of its past filled.
+        if inside and frames == self.context.chunk and _all_true(starts[-1] >= cached):
+            return [_Masks(None, None)]
+        return [self._layer_masks(start, cached, frames, self.subsampling.num_frames(total)) for start in starts]
 
-    @property
-    def first_features(self) -> int:
-        """Feature frames after which the first chunk of a stream can be emitted; each later one needs whole blocks."""
-        return (self.warmup + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
-
-    def _views(self, position: Tensor, cached: int, frames: int, total: Tensor, midst: bool) -> list[_View]:
-        """What each layer may see, or all layers, of streams of `total` feature frames; see `_view`."""
-        # Where frames wait for their future, each layer stands `lag` frames further back in the stream.
-        layers = range(len(self.layers) if self.context.lag else 1)
-        places = [position - n * self.context.lag for n in layers]
-        # Masks hold nothing back in most steps: one chunk, in the midst of its stream.
-        if midst and frames == self.context.chunk and _holds(places[-1] >= cached):
-            return [_EVERYTHING]
-        return [self._view(place, cached, frames, self.subsampling.num_frames(total)) for place in places]
-
-    def _view(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _View:
-        """What a layer may see whose new frames begin at `position` `(B,)`, after `cached` older ones."""
+    def _layer_masks(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _Masks:
+        """Masks of a layer whose new frames begin at `position` `(B,)`, after `cached` older ones."""
         keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
         queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
         valid = (queries >= 0) & (queries < lengths[:, None])
-        # The cap of an unlimited left context holds for each frame, however many are stepped at once.
+        # The cap of an unlimited left context applies to each frame, however many frames a step has.
         context = replace(self.context, left=cached - self.context.lag)
         mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
-        return _View((mask & valid[..., None])[:, None], valid[..., None])
+        return _Masks((mask & valid[..., None])[:, None], valid[..., None])
 
     def _run_layers(
-        self, x: Tensor, views: list[_View], states: tuple[LayerState, ...] | None
+        self, x: Tensor, masks: list[_Masks], states: tuple[LayerState, ...] | None
     ) -> tuple[Tensor, list[LayerState]]:
         x = self.dropout(x * self.scale)
         keys = x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
         positions = relative_positions(x.shape[1], keys, self.d_model, x, self.context.lag if states else 0)
         after = []
-        for index, block in enumerate(self.layers):
-            view = views[min(index, len(views) - 1)]
+        for index, layer in enumerate(self.layers):
+            mask, valid = masks[min(index, len(masks) - 1)]
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(_output_alone, block, x, positions, view, use_reentrant=False)
+                x = checkpoint(_output_only, layer, x, positions, mask, valid, use_reentrant=False)
                 continue
-            before = (states[index], self._at_hand[index] if self._at_hand else None) if states else ()
-            x, state = block(x, positions, view.mask, view.valid, *before)
+            x, state = layer(x, positions, mask, valid, states[index] if states else None)
             after.append(state)
         return x, after
 
@@ -249,21 +244,21 @@ class FastConformer(KeepsParts):
         return features
 
 
-def _block(c: EncoderConfig) -> ConformerLayer:
+def _layer(c: EncoderConfig) -> ConformerLayer:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
     return ConformerLayer(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
 
 
-def _holds(condition: Tensor) -> bool:
-    """Whether a condition holds in all rows, where one may ask, so that a step spares the small calls that masks take.
+def _all_true(condition: Tensor) -> bool:
+    """True if all rows satisfy the condition and reading it is free; a step then skips masks that mask nothing.
 
-    A graph cannot ask, and for other devices than a CPU it would mean to wait.
+    It is not free while tracing a graph, which cannot branch on values, and on devices that would have to synchronize.
     """
     graph = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
     return not graph and condition.device.type == "cpu" and bool(condition.all())
 
 
-def _output_alone(block: ConformerLayer, x: Tensor, positions: Tensor, view: _View) -> Tensor:
-    out: Tensor = block(x, positions, view.mask, view.valid)[0]
+def _output_only(layer: ConformerLayer, *inputs: Any) -> Tensor:
+    out: Tensor = layer(*inputs)[0]
     return out

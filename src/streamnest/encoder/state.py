@@ -1,4 +1,4 @@
-"""What a stream remembers between steps of the encoder."""
+"""State of the encoder between streaming steps."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import Tensor
 from streamnest.encoder.attention import AttentionState
 from streamnest.encoder.layer import LayerState
 
-# How much past an unlimited left context keeps while streaming: memory and time of a step are bounded by it.
+# Past that a stream keeps if its left context is unlimited: it bounds the memory and time of a step.
 STREAM_LEFT_MS = 20_000.0
-# Longer than any stream, and far from overflow.
+# End of a stream that is still open: longer than any stream, and far from overflow.
 OPEN_END = 1 << 48
 
 
 class EncoderState(NamedTuple):
-    """Everything a stream remembers between steps; rows of the batch are independent streams.
+    """State of the encoder between streaming steps; rows of the batch are independent streams.
 
     Attributes:
-        subsampling: the past of each stage of the stem.
-        layers: the past of each block.
-        heard: `(B,)` feature frames so far.
+        subsampling: past of each subsampling stage.
+        layers: state of each layer.
+        num_features: `(B,)` feature frames consumed so far.
         position: `(B,)` encoder frames emitted so far.
     """
 
     subsampling: tuple[Tensor, ...]
     layers: tuple[LayerState, ...]
-    heard: Tensor
+    num_features: Tensor
     position: Tensor
 
 

@@ -1,7 +1,7 @@
-"""The stem: log-mel frames to encoder frames by strided depthwise-separable convolutions.
+"""Subsampling: log-mel frames to encoder frames by strided depthwise-separable convolutions.
 
-Layout inside is channels-last, `(B, T, F, C)`: the pointwise convolutions are then plain matrix products, and the
-first convolution, which has one input channel, a product with nine taps.
+The layout inside is channels-last, `(B, T, F, C)`, so that pointwise convolutions are plain matrix products. The first
+convolution, which has one input channel, is a product with nine taps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from streamnest.errors import UserError
 
 SCHEMES = ("aligned", "shifted")
-# Elements of the first activation that a CPU takes at a time: what stays in its cache is a third faster.
+# Elements of the first activation that a CPU processes at a time: staying in cache is a third faster.
 _CPU_ELEMENTS = 1 << 22
 
 
@@ -29,37 +29,37 @@ class _Padding(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Where frames lie in their streams."""
+    """Position of frames in their streams."""
 
     lengths: Tensor
     position: Tensor
 
 
 class Subsampling(nn.Module):
-    """Depthwise-striding stem of FastConformer (Rekesh et al. 2023, section 3), `(B, num_mels, T)` -> `(B, T', d)`.
+    """Depthwise subsampling of FastConformer (Rekesh et al. 2023, section 3), `(B, num_mels, T)` -> `(B, T', d)`.
 
     Kernel 3, stride 2 in time and frequency, `log2(factor)` stages. Stride: `factor` feature frames.
 
-    `aligned` pads one frame of past per stage: output t sees feature frames `.. factor * t + factor - 1`, its own block
-    and no more. Weights and function are those of the symmetric-padded stem, except after the last frame.
-    `shifted` pads two of past and one of future, in frequency too: output t sees `.. factor * t`; it exists to run
-    checkpoints trained that way, and has one output more, of which the last is not final.
+    `aligned` pads one past frame per stage: output t sees feature frames up to `factor * t + factor - 1`, the end
+    of its target frame. Weights and function equal those of symmetric padding, except after the last frame.
+    `shifted` pads two past frames and one future frame, also in frequency: output t sees feature frames up to
+    `factor * t`. It exists to run checkpoints trained that way and has one more output, the last of which is not final.
 
     Args:
-        num_mels: bands.
-        factor: 2, 4, 8, ...
-        channels: of the convolutions.
-        d_model: of the output.
-        scheme: "aligned" or "shifted".
+        num_mels: number of mel bands.
+        factor: subsampling factor 2, 4, 8, ...
+        channels: channels of the convolutions.
+        d_model: output width.
+        scheme: padding scheme, "aligned" or "shifted".
 
     Raises:
-        UserError: for a factor that is no power of two, or an unknown scheme.
+        UserError: if the factor is not a power of two, or the scheme is unknown.
     """
 
     def __init__(self, num_mels: int, factor: int, channels: int, d_model: int, scheme: str = "aligned") -> None:
         super().__init__()
         if factor < 2 or factor & (factor - 1):
-            raise UserError(f"encoder.subsampling_factor={factor} is not possible: use a power of two such as 4 or 8")
+            raise UserError(f"encoder.subsampling_factor={factor} is not supported: use a power of two such as 4 or 8")
         if scheme not in SCHEMES:
             raise UserError(f"encoder.subsampling_padding={scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
         self.factor, self.scheme, self.num_mels = factor, scheme, num_mels
@@ -77,17 +77,17 @@ class Subsampling(nn.Module):
 
     @property
     def lookahead(self) -> int:
-        """Feature frames past the end of its block that an output sees; negative where it sees less than its block."""
+        """Feature frames that an output sees past the end of its target frame; negative if it sees less than that."""
         return 0 if self.scheme == "aligned" else -(self.factor - 1)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Encoder frames for feature frames; an incomplete last block counts (aligned)."""
+        """Returns encoder frames for feature frames; with `aligned` an incomplete last target frame counts."""
         for _ in range(len(self.depthwise) + 1):
             lengths = self._halve(lengths)
         return lengths
 
     def init_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The past of each stage at the start of a stream: zeros `(B, past, bands, channels)`."""
+        """Creates the past of each stage at the start of a stream: zeros `(B, past, bands, channels)`."""
         weight, bands, states = self.out.weight, self.num_mels, []
         for stage in range(len(self.depthwise) + 1):
             channels = 1 if stage == 0 else self.first.out_channels
@@ -106,15 +106,15 @@ class Subsampling(nn.Module):
 
         Args:
             features: `(B, num_mels, T)`, zero past each row's length.
-            lengths: `(B,)` feature frames, of whole streams where there is a state; None where nothing lies outside.
-            state: from `init_state` or the previous call; without one features are whole utterances, whose last
-                block is completed by padding. With one, outputs are those that no later frame changes, and the states
-                of all rows must stand at the same phase, as they do after the same number of frames modulo `factor`.
-            position: `(B,)` feature frames before these; needed with a state. Negative at the start of a stream whose
-                first features are only there to fill up a call of fixed size: they are not heard.
+            lengths: `(B,)` feature frames, of the whole stream if there is a state; None if all frames are valid.
+            state: state from `init_state` or the previous call. Without a state, features are whole utterances and
+                padding completes the last target frame. With a state, outputs are final, and all rows must have
+                consumed the same number of frames modulo `factor`.
+            position: `(B,)` feature frames before these; required with a state. Negative at the start of a stream whose
+                first features only pad a call of fixed size: they are ignored.
 
         Returns:
-            `(B, T', d_model)`, see `num_frames`, and the next state.
+            `(B, T', d_model)`, with T' as in `num_frames`, and the next state.
         """
         rows = self._rows_at_once(features)
         if state is None and lengths is not None and rows < len(features):
@@ -142,10 +142,10 @@ class Subsampling(nn.Module):
         return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // max(1, row))
 
     def _front(self, x: Tensor, span: _Span | None, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """The first stage and the convolution of the second, with their states.
+        """Runs the first stage and the convolution of the second; returns output and states.
 
-        Between them lies the largest activation of the network, which is cheap to compute: nine taps. Training does
-        that again in the backward pass instead of keeping it.
+        The activation between them is the largest of the network and cheap to compute (nine taps), so training
+        recomputes it in the backward pass instead of storing it.
         """
         if past[0] is None and self.training and torch.is_grad_enabled():
             inputs = (x, span, past)
@@ -160,11 +160,11 @@ class Subsampling(nn.Module):
         return x, first, second
 
     def _strided(self, depthwise: nn.Conv2d, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Through a view, so that the gradient has the strides of the weight, which DDP asks for.
+        # Through a view, so that the gradient has the strides of the weight, as DDP requires.
         weight, time, bands = depthwise.weight.squeeze(1).unsqueeze(1), 0, 0
         if self.scheme == "aligned":
-            # The kernel's own padding spares copies, without a past one of the largest activation; its right half is
-            # only ever used to complete an incomplete last block, as `_pad` does.
+            # The convolution's own padding avoids a copy, without a past even of the largest activation. On the right
+            # it only completes an incomplete last target frame, as `_pad` does.
             x, kept = (x, x[:, -self.padding.past :]) if past is None else self._behind(past, x)
             time, bands = int(past is None), self.padding.low
         else:
@@ -173,7 +173,7 @@ class Subsampling(nn.Module):
         return y.permute(0, 2, 3, 1), kept
 
     def _first(self, x: Tensor, span: _Span | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Nine taps and a one for the bias: rows past the end are zeroed here, where they are small, instead of in the
+        # Nine taps and a one for the bias. Frames past the end are zeroed here, where they are small, and not in the
         # largest activation of the network.
         padded, kept = self._pad(x, past)
         patches = padded.squeeze(-1).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
@@ -183,34 +183,34 @@ class Subsampling(nn.Module):
         return F.relu(patches @ weight, inplace=True), kept
 
     def _pad(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Prepends the past, pads frequency and future; returns the padded input and the past for the next call."""
+        """Prepends the past, pads frequency and future; returns the padded input and the next call's past."""
         before = x.new_zeros(len(x), self.padding.past, *x.shape[2:]) if past is None else past
-        # An odd number of frames leaves the last block incomplete: one zero frame completes it (aligned).
+        # An odd number of frames leaves the last output incomplete: one zero frame completes it (aligned).
         future = 0 if past is not None else self.padding.future or x.shape[1] % 2
         x, kept = self._behind(before, x)
         return F.pad(x, (0, 0, self.padding.low, self.padding.high, 0, future)), kept
 
     @staticmethod
     def _behind(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The past and x in one piece, and what the window after the last complete one begins with."""
+        """Concatenates past and x; also returns the frames that the next window starts with."""
         x = torch.cat([past.to(x.dtype), x], dim=1)
         return x, x[:, 2 * max(0, (x.shape[1] - 1) // 2) :]
 
     def _halved(self, span: _Span | None) -> _Span | None:
-        """Of the outputs of a stage."""
+        """Returns the span of the outputs of a stage."""
         return span and _Span(self._halve(span.lengths), self._outputs(span.position))
 
     def _halve(self, lengths: Tensor) -> Tensor:
-        """Outputs of a stage for whole utterances."""
+        """Returns the outputs of a stage for whole utterances."""
         return (lengths + 1) // 2 if self.scheme == "aligned" else lengths // 2 + 1
 
-    def _outputs(self, heard: Tensor) -> Tensor:
-        """Outputs of a stage that are final after so many inputs of a stream."""
-        return (heard + self.padding.past - 1) // 2
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        """Returns the final outputs of a stage after some inputs of a stream."""
+        return (inputs + self.padding.past - 1) // 2
 
 
 def _zero_outside(x: Tensor, span: _Span | None) -> Tensor:
-    """Zeroes frames of `(B, T, F, C)` that lie before a stream or past its length."""
+    """Zeroes frames of `(B, T, F, C)` before the start or past the length of a stream."""
     if span is None:
         return x
     time = span.position[:, None] + torch.arange(x.shape[1], device=x.device)

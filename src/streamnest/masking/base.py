@@ -1,4 +1,4 @@
-"""What every masking offers."""
+"""Base class of maskings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamnest.errors import UserError
 
 @dataclass
 class MaskingConfig:
-    """What the schemas of the `masking` group have in common; each kind adds its own."""
+    """Fields that the schemas of the `masking` group share; each kind adds its own."""
 
     _target_: str = "streamnest.masking.build_masking"
     feat_in: int = 80
@@ -21,7 +21,7 @@ class MaskingConfig:
 
 
 class Masking(nn.Module):
-    """What every masking offers: `sample` draws masks, `apply` hides frames, `forward` does both."""
+    """Base class of maskings: `sample` creates random masks, `apply` masks features, `forward` does both."""
 
     mask_embedding: Tensor
 
@@ -34,14 +34,14 @@ class Masking(nn.Module):
         keys: Tensor | None = None,
         chunk: int | None = None,
     ) -> Tensor:
-        """Draws masks: lengths `(B,)` in feature frames -> boolean `(B, num_frames)`, True is masked.
+        """Samples masks: lengths `(B,)` in feature frames -> boolean `(B, num_frames)`, True if masked.
 
         Args:
             input_lengths: `(B,)` valid frames.
             num_frames: length of the masks.
-            current_frame: see `forward`.
-            keys: see `forward`.
-            chunk: feature frames that become available to the encoder together, None for all; some maskings use it.
+            current_frame: live edge, as in `forward`.
+            keys: random keys, as in `forward`.
+            chunk: feature frames that become available to the encoder together; None is the whole utterance.
         """
         raise NotImplementedError
 
@@ -63,18 +63,18 @@ class Masking(nn.Module):
         Args:
             input_feats: `(B, D, T)` log-mel features.
             input_lengths: `(B,)` valid frames.
-            current_frame: the live edge, one for all rows or `(B,)`; see `RandomBlockMasking`.
-            keys: `(B,)` int64 random keys; without them they are drawn from torch's global generator.
+            current_frame: live edge, one for all rows or `(B,)`; see `RandomBlockMasking`.
+            keys: `(B,)` int64 random keys; by default sampled from torch's global generator.
 
         Returns:
-            Masked features and masks (1 is masked), both `(B, D, T)`.
+            Masked features and masks (1 if masked), both `(B, D, T)`.
         """
         mask = self.sample(input_lengths, input_feats.shape[-1], current_frame, keys=keys)
         return self.apply(input_feats, mask), mask[:, None].to(input_feats.dtype).expand_as(input_feats)
 
 
 class NoMasking(Masking):
-    """Hides nothing; for evaluation."""
+    """Masks nothing; for evaluation and next-token prediction."""
 
     def sample(
         self,
@@ -85,16 +85,16 @@ class NoMasking(Masking):
         keys: Tensor | None = None,
         chunk: int | None = None,
     ) -> Tensor:
-        """All False `(B, num_frames)`."""
+        """Returns masks `(B, num_frames)` that are False everywhere."""
         return torch.zeros(len(input_lengths), num_frames, dtype=torch.bool, device=input_lengths.device)
 
     def apply(self, input_feats: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        """The features as they are."""
+        """Returns the features unchanged."""
         return input_feats
 
 
 def mask_embedding(module: nn.Module, feat_in: int, mask_value: float | None, freeze: bool) -> None:
-    """Gives a masking its `mask_embedding` `(feat_in,)`: drawn from N(0, 0.1), learnt or not, or a constant."""
+    """Adds `mask_embedding` `(feat_in,)` to a masking: sampled from N(0, 0.1), trained unless frozen; or constant."""
     if mask_value is None:
         module.mask_embedding = nn.Parameter(0.1 * torch.randn(feat_in), requires_grad=not freeze)
     else:
@@ -102,11 +102,11 @@ def mask_embedding(module: nn.Module, feat_in: int, mask_value: float | None, fr
 
 
 def at(values: Tensor, index: Tensor) -> Tensor:
-    """`values[b, index[b, t]]`; out of range is clamped, the caller masks it."""
+    """Returns `values[b, index[b, t]]`; indices are clamped, and callers mask those out of range."""
     return values.gather(1, index.clamp(0, values.shape[1] - 1).expand(len(values), -1))
 
 
 def check(name: str, value: float, good: bool, range_: str) -> None:
-    """Refuses a value out of range with a `UserError`."""
+    """Raises `UserError` if a value is out of range."""
     if not good:
         raise UserError(f"masking.{name}={value} must be {range_}")

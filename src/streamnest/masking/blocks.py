@@ -1,59 +1,75 @@
-"""Blocks of one size: random, or inside a causal window."""
+"""Mask spans of one size: random, or inside a causal window."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from streamnest.errors import UserError
-from streamnest.masking.base import Masking, at, check, mask_embedding
+from streamnest.masking.base import Masking, MaskingConfig, at, check, mask_embedding
 from streamnest.randomness import fold_keys, random_bits, random_keys, uniform
 
-# Very short utterances get one block of this many frames, at their start (NEST).
+# Very short utterances get one mask span of this many frames, at their start (NEST).
 _SHORT_BLOCK = 8
 _OFFSET_STREAM, _SLOT_STREAM = 1, 2
+
+
+@dataclass
+class BlocksConfig(MaskingConfig):
+    """Schema of masking=random, causal and none: `RandomBlockMasking` and `LiveEdgeMasking`."""
+
+    kind: str = "random"
+    mask_prob: float = 0.5
+    block_size: int = 48
+    allow_overlap: bool = False
+    max_mask_ratio: float = 0.8
+    left_context_size: int = -1
+    live_edge_prob: float = 0.0
+    live_edge_min_fraction: float = 0.5
 
 
 class RandomBlockMasking(Masking):
     """Random block masking of NEST (Huang et al. 2024), optionally inside a causal window.
 
-    With `allow_overlap` every frame starts a block with probability `mask_prob`, so a share of
-    `1 - (1 - mask_prob) ** block_size` is masked. Without, `ceil(length * mask_prob / block_size)` blocks lie in
-    distinct slots of a grid with a random offset; blocks shrink where they do not fit. An utterance so short that
-    `block_size >= length * max_mask_ratio` gets one block of 8 frames at its start; the ratio is used for nothing else
-    and is no upper bound.
+    With `allow_overlap`, each frame starts a mask span with probability `mask_prob`, so a share of
+    `1 - (1 - mask_prob) ** block_size` is masked. Otherwise `ceil(length * mask_prob / block_size)` spans lie in
+    distinct slots of a grid with a random offset, and shrink if they do not fit. An utterance with
+    `block_size >= length * max_mask_ratio` gets one span of 8 frames at its start; the ratio has no other use and does
+    not bound the masked share.
 
-    With `causal`, masked frames lie only in the half-open window `[max(0, end - left_context_size), end)` where
-    `end = min(current_frame, length)`: frame `current_frame` itself is not masked. Without `current_frame`, `end` is
-    the length; with an unlimited left context as well, causal masks are the ordinary ones. Masking is not what keeps a
-    network causal; training at the live edge is what this is for. Units are feature frames of 10 ms.
+    With `causal`, masked frames lie in the half-open window `[max(0, end - left_context_size), end)`, where
+    `end = min(current_frame, length)`, so frame `current_frame` itself is not masked. Without `current_frame`, `end` is
+    the length; if the left context is unlimited too, causal masks equal ordinary ones. The purpose is to train at the
+    live edge; a network is causal or not regardless of its masks. Units are feature frames of 10 ms.
 
     Args:
         feat_in: feature bands D.
-        mask_prob: see above.
-        block_size: frames per block.
-        mask_value: constant to fill with; None makes an embedding drawn from N(0, 0.1).
-        freeze: whether that embedding is kept as drawn instead of learnt.
-        allow_overlap: which of the two modes.
-        max_mask_ratio: of the rule for short utterances.
+        mask_prob: probability that a frame starts a span, or share of masked frames without overlap.
+        block_size: frames per mask span.
+        mask_value: constant that replaces masked frames; None uses an embedding sampled from N(0, 0.1).
+        freeze: keep that embedding as sampled instead of training it.
+        allow_overlap: let spans overlap.
+        max_mask_ratio: threshold of the rule for short utterances.
         causal: restrict masks to the window.
         left_context_size: frames of the window; 0 or less is unlimited.
 
     Raises:
-        UserError: for values out of range, and for a `current_frame` without `causal` or below 0.
+        UserError: for values out of range, and if `current_frame` is negative or given without `causal`.
     """
 
     def __init__(
         self,
         feat_in: int,
-        mask_prob: float = 0.5,
-        block_size: int = 48,
-        mask_value: float | None = None,
-        freeze: bool = True,
-        allow_overlap: bool = False,
-        max_mask_ratio: float = 0.8,
+        mask_prob: float = BlocksConfig.mask_prob,
+        block_size: int = BlocksConfig.block_size,
+        mask_value: float | None = BlocksConfig.mask_value,
+        freeze: bool = BlocksConfig.freeze,
+        allow_overlap: bool = BlocksConfig.allow_overlap,
+        max_mask_ratio: float = BlocksConfig.max_mask_ratio,
         causal: bool = False,
-        left_context_size: int = -1,
+        left_context_size: int = BlocksConfig.left_context_size,
     ) -> None:
         super().__init__()
         check("feat_in", feat_in, feat_in >= 1, "at least 1")
@@ -73,33 +89,33 @@ class RandomBlockMasking(Masking):
         keys: Tensor | None = None,
         chunk: int | None = None,
     ) -> Tensor:
-        """Draws masks `(B, num_frames)`; see `Masking.forward` for the arguments."""
+        """Samples masks `(B, num_frames)`; see `Masking.sample`."""
         keys = random_keys(len(input_lengths), input_lengths.device) if keys is None else keys
         start, end = self._window(input_lengths, current_frame)
         length = (end - start)[:, None]
-        # Position inside the window: the window is masked as if it were an utterance by itself.
+        # Position inside the window, which is masked like an utterance of its own.
         place = torch.arange(num_frames, device=start.device) - start[:, None]
-        drawn = self._overlapping(place, length, keys) if self.allow_overlap else self._slotted(place, length, keys)
+        mask = self._overlapping(place, length, keys) if self.allow_overlap else self._slotted(place, length, keys)
         short = self.block_size >= length.double() * self.max_mask_ratio
-        mask = torch.where(short, place < _SHORT_BLOCK, drawn)
+        mask = torch.where(short, place < _SHORT_BLOCK, mask)
         return mask & (place >= 0) & (place < length)
 
     def _window(self, lengths: Tensor, current_frame: int | Tensor | None) -> tuple[Tensor, Tensor]:
         if current_frame is None:
             end = lengths
         elif not self.causal:
-            raise UserError("current_frame is only meant for causal masking: build it with causal=True")
+            raise UserError("current_frame needs a causal masking: choose masking=causal, or causal=True in Python")
         else:
             end = torch.minimum(torch.as_tensor(current_frame, device=lengths.device, dtype=lengths.dtype), lengths)
             if bool((end < 0).any()):
-                raise UserError(f"current_frame={current_frame} is negative: frames are counted from 0")
+                raise UserError(f"current_frame={current_frame} is negative: give a frame number from 0")
         start = torch.zeros_like(end)
         if self.causal and self.left_context_size > 0:
             start = (end - self.left_context_size).clamp_min(0)
         return start, end
 
     def _overlapping(self, place: Tensor, length: Tensor, keys: Tensor) -> Tensor:
-        # A binomial number of distinct uniform starts is the same as a coin for each possible start.
+        # One coin per possible start is equivalent to a binomial number of distinct uniform starts.
         coins = at(uniform(keys, place.shape[1]), place)
         starts = (coins < self.mask_prob) & (place >= 0) & (place < length - self.block_size)
         begun = starts.long().cumsum(1)
@@ -107,16 +123,16 @@ class RandomBlockMasking(Masking):
         return begun > ended
 
     def _slotted(self, place: Tensor, length: Tensor, keys: Tensor) -> Tensor:
-        # float64, as the rounding up must agree with exact arithmetic on every device.
-        blocks = torch.ceil(length.double() * self.mask_prob / self.block_size).long()
-        block = torch.where((blocks + 1) * self.block_size > length, length // (blocks + 1), self.block_size)
-        block = block.clamp_min(1)
-        # Drawn for the block as it is after shrinking, so that no span leaves the utterance.
-        offset = (uniform(fold_keys(keys, _OFFSET_STREAM), 1) * block).long()
-        usable = length // block - 1
+        # float64, so that rounding up agrees with exact arithmetic on every device.
+        spans = torch.ceil(length.double() * self.mask_prob / self.block_size).long()
+        size = torch.where((spans + 1) * self.block_size > length, length // (spans + 1), self.block_size)
+        size = size.clamp_min(1)
+        # Sampled for the size after shrinking, so that no span leaves the utterance.
+        offset = (uniform(fold_keys(keys, _OFFSET_STREAM), 1) * size).long()
+        usable = length // size - 1
         tickets = random_bits(fold_keys(keys, _SLOT_STREAM), place.shape[1])
         slots = torch.arange(place.shape[1], device=place.device)
         tickets = tickets.masked_fill(slots >= usable, torch.iinfo(torch.int64).max)
-        chosen = (tickets.argsort(1).argsort(1) < blocks) & (slots < usable)
-        slot = (place - offset).div(block, rounding_mode="floor")
+        chosen = (tickets.argsort(1).argsort(1) < spans) & (slots < usable)
+        slot = (place - offset).div(size, rounding_mode="floor")
         return at(chosen, slot) & (place >= offset)

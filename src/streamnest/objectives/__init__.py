@@ -1,4 +1,4 @@
-"""What the encoder is taught: heads and losses. Formulas and when to use which: docs/OBJECTIVES.md."""
+"""Pretraining objectives: heads and losses. docs/OBJECTIVES.md has the formulas and compares them."""
 
 from streamnest.objectives.base import Objective, ObjectiveConfig, PredictionContext, PredictionResult
 from streamnest.objectives.masked import MaskedConfig, MaskedPrediction

@@ -1,8 +1,9 @@
-"""What every objective offers, and the cross entropy they share."""
+"""Base class of objectives, and the cross entropy they share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,18 @@ from torch.utils.checkpoint import checkpoint
 
 from streamnest.errors import UserError
 
-# Scores held at once, 256 MB of float32; more than that is computed in pieces, and again for the backward pass.
+# Most scores held at once, 256 MB of float32; more are computed in pieces, and recomputed in the backward pass.
 _MAX_LOGITS = 1 << 26
+
+
+def training_field(default: Any) -> Any:
+    """Declares a config field that affects training only; see `EncoderConfig`."""
+    return field(default=default, metadata={"roles": ("training",)})
 
 
 @dataclass
 class ObjectiveConfig:
-    """What the schemas of the `objective` group have in common; each choice adds its own."""
+    """Fields that the schemas of the `objective` group share; each choice adds its own."""
 
     _target_: str = "streamnest.objectives.MaskedPrediction"
     d_model: int = 256
@@ -27,26 +33,26 @@ class ObjectiveConfig:
 
 @dataclass
 class PredictionContext:
-    """What the encoder had to go by.
+    """Masks, lengths and receptive field of a batch.
 
     Attributes:
-        mask: boolean `(B, T)` in feature frames, True is hidden.
+        mask: boolean `(B, T)` in feature frames, True if masked.
         lengths: `(B,)` feature frames.
-        stack: feature frames per block.
-        until: `(T',)` end of what each output has heard, in blocks from the start of the utterance; None is all of it.
-            See `latency.receptive_field_end`.
-        keys: `(B,)` random keys; None where nothing may be drawn.
+        stack: feature frames per target frame.
+        receptive_field_end: end of the receptive field of each output, at least `(T',)`, in target frames from the
+            start of the utterance; None is the whole utterance. See `latency.receptive_field_end`.
+        keys: `(B,)` random keys; None if nothing is sampled.
     """
 
     mask: Tensor
     lengths: Tensor
     stack: int
-    until: Tensor | None = None
+    receptive_field_end: Tensor | None = None
     keys: Tensor | None = None
 
     @property
-    def blocks(self) -> Tensor:
-        """Whole blocks of audio in each row, `(B,)`."""
+    def num_targets(self) -> Tensor:
+        """Whole target frames in each row, `(B,)`."""
         return self.lengths // self.stack
 
 
@@ -55,11 +61,11 @@ class PredictionResult:
     """Sums over the predictions of one batch, for the caller to divide by a count over all ranks.
 
     Attributes:
-        loss_sum: cross entropy in nats, mean over books, with a graph.
-        correct: predictions that were right, mean over books.
-        count: predictions, int64.
-        targets: how often each code was to be predicted, `(books, classes)`.
-        details: correct and count, `(2,)`, of named groups of the predictions.
+        loss_sum: cross entropy in nats, mean over codebooks, differentiable.
+        correct: number of correct predictions, mean over codebooks.
+        count: number of predictions, int64.
+        targets: number of occurrences of each target code, `(codebooks, classes)`.
+        details: correct and count, `(2,)`, for named groups of predictions.
     """
 
     loss_sum: Tensor
@@ -73,11 +79,11 @@ class Objective(nn.Module):
     """Heads and losses on the encoder's output.
 
     The loss is the sum over `weights` of weight times mean cross entropy of that part. A part with nothing to predict
-    costs exactly 0, with a graph, never NaN.
+    has a loss of exactly 0, which is differentiable and never NaN.
 
     Attributes:
-        weights: of the parts of the loss by name; `forward` returns a result for each.
-        predicts_unseen: whether a part needs audio that the encoder has not heard.
+        weights: weight of each part of the loss by name; `forward` returns a result for each.
+        predicts_unseen: True if a part predicts audio beyond the encoder's receptive field.
     """
 
     weights: dict[str, float]
@@ -87,59 +93,65 @@ class Objective(nn.Module):
         """Predicts codes.
 
         Args:
-            encoded: `(B, T', d_model)`, output t belongs to block t; one frame more or less than codes is cut.
-            codes: `(B, T', books)`.
-            context: what the encoder had to go by.
+            encoded: `(B, T', d_model)`, output t belongs to target frame t; it may be one frame longer or shorter than
+                the codes.
+            codes: `(B, T', codebooks)`.
+            context: masks, lengths and receptive field.
         """
         raise NotImplementedError
 
     def logits(self, encoded: Tensor) -> Tensor:
-        """Scores of all codes: `(..., d_model)` -> `(..., books, classes)`; more dimensions may come before books."""
+        """Computes scores of all codes: `(..., d_model)` -> `(..., codebooks, classes)`.
+
+        Subclasses may have more dimensions before the codebooks.
+        """
         raise NotImplementedError
 
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """For pictures: scores of the first book `(B, T', classes)` and which blocks were predicted, `(B, T')`."""
+        """For plots: scores for the first codebook `(B, T', classes)`, and which frames are predicted `(B, T')`."""
         raise NotImplementedError
 
-    def in_words(self, until: Tensor | None) -> str:
-        """What is predicted; `until` is `PredictionContext.until` of the frames of one chunk."""
+    def in_words(self, receptive_field_end: Tensor | None) -> str:
+        """Describes the targets, given the ends of the receptive fields of the frames of one chunk."""
         raise NotImplementedError
 
 
 def check_frames(encoded: Tensor, codes: Tensor) -> int:
-    """Frames that encoder output and codes have in common.
+    """Returns the number of frames that encoder output and codes share.
 
     Raises:
-        UserError: when they differ by more than one.
+        UserError: if they differ by more than one.
     """
     if abs(encoded.shape[1] - codes.shape[1]) > 1:
-        raise UserError(f"{encoded.shape[1]} encoder frames do not belong to {codes.shape[1]} targets")
+        raise UserError(
+            f"{encoded.shape[1]} encoder frames do not match {codes.shape[1]} targets: at most 1 may differ"
+        )
     return min(encoded.shape[1], codes.shape[1])
 
 
 def cross_entropy(heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of a softmax per book, in bounded memory.
+    """Computes the cross entropy of one softmax per codebook, in bounded memory.
 
     Args:
-        heads: `d` -> books x classes, book by book.
+        heads: `d` -> codebooks * classes, one codebook after the other.
         vectors: `(N, d)`.
-        codes: `(N, books)`.
+        codes: `(N, codebooks)`.
 
     Returns:
-        The sum in nats, mean over books, and which share of the books was right, `(N,)`.
+        The sum in nats, mean over codebooks, and the share of codebooks predicted correctly, `(N,)`.
     """
     rows = max(1, _MAX_LOGITS // heads.out_features)
     if len(vectors) <= rows:
         return _cross_entropy(heads, vectors, codes)
     pieces = [
-        checkpoint(_cross_entropy, heads, some, wanted, use_reentrant=False)
-        for some, wanted in zip(vectors.split(rows), codes.split(rows))
+        checkpoint(_cross_entropy, heads, part, targets, use_reentrant=False)
+        for part, targets in zip(vectors.split(rows), codes.split(rows))
     ]
-    return torch.stack([loss for loss, _ in pieces]).sum(), torch.cat([right for _, right in pieces])
+    return torch.stack([loss for loss, _ in pieces]).sum(), torch.cat([correct for _, correct in pieces])
 
 
 def _cross_entropy(heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    books = codes.shape[-1]
-    logits = heads(vectors).unflatten(-1, (books, -1))
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum") / books
+    codebooks = codes.shape[-1]
+    logits = heads(vectors).unflatten(-1, (codebooks, -1))
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum") / codebooks
     return loss, (logits.detach().argmax(-1) == codes).float().mean(-1)

@@ -1,4 +1,4 @@
-"""Prediction of the codes of blocks that the encoder has not heard yet."""
+"""Prediction of the codes of target frames beyond the encoder's receptive field."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streamnest.objectives.base import (
     PredictionResult,
     check_frames,
     cross_entropy,
+    training_field,
 )
 from streamnest.quantizer import count_codes
 from streamnest.randomness import uniform
@@ -27,33 +28,33 @@ class NextTokenConfig(ObjectiveConfig):
     _target_: str = "streamnest.objectives.NextTokenPrediction"
     num_offsets: int = 4
     distance: str = "nearest"
-    max_visible: float = 0.0
-    frame_share: float = 1.0
+    max_visible: float = training_field(0.0)
+    frame_share: float = training_field(1.0)
 
 
 class NextTokenPrediction(Objective):
-    """Cross entropy on the codes of the next blocks, from every frame (NEST-RQ, Han et al. 2024, arXiv 2409.08680).
+    """Cross entropy on the codes of the next target frames, from each output (NEST-RQ, Han et al. 2024, 2409.08680).
 
-    Offset 1 is the first block that the frame has not heard, as computed from the layers: an output of a chunked
-    encoder has heard its whole chunk, one of a regular encoder what all layers add up to, and the window of the front
-    end reaches a little into the block after. Blocks past the end of a row are not predicted.
+    Offset 1 is the first target frame beyond the output's receptive field, which is computed from the layers: with
+    style `chunked` it contains the whole chunk, with `regular` the right contexts of all layers add up, and the
+    analysis window of the front end reaches slightly into the next one. Targets past the end of a row are skipped.
 
-    The heads are factorised: a projection of the encoder's width per offset, then a softmax per book that all offsets
-    share.
+    The heads are factorized: one projection of the encoder's width per offset, then one softmax per codebook, shared by
+    all offsets.
 
     Args:
         d_model: width of the encoder.
-        num_classes: codes per book.
-        num_codebooks: books.
-        num_offsets: blocks that each frame predicts.
-        distance: "nearest" counts offsets from where the frame itself has stopped seeing, so that all frames of a
-            chunk predict the same blocks. "uniform" counts from the longest look-ahead of any frame, so that every
-            frame predicts blocks at the same distance from its own.
-        max_visible: a block counts as unheard when at most this share of it was heard.
-        frame_share: share of frames that predict while training, drawn at random.
+        num_classes: codes per codebook.
+        num_codebooks: number of codebooks.
+        num_offsets: target frames that each output predicts.
+        distance: "nearest" counts offsets from the end of the output's own receptive field, so that all outputs of a
+            chunk predict the same target frames. "uniform" counts from the longest look-ahead of any output, so that
+            all outputs predict target frames at the same distance.
+        max_visible: largest share of a target frame inside the receptive field for it to count as unseen.
+        frame_share: share of outputs that predict in training, sampled at random.
 
     Raises:
-        UserError: for values out of range, or an encoder that hears the whole utterance.
+        UserError: for values out of range.
     """
 
     predicts_unseen = True
@@ -62,11 +63,11 @@ class NextTokenPrediction(Objective):
         self,
         d_model: int,
         num_classes: int,
-        num_codebooks: int = 1,
-        num_offsets: int = 4,
-        distance: str = "nearest",
-        max_visible: float = 0.0,
-        frame_share: float = 1.0,
+        num_codebooks: int = NextTokenConfig.num_codebooks,
+        num_offsets: int = NextTokenConfig.num_offsets,
+        distance: str = NextTokenConfig.distance,
+        max_visible: float = NextTokenConfig.max_visible,
+        frame_share: float = NextTokenConfig.frame_share,
     ) -> None:
         super().__init__()
         if num_offsets < 1:
@@ -84,66 +85,67 @@ class NextTokenPrediction(Objective):
         self.outputs = nn.Linear(d_model, num_codebooks * num_classes)
         nn.init.xavier_uniform_(self.outputs.weight)
 
-    def first_blocks(self, until: Tensor) -> Tensor:
-        """Returns the first target frame that each output predicts, `(T',)`, from `PredictionContext.until`."""
-        whole = until.floor()
-        first = (whole + (until - whole > self.max_visible)).long()
+    def first_targets(self, end: Tensor) -> Tensor:
+        """Returns the first target frame that each output predicts, from the end of its receptive field, `(T',)`."""
+        whole = end.floor()
+        first = (whole + (end - whole > self.max_visible)).long()
         if self.distance == "nearest" or not len(first):
             return first
         time = torch.arange(len(first), device=first.device)
-        # The longest look-ahead is of the first frame of a chunk, and frame 0 is one.
+        # The first frame of a chunk has the longest look-ahead, and frame 0 is one.
         return time + (first - time).max()
 
     def logits(self, encoded: Tensor) -> Tensor:
-        """Scores of all codes at all offsets: `(..., d_model)` -> `(..., offsets, books, classes)`."""
+        """Computes scores of all codes at all offsets: `(..., d_model)` -> `(..., offsets, codebooks, classes)`."""
         return self.outputs(self._project(encoded)).unflatten(-1, (self.num_codebooks, -1))
 
     def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
-        """Predicts the next blocks from every frame; see `Objective.forward`."""
+        """Predicts the next target frames from each output; see `Objective.forward`."""
         check_frames(encoded, codes)
-        block, known = self._blocks(encoded, context)
-        known &= block < codes.shape[1]
+        index, known = self._targets(encoded, context)
+        known &= index < codes.shape[1]
         if self.training and self.frame_share < 1.0 and context.keys is not None:
             known &= (uniform(context.keys, encoded.shape[1]) < self.frame_share)[..., None]
-        target = codes[:, block.clamp_max(max(0, codes.shape[1] - 1))][known]
-        loss, right = cross_entropy(self.outputs, self._project(encoded)[known], target)
-        result = PredictionResult(loss, right.sum(), known.sum(), count_codes(target, self.num_classes))
+        target = codes[:, index.clamp_max(max(0, codes.shape[1] - 1))][known]
+        loss, correct = cross_entropy(self.outputs, self._project(encoded)[known], target)
+        result = PredictionResult(loss, correct.sum(), known.sum(), count_codes(target, self.num_classes))
         offset = known.nonzero()[:, -1]
-        correct = right.new_zeros(self.num_offsets).index_add_(0, offset, right)
-        figures = torch.stack([correct, known.sum((0, 1)).float()], dim=1)
-        result.details = {f"offset{k + 1}": figures[k] for k in range(self.num_offsets)}
+        by_offset = correct.new_zeros(self.num_offsets).index_add_(0, offset, correct)
+        details = torch.stack([by_offset, known.sum((0, 1)).float()], dim=1)
+        result.details = {f"offset{k + 1}": details[k] for k in range(self.num_offsets)}
         return {"next_token": result}
 
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """The scores that each block got from the last frame that predicts it; see `Objective.shown`."""
-        block, known = self._blocks(encoded, context)
+        """Returns the scores of each target frame from the last output that predicts it; see `Objective.shown`."""
+        index, known = self._targets(encoded, context)
         scores = encoded.new_zeros(*encoded.shape[:2], self.num_classes)
         selected = torch.zeros(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
-        # From the far offset to the near one: what is written last comes from the frame that has heard most.
+        # From the farthest to the nearest offset, so that the latest output, which sees most, is written last.
         for offset in reversed(range(self.num_offsets)):
-            frame = (block[:, offset] < encoded.shape[1]).nonzero()[:, 0]
-            at = block[frame, offset]
+            frame = (index[:, offset] < encoded.shape[1]).nonzero()[:, 0]
+            at = index[frame, offset]
             scores[:, at] = self.logits(encoded[:, frame])[:, :, offset, 0].to(scores.dtype)
             selected[:, at] |= known[:, frame, offset]
         return scores, selected
 
-    def in_words(self, until: Tensor | None) -> str:
-        """See `Objective.in_words`."""
-        if until is None:
-            return "nothing: all is heard"
-        first = self.first_blocks(until) - torch.arange(len(until))
+    def in_words(self, receptive_field_end: Tensor | None) -> str:
+        """Describes the targets; see `Objective.in_words`."""
+        if receptive_field_end is None:
+            return "nothing: the encoder sees the whole utterance"
+        first = self.first_targets(receptive_field_end) - torch.arange(len(receptive_field_end))
         low, high = int(first.min()), int(first.max())
         after = f"{low}" if low == high else f"{low} to {high}"
-        return f"codes of {self.num_offsets} blocks from every frame, the first of them {after} after its own"
+        return f"codes of {self.num_offsets} future frames from each frame, the first one {after} frames ahead"
 
     def _project(self, encoded: Tensor) -> Tensor:
         return self.projection(encoded).unflatten(-1, (self.num_offsets, -1))
 
-    def _blocks(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """The block at each offset of each frame `(T', offsets)`, and whether a row has it `(B, T', offsets)`."""
+    def _targets(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+        """Returns the target frame at each offset of each output `(T', offsets)`, and if a row has it `(B, ...)`."""
         time = torch.arange(encoded.shape[1], device=encoded.device)
         offsets = torch.arange(self.num_offsets, device=encoded.device)
-        if context.until is None:  # nothing is left to predict
+        end = context.receptive_field_end
+        if end is None:  # nothing is left to predict
             return time[:, None] + offsets, encoded.new_zeros(*encoded.shape[:2], self.num_offsets, dtype=torch.bool)
-        block = self.first_blocks(context.until.to(encoded.device))[:, None] + offsets
-        return block, block < context.blocks[:, None, None]
+        index = self.first_targets(end[: encoded.shape[1]].to(encoded.device))[:, None] + offsets
+        return index, index < context.num_targets[:, None, None]

@@ -105,7 +105,7 @@ class ExportedStep(nn.Module):
         # Some pasts are longer at the very start; they are constant there, so that the end of them is all of them.
         self.initial = {name: _last(initial[name], after[name].shape) for name in initial}
         for name in self.carried:
-            if name in ("heard", "norm_frames"):
+            if name in ("num_features", "norm_frames"):
                 self.initial[name] = self.initial[name] - self.missing
         if self.head and self.head.memory_size:
             self.initial[HEAD_MEMORY] = torch.zeros(1, self.head.memory_size)
@@ -123,8 +123,8 @@ class ExportedStep(nn.Module):
         values = {**self.initial, **dict(zip(self.carried, state, strict=True))}
         tensors = iter(values.values())
         norm, encoder = _rebuild(self.template.norm, tensors), _rebuild(self.template.encoder, tensors)
-        position = encoder.heard * self.model.frontend.hop - self.reach
-        frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.heard)
+        position = encoder.num_features * self.model.frontend.hop - self.reach
+        frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.num_features)
         encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
         found = _named(after)
         if self.head is None:
@@ -244,7 +244,7 @@ def _describe_tensor(name: str, initial: Tensor, batch: int | None) -> dict[str,
 
 
 def _named(state: StreamState) -> dict[str, Tensor]:
-    """Tensors by name, without those of the front end, which the window and `heard` replace."""
+    """Tensors by name, without those of the front end, which the window and `num_features` replace."""
     return dict([*_flatten(state.norm, "norm"), *_flatten(state.encoder)])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from streamnest.encoder import FastConformer
-
 
 def lay_out_for_steps(model: nn.Module) -> None:
     """Puts the weights of linear layers one behind the other, those of widening layers by columns; values stay.
@@ -14,16 +12,7 @@ def lay_out_for_steps(model: nn.Module) -> None:
     A step multiplies weights with one or two frames, which takes as long as reading them, and memory is read fastest in
     long runs. PyTorch keeps the rows of a weight `(out, in)` together; where there are more outputs than inputs, its
     columns are longer. Weights that are not on the CPU, or lie so already, are left alone.
-
-    The parts of encoders are put at hand (`encoder/parts.py`) until the model is trained, evaluated or moved again.
     """
-    _lay_out(model)
-    for module in model.modules():
-        if isinstance(module, FastConformer):
-            module.keep_at_hand()
-
-
-def _lay_out(model: nn.Module) -> None:
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.device.type == "cpu"]
     weights = list({id(layer.weight): layer.weight for layer in layers}.values())
     if not any(_by_rows(weight) for weight in weights if _widens(weight)):

@@ -89,7 +89,7 @@ def state_of(saved: Mapping[str, Any], template: StreamState, progress: Progress
     """
     state: StreamState = like_state(template, saved["state"])
     frontend, norm, encoder = state
-    found = [int(x) for x in (frontend.position, frontend.frames, encoder.heard, encoder.position, norm.frames)]
+    found = [int(x) for x in (frontend.position, frontend.frames, encoder.num_features, encoder.position, norm.frames)]
     features = progress.features
     if found != [progress.samples, features, features, progress.position, features if running else 0]:
         raise UserError(f"the counters of the saved stream do not fit emitted={saved['emitted']}: it was changed")

@@ -12,6 +12,7 @@ from torch import Tensor
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
+from streamnest.streaming.fast_step import FastStep
 from streamnest.streaming.live import MOST_PENDING_S, LiveStreams
 from streamnest.streaming.pack_weights import lay_out_for_steps
 from streamnest.streaming.saved_state import Fingerprint, Progress, check_entries, pending_of, state_of
@@ -61,6 +62,7 @@ class StreamingSession(LiveStreams[_Stream]):
             )
         self.model, self.max_left_ms = model.eval(), max_left_ms
         lay_out_for_steps(model)
+        self._encode = FastStep(model.encoder)
         encoder, frontend = model.encoder, model.frontend
         self.chunk_samples = encoder.chunk * encoder.subsampling.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
@@ -179,7 +181,7 @@ class StreamingSession(LiveStreams[_Stream]):
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
         ends = [OPEN_END if s.end is None else s.end for s in group]
         end = None if min(ends) == OPEN_END else torch.tensor(ends, device=self.device)
-        encoded, state = step(self.model, torch.stack(pieces), self._together(group), end)
+        encoded, state = step(self.model, torch.stack(pieces), self._together(group), end, self._encode)
         if chunks > 1:
             # What a stream keeps of a long step is a small end of it, and would hold all of it while the stream pauses.
             state = map_state(compact, state)

@@ -32,7 +32,11 @@ def init_state(model: EncoderTask, batch: int, max_left_ms: float = STREAM_LEFT_
 
 @torch.no_grad()
 def step(
-    model: EncoderTask, audio: Tensor, state: StreamState, end: Tensor | None = None
+    model: EncoderTask,
+    audio: Tensor,
+    state: StreamState,
+    end: Tensor | None = None,
+    encode: Callable[..., tuple[Tensor, EncoderState]] | None = None,
 ) -> tuple[Tensor, StreamState]:
     """One step of a batch of streams, with the arithmetic of `EncoderTask.forward`.
 
@@ -41,6 +45,7 @@ def step(
         audio: the next samples `(B, n)`, so many that whole chunks come out: `first_samples`, then `chunk_samples`.
         state: from `init_state` or the previous step.
         end: `(B,)` samples in each whole stream, where it is over; None where none is.
+        encode: step of the encoder, such as `FastStep`; by default `FastConformer.step`.
 
     Returns:
         Encoder frames `(B, k, d)` and the next state.
@@ -52,7 +57,7 @@ def step(
         index = state.frontend.frames[:, None] + torch.arange(features.shape[-1], device=features.device)
         inside = ((index >= 0) & (index < lengths[:, None]))[:, None]
     normalised, norm = model.input_norm.step(features, inside, state.norm)
-    encoded, encoder = model.encoder.step(normalised, state.encoder, lengths)
+    encoded, encoder = (encode or model.encoder.step)(normalised, state.encoder, lengths)
     return encoded, StreamState(frontend, norm, encoder)
 
 

@@ -190,4 +190,4 @@ def _own(model: Pretraining) -> dict[str, Any]:
     quantizer: dict[str, Any] = {"normalize": norm.kind}
     if norm.kind in ("global", "online"):
         quantizer |= {"mean": norm.mean.tolist(), "std": norm.std.tolist()}
-    return {"quantizer": quantizer, "unmasked_weight": masked.weights.get("heard", 0.0) if masked else 0.0}
+    return {"quantizer": quantizer, "unmasked_weight": masked.weights.get("unmasked", 0.0) if masked else 0.0}

@@ -92,7 +92,7 @@ def _tell_rest(model: Pretraining, ledger: Ledger) -> None:
         ledger.add("kept", "objective.heads", "as MultiSoftmaxDecoder")
     if isinstance(model.objective, MaskedAndNextToken):
         ledger.add("left out", "objective.next_token", "NeMo has no heads for the next blocks")
-    if "heard" in getattr(heads_of(model.objective), "weights", {}):
+    if "unmasked" in getattr(heads_of(model.objective), "weights", {}):
         ledger.add("left out", "objective.unmasked_weight", "NeMo predicts hidden blocks only")
     ledger.add("left out", "optim, trainer, data, augment", "of training: NeMo has its own")
     ledger.add("left out", "train_counts, seconds_seen", "counts of the run")
