@@ -149,7 +149,7 @@ def build_all(nodes: DictConfig) -> list[Any]:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain containers, resolved as far as it can be without a Hydra run; safe to load weights-only."""
-    kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths")]
+    kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths", "print_config")]
     return {k: OmegaConf.to_container(cfg[k], resolve=True) if OmegaConf.is_config(cfg[k]) else cfg[k] for k in kept}
 
 

@@ -11,30 +11,35 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from streamnest.console.terminal import caption
 
 INK, MUTED, HIDDEN, RIGHT, WRONG = "#1f2933", "#7b8794", "#f4a261", "#2a9d8f", "#c9d1d9"
+# Hatched gray, so that masked frames stand out without color as well.
+_MASK_STYLE: dict[str, Any] = {"facecolor": "#e5e7eb", "edgecolor": "#4b5563", "hatch": "////", "alpha": 0.82, "lw": 0}
+_KHZ = (0.25, 0.5, 1, 2, 4, 8, 16)
 _GOLDEN_RATIO = 0.618034
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One utterance as the model saw it, first book only.
+    """Input, targets and predictions of one utterance, first codebook only.
 
     Attributes:
-        title: of the figure.
-        heard: `(D, T)` normalised log-mel of the (noisy) input before masking.
-        mask: `(T,)` hidden feature frames.
-        selected: `(T',)` encoder frames that the loss counts.
+        title: title of the figure.
+        heard: `(D, T)` normalized log-mel of the (noisy) input before masking.
+        mask: `(T,)` masked feature frames.
+        selected: `(T',)` target frames that are shown: those of the first term of the loss.
         codes: `(T',)` targets.
         predicted: `(T',)` most likely codes.
         nats: `(T',)` cross entropy of each frame.
-        baseline: nats that code frequencies alone reach; None is unknown.
+        baseline: unigram cross entropy in nats of the same term of the loss; None is unknown.
         hop: seconds between feature frames.
         stride: seconds between encoder frames.
+        band_khz: `(D,)` center frequencies of the mel bands in kHz; None leaves the axis in bands.
     """
 
     title: str
@@ -47,20 +52,19 @@ class Prediction:
     baseline: float | None
     hop: float
     stride: float
+    band_khz: NDArray[np.float64] | None = None
 
 
 def draw_prediction(p: Prediction) -> Figure:
-    """Mel with the hidden frames, targets beside predictions, and what each hidden frame cost; time in seconds."""
+    """Log-mel with the masked frames, targets and predictions, and cross entropy of each target frame, over seconds."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     mel, strips, cost = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 1.5, 1.7])
     figure.suptitle(caption(p.title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
-    draw_mel(mel, p.heard, p.mask, p.hop)
-    mel.legend(
-        handles=[Patch(color=HIDDEN, alpha=0.6, label="hidden from the encoder")],
-        loc="upper right",
-        fontsize=8,
-        framealpha=0.9,
-    )
+    image = draw_mel(mel, p.heard, p.mask, p.hop, p.band_khz)
+    figure.colorbar(image, ax=mel, label="normalized log energy", pad=0.01).ax.tick_params(labelsize=8)
+    if p.mask.any():
+        masked = Patch(**_MASK_STYLE, label="masked frames")
+        mel.legend(handles=[masked], loc="upper right", fontsize=8, framealpha=0.9)
     _draw_codes(strips, p)
     _draw_cost(cost, p)
     cost.set_xlabel("time (s)")
@@ -70,14 +74,26 @@ def draw_prediction(p: Prediction) -> Figure:
     return figure
 
 
-def draw_mel(axes: Axes, mel: NDArray[np.float32], mask: NDArray[np.bool_] | None, hop: float) -> None:
-    """A log-mel `(D, T)` picture with the masked frames `(T,)` laid over it."""
+def draw_mel(
+    axes: Axes,
+    mel: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
+    hop: float,
+    band_khz: NDArray[np.float64] | None = None,
+) -> AxesImage:
+    """Draws a log-mel `(D, T)` and shades the masked frames `(T,)`; with `band_khz` `(D,)` the axis is in kHz."""
     low, high = np.percentile(mel, [3, 99.5])
     extent = (0.0, mel.shape[1] * hop, 0.0, float(mel.shape[0]))
-    axes.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
+    image = axes.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
     for start, end in runs(np.zeros(0, bool) if mask is None else mask):
-        axes.axvspan(start * hop, end * hop, color=HIDDEN, alpha=0.62, lw=0)
-    axes.set_ylabel("mel band")
+        axes.axvspan(start * hop, end * hop, **_MASK_STYLE)
+    if band_khz is None:
+        axes.set_ylabel("mel band")
+    else:
+        ticks = [khz for khz in _KHZ if band_khz[0] <= khz <= band_khz[-1]]
+        axes.set_yticks(np.interp(ticks, band_khz, np.arange(len(band_khz)) + 0.5), [f"{khz:g}" for khz in ticks])
+        axes.set_ylabel("frequency (kHz)")
+    return image
 
 
 def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
@@ -166,20 +182,20 @@ def _draw_codes(axes: Axes, p: Prediction) -> None:
 def _draw_cost(axes: Axes, p: Prediction) -> None:
     where = np.flatnonzero(p.selected)
     hit = (p.codes == p.predicted)[where]
-    centres = (where + 0.5) * p.stride
-    colours = np.where(hit, RIGHT, "#8d99ae")
-    axes.bar(centres, p.nats[where], width=0.86 * p.stride, color=colours, lw=0)
-    axes.set_ylabel("nats")
+    centers = (where + 0.5) * p.stride
+    for chosen, color, name in ((hit, RIGHT, "correct"), (~hit, WRONG, "wrong")):
+        axes.bar(centers[chosen], p.nats[where][chosen], width=0.86 * p.stride, color=color, lw=0, label=name)
+    axes.set_ylabel("cross entropy (nats)")
     if len(where):
-        _line(axes, float(p.nats[where].mean()), "mean", INK)
+        _line(axes, float(p.nats[where].mean()), "mean", INK, "-")
     if p.baseline is not None:
-        _line(axes, p.baseline, "code frequencies", "#d1495b")
+        _line(axes, p.baseline, "unigram baseline", "#d1495b", "--")
     axes.set_ylim(0, 1.35 * max([*p.nats[where], p.baseline or 0.0, 1.0]))
-    axes.legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
+    axes.legend(loc="upper right", fontsize=8, ncols=4, frameon=False)
 
 
-def _line(axes: Axes, height: float, name: str, colour: str) -> None:
-    axes.axhline(height, color=colour, lw=1.2, ls="--", label=f"{name} {height:.2f}")
+def _line(axes: Axes, height: float, name: str, color: str, line: str) -> None:
+    axes.axhline(height, color=color, lw=1.2, ls=line, label=f"{name} {height:.2f}")
 
 
 def _rgb(colour: str) -> tuple[float, ...]:

@@ -93,7 +93,7 @@ def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(compose
     alone = Batch(batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], 3, ["long"], 3.0)
     shown = predict(model, alone, "now")
     first = model.objective.first_blocks(model.receptive_field_end(75)).tolist()
-    encoded, _ = model.encode(*model.hear(alone, 0)[::2])
+    encoded, _ = model.encode(*model.prepare_batch(alone, 0)[::2])
     assert np.flatnonzero(shown.selected).tolist() == list(range(first[0], 75))
     for block in range(first[0], 75):
         frame = max(t for t in range(75) if first[t] <= block < first[t] + offsets)

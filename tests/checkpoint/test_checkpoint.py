@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from streamnest.build import DOWNSTREAM, build_model
-from streamnest.checkpoint.loading import check_architecture, load_pretrained, read_checkpoint
+from streamnest.checkpoint.loading import StoredCheckpoint, check_architecture, load_pretrained, read_checkpoint
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
@@ -61,7 +61,7 @@ def test_another_architecture_is_refused_naming_the_value(
 ) -> None:
     path = save(model, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=difference):
-        check_architecture(path, build_model(run_config(override)).config)
+        check_architecture(StoredCheckpoint.read(path), build_model(run_config(override)).config)
 
 
 HEADS = {
@@ -82,26 +82,29 @@ def settings_of(task: str) -> dict[str, Any]:
 def test_another_head_is_refused_naming_the_value_and_the_same_one_is_not(tmp_path: Path, task: str) -> None:
     path, config = tmp_path / "a.ckpt", settings_of(task)
     torch.save({"state_dict": {}, "streamnest": {"config": config}}, path)
-    check_architecture(path, {**config, "task": {**config["task"], "monitor": "val/loss"}})
+    check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], "monitor": "val/loss"}})
     for name, value in HEADS[task].items():
         with pytest.raises(UserError, match=rf"task\.{name}: .* in the checkpoint, {value!r} in this run"):
-            check_architecture(path, {**config, "task": {**config["task"], name: value}})
+            check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], name: value}})
 
 
 def test_a_checkpoint_from_before_a_setting_of_the_head_has_its_default(tmp_path: Path) -> None:
     path, config = tmp_path / "a.ckpt", settings_of("diarization")
     older = {name: value for name, value in config["task"].items() if name != "head_size"}
     torch.save({"state_dict": {}, "streamnest": {"config": {**config, "task": older}}}, path)
-    check_architecture(path, config)
+    check_architecture(StoredCheckpoint.read(path), config)
     with pytest.raises(UserError, match=r"task\.head_size: 128 in the checkpoint, 64 in this run"):
-        check_architecture(path, {**config, "task": {**config["task"], "head_size": 64}})
+        check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], "head_size": 64}})
 
 
 def test_another_dropout_or_data_set_is_no_other_architecture(
     model: Pretraining, run_config: Compose, tmp_path: Path
 ) -> None:
     path = save(model, tmp_path / "a.ckpt")
-    check_architecture(path, build_model(run_config("size.dropout=0.3", "data.batch_duration=9", "seed=4")).config)
+    check_architecture(
+        StoredCheckpoint.read(path),
+        build_model(run_config("size.dropout=0.3", "data.batch_duration=9", "seed=4")).config,
+    )
 
 
 def test_a_checkpoint_from_before_there_were_other_codes_has_random_ones(
@@ -109,9 +112,9 @@ def test_a_checkpoint_from_before_there_were_other_codes_has_random_ones(
 ) -> None:
     del model.config["quantizer"]["codes"]
     path = save(model, tmp_path / "a.ckpt")
-    check_architecture(path, build_model(run_config()).config)
+    check_architecture(StoredCheckpoint.read(path), build_model(run_config()).config)
     with pytest.raises(UserError, match=r"quantizer\.codes: 'random' in the checkpoint, 'kmeans' in this run"):
-        check_architecture(path, build_model(run_config("quantizer.codes=kmeans")).config)
+        check_architecture(StoredCheckpoint.read(path), build_model(run_config("quantizer.codes=kmeans")).config)
 
 
 def test_what_is_no_checkpoint_is_refused_with_the_reason(model: Pretraining, tmp_path: Path) -> None:

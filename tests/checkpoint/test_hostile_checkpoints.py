@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 import streamnest
 from streamnest.checkpoint.loading import (
+    StoredCheckpoint,
     check_training_state,
     load_model,
     read_checkpoint,
@@ -227,8 +228,8 @@ def test_a_small_file_cannot_claim_large_tensors(model: Pretraining, tmp_path: P
         ("a.ckpt", b"a: 1\n", "it is a text file"),
         ("a.ckpt", b"", "is empty"),
         ("a.ckpt", b"\x80\x02}q\x00.", "does not begin as one"),
-        ("a.nemo", b"x", r"scripts/import_nemo\.py"),
-        ("a.onnx", b"x", r"scripts/stream\.py"),
+        ("a.nemo", b"x", r"streamnest import-nemo"),
+        ("a.onnx", b"x", r"streamnest stream"),
         ("a.wav", b"RIFF....WAVE", "an audio file"),
     ],
 )
@@ -253,27 +254,28 @@ def test_the_newest_checkpoint_that_is_whole_is_continued(
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "new.ckpt").write_bytes(damaged)
     (tmp_path / "gone.ckpt").symlink_to("nowhere")
-    assert newest_checkpoint(tmp_path) == tmp_path / "old.ckpt"
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.path == tmp_path / "old.ckpt"
     assert "new.ckpt is not a valid checkpoint: the checksum of" in caplog.text
 
 
 def test_a_training_continues_from_its_own_state_only(model: Pretraining, tmp_path: Path) -> None:
     write_checkpoint(model, tmp_path / "a.ckpt")
-    checkpoint = read_checkpoint(tmp_path / "a.ckpt")
+    stored = StoredCheckpoint.read(tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="use init_from instead"):
-        check_training_state("a.ckpt", checkpoint, model)
+        check_training_state(stored, model)
     whole = {"epoch": 0, "pytorch-lightning_version": "2", "loops": {}, "callbacks": {}, "optimizer_states": [{}]}
-    whole = {**checkpoint, **whole, "lr_schedulers": [], "global_step": 3}
-    check_training_state("a.ckpt", whole, model)
+    whole = {**stored.content, **whole, "lr_schedulers": [], "global_step": 3}
+    check_training_state(StoredCheckpoint(stored.path, whole), model)
     with pytest.raises(UserError, match="global_step=-3 is not valid"):
-        check_training_state("a.ckpt", {**whole, "global_step": -3}, model)
+        check_training_state(StoredCheckpoint(stored.path, {**whole, "global_step": -3}), model)
     with pytest.raises(UserError, match="loops=list is not valid"):
-        check_training_state("a.ckpt", {**whole, "loops": []}, model)
-    with pytest.raises(UserError, match="holds no state of an optimizer"):
-        check_training_state("a.ckpt", {**whole, "optimizer_states": []}, model)
+        check_training_state(StoredCheckpoint(stored.path, {**whole, "loops": []}), model)
+    with pytest.raises(UserError, match="has no optimizer state"):
+        check_training_state(StoredCheckpoint(stored.path, {**whole, "optimizer_states": []}), model)
     del whole["state_dict"]["encoder.subsampling.out.bias"]
     with pytest.raises(UserError, match=r"encoder\.subsampling\.out\.bias is missing"):
-        check_training_state("a.ckpt", whole, model)
+        check_training_state(StoredCheckpoint(stored.path, whole), model)
 
 
 @pytest.mark.parametrize("change", [{"loops": {}}, {"optimizer_states": [{}]}, {"pytorch-lightning_version": "x"}])
@@ -285,13 +287,13 @@ def test_what_lightning_cannot_restore_is_a_mistake_in_the_file(change: dict[str
     connector._loaded_checkpoint = change
     steps = {"loops": connector.restore_loops, "optimizer_states": connector.restore_optimizers}
     restore = steps.get(next(iter(change)), lambda: connector._restore_modules_and_callbacks("a.ckpt", True))
-    with pytest.raises(UserError, match=r"a\.ckpt: its state of a training is not valid \(\w+"), restoring("a.ckpt"):
+    with pytest.raises(UserError, match=r"a\.ckpt: its training state is not valid \(\w+"), restoring(Path("a.ckpt")):
         restore()
     trainer.fit_loop._combined_loader = SimpleNamespace(_load_state_dicts=lambda states: states[0]["x"])
     trainer.fit_loop._combined_loader_states_to_load, trainer.fit_loop._restarting = [{}], True
-    with pytest.raises(UserError, match="is not valid"), restoring("a.ckpt"):
+    with pytest.raises(UserError, match="is not valid"), restoring(Path("a.ckpt")):
         trainer.fit_loop._load_combined_loader_states()
-    with pytest.raises(ZeroDivisionError), restoring("a.ckpt"):
+    with pytest.raises(ZeroDivisionError), restoring(Path("a.ckpt")):
         print(1 / 0)
 
 
@@ -342,8 +344,8 @@ def test_labels_and_heads_beyond_the_weights_take_no_memory(tmp_path: Path, monk
 def test_labels_that_are_no_labels_are_refused(tmp_path: Path, labels: Any) -> None:
     torch.save({"state_dict": {}, "streamnest": {"config": {"task": "ctc"}, "labels": labels}}, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"a\.ckpt: the labels of task=ctc are not valid"):
-        stored_labels(tmp_path / "a.ckpt", "ctc")
-    assert stored_labels(tmp_path / "a.ckpt", "pretrain") is None
+        stored_labels(StoredCheckpoint.read(tmp_path / "a.ckpt"), "ctc")
+    assert stored_labels(StoredCheckpoint.read(tmp_path / "a.ckpt"), "pretrain") is None
 
 
 @dataclass

@@ -17,7 +17,7 @@ import streamnest
 from streamnest.build import build_model
 from streamnest.checkpoint.hub import card, without_credentials
 from streamnest.checkpoint.inherit_encoder import with_encoder_of
-from streamnest.checkpoint.loading import check_architecture, load_model, load_pretrained
+from streamnest.checkpoint.loading import StoredCheckpoint, load_model, load_pretrained
 from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
 from streamnest.checkpoint.transfer import transfer
 from streamnest.errors import UserError
@@ -104,8 +104,8 @@ def test_runs_begin_with_a_folder_and_none_continues_from_one(
     cfg = run_config("task=ctc")
     cfg.encoder_from = str(folder)
     assert with_encoder_of(cfg, overrides=["task=ctc"]).encoder.right_context_ms == 40
-    with pytest.raises(UserError, match="init_from begins a new one"):
-        check_architecture(folder, model.config)
+    with pytest.raises(UserError, match="init_from starts a new run"):
+        StoredCheckpoint.read(folder)
 
 
 def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
     wider = {**config["config"], "size": {}, "encoder": {**config["config"]["encoder"], "num_layers": 3}}
     for content, words in (
         ({**config, "config": foreign}, r"os\.system"),
-        ({**config, "format": 2}, "has format 2: this version reads 1"),
+        ({**config, "format": 3}, "has format 3: this version reads 1 to 2"),
         ({"model_type": "bert"}, "not of a model of streamnest"),
         ({**config, "config": wider}, "do not belong together"),
     ):

@@ -100,7 +100,7 @@ def test_the_newest_checkpoint_that_can_be_read_is_found(tmp_path: Path, caplog:
         os.utime(path, (time.time() + step, time.time() + step))
     (tmp_path / ".4.ckpt.part").write_bytes(b"half")
     found = newest_checkpoint(tmp_path)
-    assert found is not None and found.name == "2.ckpt"
+    assert found is not None and found.path.name == "2.ckpt"
     assert "3.ckpt" in caplog.text
 
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from models import SHORT_PROBES
 from omegaconf import DictConfig
 from rich.console import Console
-from runs import environment
-from test_train import SMALL
+from runs import SHORT, environment
 
 from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, Conversion, convert, place_kernel
@@ -278,7 +277,7 @@ def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(buil
     path = tmp_path / "offline.ckpt"
     sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.subsampling_channels=16")
     save(build(*OFFLINE, *sizes, "quantizer.num_classes=1024"), path)
-    words = (*FROZEN, *SMALL, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
+    words = (*FROZEN, *SHORT, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
 
     def command(*more: str) -> subprocess.CompletedProcess[str]:
         return processes.run("train.py", *words, *more, env=environment(tmp_path))

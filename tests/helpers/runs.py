@@ -18,6 +18,8 @@ SMALL = (
     *("size.dropout=0.1", "run_id=one", "~callbacks.pictures", "threads=1"),
 )
 
+SHORT = ("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=6", "trainer.val_check_interval=3")
+
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "160"}

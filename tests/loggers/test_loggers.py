@@ -122,6 +122,6 @@ def test_a_wandb_that_cannot_write_ends_no_run(tmp_path, monkeypatch):
     logger = UnfailingWandbLogger(save_dir=str(tmp_path), offline=True)
     logger.experiment.log({"a": 1.0})
     logger.log_metrics({"a": 1.0})
-    logger.summarise({})
+    logger.summarize({})
     logger.finish()
     assert not logger.must_be_synced and "No space left" in logger.problems[0]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from streamnest.callbacks.history import ValHistory
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.reporting.summary import EndedRun, columns, publish, summarise
+from streamnest.reporting.summary import EndedRun, columns, publish, summarize
 
 Compose = Callable[..., DictConfig]
 
@@ -27,7 +27,7 @@ def summary_of(run_config: Compose, *overrides: str) -> dict[str, Any]:
     report = SimpleNamespace(counts={"too short": 2, "resampled": 7})
     data: Any = SimpleNamespace(skipped=Counter(missing=1), report={"train": report, "val": report})
     trainer: Any = SimpleNamespace(global_step=5, max_steps=9)
-    return summarise(EndedRun(cfg, model, data, trainer, history, seconds=3.0))
+    return summarize(EndedRun(cfg, model, data, trainer, history, seconds=3.0))
 
 
 def test_a_summary_says_latency_quality_and_what_was_skipped(run_config: Compose) -> None:

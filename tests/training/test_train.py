@@ -15,13 +15,12 @@ import pytest
 import torch
 from inprocess import load
 from omegaconf import DictConfig
-from runs import environment
+from runs import SHORT, environment
 from waiting import eventually
 
 from streamnest.checkpoint.loading import load_pretrained
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=6", "trainer.val_check_interval=3")
 
 
 def run(*words: str, folder: Path) -> str:
@@ -34,7 +33,7 @@ def run(*words: str, folder: Path) -> str:
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """One run with all loggers: what it printed and its folder."""
     logs = tmp_path_factory.mktemp("logs")
-    words = (sys.executable, "train.py", "masking=causal", "encoder=lookahead40", *SMALL, "logger=offline")
+    words = (sys.executable, "train.py", "masking=causal", "encoder=lookahead40", *SHORT, "logger=offline")
     streams: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300}
     done = subprocess.run(words, cwd=ROOT, env=environment(logs), check=False, **streams)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -92,7 +91,7 @@ def test_the_printed_command_continues_the_run(first: tuple[str, Path]) -> None:
 @pytest.mark.long
 def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: Path) -> None:
     run(
-        *("train.py", "-m", "encoder=causal,limited3200", *SMALL, "trainer.max_steps=2", "logger=offline"),
+        *("train.py", "-m", "encoder=causal,limited3200", *SHORT, "trainer.max_steps=2", "logger=offline"),
         *("trainer.val_check_interval=2", "hydra.sweep.dir=${paths.log_dir}/sweep/one"),
         folder=tmp_path,
     )
@@ -104,7 +103,7 @@ def test_the_jobs_of_a_multirun_have_a_folder_each_and_share_a_group(tmp_path: P
 
 
 def test_ctrl_c_saves_says_so_and_ends_in_good_order(tmp_path: Path) -> None:
-    words = (*SMALL, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.pictures")
+    words = (*SHORT, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.pictures")
     process = processes.Process("train.py", *words, env=environment(tmp_path))
     seen = []
     for line in process.stdout:

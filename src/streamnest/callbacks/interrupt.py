@@ -16,13 +16,11 @@ import rich
 from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from streamnest.console.entry_point import INTERRUPTED, continue_command
+from streamnest.console.entry_point import INTERRUPTED, PREEMPTED, continue_command
 from streamnest.console.terminal import plain
 
 log = logging.getLogger(__name__)
 
-# Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
-PREEMPTED = 75
 # SIGUSR1 is what SLURM sends ahead of a time limit (--signal).
 _PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
 

@@ -113,6 +113,7 @@ class TrainConfig:
     name: str = ""
     variant: str | None = None
     tags: list[str] = field(default_factory=list)
+    print_config: bool = False
     threads: int | None = None
     float32_matmul_precision: str = "highest"
 

@@ -25,6 +25,8 @@ from streamnest.errors import UserError
 P = ParamSpec("P")
 
 INTERRUPTED = 128 + signal.SIGINT
+# Exit status after SIGTERM or SIGUSR1, as in sysexits.h: the same command continues the run.
+PREEMPTED = os.EX_TEMPFAIL
 # A continued run began from `init_from` once; its own checkpoint takes the place of that.
 _REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
 

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from streamnest.console.entry_point import without_trace
+from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.frontier import report
@@ -26,8 +26,6 @@ from streamnest.frontier.runner import Runner, interrupt_on_signals
 
 # Presets of the frontier, from the least to the most that is heard.
 PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
-# "Start me again", as train.py says it.
-_STOPPED = 75
 
 
 @without_trace
@@ -61,7 +59,7 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
     except KeyboardInterrupt:
         watcher.end()
         console.print("stopped; the same command continues")
-        return _STOPPED
+        return PREEMPTED
     watcher.end()
     _report(options, records, command, console)
     return 1 if failed else 0

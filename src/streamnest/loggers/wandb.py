@@ -85,7 +85,7 @@ class UnfailingWandbLogger(WandbLogger):
         """Logs pictures, histograms and the like, which belong to no step of their own."""
         self._attempt("logging pictures", lambda: self.experiment.log(values))
 
-    def summarise(self, values: dict[str, Any]) -> None:
+    def summarize(self, values: dict[str, Any]) -> None:
         """Sets what the table of runs shows of this one."""
         self._attempt("logging the summary", lambda: self.experiment.summary.update(values))
 

@@ -20,6 +20,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from streamnest.console.entry_point import PREEMPTED
 from streamnest.console.mistakes import as_user_errors
 from streamnest.errors import UserError
 
@@ -66,8 +67,8 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
         defect = False
     except (UserError, KeyboardInterrupt, SystemExit) as end:
-        # Status 75 asks for the same command again, which goes on with what is there.
-        defect = getattr(end, "code", None) == os.EX_TEMPFAIL
+        # The same command will be started again and continues with the content of the folder.
+        defect = getattr(end, "code", None) == PREEMPTED
         raise
     finally:
         if was_empty and not defect and not (folder / ".hydra").exists():
