@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from streamnest.build import build_model
 from streamnest.callbacks import Pictures
-from streamnest.callbacks.pictures import predict
+from streamnest.callbacks.pictures import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.plotting import code_colours, runs
+from streamnest.plotting import code_colours, draw_prediction, runs
 
 SMALL = (
     "size.d_model=32",
@@ -83,6 +83,25 @@ def test_the_picture_shows_what_validation_measured(model, batch):
     assert shown.nats[shown.selected].sum() == pytest.approx(float(result.loss_sum), rel=1e-4)
     assert (shown.codes == shown.predicted)[shown.selected].sum() == int(result.correct)
     assert shown.stride == pytest.approx(0.04)
+
+
+def test_the_baseline_is_that_of_the_plotted_term(model):
+    metrics = {
+        "val/unigram": torch.tensor(10.2),
+        "val/loss_masked": torch.tensor(4.9),
+        "val/gain_masked": torch.tensor(0.3),
+    }
+    assert unigram_baseline(model, metrics) == pytest.approx(5.2)
+    assert unigram_baseline(model, {"val/unigram": torch.tensor(5.5)}) == pytest.approx(5.5)
+    assert unigram_baseline(model, {}) is None
+
+
+def test_the_frequency_axis_is_in_khz(model, batch):
+    shown = predict(model, nearest_row(batch, 48000), "now")
+    assert shown.band_khz.shape == (80,) and (np.diff(shown.band_khz) > 0).all() and 7 < shown.band_khz[-1] < 8
+    mel = draw_prediction(shown).axes[0]
+    assert mel.get_ylabel() == "frequency (kHz)"
+    assert [text.get_text() for text in mel.get_yticklabels()] == ["0.25", "0.5", "1", "2", "4"]
 
 
 @pytest.mark.parametrize(("encoder", "offsets"), [("causal", 1), ("lookahead80", 5), ("lookahead80", 3)])
