@@ -1,4 +1,4 @@
-"""From a composed config to objects."""
+"""Builds data, model, callbacks and loggers from a composed config."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DOWNSTREAM: dict[str, type[DownstreamTask]] = {
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
-    """The data of a run, not read yet, as its task needs it."""
+    """Builds the data module of a run, without reading data, as its task needs it."""
     task = DOWNSTREAM.get(task_name(cfg))
     require_manifests(cfg.data)
     with user_errors():
@@ -43,10 +43,10 @@ def build_data(cfg: DictConfig) -> SpeechDataModule:
 
 
 def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataModule:
-    """The data that a checkpoint was trained with, without augmentation; commands in manifests are never run.
+    """Builds the data module that a checkpoint was trained with, without augmentation and commands in manifests.
 
     Args:
-        config: the config of the checkpoint.
+        config: config of the checkpoint.
         changes: values of its group `data` to replace.
 
     Raises:
@@ -64,17 +64,17 @@ def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataMo
 def build_model(
     cfg: DictConfig | dict[str, Any], data: SpeechDataModule | None = None, *, labels: Any = None, training: bool = True
 ) -> Any:
-    """Builds the model a config describes, whatever its task.
+    """Builds the model of any task from its config.
 
     Args:
-        cfg: the composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
+        cfg: composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
             name only those of `streamnest.config.stored`.
-        data: where a downstream task finds what its outputs are to mean.
-        labels: what they mean, where a checkpoint knows it.
-        training: with optimiser and schedule.
+        data: data module from which a downstream task derives its labels.
+        labels: labels of a downstream task, if they come from a checkpoint.
+        training: build optimizer and schedule.
 
     Raises:
-        UserError: for values that do not fit.
+        UserError: for values that do not fit each other.
     """
     with user_errors():
         config = plain(cfg) if isinstance(cfg, DictConfig) else check_config(cfg)
@@ -97,7 +97,7 @@ def build_model(
 
 
 def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
-    """Builds a downstream task from plain data with an encoder and a head that have shapes and take no memory."""
+    """Builds a downstream task from plain data on the meta device: tensors have shapes but no memory."""
     frontend = construct("frontend", config["frontend"])
     with torch.device("meta"):
         encoder = construct("encoder", config["encoder"])
@@ -106,7 +106,7 @@ def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
 
 
 def build_part(group: str, node: Mapping[str, Any]) -> Any:
-    """Builds a part of the run of a command line, which may name any class by `_target_`."""
+    """Builds a part of a model from a composed config, which may name any class by `_target_`."""
     known = isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) in PARTS[group]
     return construct(group, node) if known else instantiate(node)
 
@@ -114,7 +114,7 @@ def build_part(group: str, node: Mapping[str, Any]) -> Any:
 def _pretraining(cfg: dict[str, Any], parts: dict[str, Any], make: Callable[[str, Any], Any]) -> Pretraining:
     if cfg.get("encoder_from") or cfg.get("freeze") is not None:
         raise UserError(
-            "encoder_from and freeze are for tasks with labels, such as task=ctc; task=pretrain has init_from"
+            "encoder_from and freeze are for tasks with labels, such as task=ctc: use init_from with task=pretrain"
         )
     if missing := [group for group in ("masking", "quantizer", "objective") if group not in cfg]:
         raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
@@ -132,7 +132,7 @@ def _downstream(
 ) -> DownstreamTask:
     if cfg.get("init_from"):
         raise UserError(
-            "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
+            "init_from is for task=pretrain: use encoder_from=CKPT to initialize the encoder of another task"
         )
     settings: Any = task_settings(cfg["task"])
     if labels is None and data is not None:
@@ -148,14 +148,14 @@ def build_all(nodes: DictConfig) -> list[Any]:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain containers, resolved as far as it can be without a Hydra run; safe to load weights-only."""
+    """Returns the config as plain containers for a checkpoint, without groups that only concern one run."""
     kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths", "print_config")]
     return {k: OmegaConf.to_container(cfg[k], resolve=True) if OmegaConf.is_config(cfg[k]) else cfg[k] for k in kept}
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Lets a `UserError` out of Hydra's wrapping, which would hide it in a trace."""
+    """Raises the `UserError` that Hydra has wrapped in an error with a trace."""
     try:
         yield
     except InstantiationException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -126,13 +127,23 @@ def job(cfg: DictConfig) -> float | None:
         sys.exit(2)
 
 
+def _let_lightning_start_ranks() -> None:
+    """Makes Lightning start the other ranks with this module: it would repeat `streamnest train` without `train`."""
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("streamnest.commands.train")
+
+
 @without_trace
 def main() -> int:
     """Runs the command line and returns the exit status."""
     set_root()
+    _let_lightning_start_ranks()
     try:
         check_command_line(config_folder())
         job()
     finally:
         run_folder.remove_refused_sweep()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from streamnest.config.compose import compose_config, config_loader
 from streamnest.config.limits import _LIMITS, refuse_trainer
-from streamnest.console.overrides import override, refuse_choices, refuse_words, with_paths_quoted
+from streamnest.console.overrides import override, refuse_choices, refuse_overrides, with_paths_quoted
 from streamnest.errors import UserError
 from streamnest.training.launching import refuse
 
@@ -93,11 +93,11 @@ def test_a_run_refuses_a_number_that_is_out_of_range() -> None:
 
 def test_values_and_patterns_are_not_taken_for_choices() -> None:
     with config_loader(CONFIGS) as loader:
-        refuse_words(
+        refuse_overrides(
             ["encoder=glob(look*)", "logger={}", "callbacks=[default]", "seed=choice(1,2)", "masking=causal"], loader
         )
         with pytest.raises(UserError, match="matches no choice"):
-            refuse_words(["encoder=glob(zz*)"], loader)
+            refuse_overrides(["encoder=glob(zz*)"], loader)
 
 
 def test_hardware_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
