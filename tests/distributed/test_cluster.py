@@ -1,4 +1,4 @@
-"""Who handles signals and requeues where there is a cluster."""
+"""Handling of signals and requeues on a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLURM |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
     ],
     ids=["alone", "slurm", "torchrun inside slurm"],
 )
-def test_the_launcher_is_recognised_and_lightning_never_requeues(
+def test_the_launcher_is_recognized_and_lightning_never_requeues(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: type
 ) -> None:
     for name, value in variables.items():

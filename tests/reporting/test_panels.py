@@ -84,13 +84,13 @@ def start(composed, data, trainer, *overrides):
     return model, printed(report.start_panel(cfg, model, data, trainer))
 
 
-def test_commands_that_may_run_are_announced(composed, data, trainer):
+def test_allowed_commands_are_announced(composed, data, trainer):
     assert "in manifests are executed" not in start(composed, data, trainer)[1]
     assert "in manifests are executed" in start(composed, data, trainer, "data.allow_commands=true")[1]
 
 
 @pytest.mark.parametrize("preset", ["causal", "lookahead40", "lookahead320"])
-def test_the_panel_shows_the_latency_that_follows_from_the_layers(composed, data, trainer, preset):
+def test_the_panel_shows_the_computed_latency(composed, data, trainer, preset):
     model, text = start(composed, data, trainer, f"encoder={preset}")
     found = model.latency
     assert f"look-ahead       {found.lookahead_ms:.1f} ms" in text
@@ -118,7 +118,7 @@ def test_the_composed_config_can_be_printed(composed):
     assert "  right_context_ms: 80" in text and "\x1b" not in text
 
 
-def test_masking_codes_data_and_place_are_named(composed, data, trainer):
+def test_the_panel_shows_masking_codebooks_and_data(composed, data, trainer):
     text = start(composed, data, trainer, "masking=causal", "quantizer.num_codebooks=2")[1]
     for words in (
         "causal blocks of 400 ms over about 33% of frames",
@@ -129,7 +129,7 @@ def test_masking_codes_data_and_place_are_named(composed, data, trainer):
         assert words in text
 
 
-def test_piped_panels_are_plain_and_keep_commands_on_one_line(composed, data, trainer, tmp_path):
+def test_piped_panels_are_plain_with_commands_on_one_line(composed, data, trainer, tmp_path):
     (tmp_path / "last.ckpt").touch()
     text = summary(composed, data, trainer)
     assert "\x1b" not in text

@@ -1,4 +1,4 @@
-"""What a user can get wrong is answered with the name of the mistake and the remedy, without a trace."""
+"""User errors are reported with the setting and the remedy, without a trace."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Compose = Callable[..., DictConfig]
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_settings_that_do_not_fit_are_refused(run_config: Compose, overrides: list[str], message: str) -> None:
+def test_contradicting_settings_are_refused(run_config: Compose, overrides: list[str], message: str) -> None:
     def start() -> None:
         model = build_model(run_config(*overrides))
         require_no_leak(model.encoder, model.latency)
