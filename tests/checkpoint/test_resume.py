@@ -15,6 +15,7 @@ from runs import assert_same_run, finish, killed_at, losses, read_until_step, st
 
 from streamnest.checkpoint import resume
 from streamnest.checkpoint.resume import AtomicCheckpointIO, newest_checkpoint
+from streamnest.console.entry_point import PREEMPTED
 from streamnest.errors import UserError
 
 
@@ -55,7 +56,7 @@ def test_a_preempted_run_saves_and_ends_with_status_75(tmp_path: Path) -> None:
     read_until_step(process, 3)
     process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75 and "SIGUSR1: saved step" in rest, rest
+    assert process.returncode == PREEMPTED and "SIGUSR1: saved step" in rest, rest
     assert 3 <= weights(tmp_path)["global_step"] < 5000
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from omegaconf import DictConfig
 
 from streamnest.build import build_model
+from streamnest.config.presets import preset_names
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.certificate import latencies, layers, lookahead, padding, promises, sessions
 from streamnest.streaming.probes.check import Probe
 
+# Encoder presets: all, those with one context, and those that stream.
+PRESETS = preset_names(Path(__file__).parents[2] / "configs")
+FIXED_PRESETS = [preset for preset in PRESETS if preset != "dynamic"]
+STREAMING_PRESETS = [preset for preset in FIXED_PRESETS if preset != "bidirectional"]
 # Overrides that make any preset small enough for a test.
 TINY = (
     "size.d_model=32",

@@ -15,6 +15,8 @@ from processes import ROOT, Process
 from runs import SMALL, assert_same_run, children, environment, finish, losses, read_until_step, start
 from waiting import eventually
 
+from streamnest.console.entry_point import PREEMPTED
+
 STEPS = 12
 WORDS = (f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={4 * STEPS}", "trainer=ddp_cpu")
 WORDS += ("data.num_workers=1", "trainer.accumulate_grad_batches=4", "data.batch_duration=20")
@@ -70,7 +72,7 @@ def test_two_processes_stop_together_and_continue_bit_for_bit(
     time.sleep(0.2)
     send(process, number, receiver)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, seen + rest
+    assert process.returncode == PREEMPTED, seen + rest
     assert "saved step" in rest
     assert eventually(lambda: not Path(f"/proc/{other}").exists()), "a process is left behind"
     assert "run one continues at" in finish(tmp_path, *WORDS)
@@ -89,7 +91,7 @@ def test_a_signal_to_the_torchrun_script_stops_both_processes(
     seen = read_until_step(process, 3)
     process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75 and "saved step" in rest, seen + rest
+    assert process.returncode == PREEMPTED and "saved step" in rest, seen + rest
     done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), timeout=400, check=True, **streams)
     assert "run one continues at" in done.stdout
     assert_nothing_was_lost(whole, tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from hydra.conf import HydraConf, RunDir, SweepDir
 from omegaconf import OmegaConf
 
+from streamnest.console.entry_point import PREEMPTED
 from streamnest.errors import UserError
 from streamnest.training import run_folder
 from streamnest.training.run_folder import NoteFolders, claimed, remove_refused_sweep
@@ -91,7 +92,7 @@ def test_a_run_that_does_not_start_leaves_no_folder(tmp_path: Path, end: BaseExc
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("end", [UserError("no"), SystemExit(75), ZeroDivisionError()], ids=repr)
+@pytest.mark.parametrize("end", [UserError("no"), SystemExit(PREEMPTED), ZeroDivisionError()], ids=repr)
 def test_existing_folders_and_started_runs_are_kept(tmp_path: Path, end: BaseException) -> None:
     (tmp_path / "other/checkpoints").mkdir(parents=True)
     for name, made in (("other", ()), ("begun", (".hydra",))):
