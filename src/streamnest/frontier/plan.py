@@ -14,7 +14,15 @@ from streamnest.frontier.overrides import pretraining_words, recognition_words
 
 Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
 # Settings that change how a run is watched and loaded, not what comes out of it.
-_WATCHED = ("logger", "name", "tags", "paths", "trainer.log_every_n_steps", "trainer.val_check_interval")
+_WATCHED = (
+    "logger",
+    "name",
+    "tags",
+    "paths",
+    "print_config",
+    "trainer.log_every_n_steps",
+    "trainer.val_check_interval",
+)
 _ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
 
 
