@@ -92,6 +92,8 @@ class Progress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Updates the bar of the validation."""
+        if batch_idx + 1 == sum(trainer.num_val_batches):
+            self._shown_at = 0.0  # the last update is never skipped
         self._update(batch_idx + 1, list)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
