@@ -38,7 +38,7 @@ USER_ERRORS = [
     ("max_steps=5", "trainer.max_steps"),
     ("optim.lr=abc", "could not be converted to Float"),
     ("encoder", "KEY=VALUE"),
-    ("encoder==causal", "quoted"),
+    ("encoder==causal", "need quotes"),
     ("~encoder", "cannot be dropped"),
     ("~callbacks.pictres", "no such key to drop"),
     ("encoder=causal,lookahead40", "train.py -m"),
