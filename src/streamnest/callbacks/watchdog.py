@@ -43,9 +43,9 @@ class Watchdog(Callback):
         """Restarts the clock."""
         self._last = time.monotonic()
 
-    on_train_batch_start = on_train_batch_end = _progress
-    on_validation_start = on_validation_batch_end = on_validation_end = _progress
-    on_save_checkpoint = _progress
+    on_train_batch_start = on_train_batch_end = _progress  # type: ignore[assignment]
+    on_validation_start = on_validation_batch_end = on_validation_end = _progress  # type: ignore[assignment]
+    on_save_checkpoint = _progress  # type: ignore[assignment]
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Ends the thread."""
