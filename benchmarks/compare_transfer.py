@@ -32,7 +32,7 @@ from streamnest.checkpoint.convert_convolution import BATCH_NORMS, FUTURE_TAPS, 
 from streamnest.checkpoint.transfer import transfer
 from streamnest.config.compose import config_loader
 from streamnest.console.entry_point import without_trace
-from streamnest.console.overrides import refuse_words
+from streamnest.console.overrides import refuse_overrides
 from streamnest.corpus_statistics import fit_statistics
 
 
@@ -76,7 +76,7 @@ def main() -> int:
     print(f"| conv_norm | batch norm | future taps | loss at step 0 | at step {args.steps} |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     with config_loader(ROOT / "configs") as loader:
-        refuse_words(args.overrides, loader)
+        refuse_overrides(args.overrides, loader)
         for norm, name, conversion in rows:
             cfg = compose("train", [*fixed, f"encoder.conv_norm={norm}", *args.overrides])
             losses = run(cfg, args.checkpoint if conversion else None, conversion)

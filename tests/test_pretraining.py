@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 from hydra.utils import instantiate
-from models import ready
+from models import PRESETS, ready
 from omegaconf import DictConfig
 
 from streamnest.build import build_data, build_model
@@ -19,7 +19,6 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-PRESETS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml") if not path.stem.startswith("base"))
 OBJECTIVES, MASKINGS = (
     sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")) for group in ("objective", "masking")
 )

@@ -1,4 +1,4 @@
-"""From a composed config to objects."""
+"""Builds data, model, callbacks and loggers from a composed config."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def _custom(node: DictConfig, schema: Any, **arguments: Any) -> Any:
 def build_model(
     cfg: DictConfig | dict[str, Any], data: SpeechDataModule | None = None, *, labels: Any = None, training: bool = True
 ) -> Any:
-    """Builds the model a config describes, whatever its task.
+    """Builds the model of any task from its config.
 
     Args:
-        cfg: the composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
+        cfg: composed config, which may name any class; or plain data, such as the config of a checkpoint, which may
             name only those of `streamnest.config.stored`.
-        data: where a downstream task finds what its outputs are to mean.
-        labels: what they mean, where a checkpoint knows it.
-        training: with optimiser and schedule.
+        data: data module from which a downstream task derives its labels.
+        labels: labels of a downstream task, if they come from a checkpoint.
+        training: build optimizer and schedule.
 
     Raises:
-        UserError: for values that do not fit.
+        UserError: for values that do not fit each other.
     """
     with user_errors():
         config = plain(cfg) if isinstance(cfg, DictConfig) else check_config(cfg)
@@ -131,7 +131,7 @@ def find_task(cfg: DictConfig | Mapping[str, Any]) -> type[DownstreamTask] | typ
 
 
 def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
-    """Builds a downstream task from plain data with an encoder and a head that have shapes and take no memory."""
+    """Builds a downstream task from plain data on the meta device: tensors have shapes but no memory."""
     frontend = construct("frontend", config["frontend"])
     with torch.device("meta"):
         encoder = construct("encoder", config["encoder"])
@@ -141,7 +141,7 @@ def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
 
 
 def build_part(group: str, node: Mapping[str, Any]) -> Any:
-    """Builds a part of the run of a command line, which may name any class by `_target_`."""
+    """Builds a part of a model from a composed config, which may name any class by `_target_`."""
     known = isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) in PARTS[group]
     return construct(group, node) if known else instantiate(node)
 
@@ -156,7 +156,7 @@ def _pretraining(
 ) -> Pretraining:
     if cfg.get("encoder_from") or cfg.get("freeze") is not None:
         raise UserError(
-            "encoder_from and freeze are for tasks with labels, such as task=ctc; task=pretrain has init_from"
+            "encoder_from and freeze are for tasks with labels, such as task=ctc: use init_from with task=pretrain"
         )
     if missing := [group for group in ("masking", "quantizer", "objective") if group not in cfg]:
         raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
@@ -174,7 +174,7 @@ def _downstream(
 ) -> DownstreamTask:
     if cfg.get("init_from"):
         raise UserError(
-            "init_from is for task=pretrain: encoder_from=CKPT gives another task the encoder of a checkpoint"
+            "init_from is for task=pretrain: use encoder_from=CKPT to initialize the encoder of another task"
         )
     node = cfg["task"]
     settings: Any = typed(task.Settings, node, "task", LIMITS) if _is_foreign(node) else task_settings(node)
@@ -191,14 +191,14 @@ def build_all(nodes: DictConfig) -> list[Any]:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain containers, resolved as far as it can be without a Hydra run; safe to load weights-only."""
-    kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths")]
+    """Returns the config as plain containers for a checkpoint, without groups that only concern one run."""
+    kept = [str(key) for key in cfg if key not in ("logger", "callbacks", "paths", "print_config")]
     return {k: OmegaConf.to_container(cfg[k], resolve=True) if OmegaConf.is_config(cfg[k]) else cfg[k] for k in kept}
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Lets a `UserError` out of Hydra's wrapping, which would hide it in a trace."""
+    """Raises the `UserError` that Hydra has wrapped in an error with a trace."""
     try:
         yield
     except InstantiationException as error:

@@ -26,6 +26,11 @@ def count(number: float) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
 
 
+def speed(factor: float) -> str:
+    """5.1x real time; hours of audio per hour of computing."""
+    return f"{factor:.0f}x real time" if factor >= 10 else f"{factor:.1f}x real time"
+
+
 def change(first: Mapping[str, float], last: Mapping[str, float], name: str, form: str = ".1%") -> str:
     """Formats a metric of first and last validation, as `12.5% -> 4.2%`; only the last if the first has none."""
     now = f"{last[name]:{form}}"
@@ -33,20 +38,20 @@ def change(first: Mapping[str, float], last: Mapping[str, float], name: str, for
 
 
 def causality(encoder: FastConformer, report: LatencyReport) -> str:
-    """Describes whether an encoder is causal, and why."""
+    """Describes how far the layers of an encoder see; `require_no_leak` and `require_causal` have checked it."""
     leaks = find_leaks(encoder, report)
     if leaks:
-        return "no, it sees more of the future than its preset allows: " + "; ".join(leaks)
+        return "violated, layers see more of the future than the preset allows: " + "; ".join(leaks)
     if not report.streams:
-        reasons = ["attention to the end of the utterance"] if encoder.context.right is None else []
-        reasons += ["symmetric convolutions"] if _symmetric(encoder) else []
-        reasons += ["normalization over the utterance"] if encoder.normalize == "utterance" else []
-        return "no: " + ", ".join(reasons)
+        ways = ["attention to the end of the utterance"] if encoder.context.right is None else []
+        ways += ["symmetric convolutions"] if _symmetric(encoder) else []
+        ways += ["normalization over the utterance"] if encoder.normalize == "utterance" else []
+        return "none: " + ", ".join(ways)
     if encoder.context.delay:
-        return "yes, with delayed outputs: layers see the past only, and outputs are read after the look-ahead"
+        return "no layer sees the future; each output is read after its look-ahead (checked)"
     if report.context_ms > 0:
-        return f"no layer sees past the current {milliseconds(report.chunk_ms)} chunk"
-    return "yes: attention, convolutions and norms see the past only; the look-ahead is that of the analysis window"
+        return f"no layer sees past the current {report.chunk_ms:g} ms chunk (checked)"
+    return "no layer sees the future; only the analysis window looks ahead (checked)"
 
 
 def masking_in_words(masking: Masking, hop_ms: float) -> str:

@@ -191,15 +191,15 @@ def _draw_cost(axes: Axes, p: Prediction) -> None:
     where = np.flatnonzero(p.selected)
     hit = (p.codes == p.predicted)[where]
     centers = (where + 0.5) * p.stride
-    colors = np.where(hit, RIGHT, "#8d99ae")
-    axes.bar(centers, p.nats[where], width=0.86 * p.stride, color=colors, lw=0)
-    axes.set_ylabel("loss (nats)")
+    for chosen, color, name in ((hit, RIGHT, "correct"), (~hit, WRONG, "wrong")):
+        axes.bar(centers[chosen], p.nats[where][chosen], width=0.86 * p.stride, color=color, lw=0, label=name)
+    axes.set_ylabel("cross entropy (nats)")
     if len(where):
         _line(axes, float(p.nats[where].mean()), "mean", INK, "-")
     if p.baseline is not None:
         _line(axes, p.baseline, "unigram baseline", OKABE_ITO[1], "--")
     axes.set_ylim(0, 1.35 * max([*p.nats[where], p.baseline or 0.0, 1.0]))
-    axes.legend(loc="upper right", fontsize=8, ncols=2, frameon=False)
+    axes.legend(loc="upper right", fontsize=8, ncols=4, frameon=False)
 
 
 def _slaney_mel(hz: float) -> float:

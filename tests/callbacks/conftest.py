@@ -1,4 +1,4 @@
-"""A model so small that a run of it costs nothing."""
+"""A very small model, so that training it takes little time."""
 
 from __future__ import annotations
 

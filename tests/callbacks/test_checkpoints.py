@@ -1,4 +1,4 @@
-"""The last checkpoint is of the last step."""
+"""The last checkpoint contains the last step."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def step_of(path):
 
 
 @pytest.mark.parametrize("steps", [6, 7, 8])
-def test_the_step_that_ends_a_run_is_saved_wherever_validations_fall(fit, tmp_path, steps):
+def test_the_last_step_is_saved_wherever_validations_fall(fit, tmp_path, steps):
     fit(keep(tmp_path), max_steps=steps, val_check_interval=4, limit_val_batches=1, enable_checkpointing=True)
     assert step_of(tmp_path / "last.ckpt") == steps
 
 
-def test_with_accumulation_the_last_whole_step_is_saved(fit, tmp_path):
+def test_with_accumulation_the_last_complete_step_is_saved(fit, tmp_path):
     settings = {"accumulate_grad_batches": 3, "val_check_interval": 4, "limit_val_batches": 1}
     fit(keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
     assert step_of(tmp_path / "last.ckpt") == 5
 
 
-def test_what_a_signal_has_saved_is_not_saved_again(fit, tmp_path, monkeypatch):
+def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda self, path, *_, **__: saved.append(path))
     stop = StopOnSignal(tmp_path)

@@ -11,7 +11,7 @@ from streamnest.callbacks.collapse import codes_used_share
 HEALTHY = {"val/loss": 6.0, "val/rank": 30.0}
 
 
-def test_a_collapsed_representation_warns_with_a_remedy_and_stops_where_told_to(fit, caplog):
+def test_a_collapsed_representation_gives_a_warning_and_can_stop(fit, caplog):
     with caplog.at_level(logging.WARNING):
         trainer = fit(CollapseAlarm(stop=True), limit_val_batches=1, val_check_interval=5)
     assert "effective rank of 1.5" in caplog.text
@@ -19,7 +19,7 @@ def test_a_collapsed_representation_warns_with_a_remedy_and_stops_where_told_to(
     assert trainer.global_step == 5
 
 
-def test_a_warning_alone_lets_the_run_go_on(fit):
+def test_a_warning_alone_does_not_stop_the_run(fit):
     assert fit(CollapseAlarm(), limit_val_batches=1, val_check_interval=5).global_step == 20
 
 
@@ -29,7 +29,7 @@ def test_codes_that_are_all_in_use_raise_no_alarm():
     assert CollapseAlarm().findings(HEALTHY, counts) == []
 
 
-def test_the_124_codes_of_unnormalised_targets_raise_the_alarm():
+def test_the_124_codes_of_unnormalized_targets_raise_the_alarm():
     counts = torch.zeros(1, 8192)
     counts[:, :124] = 500
     (finding,) = CollapseAlarm().findings(HEALTHY, counts)
@@ -37,13 +37,13 @@ def test_the_124_codes_of_unnormalised_targets_raise_the_alarm():
     assert "quantizer.normalize" in finding
 
 
-def test_few_frames_cannot_show_many_codes_and_are_not_blamed_for_it():
+def test_few_codes_of_few_frames_raise_no_alarm():
     counts = torch.zeros(1, 8192)
     counts[:, :50] = 1
     assert CollapseAlarm().findings(HEALTHY, counts) == []
 
 
-def test_a_loss_that_is_no_number_raises_the_alarm():
+def test_a_loss_that_is_not_finite_raises_the_alarm():
     (finding,) = CollapseAlarm().findings({**HEALTHY, "val/loss": float("nan")})
     assert "not finite" in finding
 

@@ -1,4 +1,4 @@
-"""Steps with harmful gradients are skipped together, counted, kept and bounded."""
+"""Steps with harmful gradients are skipped on all ranks, counted, and kept up to a limit."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def train(gradients: list[float], guard: GradientGuard) -> Linear:
     return model
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_its_batch_is_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_non_finite_gradient_is_skipped_and_its_batch_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     guard = GradientGuard(tmp_path)
     model = train([1.0, float("nan"), 2.0, float("inf")], guard)
     assert model.weight.item() == -3.0 and guard.skipped == 2
@@ -53,25 +51,25 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_its_batch_is_kept(
     assert kept["clean"].isnan().all() and kept["ids"] == ["a"]
 
 
-def test_a_spike_is_skipped_once_there_is_something_to_compare_it_with(tmp_path: Path) -> None:
+def test_a_spike_is_skipped_once_the_window_is_full(tmp_path: Path) -> None:
     guard = GradientGuard(tmp_path, spike=10.0, window=3)
     assert train([1.0, 50.0, 1.0, 50.0, 1.0, 9.0, 11.0], guard).weight.item() == -62.0
     assert guard.skipped == 2
     assert train([1.0, 1.0, 1.0, 50.0], GradientGuard(tmp_path, spike=None, window=3)).weight.item() == -53.0
 
 
-def test_too_many_in_a_row_end_the_run_with_the_remedy(tmp_path: Path) -> None:
+def test_too_many_skipped_steps_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"3 steps in a row.*lower optim.lr"):
         train([1.0] + [float("nan")] * 5, GradientGuard(tmp_path, max_in_row=3))
     train([float("nan"), float("nan"), 1.0] * 3, GradientGuard(tmp_path, max_in_row=3))
 
 
-def test_no_more_batches_are_kept_than_asked(tmp_path: Path) -> None:
+def test_the_number_of_kept_batches_is_limited(tmp_path: Path) -> None:
     train([float("nan")] * 5, GradientGuard(tmp_path, max_kept=2))
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_window_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_the_window_continues_after_a_resume(tmp_path: Path) -> None:
     guard, other = GradientGuard(tmp_path, window=4), GradientGuard(tmp_path, window=4)
     train([1.0, 2.0, float("nan")], guard)
     other.load_state_dict(guard.state_dict())

@@ -27,7 +27,7 @@ class Send(Callback):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_a_signal_finishes_the_batch_saves_it_and_ends_the_run_in_good_order(fit, tmp_path, capsys, caplog, number):
+def test_a_signal_finishes_and_saves_the_batch(fit, tmp_path, capsys, caplog, number):
     before = signal.getsignal(number)
     stop = StopOnSignal(tmp_path / "checkpoints")
     with caplog.at_level(logging.WARNING):
@@ -51,7 +51,7 @@ def test_nothing_is_validated_after_a_signal(fit, tmp_path):
     count = Count()
     trainer = fit(StopOnSignal(tmp_path), Send(signal.SIGINT), count, limit_val_batches=1, val_check_interval=10)
     assert count.validations == 0
-    assert trainer.limit_val_batches == 1, "who wants to can still validate afterwards"
+    assert trainer.limit_val_batches == 1, "validation is still possible afterwards"
 
 
 def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):
@@ -71,8 +71,8 @@ def test_a_second_ctrl_c_ends_the_process_without_saving(fit, tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_that_a_launcher_passes_on_once_more_changes_nothing(fit, tmp_path):
-    """SLURM and torchrun both send SIGTERM to processes that have it already."""
+def test_a_signal_forwarded_twice_changes_nothing(fit, tmp_path):
+    """SLURM and torchrun both send SIGTERM to processes that have already received it."""
 
     class Twice(Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -84,7 +84,7 @@ def test_a_signal_that_a_launcher_passes_on_once_more_changes_nothing(fit, tmp_p
     assert stop.preempted and (tmp_path / "last.ckpt").exists()
 
 
-def test_a_signal_before_training_ends_the_process_with_the_status_that_says_try_again():
+def test_a_signal_before_training_ends_with_its_status():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         exit_on_signals_before_training()
@@ -97,7 +97,7 @@ def test_a_signal_before_training_ends_the_process_with_the_status_that_says_try
             signal.signal(number, handler)
 
 
-def test_without_a_signal_nothing_is_saved_and_the_run_goes_on(fit, tmp_path):
+def test_nothing_is_saved_without_a_signal(fit, tmp_path):
     assert fit(StopOnSignal(tmp_path)).global_step == 20
     assert not (tmp_path / "last.ckpt").exists()
 
@@ -119,7 +119,7 @@ def test_the_command_to_continue_quotes_what_hydra_would_misread():
     )
 
 
-def test_a_signal_in_the_middle_of_an_accumulated_step_waits_for_its_end(tmp_path):
+def test_a_signal_waits_for_the_end_of_an_accumulated_step(tmp_path):
     saved = []
     trainer = SimpleNamespace(
         accumulate_grad_batches=2,
@@ -147,7 +147,7 @@ class SendInValidation(Callback):
 
 
 @pytest.mark.parametrize(("every", "saved"), [(10, 11), (20, 20)], ids=["in between", "at the end"])
-def test_a_signal_leaves_a_validation_whose_half_counts_for_nothing(fit, tmp_path, every, saved):
+def test_a_validation_interrupted_by_a_signal_is_not_recorded(fit, tmp_path, every, saved):
     stop, history, send = StopOnSignal(tmp_path), ValHistory(), SendInValidation()
     fit(stop, history, send, limit_val_batches=4, val_check_interval=every)
     assert send.batches == [every] * 2 and history.records == []

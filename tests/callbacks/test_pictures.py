@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from streamnest.build import build_model
 from streamnest.callbacks import Pictures
-from streamnest.callbacks.pictures import predict
+from streamnest.callbacks.pictures import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.plotting import code_colors, runs
+from streamnest.plotting import code_colors, draw_prediction, runs
 
 SMALL = (
     "size.d_model=32",
@@ -48,7 +48,7 @@ def trainer(batch, step):
     )
 
 
-def test_each_validation_draws_the_same_utterance_nearest_to_the_wanted_length(model, batch, tmp_path):
+def test_each_validation_plots_the_same_utterance(model, batch, tmp_path):
     pictures = Pictures(tmp_path, seconds=2.5)
     for step in (0, 20):
         pictures.on_validation_batch_start(trainer(batch, step), model, batch, 0)
@@ -59,21 +59,22 @@ def test_each_validation_draws_the_same_utterance_nearest_to_the_wanted_length(m
     assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
 
 
-def test_wandb_gets_the_audio_once_and_pictures_each_time(model, batch, tmp_path, monkeypatch):
+def test_wandb_receives_audio_once_and_plots_each_time(model, batch, tmp_path, monkeypatch):
     logged = []
     logger = UnfailingWandbLogger.__new__(UnfailingWandbLogger)
     monkeypatch.setattr(UnfailingWandbLogger, "log_media", lambda self, values: logged.append(set(values)))
     pictures = Pictures(tmp_path, seconds=2.5)
     for step in (0, 20):
-        told = trainer(replace(batch, noisy=batch.clean.clone()), step)
-        told.loggers = [logger]
-        pictures.on_validation_batch_start(told, model, replace(batch, noisy=batch.clean.clone()), 0)
-        pictures.on_validation_end(told, model)
+        noisy = replace(batch, noisy=batch.clean.clone())
+        logging_trainer = trainer(noisy, step)
+        logging_trainer.loggers = [logger]
+        pictures.on_validation_batch_start(logging_trainer, model, noisy, 0)
+        pictures.on_validation_end(logging_trainer, model)
     shown = {"pictures/prediction", "pictures/codes", "health/code_counts", "trainer/global_step"}
     assert logged == [shown, {"audio/clean", "audio/heard"}, shown]
 
 
-def test_the_picture_shows_what_validation_measured(model, batch):
+def test_the_plot_equals_the_validation(model, batch):
     alone = Batch(
         batch.clean[1:], batch.clean[1:], batch.lengths[1:], batch.keys[1:], step=3, ids=["long"], seconds=3.0
     )
@@ -85,8 +86,27 @@ def test_the_picture_shows_what_validation_measured(model, batch):
     assert shown.stride == pytest.approx(0.04)
 
 
+def test_the_baseline_is_that_of_the_plotted_term(model):
+    metrics = {
+        "val/unigram": torch.tensor(10.2),
+        "val/loss_masked": torch.tensor(4.9),
+        "val/gain_masked": torch.tensor(0.3),
+    }
+    assert unigram_baseline(model, metrics) == pytest.approx(5.2)
+    assert unigram_baseline(model, {"val/unigram": torch.tensor(5.5)}) == pytest.approx(5.5)
+    assert unigram_baseline(model, {}) is None
+
+
+def test_the_frequency_axis_is_in_khz(model, batch):
+    shown = predict(model, nearest_row(batch, 48000), "now")
+    assert shown.band_khz.shape == (80,) and (np.diff(shown.band_khz) > 0).all() and 7 < shown.band_khz[-1] < 8
+    mel = draw_prediction(shown).axes[0]
+    assert mel.get_ylabel() == "frequency (kHz)"
+    assert [text.get_text() for text in mel.get_yticklabels()] == ["0.25", "0.5", "1", "2", "4"]
+
+
 @pytest.mark.parametrize(("encoder", "offsets"), [("causal", 1), ("lookahead80", 5), ("lookahead80", 3)])
-def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(composed, batch, encoder, offsets):
+def test_the_plot_of_next_frames_shows_the_nearest_prediction(composed, batch, encoder, offsets):
     words = [f"encoder={encoder}", f"objective.num_offsets={offsets}", "encoder.normalize=none", "masking=none"]
     cfg = composed(*SMALL, "objective=next_token", *words)
     model = build_model(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])).eval()
@@ -101,7 +121,7 @@ def test_the_picture_of_next_blocks_shows_the_nearest_prediction_of_each(compose
         assert int(scores.argmax()) == shown.predicted[block]
 
 
-def test_drawing_leaves_the_model_in_training_mode(model, batch):
+def test_plotting_leaves_the_model_in_training_mode(model, batch):
     alone = Batch(batch.clean[:1], batch.clean[:1], batch.lengths[:1], batch.keys[:1], 0, ["short"], 1.0)
     model.train()
     predict(model, alone, "now")
@@ -109,10 +129,10 @@ def test_drawing_leaves_the_model_in_training_mode(model, batch):
     assert model.encoder.training
 
 
-def test_the_same_code_has_the_same_colour_and_others_differ():
-    colours = code_colors(np.array([4, 5, 4]))
-    assert (colours[0] == colours[2]).all()
-    assert abs(colours[0] - colours[1]).max() > 0.2
+def test_the_same_code_has_the_same_color():
+    colors = code_colors(np.array([4, 5, 4]))
+    assert (colors[0] == colors[2]).all()
+    assert abs(colors[0] - colors[1]).max() > 0.2
 
 
 def test_spans_of_a_mask_are_half_open():
@@ -120,7 +140,7 @@ def test_spans_of_a_mask_are_half_open():
     assert runs(np.zeros(3, bool)) == []
 
 
-def test_a_picture_that_cannot_be_drawn_or_written_ends_no_run(model, batch, tmp_path, caplog):
+def test_a_plot_that_fails_stops_no_run(model, batch, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     pictures = Pictures(tmp_path / "file", seconds=2.5)
     silent = replace(batch, lengths=torch.tensor([160, 320]))

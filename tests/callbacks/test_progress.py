@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+from types import SimpleNamespace
 
 from rich.console import Console
 
 from streamnest.callbacks import Progress
+from streamnest.callbacks.progress import tracked, validation_parts
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
-def printed(fit, *, terminal=False, **settings):
+def printed(fit, *, terminal=False, width=100, **settings):
     file = io.StringIO()
-    # Forced colours are what CI services set: still no terminal.
-    console = Console(file=file, force_terminal=True, width=100)
+    # CI services force colors: still not a terminal.
+    console = Console(file=file, force_terminal=True, width=width)
     if terminal:
         file.isatty = lambda: True
-    fit(Progress(console=console), **settings)
+    fit(Progress(console=console, refresh_per_second=1000), **settings)
     return file.getvalue()
 
 
@@ -25,20 +30,41 @@ def test_piped_progress_is_plain_lines_at_the_log_interval(fit):
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", text)
 
 
-def test_each_validation_leaves_a_line(fit):
-    text = printed(fit, limit_val_batches=1, val_check_interval=10)
-    assert re.findall(r"validation at step (\d+)  loss", text) == ["10", "20"]
-
-
-def test_gradient_accumulation_prints_each_step_once(fit):
-    text = printed(fit, accumulate_grad_batches=3, max_steps=10)
+def test_each_step_and_each_validation_print_one_line(fit):
+    text = printed(fit, accumulate_grad_batches=3, max_steps=10, limit_val_batches=1, val_check_interval=15)
     assert re.findall(r"^step (\d+)/10", text, re.M) == ["5", "10"]
+    assert re.findall(r"validation at step (\d+)  loss", text) == ["5", "10"]
 
 
-def test_a_terminal_gets_a_bar_that_ends_complete(fit):
-    text = printed(fit, terminal=True)
-    assert "\x1b" in text
-    assert "step 20/20" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+def test_a_terminal_of_80_columns_shows_the_whole_remaining_time(fit):
+    text = CONTROL.sub("", printed(fit, terminal=True, width=80, limit_val_batches=2, val_check_interval=10))
+    lines = text.replace("\r", "\n").splitlines()
+    assert "step 20/20" in text and "validation batch 2/2" in text
+    bars = [line for line in lines if line.startswith("step ")]
+    assert bars and all(len(line) <= 80 and re.search(r"(\d\d:\d\d|--:--)(?!…)", line) for line in bars)
+
+
+def test_a_validation_line_is_broken_between_its_parts():
+    metrics = {"val/loss": 7.588, "val/accuracy": 0.031, "val/gain": 2.651, "val/cer": 0.5, "val/wer": 0.9}
+    file = io.StringIO()
+    file.isatty = lambda: True
+    Progress(console=Console(file=file, width=60))._print(validation_parts(metrics, 700))
+    lines = file.getvalue().splitlines()
+    assert lines == [
+        "validation at step 700  loss 7.588  accuracy 3.1%  cer 50.0%",
+        "  wer 90.0%  2.651 nats below the unigram baseline",
+    ]
+
+
+def test_reading_for_the_corpus_statistics_shows_its_progress(caplog):
+    batches = [SimpleNamespace(seconds=1800.0)] * 3
+    file = io.StringIO()
+    file.isatty = lambda: True
+    with caplog.at_level(logging.INFO):
+        assert list(tracked(batches, 1.0, Console(file=file, width=80, force_terminal=True))) == batches
+        assert not caplog.text and "statistics 100%" in CONTROL.sub("", file.getvalue())
+        assert list(tracked(batches, 1.0, Console(file=io.StringIO()))) == batches
+    assert "reading up to 1 h of audio" in caplog.text
 
 
 def test_disabled_progress_is_silent(fit):

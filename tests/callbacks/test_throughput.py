@@ -36,7 +36,7 @@ def step(callback, module, clock, waited, worked, seconds=60.0):
     callback.on_train_batch_end(None, module, None, batch, 0)
 
 
-def test_audio_over_wall_time_and_the_share_of_waiting(clock):
+def test_speed_and_share_of_waiting_time(clock):
     module, callback = Module(), Throughput(window=4, warmup=1)
     callback.on_train_start(None, module)
     step(callback, module, clock, 0.0, 100.0)
@@ -51,7 +51,7 @@ def test_audio_over_wall_time_and_the_share_of_waiting(clock):
     assert callback.total.wall == pytest.approx(12.0) and callback.total.audio == pytest.approx(360.0)
 
 
-def test_validation_is_neither_work_nor_waiting(clock):
+def test_validation_time_is_excluded(clock):
     module, callback = Module(), Throughput(warmup=0)
     callback.on_train_start(None, module)
     step(callback, module, clock, 0.0, 2.0)

@@ -1,37 +1,40 @@
-"""A stalled run says what it waits for, and a run that moves says nothing."""
+"""A stalled run is reported with the stack traces of its threads."""
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from waiting import eventually
 
 from streamnest.callbacks import Watchdog
 
 
-@pytest.mark.parametrize(
-    ("hook", "words"),
-    [
-        ("on_train_batch_end", "the next batch has not come"),
-        ("on_train_batch_start", "another rank"),
-        ("on_validation_batch_end", "validation"),
-        ("on_save_checkpoint", "the disk"),
-    ],
-)
-def test_what_a_stalled_run_waits_for_is_named(hook: str, words: str, caplog: pytest.LogCaptureFixture) -> None:
-    dog = Watchdog(seconds=0.05)
-    dog.on_train_start(SimpleNamespace(global_rank=3), None)  # type: ignore[arg-type]
-    getattr(dog, hook)()
-    deadline = time.monotonic() + 20
-    while words not in caplog.text and time.monotonic() < deadline:
-        time.sleep(0.01)
-    dog.teardown()
-    assert words in caplog.text and "rank 3 has waited" in caplog.text
+def wait_for_the_next_batch(caplog: pytest.LogCaptureFixture) -> bool:
+    return eventually(lambda: "no progress" in caplog.text, seconds=20)
 
 
-def test_a_watchdog_can_be_turned_off_and_a_stopped_one_is_silent(caplog: pytest.LogCaptureFixture) -> None:
-    for dog in (Watchdog(seconds=0), Watchdog(seconds=3600)):
-        dog.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
-        dog.teardown()
-    assert caplog.text == ""
+def test_a_stalled_run_reports_where_its_threads_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watchdog = Watchdog(tmp_path, seconds=0.05)
+    watchdog.on_train_start(SimpleNamespace(global_rank=3), None)  # type: ignore[arg-type]
+    assert wait_for_the_next_batch(caplog)
+    watchdog.teardown()
+    assert "rank 3: no progress for" in caplog.text and f"{tmp_path}/stalled_rank_3.txt" in caplog.text
+    assert "in wait_for_the_next_batch" in (tmp_path / "stalled_rank_3.txt").read_text()
+
+
+def test_a_watchdog_that_is_off_or_stopped_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for seconds in (0, 3600):
+        watchdog = Watchdog(tmp_path, seconds=seconds)
+        watchdog.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+        watchdog.teardown()
+    assert caplog.text == "" and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_end", "on_save_checkpoint"])
+def test_each_kind_of_progress_restarts_the_clock(tmp_path: Path, hook: str) -> None:
+    watchdog = Watchdog(tmp_path)
+    watchdog._last = before = 0.0
+    getattr(watchdog, hook)(None, None, None)
+    assert watchdog._last > before

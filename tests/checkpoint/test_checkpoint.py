@@ -1,4 +1,4 @@
-"""A checkpoint is enough to use the model, and a file that is none is refused with the reason."""
+"""A checkpoint is sufficient to use the model; other files are refused with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from streamnest.build import build_model, find_task
-from streamnest.checkpoint.loading import check_architecture, load_pretrained, read_checkpoint
+from streamnest.checkpoint.loading import StoredCheckpoint, check_architecture, load_pretrained, read_checkpoint
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 
@@ -35,7 +35,7 @@ def save(model: Pretraining, path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_checkpoint_alone_gives_the_same_model_back(
+def test_a_model_is_restored_from_its_checkpoint_alone(
     model: Pretraining, tmp_path: Path, speech_like: Callable[..., torch.Tensor]
 ) -> None:
     loaded = load_pretrained(save(model, tmp_path / "a.ckpt"))
@@ -61,7 +61,7 @@ def test_another_architecture_is_refused_naming_the_value(
 ) -> None:
     path = save(model, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=difference):
-        check_architecture(path, build_model(run_config(override)).config)
+        check_architecture(StoredCheckpoint.read(path), build_model(run_config(override)).config)
 
 
 HEADS = {
@@ -73,48 +73,51 @@ HEADS = {
 
 
 def settings_of(task: str) -> dict[str, Any]:
-    """The config of a run of a task, as far as its head goes."""
+    """Returns a config with the settings of a head only."""
     groups: dict[str, Any] = {key: {} for key in ("frontend", "encoder", "quantizer", "objective")}
     return {**groups, "task": asdict(find_task({"task": task}).Settings())}
 
 
 @pytest.mark.parametrize("task", HEADS)
-def test_another_head_is_refused_naming_the_value_and_the_same_one_is_not(tmp_path: Path, task: str) -> None:
+def test_only_another_head_is_refused_with_the_value(tmp_path: Path, task: str) -> None:
     path, config = tmp_path / "a.ckpt", settings_of(task)
     torch.save({"state_dict": {}, "streamnest": {"config": config}}, path)
-    check_architecture(path, {**config, "task": {**config["task"], "monitor": "val/loss"}})
+    check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], "monitor": "val/loss"}})
     for name, value in HEADS[task].items():
         with pytest.raises(UserError, match=rf"task\.{name}: .* in the checkpoint, {value!r} in this run"):
-            check_architecture(path, {**config, "task": {**config["task"], name: value}})
+            check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], name: value}})
 
 
-def test_a_checkpoint_from_before_a_setting_of_the_head_has_its_default(tmp_path: Path) -> None:
+def test_a_missing_head_setting_has_its_default(tmp_path: Path) -> None:
     path, config = tmp_path / "a.ckpt", settings_of("diarization")
     older = {name: value for name, value in config["task"].items() if name != "head_size"}
     torch.save({"state_dict": {}, "streamnest": {"config": {**config, "task": older}}}, path)
-    check_architecture(path, config)
+    check_architecture(StoredCheckpoint.read(path), config)
     with pytest.raises(UserError, match=r"task\.head_size: 128 in the checkpoint, 64 in this run"):
-        check_architecture(path, {**config, "task": {**config["task"], "head_size": 64}})
+        check_architecture(StoredCheckpoint.read(path), {**config, "task": {**config["task"], "head_size": 64}})
 
 
-def test_another_dropout_or_data_set_is_no_other_architecture(
+def test_dropout_and_data_are_not_part_of_the_architecture(
     model: Pretraining, run_config: Compose, tmp_path: Path
 ) -> None:
     path = save(model, tmp_path / "a.ckpt")
-    check_architecture(path, build_model(run_config("size.dropout=0.3", "data.batch_duration=9", "seed=4")).config)
+    check_architecture(
+        StoredCheckpoint.read(path),
+        build_model(run_config("size.dropout=0.3", "data.batch_duration=9", "seed=4")).config,
+    )
 
 
-def test_a_checkpoint_from_before_there_were_other_codes_has_random_ones(
+def test_an_old_checkpoint_without_kind_of_codes_has_random_ones(
     model: Pretraining, run_config: Compose, tmp_path: Path
 ) -> None:
     del model.config["quantizer"]["codes"]
     path = save(model, tmp_path / "a.ckpt")
-    check_architecture(path, build_model(run_config()).config)
+    check_architecture(StoredCheckpoint.read(path), build_model(run_config()).config)
     with pytest.raises(UserError, match=r"quantizer\.codes: 'random' in the checkpoint, 'kmeans' in this run"):
-        check_architecture(path, build_model(run_config("quantizer.codes=kmeans")).config)
+        check_architecture(StoredCheckpoint.read(path), build_model(run_config("quantizer.codes=kmeans")).config)
 
 
-def test_what_is_no_checkpoint_is_refused_with_the_reason(model: Pretraining, tmp_path: Path) -> None:
+def test_an_invalid_checkpoint_is_refused_with_the_reason(model: Pretraining, tmp_path: Path) -> None:
     whole = save(model, tmp_path / "a.ckpt").read_bytes()
     (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.ckpt").write_text("hello")
@@ -134,7 +137,7 @@ class Malice:
         return (Path("owned").write_text, ("x",))
 
 
-def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Malice(), "streamnest": {}}, "evil.ckpt")
     Path("plain.ckpt").write_bytes(pickle.dumps(Malice()))

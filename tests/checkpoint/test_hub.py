@@ -1,4 +1,4 @@
-"""A model as a folder: the same model, a card that tells what was measured, and nothing that can be executed."""
+"""A model folder: the same model, a card with measured values, and nothing that can be executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import streamnest
 from streamnest.build import build_model
 from streamnest.checkpoint.hub import card, without_credentials
 from streamnest.checkpoint.inherit_encoder import with_encoder_of
-from streamnest.checkpoint.loading import check_architecture, load_model, load_pretrained
+from streamnest.checkpoint.loading import StoredCheckpoint, load_model, load_pretrained
 from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
 from streamnest.checkpoint.transfer import transfer
 from streamnest.errors import UserError
@@ -34,14 +34,14 @@ def model(run_config: Compose) -> Pretraining:
 
 @pytest.fixture
 def folder(model: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Saved without measuring, which takes seconds."""
+    """Saves a model without measuring it, which takes seconds."""
     checked = Certificate(model.latency, [Check("chunk == full, float32", "at most 1e-05", "3.1e-07", True)])
     monkeypatch.setattr("streamnest.checkpoint.hub.verify", lambda _: checked)
     streamnest.save_pretrained(model, tmp_path / "shared")
     return tmp_path / "shared"
 
 
-def test_a_folder_gives_the_same_model_back_ready_for_use(
+def test_a_model_is_restored_from_its_folder_in_evaluation_mode(
     model: Pretraining, folder: Path, speech_like: Callable[..., torch.Tensor]
 ) -> None:
     again = streamnest.from_pretrained(folder)
@@ -53,20 +53,18 @@ def test_a_folder_gives_the_same_model_back_ready_for_use(
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_labels_of_a_recogniser_travel_along(
-    run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_a_recognizer_are_saved(run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamnest.checkpoint.hub.verify", lambda model: Certificate(model.latency))
     labels = {"kind": "char", "symbols": ["a", "é"]}
     streamnest.save_pretrained(build_model(run_config("task=ctc"), labels=labels), tmp_path)
     assert load_model(tmp_path).labels == labels
 
 
-def test_who_can_read_the_card_can_read_the_weights(folder: Path) -> None:
+def test_card_and_weights_have_the_same_permissions(folder: Path) -> None:
     assert len({(folder / name).stat().st_mode for name in ("README.md", "config.json", "model.safetensors")}) == 1
 
 
-def test_the_card_holds_contract_and_checks(folder: Path, model: Pretraining) -> None:
+def test_the_card_has_latency_and_checks(folder: Path, model: Pretraining) -> None:
     text = (folder / CARD).read_text()
     for words in (
         "# shared",
@@ -84,7 +82,7 @@ def test_the_card_holds_contract_and_checks(folder: Path, model: Pretraining) ->
 
 
 @pytest.mark.slow
-def test_the_command_measures_what_the_card_says(model: Pretraining, tmp_path: Path) -> None:
+def test_the_verify_command_measures_the_values_of_the_card(model: Pretraining, tmp_path: Path) -> None:
     streamnest.save_pretrained(model, tmp_path / "one")
     done = run("scripts/save_pretrained.py", tmp_path / "one", tmp_path / "two")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,26 +94,24 @@ def test_the_command_measures_what_the_card_says(model: Pretraining, tmp_path: P
     assert one == two
 
 
-def test_runs_begin_with_a_folder_and_none_continues_from_one(
-    model: Pretraining, folder: Path, run_config: Compose
-) -> None:
+def test_a_run_can_start_but_not_continue_from_a_folder(model: Pretraining, folder: Path, run_config: Compose) -> None:
     other = build_model(run_config("encoder=causal"))
     assert transfer(other, folder).counts["new"] == 2  # the counts of a run
     cfg = run_config("task=ctc")
     cfg.encoder_from = str(folder)
     assert with_encoder_of(cfg, overrides=["task=ctc"]).encoder.right_context_ms == 40
-    with pytest.raises(UserError, match="init_from begins a new one"):
-        check_architecture(folder, model.config)
+    with pytest.raises(UserError, match="init_from starts a new run"):
+        StoredCheckpoint.read(folder)
 
 
-def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
+def test_foreign_folders_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / CONFIG).read_text())
     whole = (folder / WEIGHTS).read_bytes()
     foreign = {**config["config"], "encoder": {**config["config"]["encoder"], "_target_": "os.system"}}
     wider = {**config["config"], "size": {}, "encoder": {**config["config"]["encoder"], "num_layers": 3}}
     for content, words in (
         ({**config, "config": foreign}, r"os\.system"),
-        ({**config, "format": 2}, "has format 2: this version reads 1"),
+        ({**config, "format": 3}, "has format 3: this version reads 1 to 2"),
         ({"model_type": "bert"}, "not of a model of streamnest"),
         ({**config, "config": wider}, "do not belong together"),
     ):
@@ -131,6 +127,6 @@ def test_folders_of_something_else_are_refused_with_the_reason(folder: Path, tmp
         load_pretrained(folder)
 
 
-def test_a_folder_shares_no_credentials_of_its_data() -> None:
+def test_a_saved_folder_contains_no_credentials() -> None:
     config = {"data": {"train_manifest": ["s3://me:hush@host/a?sig=hush", "a@b?"], "seed": 1}}
     assert without_credentials(config) == {"data": {"train_manifest": ["s3://host/a", "a@b?"], "seed": 1}}

@@ -1,4 +1,4 @@
-"""encoder_from and freeze."""
+"""`encoder_from` and `freeze`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamnest.optim import Optimization
 
 @pytest.fixture
 def checkpoint(run_config, tmp_path: Path) -> Path:
-    """Of a pretraining run that differs from the defaults in size, preset and statistics."""
+    """Writes a pretraining checkpoint whose size, preset and statistics differ from the defaults."""
     model = ready(run_config("encoder=causal", "size.num_layers=3", "encoder.normalize=online"))
     model.input_norm.mean.fill_(-5.0)
     saved = {"state_dict": model.state_dict()}
@@ -48,7 +48,7 @@ def test_weights_statistics_size_and_preset_are_those_of_the_checkpoint(run_conf
     assert torch.equal(model.eval()(audio, lengths)[0], source(audio, lengths)[0])
 
 
-def test_a_preset_on_the_command_line_runs_the_same_weights_with_another_context(run_config, checkpoint):
+def test_a_preset_override_runs_the_same_weights(run_config, checkpoint):
     _, model, report = adopt(run_config, checkpoint, "encoder=lookahead80")
     assert model.encoder.context.right == 2 and model.input_norm.kind == "global" and len(model.encoder.layers) == 3
     assert ("encoder.right_context_ms", 0.0, 80.0) in report.differences
@@ -63,7 +63,7 @@ def test_symmetric_convolutions_are_converted_for_a_streaming_preset(run_config,
     assert report.counts["reshaped"] >= 2 and streaming.latency.streams
 
 
-def test_dropout_is_the_choice_of_the_run(run_config, checkpoint):
+def test_each_run_sets_its_own_dropout(run_config, checkpoint):
     cfg, model, _ = adopt(run_config, checkpoint, "size.dropout=0.3")
     assert cfg.encoder.dropout == model.encoder.dropout.rate == 0.3
 
@@ -74,24 +74,24 @@ def test_another_size_is_refused_naming_it(run_config, checkpoint, override):
         adopt(run_config, checkpoint, override)
 
 
-def test_another_stem_is_refused_too(run_config, checkpoint):
+def test_another_subsampling_is_refused(run_config, checkpoint):
     with pytest.raises(UserError, match="stem"):
         adopt(run_config, checkpoint, "encoder.subsampling_padding=shifted")
 
 
-def test_what_is_no_checkpoint_is_refused(run_config):
+def test_another_file_is_refused(run_config):
     with pytest.raises(UserError, match=r"README\.md is not a valid checkpoint"):
         adopt(run_config, "README.md")
 
 
-def test_pretraining_has_no_encoder_from_and_other_tasks_no_init_from(run_config, checkpoint):
+def test_pretraining_uses_init_from_and_other_tasks_encoder_from(run_config, checkpoint):
     with pytest.raises(UserError, match="init_from"):
         build_model(run_config(f"encoder_from={checkpoint}"))
     with pytest.raises(UserError, match="encoder_from"):
         build_model(run_config("task=ctc", f"init_from={checkpoint}"), labels=LABELS)
 
 
-def test_a_checkpoint_of_a_recogniser_is_loaded_whole_and_is_no_pretrained_one(run_config, checkpoint, tmp_path):
+def test_a_recognizer_checkpoint_is_not_a_pretraining_checkpoint(run_config, checkpoint, tmp_path):
     _, model, _ = adopt(run_config, checkpoint)
     saved = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(saved)
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_a_recogniser_is_loaded_whole_and_is_no_pretrained_one(r
     assert torch.equal(loaded.head.weight, model.head.weight) and loaded.tokenizer.plain() == LABELS
     with pytest.raises(UserError, match="task=ctc"):
         load_pretrained(tmp_path / "ctc.ckpt")
-    # Its encoder serves further runs.
+    # Other runs can use its encoder.
     assert len(adopt(run_config, tmp_path / "ctc.ckpt")[1].encoder.layers) == 3
 
 
@@ -122,7 +122,7 @@ def test_other_ways_to_freeze_are_refused(run_config, freeze):
         build_model(run_config("task=ctc", f"freeze={freeze}"), labels=LABELS)
 
 
-def test_layers_learn_slower_the_lower_they_are(run_config):
+def test_lower_layers_have_lower_learning_rates(run_config):
     model = build_model(run_config("task=ctc", "size.num_layers=2"), labels=LABELS)
     settings = {"schedule": "constant", "lr": 1e-3, "min_lr": 0.0, "warmup_steps": 0, "max_steps": 1, "d_model": 1}
     scaled = Optimization(**settings, betas=[0.9, 0.98], weight_decay=0.1, encoder_lr_scale=0.5, layer_decay=0.1)

@@ -1,4 +1,4 @@
-"""A run that was killed and started again is the run that was not."""
+"""A run that was killed and continued equals a run that was not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from runs import assert_same_run, finish, killed_at, losses, read_until_step, st
 
 from streamnest.checkpoint import resume
 from streamnest.checkpoint.resume import AtomicCheckpointIO, newest_checkpoint
+from streamnest.console.entry_point import PREEMPTED
 from streamnest.errors import UserError
 
 
-def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     finish(tmp_path / "whole")
     killed_at(tmp_path / "killed", 5)
     text = finish(tmp_path / "killed")
@@ -40,7 +41,7 @@ def test_a_killed_run_started_again_ends_with_the_same_weights(tmp_path: Path) -
     ],
     ids=["workers", "accumulation", "ddp", "ddp and workers", "fsdp"],
 )
-def test_a_run_killed_at_some_steps_ends_with_the_same_weights(
+def test_repeated_kills_do_not_change_the_weights(
     tmp_path: Path, words: tuple[str, ...], steps: tuple[int, ...]
 ) -> None:
     finish(tmp_path / "whole", *words)
@@ -50,12 +51,12 @@ def test_a_run_killed_at_some_steps_ends_with_the_same_weights(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_preempted_run_saves_and_ends_with_the_status_that_says_try_again(tmp_path: Path) -> None:
+def test_a_preempted_run_saves_and_ends_with_status_75(tmp_path: Path) -> None:
     process = start(tmp_path, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "optim.warmup_steps=1")
     read_until_step(process, 3)
     process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75 and "SIGUSR1: saved step" in rest, rest
+    assert process.returncode == PREEMPTED and "SIGUSR1: saved step" in rest, rest
     assert 3 <= weights(tmp_path)["global_step"] < 5000
 
 
@@ -63,7 +64,7 @@ def checkpoint(step: int) -> dict[str, Any]:
     return {"state_dict": {"w": torch.zeros(1000)}, "streamnest": {"config": {}}, "global_step": step}
 
 
-def test_a_full_disk_costs_neither_the_last_checkpoint_nor_the_run(
+def test_a_full_disk_damages_neither_checkpoints_nor_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     io, old, new = AtomicCheckpointIO(), tmp_path / "old.ckpt", tmp_path / "new.ckpt"
@@ -90,7 +91,7 @@ def test_a_full_disk_costs_neither_the_last_checkpoint_nor_the_run(
     assert [path.name for path in tmp_path.iterdir()] == ["new.ckpt"]
 
 
-def test_the_newest_checkpoint_that_can_be_read_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_newest_readable_checkpoint_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert newest_checkpoint(tmp_path) is None
     for step in (1, 2, 3):
         path = tmp_path / f"{step}.ckpt"
@@ -100,13 +101,13 @@ def test_the_newest_checkpoint_that_can_be_read_is_found(tmp_path: Path, caplog:
         os.utime(path, (time.time() + step, time.time() + step))
     (tmp_path / ".4.ckpt.part").write_bytes(b"half")
     found = newest_checkpoint(tmp_path)
-    assert found is not None and found.name == "2.ckpt"
+    assert found is not None and found.path.name == "2.ckpt"
     assert "3.ckpt" in caplog.text
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_with_twice_the_batch_learns_and_speak_once(tmp_path: Path) -> None:
-    """The limit on the size must bind, and dropout differ by nothing: there is none."""
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    """The limit on the batch size must be reached, and dropout, which differs between ranks, must be off."""
     same = ("size.dropout=0", "data.batch_duration=1000", "trainer.max_steps=4", "augment=noise", "statistics.hours=1")
     text = finish(tmp_path / "two", *same, "trainer=ddp_cpu", "data.max_batch_size=4")
     assert text.count("validation loss") == 1 and "2 x CPU" in text

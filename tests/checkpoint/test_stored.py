@@ -1,15 +1,16 @@
-"""Files that an earlier version wrote: they load, compute the same, and training continues from them."""
+"""Files written by an earlier version load, compute the same outputs, and training continues from them."""
 
 from __future__ import annotations
 
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import inprocess
 import pytest
 import torch
-from processes import run
-from runs import environment
+from omegaconf import DictConfig, OmegaConf
 
 from streamnest.checkpoint.loading import load_model
 from streamnest.config.aliases import current_weights
@@ -71,12 +72,23 @@ def test_a_stored_graph_streams_the_same_output(tmp_path: Path, expected: dict[s
     "name", [name if name == "pretraining" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 )
 def test_training_continues_from_a_stored_checkpoint(
-    name: str, tmp_path: Path, expected: dict[str, dict[str, Any]]
+    name: str,
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    expected: dict[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = (*WORDS, *RUNS[name], "run_id=run", f"ckpt_path={STORED / name}.ckpt")
-    done = run("train.py", *words, env=environment(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    saved = torch.load(tmp_path / "runs/run/checkpoints/last.ckpt", weights_only=True)
+    path, read_files, load = STORED / f"{name}.ckpt", [], torch.load
+
+    def recorded(file: Any, *args: Any, **kwargs: Any) -> Any:
+        read_files.append(file)
+        return load(file, *args, **kwargs)
+
+    cfg = composed(*WORDS, *RUNS[name], f"ckpt_path={path}", f"paths.output_dir={tmp_path}", "name=t", "preset=t")
+    monkeypatch.setattr(torch, "load", recorded)
+    inprocess.load("train").train(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    assert read_files == [path]
+    saved = load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     for key, value in current_weights(expected[name]["continued"]).items():
         torch.testing.assert_close(saved["state_dict"][key], value, atol=1e-6, rtol=0)

@@ -1,4 +1,4 @@
-"""Weights of one architecture in another: what must be exact is exact, and what was done is told."""
+"""Weights of one architecture in another: exact conversions are exact, and all conversions are reported."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from models import SHORT_PROBES
 from omegaconf import DictConfig
 from rich.console import Console
-from runs import environment
-from test_train import SMALL
+from runs import SHORT, environment
 
 from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, Conversion, convert, place_kernel
@@ -33,7 +32,7 @@ Build = Callable[..., Pretraining]
 
 @pytest.fixture
 def build(run_config: Callable[..., DictConfig]) -> Build:
-    """Models with weights, statistics and mask embedding of their own."""
+    """Builds models with different weights, statistics and mask embeddings."""
 
     def make(*overrides: str, seed: int = 1) -> Pretraining:
         torch.manual_seed(seed)
@@ -62,7 +61,7 @@ def reasons(report: TransferReport) -> dict[str, str]:
     return {entry.name: entry.reason for entry in report.entries}
 
 
-def randomised(module: ConvolutionModule) -> ConvolutionModule:
+def randomized(module: ConvolutionModule) -> ConvolutionModule:
     for name, value in module.state_dict().items():
         if value.dtype.is_floating_point:
             value.copy_(torch.rand_like(value) + 0.5 if "norm" in name else torch.randn_like(value))
@@ -90,15 +89,15 @@ def test_taps_keep_their_distance_from_the_current_frame(
     assert place_kernel(kernel, past, size, new_past).tolist() == [[expected]] * 3
 
 
-def test_future_taps_can_be_added_to_the_current_one_so_that_a_constant_gives_the_same() -> None:
+def test_adding_future_taps_preserves_the_response_to_a_constant() -> None:
     kernel = torch.randn(3, 1, 5, dtype=torch.float64)
     moved = place_kernel(kernel, 2, 5, 4, "current")
     assert torch.equal(moved[..., 2:4], kernel[..., :2])
     assert torch.allclose(moved.sum(-1), kernel.sum(-1))
 
 
-def test_a_symmetric_convolution_of_a_causal_kernel_that_fits_is_the_same_function() -> None:
-    causal = randomised(ConvolutionModule(8, 5, "causal", "layer_norm"))
+def test_a_causal_kernel_fits_into_a_symmetric_convolution_exactly() -> None:
+    causal = randomized(ConvolutionModule(8, 5, "causal", "layer_norm"))
     symmetric = ConvolutionModule(8, 9, "symmetric", "layer_norm").double().eval()
     state, changed = convert(causal.state_dict(), causal.past, symmetric, Conversion())
     symmetric.load_state_dict(state)
@@ -107,8 +106,8 @@ def test_a_symmetric_convolution_of_a_causal_kernel_that_fits_is_the_same_functi
     assert torch.allclose(symmetric(x, None)[0], causal(x, None)[0], atol=1e-12)
 
 
-def test_a_frozen_batch_norm_is_batch_norm_in_evaluation_also_while_training() -> None:
-    batch = randomised(ConvolutionModule(8, 5, "symmetric", "batch_norm"))
+def test_a_frozen_batch_norm_uses_running_statistics_during_training() -> None:
+    batch = randomized(ConvolutionModule(8, 5, "symmetric", "batch_norm"))
     frozen = ConvolutionModule(8, 5, "symmetric", "frozen_batch_norm").double()
     state, changed = convert(batch.state_dict(), batch.past, frozen, Conversion())
     del state["norm.num_batches_tracked"]
@@ -121,16 +120,16 @@ def test_a_frozen_batch_norm_is_batch_norm_in_evaluation_also_while_training() -
 
 
 def convolved(module: ConvolutionModule, x: torch.Tensor) -> torch.Tensor:
-    """The channels that the norm of a module hears."""
+    """Returns the input of the norm of a convolution module."""
     return module.depthwise(x.transpose(1, 2)).transpose(1, 2)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_norm", BATCH_NORMS)
-def test_a_layer_norm_gives_channels_the_mean_and_deviation_of_the_batch_norm(batch_norm: str, bias: bool) -> None:
+def test_a_converted_layer_norm_keeps_channel_means_and_deviations(batch_norm: str, bias: bool) -> None:
     torch.manual_seed(0)
     width = 512  # the more channels, the less the statistics of a frame differ from their mean
-    batch = randomised(ConvolutionModule(width, 3, "causal", "batch_norm", bias=bias))
+    batch = randomized(ConvolutionModule(width, 3, "causal", "batch_norm", bias=bias))
     layer = ConvolutionModule(width, 3, "causal", "layer_norm", bias=bias).double().eval()
     batch.norm.weight.data[::2] *= -1
     x = torch.randn(4, 500, width, dtype=torch.float64) + 1  # channels of other means than 0
@@ -197,7 +196,7 @@ def test_a_streaming_checkpoint_becomes_an_offline_one(build: Build, tmp_path: P
     assert outcomes(report)[name] == "new" and "no such statistics" in reasons(report)[name]
 
 
-def test_shapes_that_do_not_fit_are_named_and_other_layers_kept(build: Build, tmp_path: Path) -> None:
+def test_mismatched_shapes_are_named_and_other_layers_kept(build: Build, tmp_path: Path) -> None:
     path = save(build("size.num_layers=3"), tmp_path / "a.ckpt")
     model = build("encoder.subsampling_factor=8", "encoder=causal", seed=2)
     report = transfer(model, path)
@@ -228,19 +227,19 @@ def test_a_constant_mask_value_of_the_config_is_not_overwritten(build: Build, tm
     assert outcomes(report)["masking.mask_embedding"] == "new"
 
 
-def test_a_shifted_stem_takes_the_weights_and_says_that_its_function_is_another(build: Build, tmp_path: Path) -> None:
+def test_weights_of_another_subsampling_padding_are_kept_with_a_note(build: Build, tmp_path: Path) -> None:
     report = transfer(build("encoder.subsampling_padding=shifted", seed=2), save(build(), tmp_path / "a.ckpt"))
     assert "shifted" in reasons(report)["encoder.subsampling.first.weight"]
     assert outcomes(report)["encoder.subsampling.out.weight"] == "new"  # it pads frequency too: one band more
 
 
-def test_an_encoder_of_which_nothing_fits_is_refused(build: Build, tmp_path: Path) -> None:
+def test_an_encoder_without_any_matching_tensor_is_refused(build: Build, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"(?s)nothing of the encoder.*shape \(8, 1, 3, 3\) in the checkpoint"):
         transfer(build("size.d_model=48", "size.subsampling_channels=6"), path)
 
 
-def test_what_is_no_checkpoint_of_ours_is_refused(build: Build, tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_is_refused(build: Build, tmp_path: Path) -> None:
     model = build()
     (tmp_path / "text.ckpt").write_text("hello")
     for name, message in (("text", "a text file"), ("nowhere", "no checkpoint at")):
@@ -251,7 +250,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(build: Build, tmp_path: Path) 
         transfer(model, save(model, tmp_path / "foreign.ckpt"))
 
 
-def test_the_panel_fits_a_screen_and_is_plain_text_where_output_is_piped(build: Build, tmp_path: Path) -> None:
+def test_the_piped_panel_is_short_plain_text(build: Build, tmp_path: Path) -> None:
     report = transfer(build(*FROZEN, seed=2), save(build(*OFFLINE), tmp_path / "a.ckpt"))
     with (tmp_path / "panel.txt").open("w+") as file:
         show(transfer_panel(report), Console(file=file, width=60))
@@ -262,7 +261,7 @@ def test_the_panel_fits_a_screen_and_is_plain_text_where_output_is_piped(build: 
         assert words in text, words
 
 
-def test_the_offline_preset_is_ordinary_nest_as_before(build: Build) -> None:
+def test_the_offline_preset_computes_nest(build: Build) -> None:
     module = build(*OFFLINE).encoder.layers[0].convolution
     x = torch.randn(2, 20, 32)
     inner = F.glu(module.pointwise_in(x), dim=-1).transpose(1, 2)
@@ -274,11 +273,11 @@ def test_the_offline_preset_is_ordinary_nest_as_before(build: Build) -> None:
 
 
 @pytest.mark.long
-def test_a_run_starts_from_a_checkpoint_and_refuses_to_continue_another_too(build: Build, tmp_path: Path) -> None:
+def test_a_run_starts_from_one_checkpoint_only(build: Build, tmp_path: Path) -> None:
     path = tmp_path / "offline.ckpt"
     sizes = ("size.d_model=32", "size.num_layers=2", "size.num_heads=4", "size.subsampling_channels=16")
     save(build(*OFFLINE, *sizes, "quantizer.num_classes=1024"), path)
-    words = (*FROZEN, *SMALL, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
+    words = (*FROZEN, *SHORT, f"init_from={path}", "trainer.max_steps=2", "trainer.val_check_interval=2")
 
     def command(*more: str) -> subprocess.CompletedProcess[str]:
         return processes.run("train.py", *words, *more, env=environment(tmp_path))

@@ -1,4 +1,4 @@
-"""Every choice of every group composes, is typed, and builds what it names."""
+"""Every choice of every group composes, is typed, and builds its class."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_choice_composes_and_every_value_resolves(composed: Compose, group
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_explains_itself_in_its_first_line(group: str, choice: str) -> None:
+def test_the_first_line_of_every_choice_describes_it(group: str, choice: str) -> None:
     lines = [x for x in (CONFIGS / group / f"{choice}.yaml").read_text().splitlines() if not x.startswith("# @package")]
     assert re.match(r"# [A-Z0-9].{15,}", lines[0]), lines[0]
 
@@ -50,12 +50,12 @@ def test_every_choice_explains_itself_in_its_first_line(group: str, choice: str)
 @pytest.mark.parametrize(
     "group", sorted({group for group, _ in CHOICES} - {"logger", "callbacks", "experiment", "debug"})
 )
-def test_a_misspelt_key_is_refused_in_every_typed_group(composed: Compose, group: str) -> None:
+def test_a_misspelled_key_is_refused_in_every_typed_group(composed: Compose, group: str) -> None:
     with pytest.raises(ConfigCompositionException, match="mispelt"):
         composed(f"{group}.mispelt=1")
 
 
-def test_a_misspelt_key_in_a_yaml_file_is_refused(tmp_path: Path) -> None:
+def test_a_misspelled_key_in_a_yaml_file_is_refused(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     (tmp_path / "bad.yaml").write_text("defaults: [/train, _self_]\nmasking:\n  blok_size: 3\n")
@@ -84,7 +84,7 @@ def test_sizes_have_about_the_stated_number_of_parameters(composed: Compose, siz
     assert count == pytest.approx(SIZES[size], rel=0.08)
 
 
-def test_the_large_experiment_composes_for_hardware_that_is_not_here(composed: Compose) -> None:
+def test_the_large_experiment_composes_without_its_hardware(composed: Compose) -> None:
     cfg = composed(
         "experiment=nest_large",
         "data=manifest",
@@ -105,12 +105,12 @@ def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose,
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
 
 
-def test_composing_a_config_leaves_whoever_composes_already_as_they_were(composed: Compose) -> None:
+def test_composing_a_config_does_not_disturb_another_caller(composed: Compose) -> None:
     assert composed("size=small").size.num_layers == 16
     assert compose_config(["size=large"], CONFIGS, "other").size.num_layers == 17
     assert composed("size=small").size.num_layers == 16
 
 
-def test_overrides_come_before_what_is_fixed_for_models_that_no_run_trains() -> None:
+def test_overrides_take_precedence_for_untrained_models() -> None:
     cfg = compose_config(["logger=csv", "name=mine"], CONFIGS, "untrained")
     assert cfg.name == "mine" and cfg.preset == "untrained" and "csv" in str(cfg.logger).lower()

@@ -7,14 +7,14 @@ import pytest
 from omegaconf import OmegaConf
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# Parts of every run that nobody chooses.
+# Groups without a choice.
 FIXED = {"hydra", "paths", "local"}
 GROUPS = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name not in FIXED)
 
 
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
-    """The text of the page about each group."""
+    """Returns the text of the page about each group."""
     page = OmegaConf.to_container(OmegaConf.load(CONFIGS / "hydra/help/streamnest.yaml"))["template"].split("GROUPS")[1]
     parts = re.split(r"^ {2}(\w+) ", page.split("${hydra")[0], flags=re.M)
     return dict(zip(parts[1::2], parts[2::2]))
@@ -26,5 +26,5 @@ def test_the_help_page_names_every_choice_of_every_group(sections, group):
     assert choices <= set(re.findall(r"\w+", sections[group]))
 
 
-def test_the_help_page_names_no_group_that_does_not_exist(sections):
+def test_the_help_page_names_only_existing_groups(sections):
     assert set(sections) == set(GROUPS)

@@ -1,4 +1,4 @@
-"""Command lines tell mistakes and nothing else."""
+"""Command lines print user errors without a trace."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from streamnest.console.entry_point import without_trace
 from streamnest.errors import UserError
 
 
-@pytest.mark.parametrize("mistake", [UserError("no such file"), ConfigCompositionException("no such file")])
-def test_a_mistake_is_told_on_the_standard_error_with_status_2(
-    mistake: Exception, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("error", [UserError("no such file"), ConfigCompositionException("no such file")])
+def test_a_user_error_goes_to_standard_error_with_status_2(
+    error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @without_trace
     def main() -> int:
-        raise mistake
+        raise error
 
     assert main() == 2
-    told = capsys.readouterr()
-    assert told.err == "no such file\n" and told.out == ""
+    printed = capsys.readouterr()
+    assert printed.err == "no such file\n" and printed.out == ""
 
 
-def test_what_is_no_mistake_of_the_user_is_raised_and_other_statuses_are_kept() -> None:
+def test_other_errors_are_raised_and_other_statuses_kept() -> None:
     @without_trace
     def main(status: int) -> int:
         return 1 // (1 - status)
@@ -39,12 +39,12 @@ def test_what_is_no_mistake_of_the_user_is_raised_and_other_statuses_are_kept() 
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_output_that_is_read_no_further_ends_a_command_without_a_trace(lines: int) -> None:
+def test_closed_output_ends_a_command_without_a_trace(lines: int) -> None:
     program = (
         "import sys\nfrom streamnest.console.entry_point import without_trace\n"
         f"sys.exit(without_trace(lambda: [print('a line') for _ in range({lines})] and 0)())"
     )
-    # With a buffer, as a shell would run it: what is left in it is written as Python ends.
+    # With a buffer, as in a shell: Python writes the rest of it on exit.
     buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", program], env=buffered, **streams)

@@ -1,4 +1,4 @@
-"""Passwords, keys and signatures in URLs are refused before anything is written, and hidden in messages."""
+"""Passwords, keys and signatures in URLs are refused before anything is written, and redacted in messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_secret_is_refused_without_being_repeated(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HONEST)
-def test_a_url_without_a_secret_is_left_as_it_is(text: str) -> None:
+def test_a_url_without_a_secret_is_unchanged(text: str) -> None:
     assert redact(text) == text
     refuse_secrets_in([text, None, 3])
 
@@ -84,6 +84,6 @@ def test_training_has_the_callback_and_the_filter() -> None:
     assert all(handler.filters == ["redacting"] for handler in logs.handlers.values())
 
 
-def test_log_records_of_anybody_are_redacted() -> None:
+def test_log_records_of_libraries_are_redacted() -> None:
     record = logging.LogRecord("s3fs", logging.ERROR, "", 1, "lost %s at %d", (SECRETS[0], 3), None)
     assert Redacting().filter(record) and record.getMessage() == "lost s3://***@bucket/train at 3"

@@ -1,4 +1,4 @@
-"""Names from elsewhere are printed as text: they neither end a command nor control the terminal."""
+"""Untrusted names are printed as text: they neither end a command nor control the terminal."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def test_panels_logs_and_errors_print_text(capsys: pytest.CaptureFixture[str]) -
         assert "a[/b]" in text and not RAW & set(text)
 
 
-def test_captions_with_dollars_can_be_drawn() -> None:
+def test_captions_with_dollar_signs_can_be_plotted() -> None:
     figure = Figure()
     figure.suptitle(caption(r"a$\frac{$b"))
     figure.savefig(io.BytesIO())
 
 
-def test_commands_take_files_with_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_accept_files_with_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32)
     cuts = [make_cut(tmp_path, f"{n}-a[b] :x: $y_$ \x1b[2J", noise) for n in range(3)]
     Path(cuts[0].recording.sources[0].source).write_text("not audio")
     manifest = write_manifest(tmp_path / "a[red]$x_$\x1b[2J.jsonl", cuts)
-    assert main("inspect_data", manifest, "--picture", tmp_path / "p.png") == 1
+    assert main("inspect", manifest, "--picture", tmp_path / "p.png") == 1
     found = capsys.readouterr()
     assert r"a[b] :x: $y_$ \x1b[2J" in found.out and not RAW & set(found.out + found.err)
     soundfile.write(tmp_path / "b[z]\x1b[2J.wav", noise, 16000)

@@ -10,7 +10,7 @@ import torch
 from recognizers import LABELS, recognizer, transducer, untrained
 
 from streamnest.build import build_model
-from streamnest.checkpoint.loading import check_architecture, load_model
+from streamnest.checkpoint.loading import StoredCheckpoint, check_architecture, load_model
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
@@ -144,7 +144,7 @@ def test_a_run_cannot_continue_with_another_prediction_network(run_config, tmp_p
     torch.save(saved, tmp_path / "rnnt.ckpt")
     audio, lengths = speech_like(1, 32000), torch.tensor([32000])
     assert load_model(tmp_path / "rnnt.ckpt").recognize(audio, lengths) == model.recognize(audio, lengths)
-    check_architecture(tmp_path / "rnnt.ckpt", model.config)
+    check_architecture(StoredCheckpoint.read(tmp_path / "rnnt.ckpt"), model.config)
     other = build_model(run_config(*SMALL, "task.prediction_network=lstm"), labels=LABELS)
     with pytest.raises(UserError, match=r"task\.prediction_network: 'stateless' in the checkpoint, 'lstm' in this run"):
-        check_architecture(tmp_path / "rnnt.ckpt", other.config)
+        check_architecture(StoredCheckpoint.read(tmp_path / "rnnt.ckpt"), other.config)

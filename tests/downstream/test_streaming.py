@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models import STREAMING_PRESETS
 from recognizers import recognizer, transducer
 
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
 from streamnest.errors import UserError
-
-PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "limited3200"]
 
 
 def streamed(session, audio, cuts):
@@ -17,7 +16,7 @@ def streamed(session, audio, cuts):
     return "".join([*parts, session.flush()]), parts
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", STREAMING_PRESETS)
 def test_any_chunking_gives_the_offline_text(run_config, speech_like, preset):
     model = recognizer(run_config("task=ctc", f"encoder={preset}")).double()
     session = StreamingRecognizer(model)

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from streamnest.files.atomic_write import open_own, whole, write_json, write_whole
 
 
-def test_the_old_file_is_read_until_the_new_one_is_moved_to_its_place(tmp_path: Path) -> None:
+def test_readers_see_the_old_file_until_it_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "made" / "file.txt"
     with whole(path) as part:
         part.write_text("old")
@@ -24,7 +24,7 @@ def test_the_old_file_is_read_until_the_new_one_is_moved_to_its_place(tmp_path: 
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_json_is_written_into_a_folder_that_was_not_there_and_read_back(tmp_path: Path) -> None:
+def test_json_is_written_to_a_new_folder(tmp_path: Path) -> None:
     path, content = tmp_path / "made" / "a.json", {"text": "größer", "worst": None}
     write_json(path, content)
     assert json.loads(path.read_text(encoding="utf-8")) == content
@@ -37,7 +37,7 @@ def _fail_half_way(path: Path) -> None:
         raise ZeroDivisionError
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError):
@@ -45,7 +45,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) ->
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_a_part_is_ignored(tmp_path: Path) -> None:
     victim, path = tmp_path / "victim", tmp_path / "out/file.txt"
     victim.write_text("mine")
     path.parent.mkdir()
@@ -55,14 +55,14 @@ def test_a_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "mine" and path.read_text() == "new" and not path.is_symlink()
 
 
-def test_a_link_in_the_place_of_a_lock_is_refused(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_a_lock_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic link"):
         open_own(tmp_path / "lock", os.O_RDWR)
     assert not (tmp_path / "victim").exists()
 
 
-def test_parts_of_killed_processes_are_removed_and_those_in_use_kept(tmp_path: Path) -> None:
+def test_only_parts_of_killed_processes_are_removed(tmp_path: Path) -> None:
     old, used = tmp_path / ".file.txt.0a.part", tmp_path / ".file.txt.0b.part"
     for part in (old, used):
         part.write_text("half")
@@ -79,7 +79,7 @@ def test_several_writers_of_one_file_do_not_share_a_part(tmp_path: Path) -> None
     assert (tmp_path / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_mode_of_a_file_follows_the_umask_and_long_names_fit(tmp_path: Path) -> None:
+def test_file_modes_follow_the_umask_and_long_names_fit(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_whole(tmp_path / ("ö" * 120), "text")
@@ -100,7 +100,7 @@ def test_every_text_file_is_opened_with_its_encoding() -> None:
 
 
 def _opens_text(call: ast.Call) -> bool:
-    """True for a call that reads or writes a text file in whatever encoding the terminal has."""
+    """True for a call that reads or writes a text file without an explicit encoding."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if name == "read_text":
         return not call.args

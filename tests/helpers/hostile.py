@@ -1,4 +1,4 @@
-"""Random changes of plain data, as damage and malice would make them."""
+"""Random changes of plain data, as damage or an attacker would make them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVIL = [
 
 
 def deep(depth: int = 200) -> Any:
-    """Lists in lists."""
+    """Returns nested lists."""
     value: Any = 1
     for _ in range(depth):
         value = [value]
@@ -29,7 +29,7 @@ def deep(depth: int = 200) -> Any:
 
 
 def mutated(value: Any, rng: random.Random) -> Any:
-    """A copy of plain data with one to three changes."""
+    """Returns a copy of plain data with one to three changes."""
     value = {"root": copy.deepcopy(value)}
     for _ in range(rng.choice([1, 1, 2, 3])):
         places = [place for place in _places(value) if place[0] is not value]
@@ -68,7 +68,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
-    """A copy of a file with a flipped bit, some zeros, or its end missing."""
+    """Returns a copy of the content of a file with a flipped bit, some zeros, or its end missing."""
     found, at = bytearray(data), rng.randrange(len(data))
     kind = rng.randrange(8)
     if kind == 0:

@@ -1,4 +1,4 @@
-"""Scripts in the process of the test: starting Python takes longer than most of what they do."""
+"""Runs commands in the process of the test, because starting Python takes longer than most of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def load(name: str, folder: str | None = None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / folder / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up their annotations
+    sys.modules[spec.name] = module  # dataclasses look up their annotations there
     spec.loader.exec_module(module)
     return module
 
 
 def main(name: str, *words: Any) -> int:
-    """What a script returns for a command line."""
+    """Runs a command with arguments and returns its exit status."""
     module = load(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *map(str, words)])

@@ -1,4 +1,4 @@
-"""Real training processes: started, stopped by signals, and compared afterwards."""
+"""Real training processes that are started, stopped by signals, and compared."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ SMALL = (
     *("size.dropout=0.1", "run_id=one", "~callbacks.pictures", "threads=1"),
 )
 
+SHORT = ("debug=fast", "size.d_model=32", "trainer=cpu", "trainer.max_steps=6", "trainer.val_check_interval=3")
+
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "STREAMNEST_LOGS": str(folder), "WANDB_MODE": "offline", "COLUMNS": "160"}
@@ -35,7 +37,7 @@ def finish(folder: Path, *words: str) -> str:
 
 
 def read_until_step(process: Process | subprocess.Popen[str], step: int) -> str:
-    """Reads what a run prints until it has made a step."""
+    """Reads the output of a run until it has made a step."""
     assert process.stdout
     seen = []
     for line in process.stdout:
@@ -55,7 +57,7 @@ def killed_at(folder: Path, step: int, *words: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started itself."""
+    """Returns the child processes of a process."""
     lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(word) for words in lists for word in words]
 
@@ -65,7 +67,7 @@ def weights(folder: Path, run: str = "one") -> dict[str, Any]:
 
 
 def losses(folder: Path) -> list[dict[str, str]]:
-    """The logged training loss by step, digit for digit, of each start of a run; the first start first."""
+    """Returns the logged training loss by step, as text, of each start of a run in order."""
     rows = []
     for path in sorted(folder.glob("csv*/metrics.csv"), key=lambda path: len(path.parent.name)):
         with path.open() as file:

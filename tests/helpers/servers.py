@@ -1,4 +1,4 @@
-"""Servers that behave badly, on this machine only."""
+"""Misbehaving servers on this machine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def serving(handler: Any) -> Iterator[ThreadingHTTPServer]:
 
 
 def free_port() -> int:
-    """A port where nobody listens."""
+    """Returns a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class FakeWandb(BaseHTTPRequestHandler):
-    """As much of W&B as a run needs to begin; `mode` is "ok", "deaf" or the status of every answer."""
+    """The part of a W&B server that starting a run needs; `mode` is "ok", "deaf" or the status of every response."""
 
     protocol_version = "HTTP/1.1"
     mode: Any = "ok"

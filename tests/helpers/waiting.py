@@ -1,4 +1,4 @@
-"""Waiting for what another process does in its own time."""
+"""Waits for another process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def eventually(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Whether something happens before the time is out; looks again and again."""
+    """Polls a condition; returns whether it became true before the timeout."""
     end = time.monotonic() + seconds
     while not (found := happened()) and time.monotonic() < end:
         time.sleep(0.1)

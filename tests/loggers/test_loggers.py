@@ -43,13 +43,13 @@ def test_offline_runs_are_written_without_network_and_quietly(tmp_path, monkeypa
     assert capfd.readouterr() == ("", "")
 
 
-def test_each_job_of_a_process_gets_a_run_of_its_own(tmp_path):
+def test_each_job_of_a_process_has_its_own_run(tmp_path):
     for job in ("0", "1"):
         wandb_logger(str(tmp_path / job)).log_metrics({"loss": 1.0})
         assert len(list((tmp_path / job / "wandb").glob("offline-run-*"))) == 1
 
 
-def test_jobs_of_a_multirun_share_a_group_and_single_runs_have_none(tmp_path, monkeypatch):
+def test_only_multirun_jobs_share_a_group(tmp_path, monkeypatch):
     assert loggers._sweep_group() is None
     config = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=SimpleNamespace(dir="logs/multiruns/2026-01-02/10-20-30"))
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
@@ -57,7 +57,7 @@ def test_jobs_of_a_multirun_share_a_group_and_single_runs_have_none(tmp_path, mo
     assert wandb_logger(str(tmp_path))._wandb_init["group"] == "2026-01-02_10-20-30"
 
 
-def test_online_without_an_account_is_refused_instead_of_asked_for(tmp_path, monkeypatch):
+def test_online_logging_without_an_account_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(type(wandb.api), "api_key", None)
     with pytest.raises(UserError, match="wandb login"):
         wandb_logger(str(tmp_path), offline=False)
@@ -81,7 +81,7 @@ def rows(folder):
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def test_metrics_of_a_full_disk_are_written_when_there_is_space_again(tmp_path, monkeypatch, caplog):
+def test_metrics_are_written_once_a_full_disk_has_space(tmp_path, monkeypatch, caplog):
     logger = csv_logger(str(tmp_path))
     logger.log_metrics({"a": 1.0}, step=1)
     logger.save()
@@ -101,14 +101,14 @@ def test_metrics_of_a_full_disk_are_written_when_there_is_space_again(tmp_path, 
             logger.log_metrics({"a": 2.0, **({"b": 3.0} if step == 3 else {})}, step=step)
             logger.save()
         assert rows(tmp_path) == [{"a": 1.0, "step": 1.0}]
-    assert caplog.text.count("the run goes on") == 1
+    assert caplog.text.count("training continues") == 1
     logger.log_metrics({"a": 4.0}, step=4)
     logger.finalize("success")
     assert [row["step"] for row in rows(tmp_path)] == [1.0, 2.0, 3.0, 4.0]
     assert rows(tmp_path)[2] == {"a": 2.0, "b": 3.0, "step": 3.0}
 
 
-def test_a_disk_that_is_full_from_the_start_ends_no_run(tmp_path, monkeypatch):
+def test_a_disk_full_from_the_start_stops_no_run(tmp_path, monkeypatch):
     logger = csv_logger(str(tmp_path / "run"))
     monkeypatch.setattr("os.makedirs", fail)
     logger.log_metrics({"a": 1.0}, step=0)
@@ -117,11 +117,11 @@ def test_a_disk_that_is_full_from_the_start_ends_no_run(tmp_path, monkeypatch):
     logger.finalize("failed")
 
 
-def test_a_wandb_that_cannot_write_ends_no_run(tmp_path, monkeypatch):
+def test_a_wandb_that_cannot_write_stops_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", fail)
     logger = UnfailingWandbLogger(save_dir=str(tmp_path), offline=True)
     logger.experiment.log({"a": 1.0})
     logger.log_metrics({"a": 1.0})
-    logger.summarise({})
+    logger.summarize({})
     logger.finish()
     assert not logger.must_be_synced and "No space left" in logger.problems[0]

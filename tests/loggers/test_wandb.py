@@ -1,4 +1,4 @@
-"""W&B that is unreachable, slow, out of quota or broken, in front of a real client."""
+"""A real W&B client with a server that is unreachable, slow, over quota or broken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _account(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     yield
     wandb.finish()
-    wandb.teardown()  # or the next test would speak to this one's server
+    wandb.teardown()  # otherwise the next test would use the server of this one
 
 
 def online(folder, monkeypatch, url, **timeouts):
@@ -39,13 +39,13 @@ def online(folder, monkeypatch, url, **timeouts):
 
 
 def stored(logger, words):
-    """Whether W&B's own process, which writes in its own time, has written something."""
+    """True once the separate process of W&B has written something."""
     (file,) = logger.folder.glob("run-*.wandb")
     return eventually(lambda: words in file.read_bytes())
 
 
 @pytest.mark.parametrize("mode", ["refuses", "deaf", 403, 429, 500])
-def test_a_run_that_the_server_does_not_take_is_written_offline(tmp_path, monkeypatch, caplog, mode):
+def test_a_run_that_the_server_rejects_is_written_offline(tmp_path, monkeypatch, caplog, mode):
     with fake_wandb(mode) as (url, _):
         url = f"http://127.0.0.1:{free_port()}" if mode == "refuses" else url
         logger = online(tmp_path, monkeypatch, url, finish_timeout=60.0)
@@ -58,7 +58,7 @@ def test_a_run_that_the_server_does_not_take_is_written_offline(tmp_path, monkey
 
 
 @pytest.mark.parametrize("mode", ["deaf", 403, 429, 500])
-def test_a_server_that_fails_later_costs_nothing_but_the_sending(tmp_path, monkeypatch, caplog, mode):
+def test_a_later_server_failure_only_delays_the_upload(tmp_path, monkeypatch, caplog, mode):
     with fake_wandb() as (url, server):
         logger = online(tmp_path, monkeypatch, url, init_timeout=30.0)
         logger.log_metrics({"train/loss": 1.5}, step=3)
@@ -70,7 +70,7 @@ def test_a_server_that_fails_later_costs_nothing_but_the_sending(tmp_path, monke
     assert logger.must_be_synced and "not everything was sent" in logger.problems
     assert stored(logger, b"train/loss") and f"wandb sync {logger.folder}" in caplog.text
     logger.log_metrics({"train/loss": 1.0}, step=21)
-    assert logger.failures["logging metrics"] == 1, "a finished run takes nothing, and that ends nothing"
+    assert logger.failures["logging metrics"] == 1, "logging to a finished run fails without stopping training"
 
 
 def test_failures_are_warned_about_once_and_counted(tmp_path, monkeypatch, caplog):
@@ -89,13 +89,13 @@ def test_failures_are_warned_about_once_and_counted(tmp_path, monkeypatch, caplo
         logger.finish()
     assert logger.problems == [
         "5 x logging metrics failed",
-        "5 x logging pictures failed",
+        "5 x logging plots failed",
         "1 x finishing the run failed",
     ]
     assert caplog.text.count("ConnectionResetError: the service is gone") == 3
 
 
-def test_where_not_even_files_can_be_written_nothing_is_logged(tmp_path, monkeypatch, caplog):
+def test_nothing_is_logged_if_no_file_can_be_written(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = wandb_logger(str(tmp_path))
 
@@ -112,7 +112,7 @@ def test_where_not_even_files_can_be_written_nothing_is_logged(tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["refuses", pytest.param("deaf", marks=pytest.mark.long)])
-def test_training_completes_and_the_summary_says_what_happened(tmp_path, mode):
+def test_training_completes_and_the_summary_reports_the_failure(tmp_path, mode):
     with fake_wandb(mode) as (url, _):
         url = f"http://127.0.0.1:{free_port()}" if mode == "refuses" else url
         words = (*TRAIN, f"paths.log_dir={tmp_path}", "logger.wandb.init_timeout=2", "logger.wandb.finish_timeout=2")

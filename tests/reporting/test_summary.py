@@ -1,4 +1,4 @@
-"""What a run leaves about itself when it ends."""
+"""The summary of a run as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from streamnest.callbacks.history import ValHistory
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.reporting.summary import EndedRun, columns, publish, summarise
+from streamnest.reporting.summary import EndedRun, columns, publish, summarize
 
 Compose = Callable[..., DictConfig]
 
@@ -27,10 +27,10 @@ def summary_of(run_config: Compose, *overrides: str) -> dict[str, Any]:
     report = SimpleNamespace(counts={"too short": 2, "resampled": 7})
     data: Any = SimpleNamespace(skipped=Counter(missing=1), report={"train": report, "val": report})
     trainer: Any = SimpleNamespace(global_step=5, max_steps=9)
-    return summarise(EndedRun(cfg, model, data, trainer, history, seconds=3.0))
+    return summarize(EndedRun(cfg, model, data, trainer, history, seconds=3.0))
 
 
-def test_a_summary_says_latency_quality_and_what_was_skipped(run_config: Compose) -> None:
+def test_a_summary_has_latency_quality_and_skipped_utterances(run_config: Compose) -> None:
     summary = summary_of(run_config, "encoder=lookahead40")
     assert summary["latency"]["latency_mean_ms"] == 42.5
     assert (summary["first"]["val/loss"], summary["last"]["val/loss"]) == (9.0, 4.0)
@@ -38,7 +38,7 @@ def test_a_summary_says_latency_quality_and_what_was_skipped(run_config: Compose
     assert summary["skipped"] == {"missing": 1, "too short": 4}
 
 
-def test_what_is_not_finite_is_nothing_in_the_file(run_config: Compose, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_null(run_config: Compose, tmp_path: Path) -> None:
     summary = summary_of(run_config, "encoder=bidirectional", "masking=random")
     publish(summary, tmp_path, SimpleNamespace(loggers=[]))  # type: ignore[arg-type]
     read = json.loads((tmp_path / "summary.json").read_text())
@@ -47,7 +47,7 @@ def test_what_is_not_finite_is_nothing_in_the_file(run_config: Compose, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_a_run_does_not_fail_of_a_folder_that_cannot_be_written(
+def test_a_summary_that_cannot_be_written_stops_no_run(
     run_config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from models import ready
+from models import STREAMING_PRESETS, ready
 from omegaconf import DictConfig
 
 from streamnest.errors import UserError
@@ -21,10 +21,9 @@ from streamnest.streaming import StreamingSession
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
-PRESETS = ["causal", "lookahead40", "lookahead80", "lookahead320", "lookahead1040", "limited3200"]
 CASES = [
     (preset, factor, stem, "chunked")
-    for preset, factor, stem in itertools.product(PRESETS, (4, 8), ("aligned", "shifted"))
+    for preset, factor, stem in itertools.product(STREAMING_PRESETS, (4, 8), ("aligned", "shifted"))
     if (preset, factor) not in (("lookahead40", 8), ("lookahead1040", 8))
 ]
 STYLES = itertools.product(("lookahead80", "limited3200"), (4, 8), ("aligned", "shifted"), ("regular", "delayed"))

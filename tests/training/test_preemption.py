@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 to the real processes of a run: they save, say so with their status, and lose nothing."""
+"""SIGTERM and SIGUSR1 to real processes: they save, end with the status for preemption, and lose no step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from processes import ROOT, Process
 from runs import SMALL, assert_same_run, children, environment, finish, losses, read_until_step, start
 from waiting import eventually
 
+from streamnest.console.entry_point import PREEMPTED
+
 STEPS = 12
 WORDS = (f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={4 * STEPS}", "trainer=ddp_cpu")
 WORDS += ("data.num_workers=1", "trainer.accumulate_grad_batches=4", "data.batch_duration=20")
@@ -22,7 +24,7 @@ WORDS += ("data.num_workers=1", "trainer.accumulate_grad_batches=4", "data.batch
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of two processes that nothing disturbed."""
+    """Returns the folder of an undisturbed run of two processes."""
     folder = tmp_path_factory.mktemp("whole")
     finish(folder, *WORDS)
     return folder
@@ -36,14 +38,14 @@ def assert_nothing_was_lost(whole: Path, folder: Path) -> None:
 
 
 def rank_1(process: Process) -> int:
-    """The process that rank 0 has started to be rank 1; its other children load data."""
+    """Returns the process of rank 1, a child of rank 0; its other children load data."""
     words = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid)}
     (pid,) = [pid for pid, line in words.items() if "train_ddp_process_1" in line]
     return pid
 
 
 def send(process: Process, number: signal.Signals, receiver: str) -> None:
-    """To all processes, those that load data too, as SLURM does; or to one rank."""
+    """Sends a signal to all processes, including data loading workers, as SLURM does; or to one rank."""
     if receiver == "all":
         os.killpg(process.pid, number)
     else:
@@ -61,16 +63,16 @@ def send(process: Process, number: signal.Signals, receiver: str) -> None:
     ],
     ids=["sigterm to all", "sigusr1 to all", "sigusr1 to rank 1", "sigterm to rank 0"],
 )
-def test_two_processes_stop_together_and_continue_to_the_bit(
+def test_two_processes_stop_together_and_continue_bit_for_bit(
     whole: Path, tmp_path: Path, number: signal.Signals, receiver: str
 ) -> None:
     process = start(tmp_path, *WORDS)
     seen, other = read_until_step(process, 3), rank_1(process)
-    # In the middle of a step: batches that it still needs are not loaded yet.
+    # In the middle of a step, whose remaining batches are not loaded yet.
     time.sleep(0.2)
     send(process, number, receiver)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, seen + rest
+    assert process.returncode == PREEMPTED, seen + rest
     assert "saved step" in rest
     assert eventually(lambda: not Path(f"/proc/{other}").exists()), "a process is left behind"
     assert "run one continues at" in finish(tmp_path, *WORDS)
@@ -78,7 +80,7 @@ def test_two_processes_stop_together_and_continue_to_the_bit(
 
 
 @pytest.mark.long
-def test_a_signal_to_the_torchrun_script_reaches_both_processes_and_loses_nothing(
+def test_a_signal_to_the_torchrun_script_stops_both_processes(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHON", sys.executable)
@@ -89,7 +91,7 @@ def test_a_signal_to_the_torchrun_script_reaches_both_processes_and_loses_nothin
     seen = read_until_step(process, 3)
     process.send_signal(signal.SIGUSR1)
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 75 and "saved step" in rest, seen + rest
+    assert process.returncode == PREEMPTED and "saved step" in rest, seen + rest
     done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), timeout=400, check=True, **streams)
     assert "run one continues at" in done.stdout
     assert_nothing_was_lost(whole, tmp_path)

@@ -1,4 +1,4 @@
-"""What is worth knowing before a run begins."""
+"""Checks before a run starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trainer(precision: str = "32-true") -> Any:
     return SimpleNamespace(precision=precision, accelerator=CPUAccelerator())
 
 
-def test_a_finished_run_says_so_and_what_trains_on(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_reported(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert is_finished(STORED, run_config("trainer.max_steps=20"))
         assert not is_finished(STORED, run_config("trainer.max_steps=21"))
@@ -33,26 +33,26 @@ def test_a_finished_run_says_so_and_what_trains_on(run_config: Compose, caplog: 
 
 
 @pytest.mark.parametrize(
-    ("word", "doubted"), [("masking=none", True), ("masking=causal", False), ("objective=next_token", False)]
+    ("override", "warned"), [("masking=none", True), ("masking=causal", False), ("objective=next_token", False)]
 )
-def test_masked_prediction_without_masks_is_doubted(run_config: Compose, word: str, doubted: bool) -> None:
-    words = [word, "masking=none"] if word.startswith("objective") else [word]
-    assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == doubted
+def test_masked_prediction_without_masks_gives_a_warning(run_config: Compose, override: str, warned: bool) -> None:
+    words = [override, "masking=none"] if override.startswith("objective") else [override]
+    assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == warned
 
 
-def test_a_precision_that_is_emulated_is_doubted_with_a_factor(
+def test_an_emulated_precision_gives_a_warning_with_the_slowdown(
     run_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = run_config()
     assert preflight.slowdown(torch.float32) < 10  # measured, whatever it is
-    for factor, said in ((0.5, []), (15.2, ["15 times slower"])):
+    for factor, warned in ((0.5, []), (15.2, ["15 times slower"])):
         monkeypatch.setattr(preflight, "slowdown", lambda dtype, factor=factor: factor)
         found = list(doubts(cfg, trainer("bf16-mixed")))
-        assert len(found) == len(said) and all(words in found[0] for words in said)
+        assert len(found) == len(warned) and all(words in found[0] for words in warned)
     assert list(doubts(cfg, trainer())) == []
 
 
-def test_the_rank_of_frames_that_are_not_finite_is_not_a_number() -> None:
+def test_the_rank_of_non_finite_frames_is_nan() -> None:
     frames = torch.randn(30, 8)
     assert effective_rank(frames) > 1
     frames[3, 3] = float("inf")

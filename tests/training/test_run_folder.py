@@ -1,4 +1,4 @@
-"""One process writes to the folder of a run, and a command that is refused leaves nothing behind."""
+"""One process writes to the folder of a run, and a refused command leaves no folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hydra.conf import HydraConf, RunDir, SweepDir
 from omegaconf import OmegaConf
 
+from streamnest.console.entry_point import PREEMPTED
 from streamnest.errors import UserError
 from streamnest.training import run_folder
 from streamnest.training.run_folder import NoteFolders, claimed, remove_refused_sweep
@@ -22,13 +23,13 @@ def _nothing_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hydra_makes(folder: Path, kind: str = "run") -> None:
-    """What Hydra does before a job: it says where, and makes the folder."""
+    """Imitates Hydra before a job: calls the callback, then creates the folder."""
     config = OmegaConf.create({"hydra": HydraConf(run=RunDir(str(folder)), sweep=SweepDir(str(folder)))})
     getattr(NoteFolders(), f"on_{'multi' * (kind == 'sweep')}run_start")(config)
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def test_a_second_process_is_refused_with_the_first_ones_host_and_process(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_first_process(tmp_path: Path) -> None:
     with (
         claimed(tmp_path),
         pytest.raises(UserError, match=f"in use by process {os.getpid()} on {os.uname().nodename}.*another run_id"),
@@ -39,13 +40,13 @@ def test_a_second_process_is_refused_with_the_first_ones_host_and_process(tmp_pa
         pass
 
 
-def test_the_lock_of_a_process_that_died_is_taken_over(tmp_path: Path) -> None:
+def test_the_lock_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     ready, asked = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             with claimed(tmp_path):
-                if os.fork() == 0:  # such as a worker, which lives on
+                if os.fork() == 0:  # a worker that outlives its parent
                     os.write(asked, b"x")
                     signal.pause()
                 os.wait()
@@ -65,7 +66,7 @@ def test_the_lock_of_a_process_that_died_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("victim"), Path.mkdir, os.mkfifo])
-def test_what_is_not_a_lock_is_named_and_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_file_that_is_not_a_lock_is_kept(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / "victim").write_text("x")
     make(tmp_path / ".lock")
     with pytest.raises(UserError, match=r"\.lock is a link, a folder or a device.*remove it"), claimed(tmp_path):
@@ -74,7 +75,7 @@ def test_what_is_not_a_lock_is_named_and_left_alone(tmp_path: Path, make: Callab
 
 
 def end_with(end: BaseException, folder: Path, *made: str) -> None:
-    """A run that ends with an exception after it has made folders in its own."""
+    """Imitates a run that ends with an exception after creating folders in its own."""
     with claimed(folder):
         for name in made:
             (folder / name).mkdir(exist_ok=True)
@@ -83,7 +84,7 @@ def end_with(end: BaseException, folder: Path, *made: str) -> None:
 
 
 @pytest.mark.parametrize("end", [UserError("no"), KeyboardInterrupt(), SystemExit(130)], ids=repr)
-def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path, end: BaseException) -> None:
+def test_a_run_that_does_not_start_leaves_no_folder(tmp_path: Path, end: BaseException) -> None:
     folder = tmp_path / "logs/runs/day/time"
     hydra_makes(folder)
     with pytest.raises(type(end)):
@@ -91,8 +92,8 @@ def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path, end: BaseExc
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("end", [UserError("no"), SystemExit(75), ZeroDivisionError()], ids=repr)
-def test_what_was_there_or_began_stays(tmp_path: Path, end: BaseException) -> None:
+@pytest.mark.parametrize("end", [UserError("no"), SystemExit(PREEMPTED), ZeroDivisionError()], ids=repr)
+def test_existing_folders_and_started_runs_are_kept(tmp_path: Path, end: BaseException) -> None:
     (tmp_path / "other/checkpoints").mkdir(parents=True)
     for name, made in (("other", ()), ("begun", (".hydra",))):
         hydra_makes(tmp_path / name)
@@ -101,7 +102,7 @@ def test_what_was_there_or_began_stays(tmp_path: Path, end: BaseException) -> No
     assert (tmp_path / "other/checkpoints").exists() and (tmp_path / "begun/.hydra").exists()
 
 
-def test_a_refused_sweep_leaves_no_folder_and_another_stays(tmp_path: Path) -> None:
+def test_only_refused_sweeps_leave_no_folder(tmp_path: Path) -> None:
     for name in ("refused", "begun"):
         hydra_makes(tmp_path / name, "sweep")
         (tmp_path / name / "multirun.yaml").write_text("")

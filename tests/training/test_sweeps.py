@@ -1,4 +1,4 @@
-"""Sweeps through the launchers of the extra `sweeps`, where it is installed."""
+"""Sweeps through the launchers of the extra `sweeps`, if it is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAST = [
 
 
 def run(logs: Path, *command: str) -> str:
-    """What a command prints."""
+    """Runs a command and returns its output."""
     environment = {**os.environ, "STREAMNEST_LOGS": str(logs)}
     done = processes.run(*command, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,7 +40,7 @@ def test_every_value_of_a_sweep_makes_a_config(composed: Callable[..., DictConfi
 
 
 @pytest.mark.parametrize(("variant", "name"), [("null", "causal-random-tiny"), ("96x4", "causal-random-tiny-96x4")])
-def test_runs_that_differ_in_no_group_are_named_apart(
+def test_runs_with_the_same_groups_have_different_names(
     composed: Callable[..., DictConfig], variant: str, name: str
 ) -> None:
     composed()
@@ -50,18 +50,17 @@ def test_runs_that_differ_in_no_group_are_named_apart(
 
 
 @pytest.mark.slow
-def test_a_sweep_of_presets_becomes_a_page_that_compares_them(tmp_path: Path) -> None:
+def test_a_sweep_of_presets_can_be_reported(tmp_path: Path) -> None:
     run(tmp_path, "train.py", "-m", "sweep=latency", "encoder=causal,lookahead40", "logger=csv", *FAST)
-    told = run(tmp_path, "scripts/report.py")
-    page = Path(told.splitlines()[-1])
-    assert "22.5 ms" in told
-    assert "42.5 ms" in told
+    output = run(tmp_path, "scripts/report.py")
+    page = Path(output.splitlines()[-1])
+    assert "22.5 ms" in output and "42.5 ms" in output
     assert page.is_file()
     assert (page.parent / "pretrain_latency.png").is_file()
 
 
 @pytest.mark.slow
-def test_a_search_tries_values_and_names_its_runs_apart(tmp_path: Path) -> None:
+def test_a_search_tries_values_under_different_names(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -e '.[sweeps]'")
     run(tmp_path, "train.py", "-m", "sweep=optuna", "hydra.sweeper.n_trials=2", "run_id=s", *FAST)
     folders = sorted((tmp_path / "multiruns/s").glob("[0-9]_*"))
@@ -74,7 +73,7 @@ def test_a_search_tries_values_and_names_its_runs_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("launcher", "plugin"), [("submitit_local", "hydra_submitit_launcher"), ("joblib", "hydra_joblib_launcher")]
 )
-def test_a_sweep_runs_every_job_and_a_second_start_continues_them(tmp_path: Path, launcher: str, plugin: str) -> None:
+def test_a_second_start_continues_every_job_of_a_sweep(tmp_path: Path, launcher: str, plugin: str) -> None:
     pytest.importorskip(f"hydra_plugins.{plugin}", reason="pip install -e '.[sweeps]'")
     words = [*FAST, "encoder=causal,lookahead40", "run_id=one", f"hydra/launcher={launcher}"]
 

@@ -1,4 +1,4 @@
-"""What watches a run: progress, speed, pictures, alarms, and stopping without losing anything."""
+"""Callbacks: progress, speed, plots, alarms, checkpoints, and stopping without losing a step."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestAndLast(ModelCheckpoint):
-    """`ModelCheckpoint`, and `last.ckpt` also where a run ends between two validations, which alone make it save.
+    """`ModelCheckpoint` that also saves `last.ckpt` if a run ends between two validations.
 
     Args:
-        arguments: those of `ModelCheckpoint`; `dirpath` is needed.
+        arguments: arguments of `ModelCheckpoint`; `dirpath` is required.
     """
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves the step that ends the run, unless whoever ended it has saved it."""
+        """Saves the last step of the run, unless `StopOnSignal` has saved it."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         saved = any(getattr(callback, "stopped", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step

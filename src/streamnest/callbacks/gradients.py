@@ -1,4 +1,4 @@
-"""Steps that would harm the weights are skipped, counted and kept for inspection."""
+"""Skips updates with gradients that are not finite or far too large, and keeps their batches for inspection."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ log = logging.getLogger(__name__)
 
 
 class GradientGuard(Callback):
-    """Skips the update of a step whose gradient is not finite, or far larger than those before it.
+    """Skips the update of a step whose gradient is not finite, or much larger than those before it.
 
-    Runs after gradients are averaged over ranks and before they are clipped. All ranks skip together.
+    It acts after gradients are averaged over ranks and before they are clipped. All ranks skip together.
 
     Args:
-        dirpath: where the batches of skipped steps are kept, `skipped_STEP_RANK.pt`, audio and cut ids.
-        spike: a norm this many times the median of the last `window` is a spike; None looks for non-finite ones only.
-        window: steps that the median is taken over; no spike is called before it is full.
-        max_in_row: skipped steps in a row that end the run.
-        max_kept: batches kept at most.
+        dirpath: folder for the batches of skipped steps, `skipped_STEP_RANK.pt`, with audio and cut ids.
+        spike: norm that counts as a spike, relative to the median of the last `window` steps; None skips only gradients
+            that are not finite.
+        window: number of steps of the median; nothing is a spike before it is full.
+        max_in_row: skipped steps in a row that stop the run.
+        max_kept: maximum number of batches that are kept.
 
     Raises:
         UserError: for too many skipped steps in a row.
@@ -53,11 +54,11 @@ class GradientGuard(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remembers the batch, to keep it if need be."""
+        """Keeps a reference to the batch, to save it if its step is skipped."""
         self._batch = batch
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Measures the gradient; a step without gradients is one that changes nothing."""
+        """Measures the gradient, and removes it if the step is to be skipped."""
         norm = _norm(pl_module)
         bad = not torch.isfinite(norm).item() or self._is_spike(float(norm))
         pl_module.log("train/grad_norm", norm if torch.isfinite(norm) else torch.full_like(norm, -1.0))
@@ -69,11 +70,11 @@ class GradientGuard(Callback):
         self._skip(trainer, float(norm))
 
     def state_dict(self) -> dict[str, Any]:
-        """The median's window and the count go on after a resume."""
+        """Returns the window of the median and the count of skipped steps."""
         return {"norms": list(self.norms), "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up again."""
+        """Restores them."""
         self.norms.extend(state_dict["norms"])
         self.skipped = state_dict["skipped"]
 
@@ -88,8 +89,8 @@ class GradientGuard(Callback):
         if self._in_row >= self.max_in_row:
             raise UserError(
                 f"the run diverges: {self._in_row} steps in a row, up to step {trainer.global_step}, had gradients "
-                f"that spike or are not finite (last norm {norm:g}): lower optim.lr, lengthen optim.warmup_steps, or "
-                f"look at the batches in {self.dirpath}; callbacks.gradients.max_in_row is the limit"
+                f"that spike or are not finite (last norm {norm:g}): lower optim.lr, increase optim.warmup_steps, or "
+                f"inspect the batches in {self.dirpath}; callbacks.gradients.max_in_row sets the limit"
             )
 
     def _keep(self, trainer: L.Trainer) -> str:
@@ -101,12 +102,12 @@ class GradientGuard(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(asdict(self._batch), path)
         except (OSError, RuntimeError) as error:
-            return f"its batch could not be kept: {error}"
+            return f"its batch could not be saved: {error}"
         return f"its batch is in {path}"
 
 
 def _norm(module: L.LightningModule) -> torch.Tensor:
-    """Norm of all gradients, 0-dim."""
+    """Returns the norm of all gradients, 0-dim."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=module.device)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

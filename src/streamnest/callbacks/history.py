@@ -1,4 +1,4 @@
-"""Keeps what each validation found, for the summary at the end."""
+"""Records the metrics of each validation, for the summary at the end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from lightning import Callback
 
 
 class ValHistory(Callback):
-    """The `val/` metrics of every validation in order, each with its `step`.
+    """Records the `val/` metrics of every validation in order, each with its `step`.
 
     Attributes:
-        records: one dict a validation; a second validation at the same step replaces the first.
+        records: one dict per validation; a second validation at the same step replaces the first.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class ValHistory(Callback):
         self.records.append({"step": float(trainer.global_step), **metrics})
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
-        """The records, so that a resumed run still knows where it began."""
+        """Returns the records, so that a resumed run keeps those from before."""
         return {"records": list(self.records)}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
-        """Puts the records of the interrupted run first."""
+        """Restores the records of the interrupted run."""
         self.records = list(state_dict["records"])

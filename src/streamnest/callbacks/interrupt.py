@@ -1,4 +1,4 @@
-"""Ctrl-C and preemption that lose nothing."""
+"""Stops a run on Ctrl-C and preemption without losing a step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ import rich
 from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from streamnest.console.entry_point import INTERRUPTED, continue_command
+from streamnest.console.entry_point import INTERRUPTED, PREEMPTED, continue_command
 from streamnest.console.terminal import plain
 
 log = logging.getLogger(__name__)
 
-# Exit status after SIGTERM or SIGUSR1: "try again", as sysexits.h has it. 2 is a user's mistake.
-PREEMPTED = 75
-# SIGUSR1 is what SLURM sends ahead of a time limit (--signal).
+# SLURM sends SIGUSR1 before a time limit (--signal).
 _PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def exit_on_signals_before_training() -> None:
-    """While a run starts up there is nothing to save: SIGTERM and SIGUSR1 end it with the status to try again.
+    """Makes SIGTERM and SIGUSR1 end a run that is still starting with `PREEMPTED`, as there is nothing to save yet.
 
-    Ctrl-C ends it with a line and status 130, and not as Lightning does.
+    Ctrl-C prints one line and ends it with status 130, in place of Lightning's handler.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -40,8 +38,8 @@ def exit_on_signals_before_training() -> None:
 
     def exit_on_ctrl_c(number: int, frame: FrameType | None) -> None:
         if os.getpid() != own:
-            return  # a process that loads data: this one ends it
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once: what is open is being closed
+            return  # a data loading worker, which this process ends
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # only once, while files are being closed
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
@@ -49,14 +47,14 @@ def exit_on_signals_before_training() -> None:
 
 
 class StopOnSignal(Callback):
-    """On Ctrl-C, SIGTERM or SIGUSR1 finishes the step, saves `last.ckpt`, says how to continue, and ends in good order.
+    """On Ctrl-C, SIGTERM or SIGUSR1, finishes the step, saves `last.ckpt`, prints how to continue, and ends training.
 
-    A second Ctrl-C ends the process at once; a second SIGTERM or SIGUSR1 does not, as launchers pass on to their
-    processes what those have received already. Handlers are installed while training only, in the main thread only, and
-    the earlier ones are put back.
+    A second Ctrl-C ends the process immediately. A second SIGTERM or SIGUSR1 does not, because launchers forward
+    signals that their processes have already received. Handlers are installed only during training and in the main
+    thread, and the previous ones are restored.
 
     Args:
-        dirpath: where `last.ckpt` goes.
+        dirpath: folder of `last.ckpt`.
     """
 
     def __init__(self, dirpath: str | Path) -> None:
@@ -68,11 +66,11 @@ class StopOnSignal(Callback):
 
     @property
     def preempted(self) -> bool:
-        """Whether the run was stopped from outside and not by Ctrl-C: whoever started it should start it again."""
+        """True if the run was stopped by another signal than Ctrl-C: its launcher should start it again."""
         return self.stopped and self._received != "Ctrl-C"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Installs the handlers; after Lightning's, which would make several processes wait for each other."""
+        """Installs the handlers, after those of Lightning, with which several processes could wait for each other."""
         self.stopped, self._received = False, None
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, *_PREEMPTING)}
@@ -80,9 +78,9 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops when any rank has received a signal: all of them must save the same step, and a whole one.
+        """Stops if any rank has received a signal, because all ranks must save the same complete step.
 
-        Gradients accumulated so far are in no checkpoint: a run saved in the middle of a step would lose them.
+        Checkpoints do not contain accumulated gradients, so a run saved in the middle of a step would lose them.
         """
         if (batch_idx + 1) % trainer.accumulate_grad_batches or self.stopped:
             return
@@ -90,7 +88,7 @@ class StopOnSignal(Callback):
             return
         self._save(trainer)
         trainer.should_stop = True
-        # Lightning validates once more on the way out; who presses Ctrl-C does not want to wait for it.
+        # Lightning would validate once more, and a stopped run should not wait for that.
         self._val_batches, trainer.limit_val_batches = trainer.limit_val_batches, 0
 
     def on_validation_batch_end(
@@ -102,20 +100,20 @@ class StopOnSignal(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leaves a validation when any rank has received a signal; the next step, or the end of training, saves.
+        """Leaves a validation if any rank has received a signal; the next step, or the end of training, saves.
 
-        Half a validation counts for nothing: it is made a sanity check, which no callback or logger takes figures from.
+        An incomplete validation is marked as a sanity check, from which no callback or logger takes metrics.
         """
         if not self._previous or trainer.state.fn != TrainerFn.FITTING:
             return
         if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             self._received = self._received or "signal"
             trainer.sanity_checking = True
-            raise StopIteration  # which ends Lightning's loop over batches in good order
+            raise StopIteration  # ends Lightning's loop over batches regularly
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Puts the earlier handlers back; before Lightning puts back its own, which `teardown` would come after."""
-        # During the validation after the last step no batch follows that would save.
+        """Restores the previous handlers, before Lightning restores its own; `teardown` would be too late."""
+        # No batch follows the validation after the last step, so that validation has not led to a checkpoint.
         if not self.stopped and trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             self._save(trainer)
         self._restore()
@@ -123,7 +121,7 @@ class StopOnSignal(Callback):
             trainer.limit_val_batches, self._val_batches = self._val_batches, None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Puts the earlier handlers back."""
+        """Restores the previous handlers."""
         self._restore()
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -141,7 +139,7 @@ class StopOnSignal(Callback):
                 sys.exit(INTERRUPTED)
             return
         self._received = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        log.warning("%s: stopping after this batch; Ctrl-C to stop at once", self._received)
+        log.warning("%s: stopping after this batch; Ctrl-C stops at once", self._received)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

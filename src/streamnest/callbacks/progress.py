@@ -1,8 +1,10 @@
-"""The progress of a run: a live bar on a terminal, a line now and then anywhere else."""
+"""Progress of a run: a live bar on a terminal, a line at intervals anywhere else."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -11,26 +13,27 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
-_SHOWN = {
-    "train/loss": "loss {:.3f}",
-    "train/accuracy": "accuracy {:.1%}",
-    "train/hours": "{:.2f} h heard",
-    "train/audio_hours_per_hour": "{:.0f} h/h",
-}
+from streamnest.data.batch import Batch
+from streamnest.formatting import speed
+
+log = logging.getLogger(__name__)
+
+_NARROW = 100  # columns below which the bar itself is left out
 
 
 class Progress(ProgressBar):
-    """Shows steps, loss, accuracy, hours of audio heard, audio hours per hour, and learning rate; first rank only.
+    """Shows step, loss, accuracy, hours of audio seen, speed, learning rate and remaining time; first rank only.
 
-    On a terminal it is a live bar. Where output is piped it prints a line every `every_n_steps` and never a control
-    character. Each validation leaves a line in either case.
+    On a terminal it is a live bar, for validation too. In piped output it is a line every `every_n_steps`, without
+    control characters. Each validation prints a line in either case.
 
     Args:
         every_n_steps: steps between lines; None takes the trainer's `log_every_n_steps`.
-        refresh_per_second: of the bar. Reading a metric waits for the accelerator, so not after every step.
-        console: to print to; None is the one that logging uses as well.
+        refresh_per_second: updates of the bar. Reading a metric waits for the accelerator, so not after every step.
+        console: console to print to; None is the one that logging uses.
     """
 
     def __init__(
@@ -40,60 +43,91 @@ class Progress(ProgressBar):
         self.every_n_steps, self.interval = every_n_steps, 1.0 / refresh_per_second
         self.console = console or rich.get_console()
         self._enabled, self._bar, self._shown_at, self._last_line = True, None, 0.0, -1
+        self._within_validation = False
 
     _bar: Bar | None
 
     @property
     def live(self) -> bool:
-        """Whether there is a terminal to draw on; colours that were forced on do not make one."""
+        """True on a terminal; colors that are forced on do not make one."""
         return self.console.file.isatty() and not self.console.is_dumb_terminal
 
     def disable(self) -> None:
-        """Shows nothing from now on."""
+        """Turns all output off."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Shows everything again."""
+        """Turns output on."""
         self._enabled = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the bar."""
         self._last_line = trainer.global_step
         if self._enabled and self.live:
-            self._bar = Bar(*_columns(), console=self.console, refresh_per_second=1.0 / self.interval)
-            total = trainer.max_steps if trainer.max_steps > 0 else None
-            self._bar.add_task("train", total=total, completed=trainer.global_step, metrics="")
-            self._bar.start()
+            self._start(trainer.max_steps if trainer.max_steps > 0 else None, "step", trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Moves the bar, or prints a line."""
+        """Updates the bar, or prints a line."""
         if self._bar is not None:
-            self._move(trainer)
+            self._update(trainer.global_step, lambda: describe(trainer))
         elif self._enabled:
             self._line(trainer)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts a bar for the validation; that of training, if there is one, makes room for it."""
+        if not self._enabled or not self.live or trainer.sanity_checking:
+            return
+        self._within_validation = self._bar is not None
+        self._stop()
+        batches = sum(trainer.num_val_batches)
+        self._start(None if batches == float("inf") else int(batches), "validation batch", 0)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Updates the bar of the validation."""
+        if batch_idx + 1 == sum(trainer.num_val_batches):
+            self._shown_at = 0.0  # the last update is never skipped
+        self._update(batch_idx + 1, list)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leaves a line about the validation."""
+        """Prints a line about the validation."""
+        if not trainer.sanity_checking:
+            self._stop()
         metrics = trainer.callback_metrics
         if self._enabled and not trainer.sanity_checking and "val/loss" in metrics:
-            self._print(_validation_line({k: float(v) for k, v in metrics.items()}, trainer.global_step))
+            self._print(validation_parts({k: float(v) for k, v in metrics.items()}, trainer.global_step))
+        if self._within_validation:
+            self._within_validation = False
+            self.on_train_start(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Completes the bar."""
         if self._bar is not None:
-            self._move(trainer, force=True)
+            self._shown_at = 0.0
+            self._update(trainer.global_step, lambda: describe(trainer))
         self._stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Gives the terminal back."""
+        """Restores the terminal."""
         self._stop()
 
-    def _move(self, trainer: L.Trainer, force: bool = False) -> None:
+    def _start(self, total: int | None, unit: str, done: int) -> None:
+        self._bar = Bar(*_columns(self.console.width), console=self.console, refresh_per_second=1.0 / self.interval)
+        self._bar.add_task(unit, total=total, completed=done, metrics="")
+        self._bar.start()
+
+    def _update(self, done: int, metrics: Any) -> None:
         now = time.monotonic()
-        if self._bar is not None and (force or now - self._shown_at >= self.interval):
+        if self._bar is not None and now - self._shown_at >= self.interval:
             self._shown_at = now
-            task = self._bar.task_ids[0]
-            self._bar.update(task, completed=trainer.global_step, metrics="  ".join(describe(trainer)))
+            self._bar.update(self._bar.task_ids[0], completed=done, metrics="  ".join(metrics()))
 
     def _line(self, trainer: L.Trainer) -> None:
         step, every = trainer.global_step, self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -102,10 +136,16 @@ class Progress(ProgressBar):
             return
         self._last_line = step
         total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
-        self._print("  ".join([f"step {step}{total}", *describe(trainer)]))
+        self._print([f"step {step}{total}", *describe(trainer)])
 
-    def _print(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+    def _print(self, parts: list[str]) -> None:
+        """Prints one line; on a terminal, several if it is too narrow, broken between the parts."""
+        lines, width = [""], self.console.width if self.live else 10**6
+        for part in parts:
+            longer = f"{lines[-1]}  {part}" if lines[-1] else part
+            lines = [*lines[:-1], longer] if len(longer) <= width else [*lines, f"  {part}"]
+        for line in lines:
+            self.console.print(Text(line), soft_wrap=True)
 
     def _stop(self) -> None:
         if self._bar is not None:
@@ -113,29 +153,63 @@ class Progress(ProgressBar):
             self._bar = None
 
 
+def tracked(batches: Iterable[Batch], hours: float, console: Console | None = None) -> Iterator[Batch]:
+    """Yields the batches that corpus statistics are computed from and shows the progress, a live bar on a terminal.
+
+    Args:
+        batches: batches of audio.
+        hours: hours of audio that are read at most.
+        console: console to print to; None is the one that logging uses.
+    """
+    console = console or rich.get_console()
+    if not console.file.isatty():
+        log.info("reading up to %g h of audio for the corpus statistics", hours)
+        yield from batches
+        return
+    columns = (TextColumn("[bold]corpus statistics {task.percentage:.0f}%"), BarColumn(24), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=3600 * hours)
+        for batch in batches:
+            bar.advance(task, batch.seconds)
+            yield batch
+
+
 def describe(trainer: L.Trainer) -> list[str]:
-    """The figures of a training step that are known by now, in words."""
-    metrics = trainer.callback_metrics
-    shown = [words.format(float(metrics[name])) for name, words in _SHOWN.items() if name in metrics]
+    """Returns the metrics of a training step that have been logged so far, as text; the most important first."""
+    return [*_metrics({name: float(value) for name, value in trainer.callback_metrics.items()}), *_rate(trainer)]
+
+
+def _metrics(metrics: dict[str, float]) -> Iterator[str]:
+    if "train/loss" in metrics:
+        yield f"loss {metrics['train/loss']:.3f}"
+    if "train/accuracy" in metrics:
+        yield f"accuracy {metrics['train/accuracy']:.1%}"
+    if "train/hours" in metrics:
+        yield f"{metrics['train/hours']:.2f} h seen"
+    if "train/audio_hours_per_hour" in metrics:
+        yield speed(metrics["train/audio_hours_per_hour"])
+
+
+def _rate(trainer: L.Trainer) -> list[str]:
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return [*shown, f"lr {rates[0]:.1e}"] if rates else shown
+    return [f"lr {rates[0]:.1e}"] if rates else []
 
 
-def _validation_line(metrics: dict[str, float], step: int) -> str:
-    line = f"validation at step {step}  loss {metrics['val/loss']:.3f}"
+def validation_parts(metrics: dict[str, float], step: int) -> list[str]:
+    """Describes a validation in parts that a line is not broken within."""
+    parts = [f"validation at step {step}", f"loss {metrics['val/loss']:.3f}"]
     if "val/accuracy" in metrics:
-        line += f"  accuracy {metrics['val/accuracy']:.1%}"
-    line += "".join(f"  {name} {metrics[f'val/{name}']:.1%}" for name in ("cer", "wer") if f"val/{name}" in metrics)
+        parts.append(f"accuracy {metrics['val/accuracy']:.1%}")
+    parts += [f"{name} {metrics[f'val/{name}']:.1%}" for name in ("cer", "wer") if f"val/{name}" in metrics]
     if "val/gain" in metrics:
         gain = metrics["val/gain"]
-        line += f"  {abs(gain):.3f} nats {'below' if gain >= 0 else 'above'} code frequencies"
-    return line
+        parts.append(f"{abs(gain):.3f} nats {'below' if gain >= 0 else 'above'} the unigram baseline")
+    return parts
 
 
-def _columns() -> list[Any]:
-    return [
-        TextColumn("[bold]step {task.completed:.0f}/{task.total}", justify="right"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[metrics]}"),
-        TimeRemainingColumn(compact=True),
-    ]
+def _columns(width: int) -> list[Any]:
+    """Columns of the bar: the metrics are cut on a narrow terminal, the remaining time never is."""
+    count = TextColumn("[bold]{task.description} {task.completed:.0f}/{task.total}", table_column=Column(no_wrap=True))
+    metrics = TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    remaining = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=8))
+    return [count, *([BarColumn(bar_width=24)] if width >= _NARROW else []), remaining, metrics]

@@ -1,4 +1,4 @@
-"""How fast a run goes, and whether it waits for data."""
+"""Measures the speed of a run, and the time that it waits for data."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class _Step:
 
 
 class Throughput(Callback):
-    """Logs, over a sliding window of batches, validation and saving excluded:
+    """Logs, over a sliding window of batches without validation and saving:
 
     - `train/audio_hours_per_hour`: audio of all ranks over wall time,
-    - `train/step_seconds`: wall time of a batch,
+    - `train/step_seconds`: wall time per batch,
     - `train/data_wait_share`: share of it spent waiting for the next batch,
-    - `train/memory_gb`: peak, of the accelerator where there is one, else of the process.
+    - `train/memory_gb`: peak memory of the accelerator, or of the process on a CPU.
 
-    What follows the end of a batch is waiting, other callbacks included: the share is never less than the loader's.
+    The time between two batches counts as waiting, including that of other callbacks.
 
     Args:
-        window: batches to average over.
-        warmup: first batches that are left out, as compilation and allocation make them slow.
+        window: number of batches to average over.
+        warmup: first batches that are left out, because compilation and allocation make them slow.
 
     Attributes:
-        total: seconds of audio of this rank, wall time and waiting of all batches since the start but the first ones.
+        total: seconds of audio of this rank, wall time and waiting time of all batches after `warmup`.
     """
 
     def __init__(self, window: int = 50, warmup: int = 2) -> None:
@@ -52,7 +52,7 @@ class Throughput(Callback):
         self._seen = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forgets earlier runs of this callback."""
+        """Resets all measurements."""
         self._steps.clear()
         self._mark, self._seen = None, 0
         self.total = _Step(0.0, 0.0, 0.0)
@@ -60,7 +60,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Everything since the last batch ended was waiting."""
+        """Measures the time since the end of the last batch as waiting."""
         now = time.perf_counter()
         self._mark = now if self._mark is None else self._mark
         self._waited = now - self._mark
@@ -79,7 +79,7 @@ class Throughput(Callback):
             self._log(pl_module, len(batch.ids))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restarts the clock with the next batch."""
+        """Excludes the validation: the clock starts again with the next batch."""
         self._mark = None
 
     def _log(self, pl_module: L.LightningModule, batch_size: int) -> None:
@@ -97,7 +97,7 @@ class Throughput(Callback):
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Most memory used so far: of the accelerator, or resident memory of the process on a CPU."""
+    """Returns the peak memory of the accelerator, or the peak resident memory of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,10 +1,12 @@
-"""Says what a stalled run waits for."""
+"""Reports a run that makes no progress, with the stack traces of its threads."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,57 +14,38 @@ from lightning import Callback
 
 log = logging.getLogger(__name__)
 
-_DATA = "data: the next batch has not come (slow storage, a dead worker, data.num_workers too low)"
-_STEP = "a training step: computing, or another rank that has not reached the same step"
-_VALIDATION = "validation: its data, computing, or another rank"
-_DISK = "a checkpoint: the disk it is written to"
-
 
 class Watchdog(Callback):
-    """Logs what the run waits for when nothing has happened for a while, and again each time as long has passed.
+    """Logs a warning when nothing has happened for a while, and again after each further such time.
+
+    The stack traces of all threads, which show what the process waits for, are appended to `stalled_rank_N.txt`.
 
     Args:
-        seconds: without progress before it speaks; 0 is never.
+        dirpath: folder of the file.
+        seconds: time without a batch, a validation batch or a checkpoint before the warning; 0 turns it off.
     """
 
-    def __init__(self, seconds: float = 300.0) -> None:
-        self.seconds = seconds
-        self._waits, self._since, self._rank = "", time.monotonic(), 0
+    def __init__(self, dirpath: str | Path, seconds: float = 300.0) -> None:
+        self.dirpath, self.seconds = Path(dirpath), seconds
+        self._last = time.monotonic()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the thread that watches."""
-        self._rank = trainer.global_rank
-        self._note(_DATA)
+        self._progress()
         if self.seconds > 0:
             self._end.clear()
-            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread = threading.Thread(target=self._watch, args=(trainer.global_rank,), daemon=True)
             self._thread.start()
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        """A batch is there."""
-        self._note(_STEP)
+    def _progress(self, *args: Any) -> None:
+        """Restarts the clock."""
+        self._last = time.monotonic()
 
-    def on_train_batch_end(self, *args: Any) -> None:
-        """A step is done."""
-        self._note(_DATA)
-
-    def on_validation_start(self, *args: Any) -> None:
-        """Validation begins."""
-        self._note(_VALIDATION)
-
-    def on_validation_batch_end(self, *args: Any) -> None:
-        """Validation moves."""
-        self._note(_VALIDATION)
-
-    def on_validation_end(self, *args: Any) -> None:
-        """Back to training."""
-        self._note(_DATA)
-
-    def on_save_checkpoint(self, *args: Any) -> None:
-        """A checkpoint is about to be written."""
-        self._note(_DISK)
+    on_train_batch_start = on_train_batch_end = _progress  # type: ignore[assignment]
+    on_validation_start = on_validation_batch_end = on_validation_end = _progress  # type: ignore[assignment]
+    on_save_checkpoint = _progress  # type: ignore[assignment]
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Ends the thread."""
@@ -71,14 +54,20 @@ class Watchdog(Callback):
             self._thread.join()
             self._thread = None
 
-    def _note(self, waits: str) -> None:
-        self._waits, self._since = waits, time.monotonic()
-
-    def _watch(self) -> None:
-        spoke = 0.0
+    def _watch(self, rank: int) -> None:
+        reported = 0.0
         while not self._end.wait(min(1.0, self.seconds / 4)):
-            stalled = time.monotonic() - self._since
-            spoke = 0.0 if stalled < self.seconds else spoke
-            if stalled >= spoke + self.seconds:
-                spoke = stalled
-                log.warning("rank %d has waited %.0f s for %s", self._rank, stalled, self._waits)
+            stalled = time.monotonic() - self._last
+            reported = 0.0 if stalled < self.seconds else reported
+            if stalled >= reported + self.seconds:
+                reported = stalled
+                log.warning("rank %d: no progress for %.0f s; %s", rank, stalled, self._dump(rank))
+
+    def _dump(self, rank: int) -> str:
+        path = self.dirpath / f"stalled_rank_{rank}.txt"
+        try:
+            with path.open("a") as file:
+                faulthandler.dump_traceback(file)
+        except OSError as error:
+            return f"stack traces could not be written: {error}"
+        return f"stack traces of all threads: {path}"

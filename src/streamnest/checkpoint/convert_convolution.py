@@ -1,4 +1,4 @@
-"""Convolution modules of one kind as weights of another: symmetric and causal kernels, batch and layer norms."""
+"""Converts weights of convolution modules between symmetric and causal kernels, and from batch to layer norm."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.errors import UserError
 
 FUTURE_TAPS = ("dropped", "current")
-BATCH_NORMS = ("standardised", "folded")
+BATCH_NORMS = ("standardized", "folded")
 _EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a convolution module changes its kind; `docs/TRANSFER.md` says why these are the defaults.
+    """Options of the conversion of a convolution module; `docs/TRANSFER.md` explains the defaults.
 
     Attributes:
-        future_taps: of a symmetric kernel that becomes causal: "dropped", or "current" to add their sum to the current
-            tap, which keeps the response to a constant input.
-        batch_norm: where it becomes a layer norm, what the depthwise convolution takes over from it: "standardised" its
-            statistics, so that each channel has mean 0 and variance 1, "folded" its affine weights as well. Those of
-            the layer norm then give each channel the mean and variance it had.
+        future_taps: future taps of a symmetric kernel that becomes causal: "dropped", or "current" to add their sum to
+            the current tap, which preserves the response to a constant input.
+        batch_norm: parts of a batch norm that are folded into the depthwise convolution when it becomes a layer norm:
+            "standardized" folds its statistics, so that each channel has mean 0 and variance 1, "folded" its affine
+            weights as well. The weights of the layer norm then restore the mean and variance of each channel.
     """
 
     future_taps: str = "dropped"
-    batch_norm: str = "standardised"
+    batch_norm: str = "standardized"
 
     def __post_init__(self) -> None:
         if self.future_taps not in FUTURE_TAPS or self.batch_norm not in BATCH_NORMS:
-            raise UserError(f"{self} is unknown: choose of {', '.join(FUTURE_TAPS)} and {', '.join(BATCH_NORMS)}")
+            raise UserError(f"{self} is unknown: choose from {', '.join(FUTURE_TAPS)} and {', '.join(BATCH_NORMS)}")
 
 
 def place_kernel(kernel: Tensor, past: int, size: int, new_past: int, future_taps: str = "dropped") -> Tensor:
-    """Moves taps to another kernel, aligned at the current frame: `(C, 1, K)` -> `(C, 1, size)`.
+    """Copies taps to another kernel, aligned at the current frame: `(C, 1, K)` -> `(C, 1, size)`.
 
     Args:
         kernel: weights, oldest frame first.
-        past: taps before the current one.
-        size: taps of the new kernel.
-        new_past: its taps before the current one; those without a counterpart are zero.
-        future_taps: "dropped" or "current", of those later than the new kernel hears.
+        past: number of taps before the current one.
+        size: number of taps of the new kernel.
+        new_past: number of its taps before the current one; taps without a counterpart are zero.
+        future_taps: "dropped" or "current", for taps that are later than the last one of the new kernel.
     """
     new = kernel.new_zeros(*kernel.shape[:-1], size)
     shift = new_past - past
@@ -57,16 +57,16 @@ def place_kernel(kernel: Tensor, past: int, size: int, new_past: int, future_tap
 def convert(
     state: dict[str, Tensor], past: int, module: ConvolutionModule, how: Conversion
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Fits the weights of a convolution module to another kind of the same width.
+    """Converts the weights of a convolution module to another kind of the same width.
 
     Args:
-        state: its weights, by name.
-        past: taps before the current one of its kernel.
-        module: the kind to become.
-        how: the choices.
+        state: weights by name.
+        past: number of taps of its kernel before the current one.
+        module: module of the new kind.
+        how: options.
 
     Returns:
-        The weights of the other kind as far as they follow from `state`, and why, for each that was changed.
+        The weights of the new kind that follow from `state`, and the reason for each one that was changed.
     """
     state, reasons = dict(state), {}
     kernel = state["depthwise.weight"]
@@ -83,10 +83,10 @@ def convert(
 
 
 def _layer_norm(state: dict[str, Tensor], batch_norm: str) -> dict[str, Tensor]:
-    """The weights that make a layer norm of a batch norm, from running statistics alone: an approximation.
+    """Approximates a batch norm by a layer norm, using running statistics only.
 
-    A layer norm divides by the mean m and deviation s over the channels of one frame. With those taken for constant,
-    `g (x - m) / s + h` gives each channel the mean and the deviation that the batch norm gave it.
+    A layer norm subtracts the mean m and divides by the deviation s over the channels of one frame. If they are assumed
+    constant, `g (x - m) / s + h` has the channel means and deviations of the batch norm.
     """
     weight, bias = state["norm.weight"], state["norm.bias"]
     mean, variance = state["norm.running_mean"], state["norm.running_var"] + _EPSILON
@@ -98,11 +98,11 @@ def _layer_norm(state: dict[str, Tensor], batch_norm: str) -> dict[str, Tensor]:
     if "depthwise.bias" in state:
         changed["depthwise.bias"] = state["depthwise.bias"] * scale + target - mean
         mean = target
-    centre = mean.mean()
-    spread = ((variance + mean.square()).mean() - centre.square()).clamp_min(_EPSILON).sqrt()
-    # Folded channels carry their gain and its sign in the kernel.
+    center = mean.mean()
+    spread = ((variance + mean.square()).mean() - center.square()).clamp_min(_EPSILON).sqrt()
+    # The kernel contains the gain of folded channels and its sign.
     gain = spread.expand_as(weight) if batch_norm == "folded" else spread * weight
-    changed["norm.weight"], changed["norm.bias"] = gain, bias - gain * (mean - centre) / spread
+    changed["norm.weight"], changed["norm.bias"] = gain, bias - gain * (mean - center) / spread
     return changed
 
 
@@ -122,5 +122,5 @@ def _kernel_reason(size: int, past: int, new_size: int, new_past: int, future_ta
 
 def _norm_reason(name: str, batch_norm: str) -> str:
     if name.startswith("depthwise"):
-        return "batch norm folded in" if batch_norm == "folded" else "the batch norm's statistics taken over"
-    return "batch norm to layer norm: channel means and variances as its statistics say, an approximation"
+        return "batch norm folded in" if batch_norm == "folded" else "statistics of the batch norm folded in"
+    return "batch norm to layer norm with the same channel means and variances, an approximation"

@@ -1,4 +1,4 @@
-"""`save_pretrained` and `from_pretrained`: models as folders, with a card that holds their certificate."""
+"""`save_pretrained` and `from_pretrained`: models as folders, with a model card that contains the certificate."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@|\?.*")
 
 
 def save_pretrained(model: EncoderTask, folder: str | Path) -> dict[str | None, Certificate]:
-    """Writes a model as a folder: `model.safetensors`, `config.json`, and `README.md`, its card.
+    """Writes a model as a folder: `model.safetensors`, `config.json`, and the model card `README.md`.
 
-    What the card says of look-ahead and latency is measured now, as `streamnest verify` does.
+    Look-ahead and latency on the card are measured now, as by `streamnest verify`.
 
     Args:
-        model: of any task; left as it is.
-        folder: is made where there is none; its other files stay.
+        model: model of any task; it is not changed.
+        folder: folder to write to, created if necessary; its other files are kept.
 
     Returns:
-        The certificate of each context of a dynamic encoder by name, or of the only one, named None.
+        The certificate of each context of a dynamic encoder by name; the key is None for an encoder with one context.
     """
     certificates = {name: verify(model) for name in model.encoder.each_context()}
     own: dict[str, Any] = {}
@@ -38,20 +38,20 @@ def save_pretrained(model: EncoderTask, folder: str | Path) -> dict[str | None, 
 
 
 def from_pretrained(folder: str | Path, context: str | None = None) -> EncoderTask:
-    """The model of such a folder, or of a checkpoint, in evaluation mode.
+    """Loads the model of a folder written by `save_pretrained`, or of a checkpoint, in evaluation mode.
 
     Args:
-        folder: on this machine.
-        context: the name of one of the contexts of a dynamic encoder; None is its default.
+        folder: path on this machine.
+        context: name of a context of a dynamic encoder; None is the default one.
 
     Raises:
-        UserError: for what is no model of streamnest, and for an unknown context.
+        UserError: for anything but a model of streamnest, and for an unknown context.
     """
     return load_model(folder, context)
 
 
 def without_credentials(value: Any) -> Any:
-    """Plain data in which addresses have neither a user and password nor a query, which may hold a signature."""
+    """Removes user, password and query, which may contain a signature, from the URLs in plain data."""
     if isinstance(value, dict):
         return {key: without_credentials(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -60,16 +60,16 @@ def without_credentials(value: Any) -> Any:
 
 
 def card(model: EncoderTask, name: str, certificates: dict[str | None, Certificate]) -> str:
-    """The card of a model, Markdown.
+    """Returns the card of a model as Markdown.
 
     Args:
-        model: that it is of.
-        name: of the model.
-        certificates: by context, as `save_pretrained` returns them.
+        model: described model.
+        name: name of the model.
+        certificates: certificates by context, as `save_pretrained` returns them.
     """
     encoder, latency = model.encoder, model.latency
     parameters = sum(p.numel() for p in encoder.parameters()) / 1e6
-    streams = "It streams." if latency.streams else "It hears whole utterances and does not stream."
+    streams = "It streams." if latency.streams else "It needs whole utterances and does not stream."
     lines = [
         "---",
         "library_name: streamnest",
@@ -78,7 +78,7 @@ def card(model: EncoderTask, name: str, certificates: dict[str | None, Certifica
         f"# {name}",
         "",
         f"A FastConformer of streamnest {__version__}, task `{task_name(model.config)}`: {parameters:.1f}M parameters "
-        f"in {len(encoder.layers)} layers, {encoder.d_model} values for each {encoder.frame_ms:g} ms of audio at "
+        f"in {len(encoder.layers)} layers, a frame of {encoder.d_model} values per {encoder.frame_ms:g} ms of audio at "
         f"{model.frontend.sample_rate} Hz. {streams}",
     ]
     lines += ["", *_USE]
@@ -96,8 +96,8 @@ _USE = [
     "frames, valid = model(audio, torch.tensor([16000]))  # (B, T', d), (B,)",
     "```",
     "",
-    "`train.py` takes the folder as `init_from` or `encoder_from`; `streamnest verify`, `stream.py` and `export.py` as",
-    "a checkpoint.",
+    "`streamnest train` accepts the folder as `init_from` or `encoder_from`; `streamnest verify`, `stream` and",
+    "`export` accept it as a checkpoint.",
 ]
 
 
@@ -107,9 +107,9 @@ def _certificate(context: str | None, certificate: Certificate) -> list[str]:
     verdict = "Every check below passed" if certificate.passed else "**Not certified**: a check below failed"
     declared = {
         "look-ahead past the end of a frame": latency.lookahead_ms,
-        "of it front end": latency.front_end_ms,
-        "of it subsampling": latency.subsampling_ms,
-        "of it attention and convolution": latency.context_ms,
+        "- front end": latency.front_end_ms,
+        "- subsampling": latency.subsampling_ms,
+        "- attention and convolution": latency.context_ms,
         "chunk": latency.chunk_ms,
         "algorithmic latency, mean": latency.latency_mean_ms,
         "algorithmic latency, worst": latency.latency_worst_ms,
@@ -117,7 +117,7 @@ def _certificate(context: str | None, certificate: Certificate) -> list[str]:
     return [
         f"## {title}",
         "",
-        f"{verdict}; measured when this was saved, again with `streamnest verify FOLDER`.",
+        f"{verdict}; measured when the model was saved. `streamnest verify FOLDER` repeats the checks.",
         "",
         "| computed from the layers | |",
         "| --- | --- |",

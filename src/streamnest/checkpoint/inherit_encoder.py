@@ -1,4 +1,4 @@
-"""`encoder_from`: a run takes the encoder of a checkpoint, its size and preset included."""
+"""`encoder_from`: initializes a run with the encoder of a checkpoint, including its size and preset."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.checkpoint.loading import fields_with, read_own
+from streamnest.checkpoint.loading import StoredCheckpoint, check_own, fields_with, read_own
 from streamnest.checkpoint.transfer import TransferReport, transfer
 from streamnest.encoder import EncoderConfig
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
+# Fields of a preset; all other fields of an encoder are its size.
 _PRESET = fields_with("preset", EncoderConfig)
-# Fields that each run chooses for itself, because they change neither the weights nor the function.
+# Fields that each run sets for itself, because they change neither the weights nor the function.
 _OWN = fields_with("training", EncoderConfig) - _PRESET
 
 
-def with_encoder_of(cfg: DictConfig, continued: str | None = None, overrides: list[str] | None = None) -> DictConfig:
-    """The config of this run with front end, size and preset of the checkpoint that `encoder_from` names.
+def with_encoder_of(
+    cfg: DictConfig, continued: StoredCheckpoint | None = None, overrides: list[str] | None = None
+) -> DictConfig:
+    """Returns the config of a run with front end, size and preset of the checkpoint that `encoder_from` names.
 
     `encoder=NAME` on the command line takes the preset of that name instead, and `encoder.KEY=VALUE` that value.
 
     Args:
-        cfg: the composed config; without `encoder_from` it is returned as it is.
-        continued: the checkpoint of this very run, where it goes on: that of `encoder_from` may be gone.
-        overrides: of the command line; None asks Hydra.
+        cfg: composed config; without `encoder_from` it is returned unchanged.
+        continued: checkpoint that this run continues from; it replaces that of `encoder_from`, which may be deleted.
+        overrides: overrides of the command line; None takes those of Hydra.
 
     Raises:
-        UserError: as `read_own`; and for sizes on the command line that are not those of the checkpoint.
+        UserError: as `read_own`; and for sizes on the command line that differ from those of the checkpoint.
     """
     if not cfg.encoder_from:
         return cfg
-    path = continued or cfg.encoder_from
-    theirs = read_own(path)["streamnest"]["config"]
+    path = str(continued.path) if continued else cfg.encoder_from
+    if continued:
+        check_own(continued.content, path)
+    theirs = (continued.content if continued else read_own(path))["streamnest"]["config"]
     ours: Any = OmegaConf.to_container(cfg.encoder, resolve=True)
-    words = [word.lstrip("+~").split("=")[0] for word in (_overrides() if overrides is None else overrides)]
-    named = {word.removeprefix("encoder.").split(".")[0] for word in words if word.startswith("encoder.")}
-    _refuse_sizes(path, theirs["encoder"], ours, named | (_sizes(words) - _PRESET))
-    taken = _OWN | named | (_PRESET if "encoder" in words else set())
+    keys = [one.lstrip("+~").split("=")[0] for one in (_overrides() if overrides is None else overrides)]
+    named = {key.removeprefix("encoder.").split(".")[0] for key in keys if key.startswith("encoder.")}
+    _refuse_sizes(path, theirs["encoder"], ours, named | (_sizes(keys) - _PRESET))
+    taken = _OWN | named | (_PRESET if "encoder" in keys else set())
     cfg = copy.deepcopy(cfg)
     merged = {**theirs["encoder"], **{key: ours[key] for key in taken if key in ours}}
     for node, values in (("encoder", merged), ("frontend", theirs["frontend"]), ("size", theirs.get("size", {}))):
         cfg[node] = OmegaConf.merge(OmegaConf.structured(OmegaConf.get_type(cfg[node])), values)
-    cfg.preset = cfg.preset if "encoder" in words else theirs.get("preset", "")
+    cfg.preset = cfg.preset if "encoder" in keys else theirs.get("preset", "")
     return cfg
 
 
@@ -54,7 +59,7 @@ def load_encoder(model: EncoderTask, path: str | Path) -> TransferReport:
     """Copies front end, statistics and encoder of a checkpoint; convolutions of another kind are converted.
 
     Raises:
-        UserError: as `read_own`; and when a part of the encoder finds nothing in the checkpoint.
+        UserError: as `read_own`; and if the checkpoint has no values for a tensor of the encoder.
     """
     report = transfer(model, path, encoder_only=True)
     missing = [e for e in report.entries if e.outcome == "new" and e.name.startswith("encoder.") and not e.spare]
@@ -68,13 +73,13 @@ def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _sizes(words: list[str]) -> set[str]:
-    """Fields of the encoder that the command line decides through the group `size`."""
+def _sizes(keys: list[str]) -> set[str]:
+    """Fields of the encoder that the command line sets through the group `size`."""
     from streamnest.config.schema import SizeConfig
 
-    if "size" in words:
+    if "size" in keys:
         return set(vars(SizeConfig())) - _OWN
-    return {word.removeprefix("size.") for word in words if word.startswith("size.")} - _OWN
+    return {key.removeprefix("size.") for key in keys if key.startswith("size.")} - _OWN
 
 
 def _refuse_sizes(path: str, theirs: dict[str, Any], ours: dict[str, Any], named: set[str]) -> None:
@@ -83,4 +88,4 @@ def _refuse_sizes(path: str, theirs: dict[str, Any], ours: dict[str, Any], named
         listed = "\n".join(
             f"  {key}: {theirs.get(key)!r} in the checkpoint, {ours[key]!r} in this run" for key in wrong
         )
-        raise UserError(f"encoder_from={path} has an encoder of another size; leave out what names one:\n{listed}")
+        raise UserError(f"encoder_from={path} has an encoder of another size; leave out these settings:\n{listed}")

@@ -1,10 +1,10 @@
-"""Checkpoints: opening them safely, and saying clearly what does not fit."""
+"""Reads checkpoints safely, and compares them with the model and the config that they are loaded into."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,25 +26,52 @@ from streamnest.pretraining import Pretraining
 
 TaskT = TypeVar("TaskT", bound=EncoderTask)
 
-# What decides the shape and the function of the network; the rest may change between runs.
+# Groups that decide the shape and the function of the network; the rest may change between runs.
 _ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
-# What checkpoints meant that were written before there was such a key.
+# Values that apply to checkpoints written before the key existed.
 _BEFORE = {"codes": "random"}
 
-# What Lightning needs to continue, and its types.
+# Entries that Lightning needs to continue, and their types.
 _STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}
 _STATE |= {"optimizer_states": list, "lr_schedulers": list}
+
+
+@dataclass
+class StoredCheckpoint:
+    """A checkpoint that a run continues from, read once.
+
+    Attributes:
+        path: path of the file.
+        content: content of the file, in the names of this version; empty after `take`.
+    """
+
+    path: Path
+    content: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> StoredCheckpoint:
+        """Reads a file.
+
+        Raises:
+            UserError: as `read_checkpoint`.
+        """
+        return cls(Path(path), read_checkpoint(path))
+
+    def take(self) -> dict[str, Any]:
+        """Returns the content and releases it, because it holds the weights and the state of the optimizer."""
+        content, self.content = self.content, {}
+        return content
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a streamnest checkpoint without executing anything in it.
 
     Raises:
-        UserError: when the file is missing, no checkpoint, truncated, or not one of streamnest's.
+        UserError: if the file is missing, truncated, not a checkpoint, or a checkpoint of another project.
     """
     path = Path(path)
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, which a run cannot continue from: {_in_folder(path)}")
+        raise UserError(f"{path} is a folder, and a run continues from a file: {_in_folder(path)}")
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint at {path}: check the path")
     checkpoint = load_tensors(path)
@@ -56,7 +83,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_own(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint, or a folder of `save_pretrained`, whose config builds classes of streamnest only.
+    """Reads a checkpoint, or a folder written by `save_pretrained`, whose config builds only classes of streamnest.
 
     Raises:
         UserError: as `read_checkpoint`, `read_folder` and `check_config`.
@@ -67,10 +94,19 @@ def read_own(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
     checkpoint = modernize(read_folder(path)) if folder else read_checkpoint(path)
     _check_content(checkpoint, path)
+    check_own(checkpoint, path)
+    return checkpoint
+
+
+def check_own(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Refuses content whose config names foreign classes, or describes other sizes than the weights have.
+
+    Raises:
+        UserError: as `check_config` and `check_shapes`.
+    """
     with of_file(path):
         config = check_config(checkpoint["streamnest"]["config"])
         _check_sizes(config, checkpoint["state_dict"], path)
-    return checkpoint
 
 
 def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -88,16 +124,16 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _in_folder(folder: Path) -> str:
-    """Names what to give instead of a folder."""
+    """Suggests a file in a folder."""
     found = sorted([*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")], key=lambda path: path.name)
     if not found:
-        return "init_from begins a new one with the folder of a model"
+        return "init_from starts a new run from the folder of a model"
     last = next((path for path in found if path.name == "last.ckpt"), found[-1])
     return f"give a checkpoint in it, such as {last}"
 
 
 def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
-    """Writes a model, without the state of a training, whole or not at all; `load_model` gives it back."""
+    """Writes a model without training state, atomically; `load_model` reads it."""
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     with whole(Path(path)) as part:
@@ -105,11 +141,11 @@ def write_checkpoint(model: EncoderTask, path: str | Path) -> None:
 
 
 def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
-    """A model of any task in evaluation mode, built from the config in the checkpoint.
+    """Builds the model of any task from the config in the checkpoint and loads its weights, in evaluation mode.
 
     Args:
-        path: of the checkpoint, or of a folder of `save_pretrained`.
-        context: the name of one of the contexts of a dynamic encoder; None is its default.
+        path: checkpoint, or folder written by `save_pretrained`.
+        context: name of a context of a dynamic encoder; None is the default one.
 
     Raises:
         UserError: as `read_own`; and for an unknown context.
@@ -125,7 +161,7 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
     check_shapes(state, model.state_dict().items(), path)
     try:
         model.load_state_dict(state)
-    except Exception as error:  # tensors of a file can be of any kind
+    except Exception as error:  # a file can hold tensors of any kind
         raise UserError(
             f"{path}: weights and config do not belong together ({' '.join(str(error).split())[:300]})"
         ) from None
@@ -134,7 +170,7 @@ def load_model(path: str | Path, context: str | None = None) -> EncoderTask:
 
 
 def _check_sizes(config: Mapping[str, Any], state: dict[str, Any], path: str | Path) -> None:
-    """Compares the large parts of a model with the weights before any memory is taken for them."""
+    """Compares the large parts of a model with the weights before memory is allocated for them."""
     groups = ("encoder", "quantizer", "objective") if task_name(config) == "pretrain" else ("encoder",)
     for group in groups:
         node = config.get(group, {})
@@ -155,10 +191,10 @@ def _has_foreign(node: Any) -> bool:
 
 
 def on_device(model: TaskT, device: str) -> TaskT:
-    """Moves a model.
+    """Moves a model to a device.
 
     Raises:
-        UserError: for a device that is not there.
+        UserError: for a device that this machine does not have.
     """
     try:
         return model.to(device)
@@ -167,62 +203,62 @@ def on_device(model: TaskT, device: str) -> TaskT:
 
 
 def load_pretrained(path: str | Path, context: str | None = None) -> Pretraining:
-    """The same of a checkpoint of pretraining.
+    """Loads a checkpoint of pretraining; see `load_model`.
 
     Raises:
         UserError: as `load_model`; and for a checkpoint of another task.
     """
     model = load_model(path, context)
     if not isinstance(model, Pretraining):
-        raise UserError(f"{path} is of task={task_name(model.config)}: need a checkpoint of task=pretrain")
+        raise UserError(f"{path} is of task={task_name(model.config)}: give a checkpoint of task=pretrain")
     return model
 
 
-def check_architecture(path: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint to continue from and compares it with the config of this run.
+def check_architecture(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) -> None:
+    """Compares a checkpoint to continue from with the config of this run.
 
     Raises:
         UserError: naming every value of the architecture that differs.
     """
-    checkpoint = read_checkpoint(path)
-    theirs = checkpoint["streamnest"]["config"]
+    path, theirs = checkpoint.path, checkpoint.content["streamnest"]["config"]
     if task_name(theirs) != task_name(config):
         raise UserError(
-            f"{path} is of task={task_name(theirs)}, this run of task={task_name(config)}: see encoder_from"
+            f"{path} is of task={task_name(theirs)}, this run of task={task_name(config)}: encoder_from={path} starts "
+            "a run of another task with its encoder"
         )
     found = [*differences(theirs, config), *_task_differences(theirs, config)]
     if found:
         listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
-        raise UserError(f"{path} holds another architecture:\n{listed}")
-    return checkpoint
+        raise UserError(f"{path} has another architecture:\n{listed}")
 
 
-def check_training_state(path: str | Path, checkpoint: Mapping[str, Any], model: EncoderTask) -> None:
-    """Refuses a checkpoint that a training cannot continue from: one without its state, or with a damaged one.
+def check_training_state(checkpoint: StoredCheckpoint, model: EncoderTask) -> None:
+    """Refuses a checkpoint whose training state is missing or damaged.
 
     Raises:
         UserError: naming the entry.
     """
+    path, content = checkpoint.path, checkpoint.content
     for name, kind in _STATE.items():
-        value = checkpoint.get(name)
-        if name not in checkpoint:
-            raise UserError(f"{path} holds a model and no state of a training (no {name}): use init_from instead")
+        value = content.get(name)
+        if name not in content:
+            raise UserError(f"{path} has a model but no training state (no {name}): use init_from instead")
         if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
             raise UserError(f"{path}: {name}={short(value)} is not valid: continue from another checkpoint")
-    if not checkpoint["optimizer_states"]:
-        raise UserError(f"{path} holds no state of an optimizer, which a run cannot continue without: use init_from")
-    state, wanted = checkpoint["state_dict"], model.state_dict()
+    if not content["optimizer_states"]:
+        raise UserError(f"{path} has no optimizer state, and a run cannot continue without it: use init_from instead")
+    state, wanted = content["state_dict"], model.state_dict()
     check_shapes(state, wanted.items(), path)
     if strange := sorted(set(state) - set(wanted)):
         raise UserError(f"{path}: weights and config do not belong together: no {short(strange[0])} in this model")
 
 
-def stored_labels(path: str | Path | None, task: str) -> Any:
+def stored_labels(checkpoint: StoredCheckpoint | None, task: str) -> Any:
     """Returns the labels of a checkpoint; None without a checkpoint, or if it is of another task."""
-    if not path:
+    if checkpoint is None:
         return None
-    own = read_checkpoint(path)["streamnest"]
-    with of_file(path):
+    own = checkpoint.content["streamnest"]
+    with of_file(checkpoint.path):
         if task_name(own["config"]) != task:
             return None
         check_labels(task, own.get("labels"))
@@ -235,7 +271,7 @@ def fields_with(role: str, *schemas: type) -> set[str]:
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name and values, theirs and ours, of what differs in the architecture of two configs."""
+    """Lists what differs in the architecture of two configs: name, stored value, value of this run."""
     found, free = [], fields_with("training", EncoderConfig, MaskedAndNextTokenConfig)
     for group in _ARCHITECTURE:
         for key in sorted(set(ours[group]) | set(theirs.get(group, {}))):
@@ -246,7 +282,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tupl
 
 
 def _task_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The same of what shapes the head of a downstream task; what is not there has its default, as when it is built."""
+    """Lists the same for the settings that shape the head of a downstream task; a missing one has its default."""
     node = ours["task"]
     if _has_foreign(node) and node["_target_"] not in PARTS["task"]:
         return []

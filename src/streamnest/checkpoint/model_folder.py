@@ -21,13 +21,13 @@ _MAX_CONFIG_BYTES = 64 << 20
 
 
 def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Any], card: str) -> None:
-    """Writes weights, config and card, each file whole or not at all; other files of the folder stay.
+    """Writes weights, config and card, each file atomically; other files of the folder are kept.
 
     Args:
-        folder: is made where there is none.
+        folder: folder to write to, created if necessary.
         state: tensors by name.
         own: config and labels, as in a checkpoint.
-        card: of the model, Markdown.
+        card: model card, Markdown.
     """
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
@@ -45,18 +45,18 @@ def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[s
     for name, write in writers.items():
         with whole(folder / name) as part:
             write(part)
-            if name != CARD:  # safetensors makes files that only their owner can read
+            if name != CARD:  # safetensors creates files that only their owner can read
                 part.chmod((folder / CARD).stat().st_mode)
 
 
 def read_folder(folder: str | Path) -> dict[str, Any]:
-    """Reads a folder as `write_folder` makes it; neither of its formats can hold anything that is executed.
+    """Reads a folder written by `write_folder`; neither of its formats can contain code.
 
     Returns:
-        `state_dict`, and under `streamnest` config and labels, as a checkpoint has them.
+        `state_dict`, and config and labels under `streamnest`, as in a checkpoint.
 
     Raises:
-        UserError: when a file is missing or damaged, or of something else.
+        UserError: if a file is missing or damaged, or the folder is not of streamnest.
     """
     folder = Path(folder)
     for name in (WEIGHTS, CONFIG):
@@ -84,13 +84,13 @@ def _read_config(path: Path) -> Any:
 
 
 def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a folder, compared with their checksum; folders of older versions have none."""
+    """Reads the tensors of a folder and compares them with their checksum; older folders have none."""
     path = folder / WEIGHTS
     sums = config.get("sha256", {})
     known = sums.get(WEIGHTS) if isinstance(sums, dict) else ""
     try:
         if known is not None and known != _checksum(path):
-            raise UserError(f"{path} is damaged, or not the file that {CONFIG} describes: its SHA-256 is another one")
+            raise UserError(f"{path} is damaged, or not the file that {CONFIG} describes: its SHA-256 differs")
         state: dict[str, Tensor] = load_file(path)
     except UserError:
         raise
@@ -100,8 +100,8 @@ def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _checksum(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What command lines call a model: the path of a checkpoint, or overrides of the config."""
+"""Resolves the model of a command line: the path of a checkpoint, or overrides of the config."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streamnest.encoder_task import EncoderTask
 
 
 def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
-    """The model of a checkpoint, or an untrained one of a config with overrides.
+    """Loads a checkpoint, or builds an untrained model of a config with overrides.
 
     Args:
         words: one path, or any number of overrides such as `encoder=causal`.
-        config_dir: holds `train.yaml` and the groups.
+        config_dir: folder of `train.yaml` and the groups.
 
     Raises:
-        UserError: for a checkpoint that cannot be read, overrides that name nothing, or values that do not fit.
+        UserError: for a checkpoint that cannot be read, unknown overrides, or values that do not fit each other.
     """
     if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
         return load_model(words[0])
@@ -28,6 +28,6 @@ def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg, training=False).eval()
     for norm in model.normalizers:
-        if norm.needs_statistics:  # any will do where nothing was trained
+        if norm.needs_statistics:  # arbitrary values are sufficient without training
             norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
     return model

@@ -1,4 +1,4 @@
-"""Checkpoints that survive what happens to runs: writing them whole or not at all, and finding the newest good one."""
+"""Writes checkpoints atomically, and finds the one that a run continues from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning.pytorch.loops import fit_loop
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 from omegaconf import DictConfig
 
-from streamnest.checkpoint.loading import read_checkpoint
+from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.config.aliases import modernize
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole
@@ -25,28 +25,32 @@ from streamnest.files.plain_data import first_line
 
 log = logging.getLogger(__name__)
 
-# In a row: a disk that was full for a moment is no reason to end a run of weeks, one that stays full is.
+# In a row: a disk that is full for a moment should not end a run of weeks, one that stays full should.
 _MOST_FAILURES = 5
-# Where Lightning restores a run, and how its functions for that begin.
+# Files in which Lightning restores a run, and prefixes of the functions that do it.
 _RESTORERS = {checkpoint_connector.__file__, fit_loop.__file__}
 _RESTORES = ("restore", "resume", "load_combined_loader_states")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target, then moves it there: a killed writer or full disk costs no other one.
+    """Writes a checkpoint beside its target and renames it: a crash or a full disk never damages an existing one.
 
-    A checkpoint that cannot be written is reported and the run goes on. While that is so, no older one is removed.
+    A checkpoint that cannot be written is reported and the run continues. Until one is written again, no older one is
+    removed.
+
+    Args:
+        stored: checkpoint to continue from, which has been read already.
 
     Raises:
-        UserError: when several in a row could not be written.
+        UserError: if several in a row could not be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stored: StoredCheckpoint | None = None) -> None:
         super().__init__()
-        self.failures = 0
+        self.stored, self.failures = stored, 0
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Saves to a local path; to the address of an object store as Lightning does, where a write is whole anyway."""
+        """Saves to a local path atomically; to an object store as Lightning does, because writes there are atomic."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -54,17 +58,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with whole(Path(path)) as part:
                 _write(checkpoint, part)
             self.failures = 0
-        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError where a disk is full
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a disk is full
             self._failed(path, error)
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads as Lightning does; names of older versions are translated."""
-        return modernize(super().load_checkpoint(*args, **kwargs))
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the checkpoint that has been read already; any other is loaded, with old names translated."""
+        if self.stored and self.stored.content and Path(path) == self.stored.path:
+            return self.stored.take()
+        return modernize(super().load_checkpoint(path, *args, **kwargs))
 
     def remove_checkpoint(self, path: _PATH) -> None:
-        """Removes one that a newer one replaces; not while newer ones cannot be written."""
+        """Removes a checkpoint that a newer one replaces, unless newer ones cannot be written."""
         if self.failures:
-            log.warning("%s is kept, as what should replace it could not be written", path)
+            log.warning("%s is kept, because the checkpoint that replaces it could not be written", path)
             return
         super().remove_checkpoint(path)
 
@@ -76,7 +82,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"{message}; this was failure {self.failures} in a row: free space and start again"
             ) from None
-        log.error("%s; training goes on", message)
+        log.error("%s; training continues", message)
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
@@ -86,21 +92,18 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that is whole; damaged ones and broken links are reported and passed over."""
-    found = sorted(folder.glob("*.ckpt"), key=_changed, reverse=True)
-    for path in found:
+def newest_checkpoint(folder: Path) -> StoredCheckpoint | None:
+    """Reads the newest valid checkpoint of a folder; damaged ones and broken links are reported and skipped."""
+    for path in sorted(folder.glob("*.ckpt"), key=_changed, reverse=True):
         try:
-            read_checkpoint(path)
+            return StoredCheckpoint.read(path)
         except UserError as error:
-            log.warning("passed over: %s", error)
-        else:
-            return path
+            log.warning("skipped: %s", error)
     return None
 
 
 def _changed(path: Path) -> float:
-    """When a file was changed last; never, for a broken link and what was removed just now."""
+    """Returns the time a file was last modified; 0 for a broken link and for a file removed meanwhile."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -108,8 +111,8 @@ def _changed(path: Path) -> float:
 
 
 @contextmanager
-def restoring(path: str | None) -> Iterator[None]:
-    """Turns errors of Lightning that the state in a checkpoint causes, while it is restored, into a `UserError`."""
+def restoring(path: Path | None) -> Iterator[None]:
+    """Turns errors that Lightning raises while it restores the state in a checkpoint into a `UserError`."""
     try:
         yield
     except UserError:
@@ -118,18 +121,22 @@ def restoring(path: str | None) -> Iterator[None]:
         calls = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         if path and any(c.co_filename in _RESTORERS and c.co_name.lstrip("_").startswith(_RESTORES) for c in calls):
             cause = f"{type(error).__name__}: {first_line(error)}"
-            raise UserError(f"{path}: its state of a training is not valid ({cause}): use init_from instead") from error
+            raise UserError(f"{path}: its training state is not valid ({cause}): use init_from instead") from error
         raise
 
 
-def checkpoint_to_continue(cfg: DictConfig) -> str | None:
-    """Where a run continues: at the newest checkpoint of its own folder if `run_id` names one, else at `ckpt_path`."""
+def checkpoint_to_continue(cfg: DictConfig) -> StoredCheckpoint | None:
+    """Reads the checkpoint that a run continues from: the newest of its own folder if it has `run_id`, or `ckpt_path`.
+
+    Raises:
+        UserError: as `read_checkpoint`, for `ckpt_path`.
+    """
     if cfg.run_id is not None:
         folder = Path(cfg.paths.output_dir) / "checkpoints"
         own = newest_checkpoint(folder)
         if own is None and any(folder.glob("*.ckpt")):
-            log.warning("run %s has no checkpoint that can be read: it begins anew", cfg.run_id)
+            log.warning("run %s has no valid checkpoint: it starts from the beginning", cfg.run_id)
         if own is not None:
-            log.info("run %s continues at %s", cfg.run_id, own)
-            return str(own)
-    return str(cfg.ckpt_path) if cfg.ckpt_path else None
+            log.info("run %s continues at %s", cfg.run_id, own.path)
+            return own
+    return StoredCheckpoint.read(cfg.ckpt_path) if cfg.ckpt_path else None

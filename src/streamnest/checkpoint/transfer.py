@@ -1,4 +1,4 @@
-"""Starting a run from the weights of another: what fits is kept or converted, the rest is new."""
+"""Initializes a run from the weights of another: matching tensors are kept or converted, the others are new."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one tensor: its name, one of `OUTCOMES`, and why."""
+    """Outcome of one tensor: its name, one of `OUTCOMES`, and the reason."""
 
     name: str
     outcome: str
@@ -35,18 +35,18 @@ class Entry:
 
     @property
     def spare(self) -> bool:
-        """Whether it is new because the model was asked to have what the checkpoint never had: statistics of a norm."""
+        """True if the tensor is new because only this model has such statistics of a norm."""
         return self.reason == _NO_STATISTICS
 
 
 @dataclass
 class TransferReport:
-    """What a run took over from a checkpoint.
+    """Tensors that a run takes from a checkpoint, and the others.
 
     Attributes:
-        path: of the checkpoint.
-        entries: one for each tensor of the model, and for each of the checkpoint that found no place.
-        differences: name and values, theirs and ours, of what differs in the architecture.
+        path: path of the checkpoint.
+        entries: one for each tensor of the model, and for each tensor of the checkpoint that is not used.
+        differences: differences in architecture: name, stored value, value of this run.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class TransferReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Tensors by outcome."""
+        """Number of tensors by outcome."""
         found = Counter(entry.outcome for entry in self.entries)
         return {outcome: found[outcome] for outcome in OUTCOMES}
 
     def grouped(self, outcome: str) -> dict[str, Counter[str]]:
-        """Reasons of an outcome, each with its names and how many layers share them; `*` stands for their numbers."""
+        """Groups an outcome by reason: names, with `*` for the number of a layer, and how many tensors have them."""
         groups: dict[str, Counter[str]] = {}
         for entry in self.entries:
             if entry.outcome == outcome:
@@ -73,19 +73,19 @@ class TransferReport:
 def transfer(
     model: EncoderTask, path: str | Path, how: Conversion | None = None, encoder_only: bool = False
 ) -> TransferReport:
-    """Initialises a model from a checkpoint of the same or another architecture.
+    """Initializes a model from a checkpoint of the same or another architecture.
 
-    Tensors of the same name and shape are copied; convolution modules are converted, see `convert_convolution`; heads
-    are kept where the quantizers agree. Optimiser, step and position in the data begin anew.
+    Tensors of the same name and shape are copied. Convolution modules are converted, see `convert_convolution`. Heads
+    are kept if the quantizers agree. Optimizer, step and position in the data are not restored.
 
     Args:
-        model: is changed in place.
-        path: of the checkpoint.
-        how: convolution modules change their kind.
-        encoder_only: take front end, statistics of the input and encoder, and nothing else.
+        model: model, changed in place.
+        path: path of the checkpoint.
+        how: options of the conversion of convolution modules.
+        encoder_only: take only front end, input statistics and encoder.
 
     Raises:
-        UserError: as `read_own`; or when nothing of the encoder fits.
+        UserError: as `read_own`; or if no tensor of the encoder fits.
     """
     checkpoint = read_own(path)
     config = checkpoint["streamnest"]["config"]
@@ -109,7 +109,7 @@ def transfer(
 
 
 def _plain(name: str) -> str:
-    """Masking at the live edge wraps another masking, two objectives together wrap each: the tensors are the same."""
+    """Removes prefixes of wrappers: masking at the live edge wraps a masking, the joint objective wraps two."""
     name = name.replace("masking.masking.", "masking.")
     return name.replace("objective.masked.", "objective.").replace("objective.next_token.", "objective.")
 
@@ -117,9 +117,9 @@ def _plain(name: str) -> str:
 def _convert_convolutions(
     model: EncoderTask, source: dict[str, Tensor], theirs: Mapping[str, Any], how: Conversion
 ) -> dict[str, str]:
-    """Replaces convolution modules of `source` by what they are in the model; names and reasons of what changed."""
+    """Converts the convolution modules in `source` to the kind of the model; returns reasons by tensor name."""
     changed = {}
-    for index, block in enumerate(model.encoder.layers):
+    for index, layer in enumerate(model.encoder.layers):
         prefix = f"encoder.layers.{index}.convolution."
         state = {name.removeprefix(prefix): value for name, value in source.items() if name.startswith(prefix)}
         kernel = state.get("depthwise.weight")
@@ -127,7 +127,7 @@ def _convert_convolutions(
             continue
         taps = kernel.shape[-1]
         past = (taps if theirs.get("conv_padding", "causal") == "causal" else (taps + 1) // 2) - 1
-        state, reasons = convert(state, past, block.convolution, how)
+        state, reasons = convert(state, past, layer.convolution, how)
         source.update({prefix + name: value for name, value in state.items()})
         changed.update({prefix + name: reason for name, reason in reasons.items()})
     return changed
@@ -136,7 +136,7 @@ def _convert_convolutions(
 def _decide(
     name: str, value: Tensor, source: Mapping[str, Tensor], converted: Mapping[str, str], differing: set[str]
 ) -> tuple[str, str]:
-    """Outcome and reason for a tensor of the model."""
+    """Returns outcome and reason for a tensor of the model."""
     if why := _own(name, value, differing) or _misfit(name, value, source):
         return "new", why
     if name in converted:
@@ -145,22 +145,22 @@ def _decide(
 
 
 def _own(name: str, value: Tensor, differing: set[str]) -> str:
-    """Why a run has its own, whatever the checkpoint holds; empty where it has not."""
+    """Returns the reason why a tensor is never taken from a checkpoint; empty if it may be."""
     if name in ("train_counts", "seconds_seen"):
         return "counts of this run"
     if name == "masking.mask_embedding" and not isinstance(value, nn.Parameter):
         return "the mask value of this run is a constant"
     if name.startswith(("quantizer.", "objective.")) and any(key.startswith("quantizer.") for key in differing):
-        return "the quantizers differ: a code means something else"
+        return "the quantizers differ, so the codes have another meaning"
     return ""
 
 
 def _misfit(name: str, value: Tensor, source: Mapping[str, Tensor]) -> str:
-    """Why the checkpoint has nothing to take; empty where it has."""
+    """Returns the reason why the checkpoint has no matching tensor; empty if it has one."""
     match = _CONVOLUTION.fullmatch(name)
     if name in source:
-        found, wanted = tuple(source[name].shape), tuple(value.shape)
-        return f"shape {found} in the checkpoint, {wanted} in this run" if found != wanted else ""
+        stored, wanted = tuple(source[name].shape), tuple(value.shape)
+        return f"shape {stored} in the checkpoint, {wanted} in this run" if stored != wanted else ""
     if match and f"encoder.layers.{match[1]}.convolution.depthwise.weight" in source:
         return _NO_STATISTICS
     return "not in the checkpoint"
@@ -171,11 +171,11 @@ def _kept(name: str, differing: set[str]) -> str:
     if name.startswith("quantizer."):
         return "the quantizers agree: the same codes"
     if name.startswith(("input_norm.", "target_norm.")):
-        return "corpus statistics; pretraining fits them to its own training set at start"
+        return "corpus statistics; pretraining computes them from its own training set at the start"
     if name.startswith("encoder.subsampling.") and "encoder.subsampling_padding" in differing:
-        return "same weights, but the stems pad differently: what a frame hears is shifted"
+        return "same weights, but another subsampling padding: the receptive field of a frame is shifted"
     if match and match[2].startswith("norm.") and "encoder.conv_norm" in differing:
-        return "weights and statistics as they were in the other norm"
+        return "weights and statistics of the other norm"
     return "same name and shape"
 
 

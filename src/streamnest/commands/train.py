@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -16,12 +17,13 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
-from streamnest.callbacks.interrupt import PREEMPTED, exit_on_signals_before_training
+from streamnest.callbacks.interrupt import exit_on_signals_before_training
+from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.loading import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.transfer import transfer
-from streamnest.console.entry_point import without_trace
+from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.distributed.cluster import trainer_plugins
 from streamnest.errors import UserError
@@ -29,7 +31,7 @@ from streamnest.latency import require_no_leak
 from streamnest.locations import config_folder, set_root
 from streamnest.loggers.wandb import finish_runs
 from streamnest.reporting import panels as report
-from streamnest.reporting.summary import EndedRun, publish, summarise
+from streamnest.reporting.summary import EndedRun, publish, summarize
 from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.launching import check_command_line, is_sweep, refuse
@@ -39,31 +41,26 @@ log = logging.getLogger("train")
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Runs one job; returns what its task monitors at the last validation, None without one, for searches."""
+    """Runs one job and returns the monitored metric of the last validation, or None, for hyperparameter searches."""
     started = time.monotonic()
     refuse(cfg)
-    # Lightning's own use of a deprecated torch class, of no concern to who trains.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # Of full sharding: outputs of blocks may be views, which nothing here writes into.
-    warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module.*returned a view.*")
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
+    _set_up_libraries(cfg)
+    if cfg.print_config:
+        report.show(report.config_panel(cfg))
 
-    checkpoint = checkpoint_to_continue(cfg)
-    cfg = with_encoder_of(cfg, checkpoint)
+    stored = checkpoint_to_continue(cfg)
+    cfg = with_encoder_of(cfg, stored)
     data = build_data(cfg)
-    model = build_model(cfg, data, labels=stored_labels(checkpoint, cfg.task.name))
+    model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
     for number, _ in enumerate(model.encoder.each_context()):
         require_no_leak(model.encoder, model.latency)
         require_causal(model, brief=number > 0)
     transferred = None
-    if checkpoint:
-        stored = check_architecture(checkpoint, model.config)
-        check_training_state(checkpoint, stored, model)
-        if is_finished(stored, cfg):
-            return last_value(stored, cfg.task.monitor)
+    if stored:
+        check_architecture(stored, model.config)
+        check_training_state(stored, model)
+        if is_finished(stored.content, cfg):
+            return last_value(stored.content, cfg.task.monitor)
     elif cfg.encoder_from:
         transferred = load_encoder(model, cfg.encoder_from)
     elif cfg.init_from:
@@ -72,36 +69,53 @@ def train(cfg: DictConfig) -> float | None:
 
     history = ValHistory()
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins())
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins(stored))
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
-    if not checkpoint:
-        fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
+    if not stored:
+        hours = cfg.statistics.hours
+        fit_statistics(model, tracked(data.statistics_batches(), hours), hours)
         trainer.validate(model, datamodule=data, verbose=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
 
     run_folder.begin(cfg, Path(cfg.paths.output_dir))
-    with restoring(checkpoint):
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    path = stored.path if stored else None
+    with restoring(path):
+        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
     stops = [callback for callback in callbacks if isinstance(callback, StopOnSignal)]
     if history.last_step != trainer.global_step and not any(stop.stopped for stop in stops):
         trainer.validate(model, datamodule=data, verbose=False)
     run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
-    publish(summarise(run), cfg.paths.output_dir, trainer)
+    publish(summarize(run), cfg.paths.output_dir, trainer)
     finish_runs(trainer.loggers)
     report.show(report.summary_panel(run))
-    # One rank says so: launchers kill the others when one ends with anything but 0, while rank 0 closes its loggers.
+    # Only rank 0: launchers kill the other ranks once one has failed, while rank 0 still closes its loggers.
     if any(stop.preempted for stop in stops) and trainer.is_global_zero:
         sys.exit(PREEMPTED)
     return history.last.get(cfg.task.monitor)
 
 
+def _set_up_libraries(cfg: DictConfig) -> None:
+    """Sets seed, precision and threads, and hides warnings of libraries that concern neither the user nor this code."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    for message in (
+        ".*LeafSpec.*",  # a deprecated torch class that Lightning uses
+        ".*FSDP2-wrapped module.*returned a view.*",  # nothing writes into the outputs of a layer
+        "Checkpoint directory .* exists and is not empty.*",  # as in each run that continues
+        "The dirpath has changed from.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 def job(cfg: DictConfig) -> float | None:
-    """Runs a job in a folder of its own; a mistake is a message and status 2, after which a sweep goes on."""
+    """Runs a job in its own folder; a user error is printed and ends it with status 2, and a sweep continues."""
     exit_on_signals_before_training()
     try:
         with run_folder.claimed(Path(cfg.paths.output_dir)):
@@ -113,13 +127,23 @@ def job(cfg: DictConfig) -> float | None:
         sys.exit(2)
 
 
+def _let_lightning_start_ranks() -> None:
+    """Makes Lightning start the other ranks with this module: it would repeat `streamnest train` without `train`."""
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("streamnest.commands.train")
+
+
 @without_trace
 def main() -> int:
-    """Command line."""
+    """Runs the command line and returns the exit status."""
     set_root()
+    _let_lightning_start_ranks()
     try:
         check_command_line(config_folder())
         job()
     finally:
         run_folder.remove_refused_sweep()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

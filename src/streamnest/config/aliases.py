@@ -1,7 +1,7 @@
 """Old names in stored files: the one table of classes, config keys, values and weights that were renamed.
 
-Checkpoints, model folders and exported graphs keep the names of the version that wrote them. They are translated once,
-as a file is read; nothing else knows an old name.
+Checkpoints, model folders and exported graphs keep the names of the version that wrote them. They are translated when
+a file is read; no other code uses an old name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Of the names in a file: 1 is before the tables below, and what a file without a number has.
+# Version of the names in a file. Files without a number have version 1, before the tables below.
 FORMAT = 2
 
 # `_target_` of a config: old -> new.
@@ -49,15 +49,15 @@ WEIGHTS: dict[str, str] = {
     "encoder.blocks.": "encoder.layers.",
     "head.predictor.": "head.prediction_network.",
 }
-# Entries of a checkpoint that hold named weights; the second one is of a run with averaged weights.
+# Entries of a checkpoint with named weights; the second one exists if weights are averaged.
 _STATES = ("state_dict", "current_model_state")
 
 
 def modernize(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Renames, in place, what a checkpoint holds under old names.
+    """Translates old names in a checkpoint, in place.
 
     Args:
-        checkpoint: content of a file, not checked yet: what is not as expected stays for the checks to refuse.
+        checkpoint: content of a file before its checks; unexpected content is left for them to refuse.
     """
     own = checkpoint.get("streamnest")
     if not isinstance(own, dict) or own.get("format", 1) != 1 or not isinstance(own.get("config"), dict):
@@ -70,13 +70,13 @@ def modernize(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored config in today's names; other content is as it was."""
+    """Returns a stored config in current names; other content is unchanged."""
     renamed = {group: _with_new_keys(group, node) for group, node in config.items()}
     return {group: _with_new_targets(node) for group, node in renamed.items()}
 
 
 def current_weights(state: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Returns named weights under today's names."""
+    """Returns named weights under current names."""
     return {_renamed(name): value for name, value in state.items()}
 
 

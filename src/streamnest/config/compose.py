@@ -1,4 +1,4 @@
-"""Composing the config of a run outside of `train.py`."""
+"""Composes the config of a run outside of `train.py`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from streamnest.config import schema as config
 from streamnest.config.limits import refuse_out_of_range
-from streamnest.console.mistakes import as_user_errors
-from streamnest.console.overrides import refuse_choices, refuse_words, with_paths_quoted
+from streamnest.console.overrides import refuse_choices, refuse_overrides, with_paths_quoted
+from streamnest.console.user_errors import as_user_errors
 
 
-def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
-    """The config of `train.yaml` with overrides, for a model that no run has trained.
+def compose_config(overrides: list[str], config_dir: Path, name: str) -> DictConfig:
+    """Composes `train.yaml` with overrides, for a model that is not trained.
 
     Args:
-        words: overrides; they come before what is fixed here.
-        config_dir: holds `train.yaml` and the groups.
-        name: what the config calls itself and its preset.
+        overrides: overrides; they take precedence over the fixed ones here.
+        config_dir: folder of `train.yaml` and the groups.
+        name: name of the config and its preset.
 
     Raises:
-        UserError: for overrides that name nothing, and for values out of range.
+        UserError: for unknown groups, choices and keys, and for values out of range.
     """
     fixed = [f"name={name}", f"preset={name}", "logger=none", "callbacks=none", "paths.output_dir=."]
-    words = [*fixed, *with_paths_quoted(words)]
+    overrides = [*fixed, *with_paths_quoted(overrides)]
     with as_user_errors(), config_loader(config_dir) as loader:
-        refuse_words(words, loader)
-        cfg = compose("train", words, return_hydra_config=True)
+        refuse_overrides(overrides, loader)
+        cfg = compose("train", overrides, return_hydra_config=True)
         refuse_choices(cfg.hydra.runtime.choices, loader)
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         refuse_out_of_range(cfg)
@@ -41,9 +41,9 @@ def compose_config(words: list[str], config_dir: Path, name: str) -> DictConfig:
 
 @contextmanager
 def config_loader(config_dir: Path) -> Iterator[ConfigLoader]:
-    """Hydra, ready to compose the configs of a folder."""
+    """Initializes Hydra for the configs of a folder and yields its loader."""
     config.register()
-    # Hydra composes for one caller at a time, such as a notebook that has not come to its end.
+    # Hydra serves one caller at a time, and a notebook may hold it.
     held = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

@@ -1,4 +1,4 @@
-"""Legal ranges of the config's numbers, in one table: a value out of range is refused where it enters."""
+"""Legal ranges of the numbers of a config, in one table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Limit:
     """A range of numbers.
 
     Attributes:
-        low: smallest number, or the number that all are above.
-        high: largest number, or the number that all are below.
-        above: `low` itself is not legal.
-        below: `high` itself is not legal.
+        low: lower bound.
+        high: upper bound.
+        above: exclude the lower bound.
+        below: exclude the upper bound.
     """
 
     low: float
@@ -29,21 +29,21 @@ class Limit:
     below: bool = False
 
     def holds(self, value: float) -> bool:
-        """True if a number is legal; one that is not finite never is."""
+        """True if a number is legal; numbers that are not finite never are."""
         low = value > self.low if self.above else value >= self.low
         high = value < self.high if self.below else value <= self.high
         return low and high and math.isfinite(value)
 
     def __str__(self) -> str:
-        words = f"{'above' if self.above else 'at least'} {self.low:g}"
-        return words + (f" and {'below' if self.below else 'at most'} {self.high:.10g}" if self.high < math.inf else "")
+        text = f"{'above' if self.above else 'at least'} {self.low:g}"
+        return text + (f" and {'below' if self.below else 'at most'} {self.high:.10g}" if self.high < math.inf else "")
 
 
 _COUNT, _SOME, _POSITIVE, _SHARE = Limit(1), Limit(0), Limit(0, above=True), Limit(0, 1)
 _DROPOUT, _SEED = Limit(0, 1, below=True), Limit(0, 2**32 - 1)
 _LIMITS = {
     **dict.fromkeys(("seed", "data.seed", "augment.seed", "quantizer.seed"), _SEED),
-    # More processes or threads than that take a machine down before they do anything.
+    # More processes or threads exhaust a machine.
     **{"data.num_workers": Limit(0, 1024), "threads": Limit(1, 1024)},
     **dict.fromkeys(
         (
@@ -108,16 +108,16 @@ _LIMITS = {
         _DROPOUT,
     ),
 }
-# -1 is for these "no limit" or "all there are".
+# For these, -1 is "no limit" or "all devices".
 _OR_MINUS_ONE = {"trainer.max_steps": _COUNT, "trainer.max_epochs": _COUNT, "trainer.devices": _COUNT}
-_WORDS = {
+_NAMES = {
     "float32_matmul_precision": ("highest", "high", "medium"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
 }
 
 
 def refuse_out_of_range(cfg: DictConfig) -> None:
-    """Refuses the first number of a config that its range does not hold.
+    """Refuses the first number of a config that is out of range.
 
     Raises:
         UserError: with the key, the value and the range.
@@ -132,19 +132,19 @@ def refuse_out_of_range(cfg: DictConfig) -> None:
                 raise UserError(f"{key}={value:g} is out of range: give a number {limit}, or -1 for no limit")
     if len(cfg.optim.betas) != 2:
         raise UserError(f"optim.betas={list(cfg.optim.betas)}: give two numbers {_DROPOUT}")
-    for key, words in _WORDS.items():
-        word = OmegaConf.select(cfg, key)
-        if isinstance(word, str) and word not in words:
-            raise UserError(f"{key}={word}: choose one of {', '.join(words)}")
+    for key, names in _NAMES.items():
+        name = OmegaConf.select(cfg, key)
+        if isinstance(name, str) and name not in names:
+            raise UserError(f"{key}={name}: choose one of {', '.join(names)}")
 
 
 def refuse_trainer(cfg: DictConfig) -> None:
-    """Refuses what this project or this machine cannot train with, before any data is read.
+    """Refuses settings of the trainer that this project or this machine does not support, before data is read.
 
     Raises:
-        UserError: with the setting that does the same, or that this machine has.
+        UserError: with a setting that is supported.
     """
-    import torch  # takes seconds, and who only composes a config does without
+    import torch  # takes seconds and is not needed to compose a config
 
     trainer = cfg.trainer
     if trainer.get("fast_dev_run"):
@@ -154,7 +154,7 @@ def refuse_trainer(cfg: DictConfig) -> None:
     wanted = trainer.accelerator in ("gpu", "cuda")
     if wanted and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise UserError(
-            f"trainer.accelerator={trainer.accelerator}: torch {torch.__version__} finds no GPU: take trainer=cpu, or "
+            f"trainer.accelerator={trainer.accelerator}: torch {torch.__version__} finds no GPU: use trainer=cpu, or "
             "install a driver and a build of torch for the GPU"
         )
     devices, present = trainer.devices, torch.cuda.device_count()
@@ -163,7 +163,7 @@ def refuse_trainer(cfg: DictConfig) -> None:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """Numbers of a value: itself, or those of a list."""
+    """Yields the number, or the numbers of a list."""
     if isinstance(value, (list, tuple, ListConfig)):
         for one in value:
             yield from _numbers(one)

@@ -1,4 +1,4 @@
-"""The presets of the encoder, built small: weights do not matter to a latency, the number of layers does."""
+"""The encoder presets, built narrow: latency depends on the number of layers, not on their width."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _SMALL = {"d_model": 16, "num_heads": 2, "subsampling_channels": 4}
 
 
 def preset_names(configs: Path) -> list[str]:
-    """Names of the group `encoder`."""
+    """Returns the names of the group `encoder`."""
     return sorted(path.stem for path in (configs / "encoder").glob("*.yaml") if not path.stem.startswith("base"))
 
 
 def small_encoder(configs: Path, preset: str, overrides: Sequence[str] = ()) -> FastConformer:
-    """An encoder with the layers and contexts of a preset.
+    """Builds an encoder with the layers and contexts of a preset.
 
     Raises:
-        UserError: where it cannot be built with the overrides.
+        UserError: if it cannot be built with the overrides.
     """
     cfg = compose_config([f"encoder={preset}", *overrides], configs, preset)
     return FastConformer(EncoderConfig(**{**{k: v for k, v in cfg.encoder.items() if k != "_target_"}, **_SMALL}))
 
 
 def preset_latencies(configs: Path, overrides: Sequence[str] = ()) -> dict[str, LatencyReport]:
-    """The latency contract of each preset that has one context and can be built with the overrides."""
-    compose_config(list(overrides), configs, "presets")  # refuses what no preset has
+    """Computes the latency of each preset that has one context and can be built with the overrides."""
+    compose_config(list(overrides), configs, "presets")  # refuses overrides that no preset has
     found = {}
     for name in preset_names(configs):
         try:

@@ -1,6 +1,6 @@
-"""Typed schemas of the config groups, registered with Hydra so that a misspelt key fails before anything runs.
+"""Typed schemas of the config groups, registered with Hydra so that a misspelled key is refused before anything runs.
 
-Each group's YAML begins with `- base_<group>`, its schema. The schemas of the parts live beside the parts.
+The YAML files of a group inherit from its schema, `base_<group>`. Schemas of parts of a model are defined with them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SizeConfig:
 
 @dataclass
 class TrainerConfig:
-    """Schema of the `trainer` group: the arguments of `lightning.Trainer` that we set; the rest through `extra`."""
+    """Schema of the `trainer` group: arguments of `lightning.Trainer`; others are added with `+trainer.KEY=VALUE`."""
 
     _target_: str = "lightning.Trainer"
     max_steps: int = 1000
@@ -79,7 +79,7 @@ class PathsConfig:
 
 @dataclass
 class StatisticsConfig:
-    """How much of the training set the corpus statistics are fitted on."""
+    """Amount of training audio that the corpus statistics are computed from."""
 
     hours: float = 1.0
 
@@ -113,13 +113,14 @@ class TrainConfig:
     name: str = ""
     variant: str | None = None
     tags: list[str] = field(default_factory=list)
+    print_config: bool = False
     threads: int | None = None
     float32_matmul_precision: str = "highest"
 
 
 @cache
 def register() -> None:
-    """Registers schemas and resolvers, once in a process: Hydra copies every schema, which takes a while."""
+    """Registers schemas and resolvers, once per process, because Hydra copies every schema, which is slow."""
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     for group, node in _GROUPS.items():
@@ -136,7 +137,7 @@ def register() -> None:
 def _run_name(
     task: str, encoder_from: str | None, encoder: str, masking: str, size: str, variant: str | int | None
 ) -> str:
-    """What distinguishes runs of a task: what they begin with, and for pretraining what is hidden as well."""
+    """Names a run after its encoder, its masking in pretraining, its size and its variant."""
     ending = "" if variant is None else f"-{variant}"
     if task == "pretrain":
         return f"{encoder}-{masking}-{size}{ending}"

@@ -1,6 +1,6 @@
-"""Configs from files: plain data that builds classes of an explicit table, each from a typed schema, and nothing else.
+"""Configs from files: plain data from which only classes of an explicit table are built, each with a typed schema.
 
-Nothing here asks Hydra or OmegaConf: there is nothing to interpolate, to resolve or to import by name.
+Hydra and OmegaConf are not used here: nothing is interpolated, resolved or imported by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from streamnest.quantizer import QuantizerConfig, RandomProjectionQuantizer
 
 @dataclass(frozen=True)
 class Part:
-    """A class that a config may name: what makes it, and the schema of its arguments."""
+    """A class that a config may name: its constructor, and the schema of its arguments."""
 
     make: Callable[..., Any]
     schema: type[Any]
@@ -75,7 +75,7 @@ def _speaker() -> type:
     return SpeakerRecognizer
 
 
-# By group and `_target_`; the first one of a group is meant if a config names none.
+# By group and `_target_`; the first one of a group is the default.
 PARTS: dict[str, dict[str, Part]] = {
     "frontend": {"streamnest.frontend.LogMel": Part(LogMel, FrontendConfig)},
     "encoder": {"streamnest.encoder.FastConformer.build": Part(FastConformer.build, EncoderConfig)},
@@ -100,8 +100,8 @@ PARTS: dict[str, dict[str, Part]] = {
         SpeakerConfig._target_: Part(_speaker, SpeakerConfig),
     },
 }
-# What a run was trained with. Nothing is built from these when a model is loaded; as `_target_` they may have what our
-# configs write, or have written.
+# Groups that describe the training of a stored model. Nothing is built from them when a model is loaded; their
+# `_target_` may be one that the configs of this or an earlier version contain.
 _HISTORY: dict[str, tuple[str, ...]] = {
     "data": ("streamnest.data.datamodule.SpeechDataModule",),
     "augment": (
@@ -121,7 +121,7 @@ _SCHEMAS: dict[str, type] = {
     "statistics": StatisticsConfig,
     "size": SizeConfig,
 }
-# Above what anybody trains; a file with larger numbers would take all memory, or for ever.
+# Far above realistic values; a file with larger numbers could exhaust memory or never finish.
 LIMITS: Limits = {
     **{"sample_rate": (1000, 768_000), "num_mels": (1, 1024), "window_ms": (1, 1000), "hop_ms": (1, 1000)},
     **{"n_fft": (16, 16_384), "preemphasis": (-1, 1), "dither": (0, 1)},
@@ -150,18 +150,18 @@ LIMITS: Limits = {
 
 
 def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
-    """Lets configs of files name a class of your own, which its `_target_` on the command line has trained.
+    """Allows configs in files to name a class of the user, with which a run was trained by its `_target_`.
 
     Args:
-        group: the group of the config, such as "encoder", "masking" or "task".
-        target: the class or function; it is called with the fields of the schema. For "task": the class of the task.
-        schema: a dataclass of its arguments. For "task": of its settings, derived from `TaskConfig`.
+        group: group of the config, such as "encoder", "masking" or "task".
+        target: class or function; it is called with the fields of the schema. For "task": the class of the task.
+        schema: dataclass of its arguments. For "task": of its settings, derived from `TaskConfig`.
 
     Raises:
         UserError: for another group, and a schema that is not a dataclass.
     """
     if group not in PARTS or not is_dataclass(schema):
-        raise UserError(f"allow_class: choose a group of {', '.join(PARTS)}, and give a dataclass as schema")
+        raise UserError(f"allow_class: choose a group from {', '.join(PARTS)}, and give a dataclass as schema")
     if group == "task" and not issubclass(schema, TaskConfig):
         raise UserError("allow_class: the schema of a task must derive from streamnest.config.tasks.TaskConfig")
     make = (lambda: target) if group == "task" else target
@@ -169,13 +169,13 @@ def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
 
 
 def construct(group: str, node: Mapping[str, Any]) -> Any:
-    """Builds what a node of a config describes, from the table.
+    """Builds the object that a node of a config describes, with a class of the table.
 
     Raises:
         UserError: for a class that is not in the table, an unknown key, a wrong type, and a value out of range.
     """
     part, settings = _settings(group, node)
-    # How the input of the quantizer is normalized is for who calls it.
+    # The caller normalizes the input of the quantizer.
     without = {"_target_"} | ({"normalize"} if group == "quantizer" else set())
     return part.make(**{key: value for key, value in vars(settings).items() if key not in without})
 
@@ -185,7 +185,7 @@ def task_name(cfg: Any) -> str:
     task = cfg.get("task")
     name = task.get("name") if isinstance(task, Mapping) else task
     if not isinstance(name, str):
-        raise UserError(f"the config names no task: task={short(task)}")
+        raise UserError(f"the config has no task: task={short(task)}")
     return name
 
 
@@ -229,19 +229,19 @@ def _with_target(node: Any) -> Any:
 
 
 def check_config(config: Any) -> dict[str, Any]:
-    """Checks the config of a file, all of it.
+    """Checks the whole config of a file.
 
     Returns:
         The same config.
 
     Raises:
-        UserError: naming the key; see the top of this module for what is refused.
+        UserError: naming the key, for unknown keys, wrong types, values out of range and classes not in the table.
     """
     require_plain(config, "config")
     hints = hints_of(TrainConfig)
     require_known(config, hints, "config")
     if missing := {"task", "frontend", "encoder"} - set(config):
-        raise UserError(f"the config has no {', '.join(sorted(missing))}: it is not of a model of streamnest")
+        raise UserError(f"the config has no {', '.join(sorted(missing))}: it does not describe a streamnest model")
     _check_targets(config)
     for group, node in config.items():
         if group == "task":
@@ -259,7 +259,7 @@ def check_config(config: Any) -> dict[str, Any]:
 
 
 def _check_trainer(node: Any) -> None:
-    """The trainer's arguments: Lightning has more of them than our schema."""
+    """Checks the arguments of the trainer, of which Lightning has more than the schema."""
     hints = hints_of(TrainerConfig)
     require_known(node, node, "trainer")
     for key, value in node.items():
@@ -267,18 +267,18 @@ def _check_trainer(node: Any) -> None:
 
 
 def _check_names(config: Mapping[str, Any]) -> None:
-    """Refuses names that tables and terminals would take for markup or control characters."""
+    """Refuses names with control characters or markup, which would affect tables and terminals."""
     contexts = config["encoder"].get("contexts", {})
     for name in (config.get("preset", ""), config.get("name", ""), *contexts):
         if not name.isprintable() or (name in contexts and set(name) & set("[]")):
-            raise UserError(f"{short(name)} is not a name: it has brackets or characters that cannot be printed")
+            raise UserError(f"{short(name)} is not a name: it has brackets or unprintable characters")
 
 
 def check_labels(task: str, labels: Any) -> None:
-    """Checks what the outputs of a task mean, as a file says it.
+    """Checks the labels of a task from a file.
 
     Raises:
-        UserError: for labels that are not of this task.
+        UserError: for labels that do not belong to this task.
     """
     require_plain(labels, "labels", interpolations=True)
     if task in ("ctc", "rnnt"):
@@ -292,20 +292,20 @@ def check_labels(task: str, labels: Any) -> None:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"the labels of task={task} are not valid: they must be a list of names or characters")
     if len(set(names)) < len(names) or (task != "speaker" and not all(name.isprintable() for name in names)):
-        raise UserError(f"the labels of task={task} are not valid: one is there twice, or not printable")
+        raise UserError(f"the labels of task={task} are not valid: one occurs twice or is not printable")
 
 
 def storable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's config that a file keeps: keys that every run has, and history without foreign classes."""
+    """Returns the part of a config that is stored: keys of the schema, and training groups without foreign classes."""
     kept = {key: value for key, value in config.items() if key in hints_of(TrainConfig)}
     return kept | {key: _without_targets(kept[key], key) for key in kept if key in _HISTORY}
 
 
 def require_loadable(config: Mapping[str, Any]) -> None:
-    """Refuses a run whose checkpoints would be refused when they are read; classes of one's own are not looked at.
+    """Refuses a run whose checkpoints could not be loaded; arguments of classes of the user are not checked.
 
     Args:
-        config: of the run, as plain containers.
+        config: config of the run, as plain containers.
 
     Raises:
         UserError: as `check_config`.
@@ -319,7 +319,7 @@ def require_loadable(config: Mapping[str, Any]) -> None:
 
 
 def _without_targets(node: Any, where: str) -> Any:
-    """A node in which the name of a class stands for what it is given, if the class is not one of ours."""
+    """Replaces each node with a foreign class by the name of the class."""
     if isinstance(node, Mapping):
         if "_target_" in node and node["_target_"] not in _HISTORY.get(where, ()):
             return str(node["_target_"])
@@ -344,11 +344,11 @@ def _part(group: str, node: Any) -> Part:
 
 
 def _check_targets(config: Mapping[str, Any]) -> None:
-    """Refuses classes outside of the places that have one; the groups of the table are checked as they are built."""
+    """Refuses classes in nodes that should have none; groups of the table are checked when they are built."""
     for where, target in _targets(config, ""):
         if where in PARTS or (where in _HISTORY and isinstance(target, str) and target in _HISTORY[where]):
             continue
-        raise UserError(f"{where or 'config'}._target_={short(target)} is refused: a file may not name a class there")
+        raise UserError(f"{where or 'config'}._target_={short(target)} is refused: a file must not name a class there")
 
 
 def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:

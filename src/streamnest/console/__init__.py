@@ -1,1 +1,1 @@
-"""Command-line plumbing: text on terminals, log records, errors of users."""
+"""Command lines: text on terminals, log records, errors of users."""

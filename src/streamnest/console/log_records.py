@@ -1,4 +1,4 @@
-"""Where log records go: the terminal, errors to standard error, and the log file of a run."""
+"""Handlers of log records: the terminal, with errors on standard error, and the log file of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.text import Text
 
 
 class TerminalHandler(logging.Handler):
-    """Prints time, level and message, in one line however long: paths and commands in it can be copied.
+    """Prints time, level and message on one line of any length, so that paths and commands can be copied.
 
-    Errors go to standard error, everything else to where a progress bar is drawn.
+    Errors go to standard error, all other records to the console of the progress bar.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -34,7 +34,7 @@ class LogFile(logging.FileHandler):
     _failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record; its folder may be gone, of a run that was refused."""
+        """Writes a record; the folder of a refused run may have been removed."""
         try:
             super().emit(record)
         except FileNotFoundError:
@@ -43,7 +43,7 @@ class LogFile(logging.FileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Reports the first failure, such as a full disk; the run goes on without the file."""
+        """Reports the first failure, such as a full disk; the run continues without the file."""
         if not self._failed:
             self._failed = True
-            print(f"{self.baseFilename} cannot be written to: {sys.exc_info()[1]}; the run goes on", file=sys.stderr)
+            print(f"{self.baseFilename} cannot be written to: {sys.exc_info()[1]}; the run continues", file=sys.stderr)

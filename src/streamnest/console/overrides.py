@@ -1,4 +1,4 @@
-"""Words of a command line: choices that no group has are refused before anything runs, and paths stay as they are."""
+"""Overrides of a command line: unknown choices are refused before anything runs, and paths are quoted for Hydra."""
 
 from __future__ import annotations
 
@@ -14,68 +14,68 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from streamnest.console.mistakes import unknown_choice
+from streamnest.console.user_errors import unknown_choice
 from streamnest.errors import UserError
 
-# Groups of which Hydra leaves out a choice that it does not find.
+# Groups whose unknown choices Hydra ignores.
 _OPTIONAL = ("experiment", "sweep", "debug", "local")
-# The one choice that may be absent: what a machine has for itself.
+# The one choice whose file may be missing: settings of this machine.
 _MAY_BE_ABSENT = ("local", "default")
 
 
 def override(setting: str, path: str | Path) -> str:
-    """A path as an override: quoted where Hydra's grammar would read something else than the path."""
+    """Returns a path as an override, quoted if Hydra's grammar would not read it as the path."""
     plain = f"{setting}={path}"
     return plain if _value(plain) == str(path) and "${" not in plain else f"{setting}={_quoted(str(path))}"
 
 
-def with_paths_quoted(words: Iterable[str]) -> list[str]:
-    """The words, with quotes around each value that names a file or folder and that Hydra would misread."""
-    pairs = [(word, *word.partition("=")[::2]) for word in words]
-    return [override(key, value) if value and _is_there(value) else word for word, key, value in pairs]
+def with_paths_quoted(overrides: Iterable[str]) -> list[str]:
+    """Quotes each value that names an existing file or folder and that Hydra would misread."""
+    pairs = [(one, *one.partition("=")[::2]) for one in overrides]
+    return [override(key, value) if value and _exists(value) else one for one, key, value in pairs]
 
 
-def refuse_words(words: Sequence[str], loader: ConfigLoader) -> None:
-    """Refuses choices that their group does not have, also of optional groups, which Hydra would leave out.
+def refuse_overrides(overrides: Sequence[str], loader: ConfigLoader) -> None:
+    """Refuses choices that their group does not have, also of optional groups, whose unknown choices Hydra ignores.
 
     Raises:
-        UserError: with the nearest choice; or for a group that is dropped.
-        HydraException: for words that are not overrides.
+        UserError: with the most similar choice; or for a group that is dropped.
+        HydraException: for arguments that are not overrides.
     """
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
-    groups = {*loader.get_group_options("", ObjectType.GROUP, "train", list(words)), *_OPTIONAL} - {"hydra"}
-    for word in parsed:
-        if word.key_or_group not in groups:
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    groups = {*loader.get_group_options("", ObjectType.GROUP, "train", list(overrides)), *_OPTIONAL} - {"hydra"}
+    for one in parsed:
+        if one.key_or_group not in groups:
             continue
-        if word.is_delete():
-            raise UserError(f"{word.input_line}: a group cannot be dropped: give {word.key_or_group}=CHOICE")
-        for choice in _choices(word):
-            _refuse(word.key_or_group, choice, loader, words)
+        if one.is_delete():
+            raise UserError(f"{one.input_line}: a group cannot be dropped: give {one.key_or_group}=CHOICE")
+        for choice in _choices(one):
+            _refuse(one.key_or_group, choice, loader, overrides)
 
 
 def refuse_choices(chosen: Mapping[str, Any], loader: ConfigLoader) -> None:
-    """Refuses the same in what a config was composed of, of optional groups: its files choose too.
+    """Refuses unknown choices of optional groups in a composed config, because files choose them as well.
 
     Raises:
-        UserError: as `refuse_words`.
+        UserError: as `refuse_overrides`.
     """
     for group in _OPTIONAL:
         if chosen.get(group) is not None:
             _refuse(group, str(chosen[group]), loader)
 
 
-def _choices(word: Override) -> list[str]:
-    """The choices of a word; none where it gives values and not a choice.
+def _choices(one: Override) -> list[str]:
+    """Returns the choices of an override; none if it sets values of the group.
 
     Raises:
-        UserError: for a pattern that matches nothing.
+        UserError: for a pattern that matches no choice.
     """
-    if word.is_sweep_override():
-        found = [str(choice) for choice in word.sweep_iterator()]
-        if not found:
-            raise UserError(f"{word.input_line}: matches no choice of {word.key_or_group}")
-        return found
-    value = word.value()
+    if one.is_sweep_override():
+        choices = [str(choice) for choice in one.sweep_iterator()]
+        if not choices:
+            raise UserError(f"{one.input_line}: matches no choice of {one.key_or_group}")
+        return choices
+    value = one.value()
     if isinstance(value, dict):
         return []
     if value == []:
@@ -83,33 +83,33 @@ def _choices(word: Override) -> list[str]:
     return [str(choice) for choice in value] if isinstance(value, list) else ["null" if value is None else str(value)]
 
 
-def _refuse(group: str, choice: str, loader: ConfigLoader, words: Sequence[str] = ()) -> None:
+def _refuse(group: str, choice: str, loader: ConfigLoader, overrides: Sequence[str] = ()) -> None:
     if (group, choice) == _MAY_BE_ABSENT:
         return
     folder, _, name = choice.rpartition("/")
-    known = loader.get_group_options(posixpath.join(group, folder), ObjectType.CONFIG, "train", list(words))
+    known = loader.get_group_options(posixpath.join(group, folder), ObjectType.CONFIG, "train", list(overrides))
     if name not in known or name.startswith("base_") or ".." in folder:
         raise UserError(unknown_choice(group, choice, known))
 
 
-def _is_there(value: str) -> bool:
+def _exists(value: str) -> bool:
     try:
         return Path(value).exists()
     except (OSError, ValueError):  # too long for a path, or with a null character
         return False
 
 
-def _value(word: str) -> Any:
-    """The value that Hydra reads in a word; None where it cannot read it."""
+def _value(text: str) -> Any:
+    """Returns the value that Hydra parses in an override; None if it cannot parse it."""
     try:
-        parsed = OverridesParser.create().parse_override(word)
+        parsed = OverridesParser.create().parse_override(text)
     except HydraException:
         return None
     return None if parsed.is_sweep_override() or isinstance(parsed._value, QuotedString) else parsed.value()
 
 
 def _quoted(path: str) -> str:
-    # "${" would be an interpolation, in quotes too; backslashes before it count in pairs.
+    # "${" is an interpolation in quotes as well; backslashes before it count in pairs.
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", path)
     quoted: str = QuotedString(escaped, Quote.double).with_quotes()
     return quoted

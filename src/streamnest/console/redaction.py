@@ -1,8 +1,7 @@
-"""Secrets in URLs: refused in what users give, and removed from messages.
+"""Secrets in URLs: refused on the command line and in configs, and removed from messages.
 
-A command line or a config is copied to `.hydra/`, logs, W&B and shell histories. So a store's password does not belong
-there, and is refused before anything is written. Messages of libraries may hold URLs of other origin; those are
-redacted.
+A command line or a config is copied to `.hydra/`, logs, W&B and shell histories. A password in it is therefore refused
+before anything is written. Messages of libraries may contain URLs from elsewhere; their secrets are redacted.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _QUERY = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text with user names, passwords and signatures of its URLs hidden."""
+    """Hides user names, passwords and signatures in the URLs of a text."""
     text = _TOKEN_USER.sub(f"{_HIDDEN}@", _USER.sub(f"{_HIDDEN}@", text))
     return _URL.sub(lambda url: _QUERY.sub(rf"\g<1>{_HIDDEN}", url.group()), text)
 
@@ -39,19 +38,19 @@ def refuse_secrets(text: str, place: str = "") -> None:
     """Raises UserError for a text with a password, key or signature in a URL; the message does not repeat it.
 
     Args:
-        text: word of a command line, value of a config, location of a store.
-        place: name of the setting; empty if the text says enough.
+        text: argument of a command line, value of a config, or location of a store.
+        place: name of the setting; empty if the text contains it.
     """
     if (hidden := redact(text)) != text:
         raise UserError(
             f"{place and place + ': '}{hidden}: a password, key or signature in a URL would be stored with the run; "
-            "leave it out, and give it by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "GOOGLE_APPLICATION_CREDENTIALS, or for other stores by FSSPEC_HTTPS and the like (docs/SHARDS.md)"
+            "leave it out, and set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_APPLICATION_CREDENTIALS or, for other stores, variables such as FSSPEC_HTTPS (docs/SHARDS.md)"
         )
 
 
 def refuse_secrets_in(values: Any, place: str = "") -> None:
-    """The same for every text in plain containers."""
+    """Raises UserError as `refuse_secrets`, for every text in plain containers."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             refuse_secrets(str(key), place)
@@ -67,10 +66,10 @@ class RefuseSecrets(Callback):
     """Hydra callback that ends a command with secrets in its config with status 2, before Hydra makes a folder."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks words of the command line and all values, as they are written."""
+        """Checks the arguments of the command line and all values, unresolved."""
         values: Any = OmegaConf.to_container(config, resolve=False)
         try:
-            # First the words as they were given, which need no name of a setting.
+            # First the arguments as they were given, which contain the name of the setting.
             refuse_secrets_in(values["hydra"]["overrides"]["task"])
             refuse_secrets_in(values)
         except UserError as error:
@@ -79,15 +78,15 @@ class RefuseSecrets(Callback):
             sys.exit(2)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """The same for all jobs of a multirun."""
+        """Checks all jobs of a multirun."""
         self.on_run_start(config)
 
 
 class Redacting(logging.Filter):
-    """Removes secrets of URLs from log records, of any library."""
+    """Removes secrets in URLs from the log records of all libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record pass, redacted if need be."""
+        """Passes every record, redacted if necessary."""
         message = record.getMessage()
         if "://" in message and (hidden := redact(message)) != message:
             record.msg, record.args = hidden, ()

@@ -1,4 +1,4 @@
-"""Imported first by command lines: Ctrl-C while their libraries load ends them with a line and status 130, no trace."""
+"""Imported first by commands, so that Ctrl-C during slow imports prints one line and ends them with status 130."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from types import FrameType
 
 def _stop(number: int, frame: FrameType | None) -> None:
     sys.stderr.write("stopped by Ctrl-C\n")
-    # At once: libraries that are half loaded may catch an exception.
+    # Immediately, because a library that is being imported may catch an exception.
     os._exit(128 + number)
 
 
 def _is_command() -> bool:
     """True if this process runs a command of the repository; false in a test that imports one."""
     if multiprocessing.parent_process() is not None:
-        return False  # one that a command has started: the command says it
+        return False  # a process started by a command, which prints the line itself
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     commands = ("train.py", "streamnest", "__main__.py")
     return script.name in commands or script.parent.name in ("scripts", "benchmarks", "tools")

@@ -1,6 +1,6 @@
-"""Printing of texts from elsewhere: names of files and speakers, ids, transcripts, messages that contain them.
+"""Prints untrusted text safely: names of files and speakers, ids, transcripts, and messages that contain them.
 
-Such a text must neither be taken for markup nor control the terminal.
+Such a text must neither be interpreted as markup nor control the terminal.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-# Joiners that the spelling of several languages and emoji need.
+# Joiners that several languages and emoji need.
 _JOINERS = "\u200c\u200d"
 
 
 def printable(text: object) -> str:
-    r"""A text in one line without control characters, line separators, and marks that change its direction.
+    r"""Returns a text on one line; control characters, line separators and marks of direction become escapes.
 
-    Such characters are shown as escapes: `\x1b`, `\n`, `\u202e`.
+    Examples of escapes: `\x1b`, `\n`, `\u202e`.
     """
-    found = str(text)
-    return found if found.isprintable() else "".join(map(_shown, found))
+    raw = str(text)
+    return raw if raw.isprintable() else "".join(map(_escaped, raw))
 
 
 def printable_lines(text: object) -> str:
-    """The same of each line of a text."""
+    """Applies `printable` to each line of a text."""
     return "\n".join(map(printable, str(text).split("\n")))
 
 
 def caption(text: object) -> str:
-    """A printable text for a figure, in which dollar signs begin no formula."""
+    """Returns a printable text for a figure, in which dollar signs do not start a formula."""
     return printable_lines(text).replace("$", r"\$")
 
 
 def plain(text: object, style: str = "") -> Text:
-    """A printable text for a table or a panel, in which brackets and colons mean nothing."""
+    """Returns a printable text for a table or a panel, in which brackets and colons have no special meaning."""
     return Text(printable_lines(text), style=style)
 
 
 def terminal(width: int | None = None, stderr: bool = False, **options: Any) -> Terminal:
-    """The console of a command.
+    """Returns the console of a command.
 
     Args:
-        width: columns where the output is not a terminal; None is what rich takes.
-        stderr: whether it prints to the standard error.
-        options: others of `rich.console.Console`.
+        width: number of columns if the output is not a terminal; None is the default of rich.
+        stderr: print to standard error.
+        options: further arguments of `rich.console.Console`.
     """
     stream = sys.stderr if stderr else sys.stdout
     return Terminal(width=None if stream.isatty() else width, stderr=stderr, **options)
@@ -69,7 +69,7 @@ class PlainFormatter(logging.Formatter):
         return printable_lines(super().format(record))
 
 
-def _shown(character: str) -> str:
+def _escaped(character: str) -> str:
     if character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs":
         return character
     return character.encode("unicode_escape").decode()

@@ -1,1 +1,1 @@
-"""What runs over several processes and machines need beyond Lightning."""
+"""Cluster environments and full sharding, as far as Lightning does not provide them."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files atomically: a reader sees the old content or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# A part that nobody wrote to for so many seconds was left behind by a killed process.
+# Seconds without a write after which a part is considered left behind by a killed process.
 _STALE = 3600.0
-# Room for the token within the 255 bytes that a file system allows, with four bytes a character.
+# Leaves room for the token within the 255 bytes of a file name, at four bytes per character.
 _MOST_CHARACTERS = 50
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place beside a file to write it to, from which it is moved when the block ends well; makes the folder.
+    """Yields a path beside a file to write to, and renames it to the file if the block succeeds; creates the folder.
 
-    The place has a name that nobody can know before, so that it is not a link to a file of somebody else.
+    The name of the path cannot be guessed, so that nobody can place a link to another file there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _create_part(path)
@@ -29,19 +29,19 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     finally:
-        # A disk that refuses this must not hide why the block failed; a later call removes what is left.
+        # An error here must not hide why the block failed; a later call removes the part.
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    r"""Writes a text file as a whole; bytes in names of files that are not UTF-8 become `\udcff` and the like."""
+    r"""Writes a text file atomically; bytes of file names that are not UTF-8 become escapes such as `\udcff`."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Plain containers as indented JSON."""
+    """Writes plain containers as indented JSON, atomically."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -50,28 +50,28 @@ def open_own(path: Path, flags: int) -> int:
 
     Args:
         path: file to open.
-        flags: those of `os.open` beyond `O_CREAT` and `O_NOFOLLOW`.
+        flags: flags of `os.open` in addition to `O_CREAT` and `O_NOFOLLOW`.
 
     Raises:
-        OSError: for a link in its place, and for what `os.open` refuses.
+        OSError: if the path is a link, and as `os.open`.
     """
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _create_part(path: Path) -> Path:
-    beginning = f".{path.name[:_MOST_CHARACTERS]}."
-    _remove_stale(path.parent, beginning)
-    part = path.with_name(f"{beginning}{secrets.token_hex(8)}.part")
-    # Not `tempfile`, whose files only their owner can read: the mode follows the umask.
+    prefix = f".{path.name[:_MOST_CHARACTERS]}."
+    _remove_stale(path.parent, prefix)
+    part = path.with_name(f"{prefix}{secrets.token_hex(8)}.part")
+    # `tempfile` creates files that only their owner can read; here the mode follows the umask.
     os.close(open_own(part, os.O_WRONLY | os.O_EXCL))
     return part
 
 
-def _remove_stale(folder: Path, beginning: str) -> None:
+def _remove_stale(folder: Path, prefix: str) -> None:
     """Removes parts of a file that killed processes left behind."""
     with os.scandir(folder) as entries:
-        found = [entry for entry in entries if entry.name.startswith(beginning) and entry.name.endswith(".part")]
-    for entry in found:
+        parts = [entry for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(".part")]
+    for entry in parts:
         with suppress(OSError):
             if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
                 os.unlink(entry.path)

@@ -1,4 +1,4 @@
-"""Plain data from a file: containers of numbers, text and nothing else, checked against a dataclass."""
+"""Checks plain data from a file, containers of numbers and text only, against a dataclass."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from streamnest.errors import UserError
 SchemaT = TypeVar("SchemaT")
 Limits = Mapping[str, tuple[float, float]]
 
-# Far above what any config holds; containers that refer to themselves end here too.
+# Far above the size of any config; they also stop containers that contain themselves.
 MAX_DEPTH, MAX_VALUES, MAX_ENTRIES, MAX_NAME = 24, 1_000_000, 1000, 200
-# Of a number without limits of its own.
+# Largest absolute value of a number without its own limits.
 _LARGEST = 1e15
 
 
 @contextmanager
 def of_file(path: str | Path) -> Iterator[None]:
-    """Names the file in every `UserError`, and turns any other error that its content causes into one."""
+    """Adds the file to every `UserError`, and turns any other error that its content causes into one."""
     try:
         yield
     except UserError as error:
@@ -35,20 +35,20 @@ def of_file(path: str | Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error message, shortened; the name of the error if it has no message."""
+    """Returns the first line of an error message, shortened; the name of the error if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def require_plain(value: Any, name: str, interpolations: bool = False) -> None:
-    """Refuses what is not a container of text, numbers, true, false and null.
+    """Refuses everything except containers of text, numbers, true, false and null.
 
     Args:
         value: content of a file.
-        name: what messages call it.
+        name: name of the content in messages.
         interpolations: accept text with `${`, which is then plain text.
 
     Raises:
-        UserError: naming the place in `value`; also for data that is nested too deeply or has too many values.
+        UserError: naming the position in `value`; also for data that is nested too deeply or has too many values.
     """
     waiting, seen = [(name, value, 0)], 0
     while waiting:
@@ -56,14 +56,16 @@ def require_plain(value: Any, name: str, interpolations: bool = False) -> None:
         seen += 1
         size = len(one) if type(one) in (dict, list) else 0
         if depth > MAX_DEPTH or seen + len(waiting) + size > MAX_VALUES:
-            raise UserError(f"{name} is nested more than {MAX_DEPTH} deep or holds more than {MAX_VALUES} values")
+            raise UserError(f"{name} has more than {MAX_DEPTH} levels or more than {MAX_VALUES} values")
         if type(one) is dict:
             waiting += [(f"{where}.{_key(key, where)}", inner, depth + 1) for key, inner in one.items()]
         elif type(one) is list:
             waiting += [(f"{where}[{index}]", inner, depth + 1) for index, inner in enumerate(one)]
         elif type(one) is str:
             if "${" in one and not interpolations:
-                raise UserError(f"{where}={short(one)} has an interpolation (${{...}}), which is never resolved here")
+                raise UserError(
+                    f"{where}={short(one)} has an interpolation (${{...}}), which is not supported in files"
+                )
         elif one is not None and type(one) not in (bool, int, float):
             raise UserError(f"{where} is of type {type(one).__name__}, which is not plain data")
 
@@ -78,9 +80,9 @@ def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None 
     """Builds a dataclass from a mapping whose keys, types and sizes are checked; missing keys have their defaults.
 
     Args:
-        schema: the dataclass; its fields may be of scalars, lists, mappings and dataclasses.
+        schema: dataclass with fields that are scalars, lists, mappings and dataclasses.
         values: plain data.
-        where: what messages call it.
+        where: name of the data in messages.
         limits: lowest and highest value of numbers, by the name of the field.
 
     Raises:
@@ -93,16 +95,17 @@ def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None 
 
 
 def require_known(values: Any, known: Iterable[str], where: str) -> None:
-    """Refuses what is not a mapping, and keys that are not known, naming the nearest one."""
+    """Refuses anything but a mapping, and unknown keys, naming the most similar one."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where}={short(values)} must be a mapping of names to values")
     if unknown := [key for key in values if key not in set(known)]:
         near = difflib.get_close_matches(str(unknown[0]), known, 1)
-        raise UserError(f"{where}.{short(unknown[0], '')} is not a known key{f': is {near[0]} meant?' if near else ''}")
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise UserError(f"{where}.{short(unknown[0], '')} is not a known key{hint}")
 
 
 def check_value(kind: Any, value: Any, where: str, limits: Limits) -> Any:
-    """Checks a value of a dataclass field, see `typed`; returns it, with dataclasses built."""
+    """Checks a value of a dataclass field and returns it, with dataclasses built; see `typed`."""
     if kind is Any:
         return value
     if get_origin(kind) in (Union, types.UnionType):
@@ -138,7 +141,7 @@ def _number(kind: type, value: Any, where: str, limits: tuple[float, float] | No
 
 
 def short(value: Any, quote: str = "'") -> str:
-    """A value for a message, without line ends and control characters, shortened."""
+    """Formats a value for a message, without line ends and control characters, shortened."""
     text = f"{quote}{value}{quote}" if type(value) is str else type(value).__name__
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**30):
         text = str(value)
@@ -146,12 +149,12 @@ def short(value: Any, quote: str = "'") -> str:
 
 
 def printable(text: str) -> str:
-    """A text of a file for a terminal: control characters could change what the terminal shows."""
+    """Replaces control characters, which could change what a terminal shows."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @cache
 def hints_of(schema: Any) -> dict[str, Any]:
-    """Types of the fields of a dataclass."""
+    """Returns the types of the fields of a dataclass."""
     hints = get_type_hints(schema)
     return {field.name: hints[field.name] for field in fields(schema)}

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without executing anything in them; damaged and foreign ones are refused."""
+"""Reads files of `torch.save` without executing anything in them; damaged and foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamnest.errors import UserError
 from streamnest.files.plain_data import first_line, short
 
 _ZIP = b"PK\x03\x04"
-# By how a file begins, and by the end of its name: what it is, and what helps.
+# Kinds of other files, with the remedy: by first bytes, and by suffix.
 _BEGINNINGS = (
     (b"version https://git-lfs", "is a pointer of Git LFS instead of the file: fetch it with `git lfs pull`"),
     (b"<!doctype", "is a web page: the download failed, or needs a login"),
@@ -25,21 +25,21 @@ _BEGINNINGS = (
     (b"id3", "is an audio file: give the checkpoint first"),
 )
 _ENDINGS = {
-    ".nemo": "is an archive of NeMo: make a checkpoint of it with `streamnest import-nemo FILE OUT.ckpt`",
-    ".onnx": "is an exported model: streamnest stream runs it, other commands take the checkpoint that it was made of",
-    ".safetensors": "holds weights without a config: give the folder that it lies in",
+    ".nemo": "is a NeMo archive: convert it with `streamnest import-nemo FILE OUT.ckpt`",
+    ".onnx": "is an exported model: `streamnest stream` runs it, other commands need its checkpoint",
+    ".safetensors": "has weights without a config: give its folder",
 }
 
 
 def load_tensors(path: str | Path, what: str = "checkpoint") -> Any:
-    """Reads a file of `torch.save` with `weights_only`, after its size and checksums were verified.
+    """Reads a file of `torch.save` with `weights_only`, after verifying its size and checksums.
 
     Args:
-        path: of the file.
-        what: what messages say that it should be.
+        path: file to read.
+        what: expected kind of file, for messages.
 
     Raises:
-        UserError: for any file that is something else, truncated, damaged or unsafe.
+        UserError: for a file of another kind, and for one that is truncated, damaged or unsafe.
     """
     path = Path(path)
     try:
@@ -51,18 +51,18 @@ def load_tensors(path: str | Path, what: str = "checkpoint") -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises what a damaged file happens to cause
+    except Exception as error:  # a damaged file can cause any error in the unpickler
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{path} is not a valid {what} (truncated, corrupt or unsafe): {reason}") from None
 
 
 def require_weights(state: Any, path: str | Path, tied: bool = False) -> dict[str, Tensor]:
-    """Named dense tensors, as a model has them.
+    """Checks that the content of a file is named dense tensors, and returns it.
 
     Args:
         state: content of a file.
-        path: of the file.
-        tied: tensors may share their numbers; else a small file could claim large ones.
+        path: path of the file.
+        tied: tensors may share storage; otherwise a small file could describe large ones.
 
     Raises:
         UserError: for anything else.
@@ -73,12 +73,12 @@ def require_weights(state: Any, path: str | Path, tied: bool = False) -> dict[st
         if not isinstance(name, str) or not _is_dense(value):
             raise UserError(f"{path}: {short(name)} among the weights is not a named dense tensor of real numbers")
     if not tied and sum(value.numel() * value.element_size() for value in state.values()) > stored_bytes(state):
-        raise UserError(f"{path}: tensors among the weights share their numbers, which those of a model do not")
+        raise UserError(f"{path}: tensors among the weights share storage, which those of a model do not")
     return state
 
 
 def stored_bytes(state: dict[str, Tensor]) -> int:
-    """Bytes that weights take, each storage counted once."""
+    """Returns the size of weights in bytes, each storage counted once."""
     storages = (value.untyped_storage() for value in state.values())
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -93,12 +93,12 @@ def check_shapes(state: dict[str, Tensor], wanted: Iterable[tuple[str, Tensor]],
     """Compares weights of a file with those of a model.
 
     Raises:
-        UserError: naming the first tensor that is missing, of another shape, or a number of another kind.
+        UserError: naming the first tensor that is missing, or has another shape or kind of number.
     """
     for name, tensor in wanted:
-        found = state.get(name)
-        shape = "missing" if found is None else f"{tuple(found.shape)} {str(found.dtype).removeprefix('torch.')}"
-        if found is None or found.shape != tensor.shape or found.is_floating_point() != tensor.is_floating_point():
+        stored = state.get(name)
+        shape = "missing" if stored is None else f"{tuple(stored.shape)} {str(stored.dtype).removeprefix('torch.')}"
+        if stored is None or stored.shape != tensor.shape or stored.is_floating_point() != tensor.is_floating_point():
             raise UserError(
                 f"{path}: weights and config do not belong together: {name} is {shape}, "
                 f"the config describes {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
@@ -106,7 +106,7 @@ def check_shapes(state: dict[str, Tensor], wanted: Iterable[tuple[str, Tensor]],
 
 
 def _something_else(path: Path) -> str:
-    """Names the kind of a file that is evidently not of torch, and the remedy; empty if it may be of torch."""
+    """Returns the kind of a file that is not of torch, with the remedy; empty if it may be of torch."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -125,14 +125,14 @@ def _something_else(path: Path) -> str:
 
 
 def _damage(path: Path) -> str:
-    """Names the damage of a zip archive; empty if it has none. PyTorch does not verify its checksums."""
+    """Returns the damage of a zip archive, whose checksums PyTorch does not verify; empty if there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len({one.filename for one in members}) < len(members):
-                return "a member is in it twice"
+                return "it has a member twice"
             if any(one.compress_type != zipfile.ZIP_STORED for one in members):
-                return "its members are compressed, which those of torch never are"
+                return "its members are compressed, unlike those of torch"
             if sum(one.file_size for one in members) > path.stat().st_size:
                 return "its members are larger than the file"
             if damaged := archive.testzip():

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from streamnest.console.entry_point import without_trace
+from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
 from streamnest.frontier import report
@@ -34,8 +34,6 @@ _OVERRIDES = {
     "pretrained": "fine-tuning from a pretrained encoder",
     "scratch": "fine-tuning from scratch",
 }
-# Exit status that asks for a restart, as in `streamnest train`.
-_STOPPED = 75
 
 
 @without_trace
@@ -69,7 +67,7 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
     except KeyboardInterrupt:
         watcher.end()
         console.print("stopped; the same command continues")
-        return _STOPPED
+        return PREEMPTED
     watcher.end()
     _report(options, records, command, console)
     return 1 if failed else 0

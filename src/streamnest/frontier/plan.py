@@ -13,8 +13,16 @@ from streamnest.frontier.options import Options, setting_of
 from streamnest.frontier.overrides import finetuning_overrides, pretraining_overrides
 
 Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
-# Settings that affect logging and loading speed but not the result.
-_WATCHED = ("logger", "name", "tags", "paths", "trainer.log_every_n_steps", "trainer.val_check_interval")
+# Settings that affect logging and loading but not the result.
+_WATCHED = (
+    "logger",
+    "name",
+    "tags",
+    "paths",
+    "print_config",
+    "trainer.log_every_n_steps",
+    "trainer.val_check_interval",
+)
 _ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
 
 

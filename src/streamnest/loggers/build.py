@@ -1,4 +1,4 @@
-"""Weights & Biases without questions, and CSV files that a later start leaves alone."""
+"""Weights & Biases without prompts, and CSV files that a continued run does not overwrite."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def wandb_logger(
     finish_timeout: float = 60.0,
     **settings: Any,
 ) -> UnfailingWandbLogger:
-    """A logger that never asks, never prints over the progress bar, and keeps the jobs of a multirun in one group.
+    """Builds a logger that never prompts, never prints over the progress bar, and groups the jobs of a multirun.
 
-    It never ends a run either; see `UnfailingWandbLogger`.
+    Its failures never stop the run; see `UnfailingWandbLogger`.
 
     Args:
-        save_dir: folder of the run; W&B makes `wandb/` in it.
-        offline: log to files only; `wandb sync` uploads them later. `WANDB_MODE` in the environment wins.
-        project: of W&B.
-        name: of the run.
-        group: None takes the sweep folder in a multirun, and `WANDB_RUN_GROUP` else.
-        tags: of the run.
-        init_timeout: seconds that the server has to take the run, before it is written offline.
-        finish_timeout: seconds to wait at the end for what is not sent yet; it stays on disk.
+        save_dir: folder of the run, in which W&B creates `wandb/`.
+        offline: log to files only, which `wandb sync` uploads later. `WANDB_MODE` in the environment takes precedence.
+        project: W&B project.
+        name: name of the run.
+        group: group of the run; None is the sweep folder in a multirun, otherwise `WANDB_RUN_GROUP`.
+        tags: tags of the run.
+        init_timeout: seconds that the server has to accept the run before it is written offline.
+        finish_timeout: seconds to wait at the end for data that is not sent yet; it stays on disk.
         settings: further arguments of `WandbLogger`.
 
     Raises:
-        UserError: when online without an account, where W&B would ask for one.
+        UserError: if it is online without an account, for which W&B would prompt.
     """
     mode = {"dryrun": "offline", "run": "online"}.get(chosen := os.environ.get("WANDB_MODE", ""), chosen)
     mode = mode if mode in ("online", "offline", "disabled") else "offline" if offline else "online"
     if mode == "online" and not wandb.api.api_key:
-        raise UserError("logger=wandb needs an account: run `wandb login`, set WANDB_API_KEY, or take logger=offline")
-    # Jobs of a multirun share a process, and W&B would log them all into the first one's run.
+        raise UserError("logger=wandb needs an account: run `wandb login`, set WANDB_API_KEY, or use logger=offline")
+    # Jobs of a multirun share a process, and W&B would log all of them into the run of the first.
     _finish_earlier()
-    # Reports on W&B itself go to the same host, and one that does not answer would hold up the exit.
+    # W&B sends error reports to the same host, which would delay the exit if it does not respond.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = UnfailingWandbLogger(
@@ -80,20 +80,20 @@ def wandb_logger(
         ),
         **settings,
     )
-    # Lightning passes it always, and W&B warns about it always.
+    # Lightning always passes it, and W&B always warns about it.
     logger._wandb_init.pop("anonymous", None)
     return logger
 
 
 class UnfailingCSVLogger(CSVLogger):
-    """Never ends a run: what cannot be written to a full disk is kept, and written when there is space again."""
+    """Never stops a run: rows that cannot be written to a full disk are kept and written when there is space again."""
 
     _failed = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer; one that writes nothing while its folder cannot be made."""
+        """The writer; a dummy as long as its folder cannot be created."""
         if self._experiment is None:
             try:
                 self._fs.makedirs(self.root_dir, exist_ok=True)
@@ -119,15 +119,15 @@ class UnfailingCSVLogger(CSVLogger):
 
     def _report(self, error: OSError) -> None:
         if not self._failed:
-            log.warning("metrics could not be written to %s (%s); the run goes on", self.log_dir, error)
+            log.warning("metrics could not be written to %s (%s); training continues", self.log_dir, error)
         self._failed = True
 
 
 class _Writer(ExperimentWriter):
-    """Appends rows whole or not at all, and keeps those that are not written."""
+    """Appends rows completely or not at all, and keeps rows that are not written."""
 
     def save(self) -> None:
-        """Writes what was logged since it was called last."""
+        """Writes the rows logged since the last call."""
         columns = list(self.metrics_keys)
         path = Path(self.metrics_file_path)
         try:
@@ -163,7 +163,7 @@ class _Writer(ExperimentWriter):
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
-    """A logger to `csv/metrics.csv` of the run folder; to `csv_2/` and so on where a run continues, as none appends."""
+    """Logs to `csv/metrics.csv` of the run folder; a continued run logs to `csv_2/`, then `csv_3/` and so on."""
     names = itertools.chain(["csv"], (f"csv_{number}" for number in itertools.count(2)))
     return UnfailingCSVLogger(
         save_dir, name=None, version=next(name for name in names if not (Path(save_dir) / name).exists())
@@ -174,7 +174,7 @@ def _finish_earlier() -> None:
     try:
         wandb.finish()
     except Exception as error:
-        log.warning("W&B: the run before this one could not be finished: %s", error)
+        log.warning("W&B: the previous run could not be finished: %s", error)
 
 
 def _sweep_group() -> str | None:

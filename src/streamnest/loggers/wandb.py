@@ -1,4 +1,4 @@
-"""Weights & Biases as a witness: whatever happens to it, the run goes on."""
+"""W&B logger whose failures never stop the run."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class UnfailingWandbLogger(WandbLogger):
-    """Neither ends a run nor holds it up.
+    """Neither stops a run nor delays it.
 
-    - A server that does not take the run, within the `init_timeout` of the settings: the run is written offline, with a
-      warning that says how to upload it.
-    - What fails later is counted by kind and warned about once a kind. Sending happens in a process of W&B's own, and
-      everything is on disk first.
-    - `finish` waits for the rest to be sent, for the `finish_timeout` of the settings at most.
+    - If the server does not accept the run within the `init_timeout` of the settings, the run is written offline, and a
+      warning contains the command that uploads it.
+    - Later failures are counted by kind, with one warning per kind. A separate process of W&B sends the data, which is
+      written to disk first.
+    - `finish` waits until everything is sent, but at most the `finish_timeout` of the settings.
 
     Args:
-        args: of `WandbLogger`.
-        kwargs: of `WandbLogger`; `settings` with both timeouts, and `finish_timeout_raises`, should be among them.
+        args: arguments of `WandbLogger`.
+        kwargs: arguments of `WandbLogger`; they should include `settings` with both timeouts and
+            `finish_timeout_raises`.
 
     Attributes:
         failures: number of failed calls by kind.
-        refused: why the server did not take the run; None where it did.
+        refused: reason why the server did not accept the run; None if it did.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +46,7 @@ class UnfailingWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run; made at the first use."""
+        """The W&B run, created at first use."""
         if self._experiment is None:
             try:
                 return super().experiment
@@ -54,51 +55,51 @@ class UnfailingWandbLogger(WandbLogger):
         try:
             return super().experiment
         except Exception:
-            return DummyExperiment()  # not even a run that is written nowhere can begin, as on a full disk
+            return DummyExperiment()  # not even a disabled run can start, as on a full disk
 
     @property
     def folder(self) -> Path:
-        """Where W&B keeps the run."""
+        """Folder of the W&B run."""
         return Path(self.experiment.dir).parent
 
     @property
     def must_be_synced(self) -> bool:
-        """Whether some of the run is on disk only."""
+        """True if a part of the run is on disk only."""
         return bool(self._offline or self._kept_back)
 
     @property
     def problems(self) -> list[str]:
-        """What went wrong, for the summary."""
-        offline = [f"written offline, as the server did not take the run ({self.refused})"] if self.refused else []
+        """Failures, for the summary."""
+        offline = [f"written offline, because the server did not accept it ({self.refused})"] if self.refused else []
         kept = ["not everything was sent"] if self._kept_back else []
         return [*offline, *kept, *(f"{count} x {what} failed" for what, count in self.failures.items())]
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """See `WandbLogger`."""
+        """Implements `WandbLogger`."""
         self._attempt("logging metrics", super().log_metrics, metrics, step)
 
     def log_hyperparams(self, params: Any) -> None:
-        """See `WandbLogger`."""
+        """Implements `WandbLogger`."""
         self._attempt("logging the config", super().log_hyperparams, params)
 
     def log_media(self, values: dict[str, Any]) -> None:
-        """Logs pictures, histograms and the like, which belong to no step of their own."""
-        self._attempt("logging pictures", lambda: self.experiment.log(values))
+        """Logs images, histograms and audio, without a step of their own."""
+        self._attempt("logging plots", lambda: self.experiment.log(values))
 
-    def summarise(self, values: dict[str, Any]) -> None:
-        """Sets what the table of runs shows of this one."""
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Sets the columns of this run in the table of runs."""
         self._attempt("logging the summary", lambda: self.experiment.summary.update(values))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """See `WandbLogger`."""
+        """Implements `WandbLogger`."""
         self._attempt("logging a checkpoint", super().after_save_checkpoint, checkpoint_callback)
 
     def finalize(self, status: str) -> None:
-        """See `WandbLogger`."""
+        """Implements `WandbLogger`."""
         self._attempt("logging checkpoints", super().finalize, status)
 
     def finish(self) -> None:
-        """Ends the run; nothing can be logged after it."""
+        """Finishes the run; nothing can be logged afterwards."""
         run = self._experiment
         if run is None:
             return
@@ -106,7 +107,7 @@ class UnfailingWandbLogger(WandbLogger):
         self._attempt("finishing the run", run.finish)
         self._kept_back = not self._offline and (self.failures.total() > before or _gave_up(run))
         if self._kept_back:
-            log.warning("W&B: not everything was sent; all of it is on disk: %s", sync_command(self.folder))
+            log.warning("W&B: not everything was sent, but all of it is on disk: %s", sync_command(self.folder))
 
     def _attempt(self, what: str, work: Callable[..., None], *args: Any) -> None:
         try:
@@ -114,20 +115,20 @@ class UnfailingWandbLogger(WandbLogger):
         except Exception as error:
             self.failures[what] += 1
             if self.failures[what] == 1:
-                log.warning("W&B: %s failed: %s; the run goes on, and the summary counts", what, _words(error))
+                log.warning("W&B: %s failed: %s; training continues, the summary has the count", what, _one_line(error))
 
     def _go_offline(self, error: Exception) -> None:
-        self.refused = _words(error)
+        self.refused = _one_line(error)
         self._wandb_init["mode"] = "offline"
         try:
             self._experiment = self._start()
         except Exception as second:
-            log.warning("W&B: cannot be used at all (%s): nothing is logged to it", _words(second))
-            self.refused, self._wandb_init["mode"], self._offline = _words(second), "disabled", False
+            log.warning("W&B: cannot be used at all (%s): nothing is logged to it", _one_line(second))
+            self.refused, self._wandb_init["mode"], self._offline = _one_line(second), "disabled", False
             return
         self._offline = True
         log.warning(
-            "W&B: the server did not take the run: %s; it is written offline: %s",
+            "W&B: the server did not accept the run: %s; it is written offline: %s",
             self.refused,
             sync_command(self.folder),
         )
@@ -135,28 +136,28 @@ class UnfailingWandbLogger(WandbLogger):
     def _start(self) -> Any:
         with suppress(Exception):
             return super().experiment
-        # The process that W&B sends from may be broken since an earlier run.
+        # The process that sends data to W&B may be broken since an earlier run.
         with suppress(Exception):
             wandb.teardown()
         return super().experiment
 
 
 def finish_runs(loggers: Iterable[Logger]) -> None:
-    """Ends what W&B has of a run, so that the summary can tell how it went."""
+    """Finishes the W&B runs, so that the summary can report their failures."""
     for logger in loggers:
         if isinstance(logger, UnfailingWandbLogger):
             logger.finish()
 
 
 def _gave_up(run: Any) -> bool:
-    """Whether W&B stopped sending, as it does when a server forbids it; it tells this to its log only."""
+    """True if W&B stopped sending, as it does when a server rejects it; only its log file reports that."""
     try:
         return b"fatal error" in Path(run.settings.log_internal).read_bytes()
     except (AttributeError, OSError, TypeError):
         return False
 
 
-def _words(error: Exception) -> str:
-    """An error in a line."""
+def _one_line(error: Exception) -> str:
+    """Formats an error on one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

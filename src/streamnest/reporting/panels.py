@@ -1,4 +1,4 @@
-"""What is said before and after a run."""
+"""Panels at the start and the end of a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import lightning as L
 import rich
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console, Group
 from rich.panel import Panel
+from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -20,18 +21,21 @@ from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
 from streamnest.checkpoint.transfer import TransferReport
 from streamnest.console.entry_point import continue_command, sync_command
-from streamnest.console.terminal import plain, printable
+from streamnest.console.terminal import plain, printable, printable_lines
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.downstream.base import DownstreamTask
 from streamnest.encoder_task import EncoderTask
-from streamnest.formatting import causality, count, masking_in_words, milliseconds
+from streamnest.formatting import causality, count, masking_in_words, milliseconds, speed
 from streamnest.loggers.wandb import UnfailingWandbLogger
 from streamnest.pretraining import Pretraining
 from streamnest.reporting.summary import EndedRun, skipped_by_cause
 
 _WIDTH = 110
-# Of the reasons for an outcome, and of the names behind a reason.
+# Reasons that are listed for an outcome, and tensors for a reason.
 _MOST = 6
+# Terms of the loss by their name in metrics, as a panel calls them.
+_TERMS = {"masked": "masked", "heard": "unmasked", "next_token": "next frames"}
+_BOLD = ("look-ahead", "latency", "below baseline")
 Row = tuple[str, str]
 
 
@@ -39,7 +43,7 @@ Row = tuple[str, str]
 def show(panel: Group, console: Console | None = None) -> None:
     """Prints a panel, once for all processes.
 
-    It is wider than rich's 80 columns where output is piped, so that paths and commands stay whole.
+    Piped output is wider than rich's 80 columns, so that paths and commands stay on one line.
     """
     console = console or rich.get_console()
     if not console.is_terminal:
@@ -48,27 +52,33 @@ def show(panel: Group, console: Console | None = None) -> None:
 
 
 def start_panel(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer) -> Group:
-    """What is about to be trained, on what, and what it will wait for; look-ahead and latency are computed."""
+    """Describes model, latency, data and run; look-ahead and latency are computed from the layers."""
     rows = [*_model_rows(cfg, model), *_task_rows(model)]
     sections = [rows, _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
     return _panel(f"streamnest: {cfg.name}", sections)
 
 
+def config_panel(cfg: DictConfig) -> Group:
+    """Shows the composed config as YAML, resolved."""
+    shown = OmegaConf.to_yaml(cfg, resolve=True)
+    return Group(Syntax(printable_lines(shown), "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
+
+
 def transfer_panel(transferred: TransferReport) -> Group:
-    """What a run took over from a checkpoint, what not, and why; a line for each reason."""
+    """Lists the tensors that a run initializes from a checkpoint, and the others, with a line for each reason."""
     changed = ", ".join(f"{name} {then} -> {now}" for name, then, now in transferred.differences)
-    sections = [[("weights of", str(_short(transferred.path))), ("architecture", changed or "the same")]]
+    sections = [[("weights from", str(_short(transferred.path))), ("architecture", changed or "the same")]]
     for outcome, number in transferred.counts.items():
         reasons = sorted(transferred.grouped(outcome).items(), key=lambda item: -item[1].total())
         rows = [(outcome, f"{number} tensors")] if number else []
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
-        sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
-    return _panel("taken over", sections)
+        sections.append(rows + ([("", f"{left}: other reasons")] if left else []))
+    return _panel("initialized from a checkpoint", sections)
 
 
 def _named(reason: str, names: Counter[str]) -> str:
-    """The tensors behind a reason, but for the one that needs none."""
+    """Names the tensors of a reason, except of the one that explains itself."""
     if reason == "same name and shape":
         return ""
     shown = [name.removeprefix("encoder.") for name in list(names)[:_MOST]]
@@ -76,7 +86,7 @@ def _named(reason: str, names: Counter[str]) -> str:
 
 
 def summary_panel(run: EndedRun) -> Group:
-    """What was learned, against what code frequencies alone would reach, and how to go on."""
+    """Compares validation with the unigram baseline, reports cost and skipped data, and prints the next commands."""
     learned = [_learned_rows(run.model, run.history), _health_rows(run.model, run.history)]
     sections = [*learned, _spent_rows(run.model, run.data, run.trainer, run.seconds)]
     return _panel(f"{run.cfg.name}: step {run.trainer.global_step}", sections, _commands(run.trainer))
@@ -93,20 +103,20 @@ def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
 
 def _task_rows(model: EncoderTask) -> list[Row]:
     if isinstance(model, DownstreamTask):
-        return [("normalisation", model.encoder.normalize), *model.describe()]
+        return [("normalization", model.encoder.normalize), *model.describe()]
     if not isinstance(model, Pretraining):
         return []
     return [
-        ("normalisation", f"{model.encoder.normalize} (input), {model.target_norm.kind} (targets)"),
+        ("normalization", f"{model.encoder.normalize} (input), {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
         ("predicted", model.objective.in_words(model.receptive_field_end(model.encoder.context.chunk or 1))),
-        ("codes", f"{model.quantizer.num_codebooks} x {model.quantizer.num_classes}"),
+        ("codebooks", f"{model.quantizer.num_codebooks} of {model.quantizer.num_classes} entries"),
     ]
 
 
 def _latency_rows(model: EncoderTask) -> list[Row]:
     report = model.latency
-    left = milliseconds(report.left_ms) if math.isfinite(report.left_ms) else "all of the past"
+    left = milliseconds(report.left_ms) if math.isfinite(report.left_ms) else "unlimited"
     latency = f"{milliseconds(report.latency_mean_ms)} mean, {milliseconds(report.latency_worst_ms)} worst"
     return [
         ("frame stride", milliseconds(report.frame_ms)),
@@ -114,41 +124,39 @@ def _latency_rows(model: EncoderTask) -> list[Row]:
         ("left context", left),
         ("look-ahead", milliseconds(report.lookahead_ms)),
         ("latency", latency if report.streams else "whole utterance"),
-        ("causal", causality(model.encoder, report)),
+        ("causality", causality(model.encoder, report)),
         *_context_rows(model),
     ]
 
 
 def _context_rows(model: EncoderTask) -> list[Row]:
-    """The contexts of a dynamic encoder and the mean latency of each."""
+    """Lists the contexts of a dynamic encoder with the mean latency of each."""
     names = [
         f"{name} ({milliseconds(model.latency.latency_mean_ms) if model.latency.streams else 'offline'})"
         for name in model.encoder.each_context()
         if name is not None
     ]
-    return [("drawn per batch", ", ".join(names))] if names else []
+    return [("contexts", "one sampled per batch: " + ", ".join(names))] if names else []
 
 
 def _data_rows(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule) -> list[Row]:
     rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
     if cfg.data.get("allow_commands"):
-        rows.append(("commands", "run where manifests name them (data.allow_commands=true)"))
-    return [*rows, ("audio mixed in", _share(cfg.augment.prob)), *_augment_rows(cfg, data)]
+        rows.append(("commands", "in manifests are executed (data.allow_commands=true)"))
+    return [*rows, ("noise/voices", _added(cfg.augment.prob)), *_augment_rows(cfg, data)]
 
 
 def _augment_rows(cfg: DictConfig, data: SpeechDataModule) -> list[Row]:
-    """Rooms and speed, where they are on."""
-    reverb, speed = cfg.augment.reverb, cfg.augment.speed
+    """Describes reverberation and speed perturbation, if they are on."""
+    reverb, speeds = cfg.augment.reverb, cfg.augment.speed
     rooms = f"{data.report['rir'].num_cuts} recorded rooms" if "rir" in data.report else "simulated rooms"
-    rows = [
-        ("reverberation", reverb.prob, rooms),
-        ("speed perturbed", speed.prob, "by " + ", ".join(f"{factor:g}" for factor in speed.factors)),
-    ]
-    return [(name, f"{_share(prob)}, {what}") for name, prob, what in rows if prob]
+    factors = ", ".join(f"{factor:g}" for factor in speeds.factors)
+    rows = [("reverberation", reverb.prob, rooms), ("speed change", speeds.prob, f"factors {factors}")]
+    return [(name, f"{_added(prob)}, {what}") for name, prob, what in rows if prob]
 
 
-def _share(prob: float) -> str:
-    return f"{prob:.0%} of utterances" if prob else "none"
+def _added(prob: float) -> str:
+    return f"added to {prob:.0%} of utterances" if prob else "none"
 
 
 def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:
@@ -164,18 +172,30 @@ def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:
 def _learned_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
     first, last = history.first, history.last
     if not last:
-        return [("validation", "never ran")]
+        return [("validation", "none")]
     if isinstance(model, DownstreamTask):
         return model.learned(first, last)
     rows = [("validation loss", f"{first['val/loss']:.3f} -> {last['val/loss']:.3f} nats")]
     if "val/gain" in last:
-        better = "below" if last["val/gain"] >= 0 else "above"
+        side = "below" if last["val/gain"] >= 0 else "above"
         rows += [
-            ("code frequencies", f"{last['val/unigram']:.3f} nats would be reached by those of the training set alone"),
-            ("gain", f"{abs(last['val/gain']):.3f} nats {better} that"),
-            ("target entropy", f"{math.log(last['val/perplexity']):.3f} nats of the validation codes themselves"),
+            ("unigram baseline", f"{last['val/unigram']:.3f} nats{_baseline_terms(model, last)}"),
+            (f"{side} baseline", f"{abs(last['val/gain']):.2f} nats"),
         ]
     return [*rows, ("accuracy", f"{first['val/accuracy']:.1%} -> {last['val/accuracy']:.1%}")]
+
+
+def _baseline_terms(model: EncoderTask, last: dict[str, float]) -> str:
+    """The unigram baseline of each term of the loss, if there are several: ` (5.21 masked + 5.03 unmasked)`."""
+    weights = model.objective.weights if isinstance(model, Pretraining) else {}
+    if len(weights) < 2 or any(f"val/gain_{term}" not in last for term in weights):
+        return ""
+    terms = [
+        f"{'' if weight == 1 else f'{weight:g} x '}{last[f'val/loss_{term}'] + last[f'val/gain_{term}']:.2f} "
+        f"{_TERMS.get(term, term)}"
+        for term, weight in weights.items()
+    ]
+    return f" ({' + '.join(terms)})"
 
 
 def _health_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
@@ -192,11 +212,12 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [
-        ("heard", f"{float(model.get_buffer('seconds_seen')) / 3600:.2f} h of audio"),
-        ("took", f"{int(seconds) // 60} min {int(seconds) % 60} s, {peak_memory_gb(model.device):.1f} GB at most"),
+        ("audio seen", f"{float(model.get_buffer('seconds_seen')) / 3600:.2f} h"),
+        ("wall time", f"{int(seconds) // 60} min {int(seconds) % 60} s"),
+        ("peak memory", f"{peak_memory_gb(model.device):.1f} GB"),
         *_speed_rows(trainer),
-        ("skipped", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "nothing"),
-        ("checkpoint", str(checkpoint) if checkpoint else "none was written"),
+        ("skipped utterances", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "none"),
+        ("checkpoint", str(checkpoint) if checkpoint else "none"),
         *[("W&B", problem) for logger in trainer.loggers for problem in getattr(logger, "problems", ())],
     ]
 
@@ -204,10 +225,7 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
 def _speed_rows(trainer: L.Trainer) -> list[Row]:
     totals = [c.total for c in getattr(trainer, "callbacks", ()) if isinstance(c, Throughput) and c.total.wall]
     return [
-        (
-            "speed",
-            f"{t.audio / t.wall:.0f} h of audio an hour and process, {t.waited / t.wall:.1%} of it waiting for data",
-        )
+        ("speed", f"{speed(t.audio / t.wall)} per process, {t.waited / t.wall:.1%} of the time waiting for data")
         for t in totals
     ]
 
@@ -231,7 +249,7 @@ def _checkpoint(trainer: L.Trainer) -> Path | None:
 
 
 def _short(path: Path) -> Path:
-    """Relative to where the command was typed, where it lies below."""
+    """Returns the path relative to the working folder, if it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -247,7 +265,7 @@ def _panel(title: str, sections: list[list[Row]], commands: list[Row] | None = N
         if number:
             table.add_row()
         for name, value in rows:
-            table.add_row(plain(name), plain(value, "bold" if name in ("look-ahead", "latency", "gain") else ""))
+            table.add_row(plain(name), plain(value, "bold" if name in _BOLD else ""))
     parts: list[Any] = [Panel(table, title=plain(title, "bold"), title_align="left", border_style="cyan")]
     # Outside the frame, so that they can be copied.
     for name, command in commands or []:

@@ -1,4 +1,4 @@
-"""What a run was and what it learned, as data: `summary.json` in its folder, and the summary of its W&B run."""
+"""Summary of a run as data: `summary.json` in its folder, and the summary of its W&B run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FILE = "summary.json"
 
 
 class EndedRun(NamedTuple):
-    """What there is at the end of a run.
+    """A run that has ended.
 
     Attributes:
-        cfg: of the run.
-        model: trained.
-        data: it was trained on.
-        trainer: that trained it.
+        cfg: composed config.
+        model: trained model.
+        data: data module that it was trained with.
+        trainer: trainer that trained it.
         history: validations of the run.
-        seconds: the run took.
+        seconds: wall time.
     """
 
     cfg: DictConfig
@@ -45,12 +45,12 @@ class EndedRun(NamedTuple):
     seconds: float
 
 
-def summarise(run: EndedRun) -> dict[str, Any]:
-    """Figures of a run.
+def summarize(run: EndedRun) -> dict[str, Any]:
+    """Collects the metrics, the latency and the cost of a run.
 
     Returns:
-        What `json` can write: a number that is not finite, such as the latency of an encoder that needs the whole
-        utterance, is None.
+        Plain data for JSON. A number that is not finite, such as the latency of an encoder that needs the whole
+        utterance, becomes None.
     """
     cfg, model = run.cfg, run.model
     latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
@@ -73,16 +73,16 @@ def summarise(run: EndedRun) -> dict[str, Any]:
 
 
 def skipped_by_cause(data: SpeechDataModule) -> Counter[str]:
-    """Utterances that could not be used: at start, and each time they were due and could not be read."""
-    found: Counter[str] = Counter(data.skipped)
+    """Counts utterances that were left out at the start, or could not be read each time they were due, by cause."""
+    skipped: Counter[str] = Counter(data.skipped)
     for part in ("train", "val"):
-        found.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
-    return found
+        skipped.update({k: n for k, n in data.report[part].counts.items() if k not in ("split", "resampled")})
+    return skipped
 
 
 @rank_zero_only
 def publish(summary: dict[str, Any], folder: str | Path, trainer: L.Trainer) -> None:
-    """Writes `summary.json`, and gives W&B the figures that its table of runs shows; a run does not fail of it."""
+    """Writes `summary.json` and sets the columns of W&B's table of runs; a failure never stops the run."""
     try:
         with whole(Path(folder) / FILE) as part:
             part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -90,11 +90,11 @@ def publish(summary: dict[str, Any], folder: str | Path, trainer: L.Trainer) -> 
         log.warning("%s could not be written to %s: %s", FILE, folder, error)
     for logger in trainer.loggers:
         if isinstance(logger, UnfailingWandbLogger):
-            logger.summarise(columns(summary))
+            logger.summarize(columns(summary))
 
 
 def columns(summary: dict[str, Any]) -> dict[str, Any]:
-    """A flat row for a table of runs: latency and quality first."""
+    """Flattens a summary to the columns of a table of runs: latency and quality first."""
     quality = {name.replace("val/", "quality/"): value for name, value in summary["last"].items() if name != "step"}
     latency = {f"latency/{name}": value for name, value in summary["latency"].items()}
     kept = ("task", "preset", "parameters", "hours_seen", "seconds", "peak_memory_gb")

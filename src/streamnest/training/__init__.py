@@ -1,1 +1,1 @@
-"""Steps around the training of a run: its command line, checks and folder."""
+"""Command line, checks and folder of a training run."""

@@ -1,4 +1,4 @@
-"""Checks before a run begins: it may be finished already, or learn little, or be slow."""
+"""Checks before a run starts: it may be finished already, learn little, or be slow."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import nn
 
 log = logging.getLogger(__name__)
 
-# A half precision that saves no time on a processor is not worth a warning, one that costs time is.
-_WORTH_SAYING = 1.3
+# Slowdown of half precision on a CPU that is worth a warning.
+_MAX_SLOWDOWN = 1.3
 _SECONDS = 0.1
 
 
 def is_finished(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Reports and returns whether a checkpoint to continue has made all steps of the run."""
+    """Returns, and reports, whether a checkpoint to continue from already has all steps of the run."""
     step, most = int(stored.get("global_step", 0)), int(cfg.trainer.max_steps)
     if most < 0 or step < most:
         return False
     log.warning(
-        "this run is finished: its checkpoint has step %d and trainer.max_steps is %d: trainer.max_steps=%d trains on",
+        "already finished: the checkpoint is at step %d of %d; trainer.max_steps=%d continues training",
         step,
         most,
         2 * step,
@@ -35,46 +35,46 @@ def is_finished(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
 
 
 def last_value(stored: Mapping[str, Any], metric: str) -> float | None:
-    """A metric of the latest validation before a checkpoint was written."""
+    """Returns a metric of the last validation before a checkpoint was written; None if there is none."""
     records = stored.get("callbacks", {}).get("ValHistory", {}).get("records", [])
     return float(records[-1][metric]) if records and metric in records[-1] else None
 
 
 def warn(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Logs what a run may go on with, but is seldom meant."""
+    """Logs settings that are legal but seldom intended."""
     for doubt in doubts(cfg, trainer):
         log.warning("%s", doubt)
 
 
 def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
-    """The same, a sentence each, with the remedy."""
-    if cfg.task.name == "pretrain" and _hides_nothing(cfg):
+    """Yields a sentence with the remedy for each such setting."""
+    if cfg.task.name == "pretrain" and _nothing_is_masked(cfg):
         yield (
-            "nothing is masked, so that objective=masked learns to name codes of blocks that were heard: take another "
-            "masking, or objective=next_token, which predicts what comes next"
+            "nothing is masked, so objective=masked only predicts codes of visible frames: choose another masking, or "
+            "objective=next_token"
         )
     half = {"bf16": torch.bfloat16, "16": torch.float16}.get(str(trainer.precision).split("-")[0])
     if half is not None and isinstance(trainer.accelerator, CPUAccelerator):
         factor = slowdown(half)
-        if factor > _WORTH_SAYING:
+        if factor > _MAX_SLOWDOWN:
             yield (
-                f"trainer.precision={trainer.precision} is {factor:.0f} times slower than 32-true on this processor, "
-                "which emulates it: take trainer.precision=32-true"
+                f"trainer.precision={trainer.precision} is {factor:.0f} times slower than 32-true on this CPU, "
+                "which emulates it: use trainer.precision=32-true"
             )
 
 
 def slowdown(half: torch.dtype) -> float:
-    """How much longer a small layer takes in half precision than in float32, forward and backward."""
+    """Measures the time of a small layer in half precision, forward and backward, relative to float32."""
     return _seconds(half) / _seconds(torch.float32)
 
 
-def _hides_nothing(cfg: DictConfig) -> bool:
+def _nothing_is_masked(cfg: DictConfig) -> bool:
     masked = str(cfg.objective._target_).endswith("MaskedPrediction")
     return masked and (cfg.masking.get("kind") == "none" or cfg.masking.get("mask_prob") == 0)
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Seconds of a layer and its gradient, the fastest of several, or the only one that there is time for."""
+    """Measures seconds of a layer and its gradient: the fastest of several, or the first if it is slow."""
     layer, data = nn.Linear(256, 256).to(dtype), torch.ones(128, 256, dtype=dtype)
     taken: list[float] = []
     until = time.perf_counter() + _SECONDS

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time writes to it, and a command that is refused leaves nothing behind."""
+"""The folder of a run: one process at a time writes to it, and a refused command leaves no folder."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from streamnest.console.mistakes import as_user_errors
+from streamnest.console.entry_point import PREEMPTED
+from streamnest.console.user_errors import as_user_errors
 from streamnest.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
-# Folders that were not there before Hydra made them for this process, the outermost of each path.
+# Folders that Hydra creates for this process, the outermost of each path.
 _made: set[Path] = set()
 # Descriptors of the locks that this process holds.
 _held: set[int] = set()
 
 
 class NoteFolders(Callback):
-    """Notes, before Hydra makes the folder of a run or sweep, which part of its path is not there yet."""
+    """Records which part of the path of a run or sweep does not exist before Hydra creates it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes the folder of a run."""
+        """Records the folder of a run."""
         _note(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes the folder of a sweep."""
+        """Records the folder of a sweep."""
         _note(config, "hydra.sweep.dir")
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds the folder of a run for this process; removes what it made there when the run does not begin.
+    """Locks the folder of a run for this process; removes its content if the run does not start.
 
-    The processes of one run share it: rank 0 holds it for all. The lock is the operating system's, so that it ends
-    with the process, however that ends.
+    Rank 0 holds the lock for all processes of the run. It is a lock of the operating system, which is released when the
+    process ends for any reason.
 
     Raises:
         UserError: if another process writes to the folder.
@@ -66,8 +67,8 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
         defect = False
     except (UserError, KeyboardInterrupt, SystemExit) as end:
-        # Status 75 asks for the same command again, which goes on with what is there.
-        defect = getattr(end, "code", None) == os.EX_TEMPFAIL
+        # The same command will be started again and continues with the content of the folder.
+        defect = getattr(end, "code", None) == PREEMPTED
         raise
     finally:
         if was_empty and not defect and not (folder / ".hydra").exists():
@@ -77,7 +78,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @rank_zero_only
 def begin(cfg: DictConfig, folder: Path) -> None:
-    """Writes what the run is made with, as it begins to train: from now on the folder stays.
+    """Writes the config at the start of training; from then on the folder is kept.
 
     Raises:
         UserError: if the folder cannot be written to.
@@ -98,7 +99,7 @@ def begin(cfg: DictConfig, folder: Path) -> None:
 
 
 def remove_refused_sweep() -> None:
-    """Removes the folders of sweeps that this process made and of which no job began."""
+    """Removes the folders of sweeps of this process of which no job has started."""
     for made in _made:
         for path in sorted(made.rglob("multirun.yaml")):
             if not any(other.is_dir() for other in path.parent.iterdir()):
@@ -109,11 +110,11 @@ def remove_refused_sweep() -> None:
 def _note(config: DictConfig, key: str) -> None:
     hydra = HydraConfig.instance()
     before = hydra.cfg
-    hydra.set_config(config)  # the folder may be named by choices, which are found there
+    hydra.set_config(config)  # the name of the folder may refer to choices, which are stored there
     try:
         folder = Path(OmegaConf.select(config, key))
     except OmegaConfBaseException:
-        return  # Hydra reports it
+        return  # Hydra will report it
     finally:
         hydra.cfg = before
         OmegaConf.set_readonly(config.hydra, False)  # as it was
@@ -122,19 +123,19 @@ def _note(config: DictConfig, key: str) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A file descriptor that holds the lock; None where the file system has no locks."""
+    """Returns a file descriptor that holds the lock; None if the file system does not support locks."""
     place = folder / _LOCK
     with as_user_errors():
         folder.mkdir(parents=True, exist_ok=True)
         if place.is_symlink() or (place.exists() and not place.is_file()):
-            raise UserError(f"{place} is a link, a folder or a device and not the lock of a run: remove it")
+            raise UserError(f"{place} is a link, a folder or a device instead of the lock of a run: remove it")
         lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             os.close(lock)
-            log.warning("%s cannot be locked (%s): start no second run there", folder, error.strerror)
+            log.warning("%s cannot be locked (%s): do not start a second run in it", folder, error.strerror)
             return None
         holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
         os.close(lock)
@@ -153,7 +154,7 @@ def _release(lock: int | None) -> None:
 
 
 def _release_in_child() -> None:
-    """Closes the locks in a process that was forked: a worker must not hold one after this process has ended."""
+    """Closes the locks in a forked process, because a worker must not hold one after this process has ended."""
     for lock in list(_held):
         _release(lock)
 
@@ -162,14 +163,14 @@ os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _remove(folder: Path) -> None:
-    """Removes what a run that did not begin has put into a folder that was empty, and folders made for it."""
+    """Removes the content that a run which did not start has written, and the folders created for it."""
     for path in folder.iterdir():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
     _remove_empty(folder)
 
 
 def _remove_empty(folder: Path) -> None:
-    """Removes a folder and those around it, as long as they are empty and this process made them."""
+    """Removes a folder and its parents, as long as they are empty and were created for this process."""
     for path in (folder.absolute(), *folder.absolute().parents):
         if not any(path == made or made in path.parents for made in _made):
             return

@@ -1,4 +1,4 @@
-"""What Hydra and Lightning say about mistakes becomes one sentence: the key, what is legal, what to do."""
+"""Errors of Hydra and Lightning become one sentence: the key, the legal values, the remedy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 from streamnest.config.compose import compose_config, config_loader
 from streamnest.config.limits import _LIMITS, refuse_trainer
-from streamnest.console.overrides import override, refuse_choices, refuse_words, with_paths_quoted
+from streamnest.console.overrides import override, refuse_choices, refuse_overrides, with_paths_quoted
 from streamnest.errors import UserError
 from streamnest.training.launching import refuse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-MISTAKES = [
+USER_ERRORS = [
     ("experiment=nest_lrage", "did you mean nest_large"),
     ("experiment=[]", "one of nest_bidirectional, nest_large"),
     ("encoder=[]", "one of bidirectional, causal"),
@@ -38,11 +38,12 @@ MISTAKES = [
     ("max_steps=5", "trainer.max_steps"),
     ("optim.lr=abc", "could not be converted to Float"),
     ("encoder", "KEY=VALUE"),
-    ("encoder==causal", "quoted"),
+    ("encoder==causal", "need quotes"),
     ("~encoder", "cannot be dropped"),
     ("~callbacks.pictres", "no such key to drop"),
     ("encoder=causal,lookahead40", "train.py -m"),
-    ("logger=tensorboard", "logger=csv"),
+    ("logger=tensorbord", "did you mean tensorboard"),
+    ("lr_find=true", "sweep=optuna searches optim.lr"),
     ("test=True", "no test stage"),
     ("compile=true", "leave it out"),
     ("hparams_search=optuna", "sweep=optuna"),
@@ -55,21 +56,21 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("word", "said"), MISTAKES, ids=[word for word, _ in MISTAKES])
-def test_a_mistake_is_answered_in_one_sentence(word: str, said: str) -> None:
+@pytest.mark.parametrize(("argument", "message"), USER_ERRORS, ids=[word for word, _ in USER_ERRORS])
+def test_a_user_error_is_one_sentence(argument: str, message: str) -> None:
     with pytest.raises(UserError) as refused:
-        compose_config([word], CONFIGS, "t")
+        compose_config([argument], CONFIGS, "t")
     text = str(refused.value)
     assert (
-        said in text
+        message in text
         and "\n" not in text
         and "hydra.cc" not in text
         and "use +" not in text
-        and "base_" not in text.replace(word, "")
+        and "base_" not in text.replace(argument, "")
     )
 
 
-def test_the_file_of_a_machine_may_be_absent() -> None:
+def test_the_config_of_a_machine_may_be_missing() -> None:
     assert compose_config(["experiment=nest_large", "debug=fast"], CONFIGS, "t").encoder.subsampling_factor == 8
     with config_loader(CONFIGS) as loader:
         refuse_choices({"local": "default", "debug": None}, loader)
@@ -78,31 +79,31 @@ def test_the_file_of_a_machine_may_be_absent() -> None:
 
 
 @pytest.mark.parametrize("word", ["run_id=", "run_id=.", "ckpt_path=", "init_from=' '", "encoder_from=''"])
-def test_an_empty_name_of_a_run_or_file_is_refused(word: str) -> None:
-    with pytest.raises(UserError, match=f"{word.partition('=')[0]}=.* names nothing: give a value"):
+def test_an_empty_run_or_file_name_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=f"{word.partition('=')[0]}=.* is empty: give a value"):
         refuse(compose_config([word], CONFIGS, "t"))
     refuse(compose_config(["init_from=.", "run_id=a/b"], CONFIGS, "t"))
 
 
-def test_a_run_refuses_a_number_that_is_out_of_range() -> None:
+def test_a_run_refuses_a_number_out_of_range() -> None:
     cfg = compose_config([], CONFIGS, "t")
     cfg.optim.lr = -1.0  # past `compose_config`, which has the same check
     with pytest.raises(UserError, match=r"optim\.lr=-1 is out of range: give a number above 0"):
         refuse(cfg)
 
 
-def test_values_and_patterns_are_not_taken_for_choices() -> None:
+def test_values_and_patterns_are_not_choices() -> None:
     with config_loader(CONFIGS) as loader:
-        refuse_words(
+        refuse_overrides(
             ["encoder=glob(look*)", "logger={}", "callbacks=[default]", "seed=choice(1,2)", "masking=causal"], loader
         )
         with pytest.raises(UserError, match="matches no choice"):
-            refuse_words(["encoder=glob(zz*)"], loader)
+            refuse_overrides(["encoder=glob(zz*)"], loader)
 
 
-def test_hardware_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_hardware_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="finds no GPU: take trainer=cpu"):
+    with pytest.raises(UserError, match="finds no GPU: use trainer=cpu"):
         refuse_trainer(compose_config(["trainer=gpu"], CONFIGS, "t"))
     with pytest.raises(UserError, match="debug=fast"):
         refuse_trainer(compose_config(["+trainer.fast_dev_run=true"], CONFIGS, "t"))
@@ -124,7 +125,7 @@ def test_a_path_that_exists_needs_no_quotes(tmp_path: Path) -> None:
     assert compose_config(words[:2], CONFIGS, "t").ckpt_path == str(folder)
 
 
-def test_no_rule_names_a_key_that_does_not_exist() -> None:
+def test_every_limit_names_an_existing_key() -> None:
     tasks = [compose_config([f"task={task}"], CONFIGS, "t") for task in ("rnnt", "diarization", "speaker")]
 
     def known(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Errors of Hydra, OmegaConf and Lightning that a user can fix, as one sentence each."""
+"""Turns errors of Hydra, OmegaConf and Lightning that a user can fix into one sentence each."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from yaml import YAMLError
 
 from streamnest.errors import UserError
 
-# Settings of similar repositories, and what takes their place here.
+# Settings of similar repositories, and their equivalents here.
 _ELSEWHERE = {
-    "logger=tensorboard": "there is no TensorBoard here: logger=csv writes numbers, logger=offline also a W&B run",
-    "test": "there is no test stage: validation runs while training, and scripts/ has what evaluates a checkpoint",
-    "train": "train.py always trains: scripts/ has what evaluates a checkpoint",
+    "test": "there is no test stage: streamnest transcribe, diarize or probe evaluate the checkpoint on a test set",
+    "train": "train.py always trains: streamnest transcribe, diarize or probe evaluate a checkpoint",
     "compile": "models are not compiled: leave it out",
-    "hparams_search": "a search is python train.py -m sweep=optuna",
-    "model": "a model is given by the groups size, encoder, masking, quantizer and objective",
-    "extras": "there is no group extras: give tags=[...], threads=N or logger=none directly",
+    "hparams_search": "use python train.py -m sweep=optuna for a search",
+    "lr_find": "there is no learning-rate finder: python train.py -m sweep=optuna searches optim.lr",
+    "model": "the groups size, encoder, masking, quantizer and objective define the model",
+    "extras": "there is no group extras: give tags=[...], threads=N, print_config=true or logger=none directly",
     "task_name": "give name=NAME, or run_id=NAME for the folder of the run",
     "optim.learning_rate": "the learning rate is optim.lr",
-    "trainer.min_epochs": "runs are measured in updates: give trainer.max_steps",
+    "trainer.min_epochs": "the length of a run is its number of updates: give trainer.max_steps",
 }
-_PARSED = "values with spaces or any of =,(){}[]:#$'\" are quoted for Hydra and for the shell: 'KEY=\"VALUE\"'"
-# What a file system says that is full, broken or not ours.
+_PARSED = "values with spaces or any of =,(){}[]:#$'\" need quotes for Hydra and for the shell: 'KEY=\"VALUE\"'"
+# Errors of a file system that is full, broken or not accessible.
 _OF_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _OF_DISK |= {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
-# How a message of Hydra's about a composition begins, and what is said instead, with what it is about.
+# Beginnings of Hydra's messages about a composition, and the sentences that replace them.
 _COMPOSITION = {
-    r"Ambiguous value for argument '(.*)'": "{0} gives several values: python train.py -m starts a run for each; "
-    "a list is written KEY=[A,B], and a comma in a value is quoted: 'KEY=\"A,B\"'",
+    r"Ambiguous value for argument '(.*)'": "{0} has several values: python train.py -m starts a run for each; "
+    "write a list as KEY=[A,B], and quote a comma in a value: 'KEY=\"A,B\"'",
     r"Could not append to config. An item is already at '(.*)'": "{0} exists: change it by {0}=VALUE, without +",
     r"Multiple values for ([^.]*)\.": "{0} is given already: give it once and without +, {0}=CHOICE",
     r"Could not delete from config. '(.*)' does not": "~{0}: there is no such key to drop: --cfg job prints all keys",
@@ -47,7 +47,7 @@ _COMPOSITION = {
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
-    """Raises a `UserError` in place of an error that is a user's mistake; all others stay as they are."""
+    """Raises a `UserError` instead of an error that the user can fix; all others are raised unchanged."""
     try:
         yield
     except UserError:
@@ -60,26 +60,26 @@ def as_user_errors() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str | None:
-    """The sentence for an error, or None for one that is not a user's mistake."""
-    for kind, words in _SENTENCES:
+    """Returns the sentence for an error; None for an error that the user cannot fix."""
+    for kind, sentence in _SENTENCES:
         if isinstance(error, kind):
-            return words(error)
+            return sentence(error)
     if _is_lightnings(error) or str(error).startswith("Config group override must be"):
         return _flat(str(error))
     return None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """`did you mean lookahead40? Choose one of ...`, with the nearest choice first if there is one."""
+    """Returns `did you mean lookahead40? Choose one of ...`, without the question if no choice is similar."""
     known = sorted(str(choice) for choice in choices)
     by_case = {choice.lower(): choice for choice in known}
-    found = [by_case[name] for name in difflib.get_close_matches(word.lower(), by_case, 1, 0.6)]
+    similar = [by_case[name] for name in difflib.get_close_matches(word.lower(), by_case, 1, 0.6)]
     listed = f"hoose one of {', '.join(known)}"
-    return f"did you mean {found[0]}? C{listed}" if found else f"c{listed}"
+    return f"did you mean {similar[0]}? C{listed}" if similar else f"c{listed}"
 
 
 def unknown_choice(group: str, value: str, choices: Iterable[str]) -> str:
-    """The sentence for a choice that its group does not have; schemas are not choices."""
+    """Returns the sentence for a choice that its group does not have; schemas are not choices."""
     elsewhere = _ELSEWHERE.get(f"{group}={value}")
     if elsewhere:
         return f"{group}={value}: {elsewhere}"
@@ -88,7 +88,7 @@ def unknown_choice(group: str, value: str, choices: Iterable[str]) -> str:
         return f"{group}={value}: no such choice: {nearest(value, known)}; others need pip install -e '.[sweeps]'"
     if not known:
         return (
-            f"{group}={value}: the group {group} has no choices here; configs/{group}/{value or 'NAME'}.yaml makes one"
+            f"{group}={value}: the group {group} has no choices here; configs/{group}/{value or 'NAME'}.yaml adds one"
         )
     return f"{group}={value}: no such choice: {nearest(value, known)}"
 
@@ -103,8 +103,8 @@ def _missing(error: MissingConfigException) -> str:
 def _unparsed(error: OverrideParseException) -> str:
     word = error.override
     if "=" not in word:
-        return f"{word}: an override is written KEY=VALUE, without spaces around the equals sign"
-    return f"{word}: this override cannot be read: {_PARSED}"
+        return f"{word}: write an override as KEY=VALUE, without spaces around the equals sign"
+    return f"{word}: this override cannot be parsed: {_PARSED}"
 
 
 def _composition(error: HydraException) -> str:
@@ -118,7 +118,7 @@ def _composition(error: HydraException) -> str:
 
 
 def _value(error: OmegaConfBaseException, override: str = "") -> str:
-    """An error about one key: one that does not exist, one without a value, or a value of the wrong type."""
+    """Returns the sentence about a key that does not exist, has no value, or has a value of the wrong type."""
     key = str(error.full_key or error.key or "")
     shown = override or key
     if isinstance(error, MissingMandatoryValue):
@@ -131,7 +131,7 @@ def _value(error: OmegaConfBaseException, override: str = "") -> str:
 
 
 def _unknown_key(key: str, override: str, parent: DictConfig) -> str:
-    """The sentence for a key that does not exist, with those beside it, or of its name elsewhere."""
+    """Returns the sentence for a key that does not exist, with the keys of its node, or that name in other nodes."""
     if key in _ELSEWHERE:
         return f"{override or key}: {_ELSEWHERE[key]}"
     folder, _, name = key.rpartition(".")
@@ -147,7 +147,7 @@ def _unknown_key(key: str, override: str, parent: DictConfig) -> str:
 
 
 def _instantiation(error: InstantiationException) -> str | None:
-    """A wrapped error; one that Python raises for a defect is none of the user's."""
+    """Returns the sentence for a wrapped error; None for an error that is a defect of the code."""
     cause = error.__cause__
     if cause is None:
         return _flat(str(error))
@@ -165,28 +165,28 @@ def _instantiation(error: InstantiationException) -> str | None:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """True for the error that Lightning raises for settings; by name, as importing Lightning takes seconds."""
+    """True for Lightning's error about settings; compared by name, because importing Lightning takes seconds."""
     return type(error).__name__ == "MisconfigurationException"
 
 
 def _disk(error: OSError) -> str | None:
-    """Describes an error of a disk, with the path; other system errors are defects."""
+    """Describes an error of a file system, with the path; other system errors are defects of the code."""
     if error.filename is None:
         return None
     if error.errno == errno.ENOENT:
         return f"{error.filename}: {error.strerror}: check the path"
     if error.errno not in _OF_DISK:
         return None
-    return f"{error.filename}: {error.strerror}: free space, or write elsewhere with paths.log_dir or STREAMNEST_LOGS"
+    return f"{error.filename}: {error.strerror}: free space, or set another folder by paths.log_dir or STREAMNEST_LOGS"
 
 
 def _flat(text: str) -> str:
-    """A message of several lines as one, without links to manuals of libraries."""
+    """Joins the lines of a message, without links to manuals of libraries."""
     kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("See http")]
     return " ".join(kept)
 
 
-# The first kind that an error is of has its sentence.
+# The first kind that matches an error is used.
 _SENTENCES: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
     (UserError, str),
     (InstantiationException, _instantiation),
