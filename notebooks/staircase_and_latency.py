@@ -28,7 +28,7 @@ from streamnest.formatting import markdown_table, milliseconds
 from streamnest.latency import emission_delays
 from streamnest.reporting.notebook import open_subject, repository, twin
 from streamnest.streaming.certificate import verify
-from streamnest.streaming.plots import draw_latencies, draw_memory, draw_staircase, draw_waits
+from streamnest.streaming.plots import plot_influence_by_age, plot_latencies, plot_staircase, plot_waits
 from streamnest.streaming.receptive_field import Prober
 
 root = repository()
@@ -39,22 +39,22 @@ print(f"{subject.name}: look-ahead {milliseconds(latency.lookahead_ms)}, chunk {
 # %% [markdown]
 # ## The staircase
 # A row is an output, a column an input. Colour is how much the output changes with the input, white is not at all.
-# Nothing may stand to the right of the green line but the look-ahead that the preset declares.
+# Nothing may stand to the right of the dashed line but the look-ahead that the preset declares.
 
 # %%
 title = f"What each output hears: look-ahead {milliseconds(latency.lookahead_ms)}"
-display(draw_staircase(Prober(model).staircase(), title))
+display(plot_staircase(Prober(model).staircase(), title))
 
 # %% [markdown]
 # ## The same with a leak
 # The same weights, but convolutions are padded on both sides, as is usual for offline encoders. Each layer hears a
-# little of the future, and layers add up: colour spills far over the green line. streamnest refuses to train this
+# little of the future, and layers add up: colour spills far over the dashed line. streamnest refuses to train this
 # unless it is told to.
 
 # %%
 leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
 title = f"With symmetric convolutions: look-ahead {milliseconds(leaky.latency.lookahead_ms)}"
-display(draw_staircase(Prober(leaky).staircase(), title))
+display(plot_staircase(Prober(leaky).staircase(), title))
 
 # %% [markdown]
 # ## The certificate
@@ -73,7 +73,7 @@ display(Markdown(markdown_table(["check", "declared", "measured", ""], lines)))
 # context the line ends.
 
 # %%
-display(draw_memory(Prober(model).staircase(first=120, count=24), "How much of the past an output uses"))
+display(plot_influence_by_age(Prober(model).staircase(first=120, count=24), "How much of the past an output uses"))
 
 # %% [markdown]
 # ## What a sample waits for
@@ -85,12 +85,12 @@ display(draw_memory(Prober(model).staircase(first=120, count=24), "How much of t
 delays = emission_delays(model.encoder, model.frontend, model.input_norm.causal)
 if latency.streams:
     title = f"{subject.name}: latency of each sample"
-    display(draw_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
+    display(plot_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
 
 # %% [markdown]
 # ## All presets
-# Mean and worst latency, the checkpoint in green.
+# Mean and worst latency, the checkpoint in bold.
 
 # %%
 presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.subsampling.factor}"])
-display(draw_latencies({**presets, subject.name: latency}, own=subject.name))
+display(plot_latencies({**presets, subject.name: latency}, own=subject.name))

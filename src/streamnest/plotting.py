@@ -100,21 +100,6 @@ def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def draw_difference(per_frame: list[float], stride: float, tolerance: float) -> Figure:
-    """Largest difference between streamed and offline output in each frame, beside what is allowed."""
-    figure = Figure(figsize=(9, 3.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    shown = np.maximum(np.array(per_frame, np.float64), 1e-12)
-    axes.semilogy(np.arange(len(shown)) * stride, shown, color="#264653", lw=1.2)
-    axes.axhline(tolerance, color="#d1495b", lw=1.2, ls="--", label=f"allowed: {tolerance:.0e}")
-    axes.set_title("streamed against offline", fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("largest difference")
-    axes.legend(loc="upper right", fontsize=8, frameon=False)
-    plain_axes(axes)
-    return figure
-
-
 def code_colours(codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """A colour `(N, 3)` for each code: the same code has the same colour, near numbers have distant ones."""
     hues = (codes * _GOLDEN_RATIO) % 1.0

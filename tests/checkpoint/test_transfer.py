@@ -19,7 +19,8 @@ from test_train import SMALL
 
 from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, Conversion, convert, place_kernel
-from streamnest.checkpoint.transfer import TransferReport, transfer
+from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer import transfer
 from streamnest.encoder.convolution import ConvolutionModule, FrozenBatchNorm
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -55,11 +56,11 @@ def save(model: Pretraining, path: Path) -> Path:
 
 
 def outcomes(report: TransferReport) -> dict[str, str]:
-    return {entry.name: entry.outcome for entry in report.entries}
+    return {part.name: part.outcome for part in report.parts}
 
 
 def reasons(report: TransferReport) -> dict[str, str]:
-    return {entry.name: entry.reason for entry in report.entries}
+    return {part.name: part.reason for part in report.parts}
 
 
 def randomised(module: ConvolutionModule) -> ConvolutionModule:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
-from streamnest.checkpoint.transfer import TransferReport
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.console.entry_point import continue_command, sync_command
 from streamnest.console.terminal import plain, printable
 from streamnest.data.datamodule import SpeechDataModule
@@ -57,10 +57,10 @@ def start_panel(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule, tra
 def transfer_panel(transferred: TransferReport) -> Group:
     """What a run took over from a checkpoint, what not, and why; a line for each reason."""
     changed = ", ".join(f"{name} {then} -> {now}" for name, then, now in transferred.differences)
-    sections = [[("weights of", str(_short(transferred.path))), ("architecture", changed or "the same")]]
+    sections = [[("weights of", str(_short(transferred.source))), ("architecture", changed or "the same")]]
     for outcome, number in transferred.counts.items():
         reasons = sorted(transferred.grouped(outcome).items(), key=lambda item: -item[1].total())
-        rows = [(outcome, f"{number} tensors")] if number else []
+        rows = [(outcome, f"{number} tensors")]
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
         sections.append(rows + ([("", f"{left}: for further reasons")] if left else []))
