@@ -40,7 +40,7 @@ Timer = Callable[[int], float]
 
 
 def reference(python: str, factor: int) -> Timer:
-    """Returns a timer of NeMo: median milliseconds of `count` steps, in a process that stays alive."""
+    """Returns a timer of NeMo: median milliseconds of `count` steps, in a process that keeps running."""
     script = Path(__file__).with_name("reference_step.py")
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:

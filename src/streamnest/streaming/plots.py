@@ -28,8 +28,9 @@ def plot_staircase(receptive_field: Staircase, title: str) -> Figure:
     start, end = receptive_field.first * stride, (receptive_field.first + len(influence)) * stride
     extent = (0.0, influence.shape[1] * hop, end, start)
     image = axes.imshow(shown, origin="upper", aspect="auto", extent=extent, cmap="magma", vmin=-6, vmax=0)
-    span_ends = (np.arange(len(influence) + 1) + receptive_field.first + 1) * stride
-    (steps,) = axes.step(span_ends, span_ends - stride, where="pre", color=INK, lw=1.6, ls="--")
+    span_ends = (np.arange(len(influence)) + receptive_field.first + 1) * stride
+    rows = np.stack([span_ends - stride, span_ends], axis=1)
+    (steps,) = axes.plot(np.repeat(span_ends, 2), rows.ravel(), color=INK, lw=1.6, ls="--")
     steps.set_label("end of the target span")
     steps.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
     axes.set_xlim(0, influence.shape[1] * hop)

@@ -63,7 +63,8 @@ def _table(title: str, columns: Sequence[Column], records: Sequence[Record], wra
     table = Table(title=title, title_justify="left")
     for number, (name, _) in enumerate(columns):
         # Only names of files and lists may wrap, so that no number is broken.
-        table.add_column(name, overflow="fold", no_wrap=number > 0 and not wrap, justify="right" if number else "left")
+        numeric = number > 0 and not wrap
+        table.add_column(name, overflow="fold", no_wrap=numeric, justify="right" if numeric else "left")
     for record in records:
         table.add_row(*(cell(record) for _, cell in columns))
     return table
@@ -85,7 +86,7 @@ def _most_predicted(record: Record) -> str:
 
 
 def _by_second(record: Record) -> str:
-    return ", ".join(f"{second} s: {share:.0%}" for second, share in record["analysis"]["accuracy_by_second"].items())
+    return ", ".join(f"{second}s: {share:.0%}" for second, share in record["analysis"]["accuracy_by_second"].items())
 
 
 _FILE: Column = ("file", lambda r: printable(r["file"]))
