@@ -219,7 +219,7 @@ def test_microphone_samples_are_read_and_overruns_reported(
     class Stream:
         def __init__(self, **settings: Any) -> None:
             assert settings == {"samplerate": 16000, "channels": 1, "dtype": "float32"}
-            self.given = 0
+            self.reads = 0
 
         def __enter__(self) -> Stream:
             return self
@@ -228,8 +228,8 @@ def test_microphone_samples_are_read_and_overruns_reported(
             pass
 
         def read(self, count: int) -> tuple[np.ndarray, bool]:
-            self.given += 1
-            return np.full((count, 1), self.given / 10, np.float32), self.given == 2
+            self.reads += 1
+            return np.full((count, 1), self.reads / 10, np.float32), self.reads == 2
 
     monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=Stream, PortAudioError=OSError))
     pieces, reported = load("stream").microphone(0.1, 16000), []
