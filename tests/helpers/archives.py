@@ -48,7 +48,7 @@ def changed(path: Path, change: Change) -> Path:
 
 def recognizer(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Turns the fixture into a bidirectional transducer, in all that an import reads."""
-    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_codebooks", "code_dim", "squeeze_single"):
+    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_books", "code_dim", "squeeze_single"):
         config.pop(key)
     config |= {
         "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",

@@ -11,9 +11,11 @@ from streamnest.interop.nemo.settings import Settings
 
 # Section in which the export stores settings that NeMo does not have.
 OWN = "streamnest"
+# Values that earlier versions stored in this section; they also stored unmasked_weight as heard_weight.
+_FORMER = {"running": "online"}
 # Keys that are reported elsewhere, or contain nothing to import.
 _UNREPORTED = {
-    *("target", "nemo_version", "sample_rate", "preprocessor", "encoder", "num_classes", "num_codebooks", "code_dim"),
+    *("target", "nemo_version", "sample_rate", "preprocessor", "encoder", "num_classes", "num_books", "code_dim"),
     *("squeeze_single", "mask_position", "model_defaults", OWN),
 }
 _LEFT_OUT = {
@@ -88,11 +90,12 @@ def _quantizer(section: Section, config: dict[str, Any], settings: Settings, rep
     settings.groups["quantizer"] = "nest"
     settings.values |= {
         "quantizer.num_classes": section.whole("num_classes"),
-        "quantizer.num_codebooks": section.whole("num_codebooks"),
+        "quantizer.num_codebooks": section.whole("num_books"),
         "quantizer.code_dim": section.whole("code_dim"),
     }
     own = Section(f"{OWN}.quantizer", Section(OWN, config.get(OWN)).get("quantizer"))
-    settings.values["quantizer.normalize"] = own.get("normalize", settings.values["encoder.normalize"])
+    normalize = own.get("normalize", settings.values["encoder.normalize"])
+    settings.values["quantizer.normalize"] = _FORMER.get(normalize, normalize)
     report.add(
         "kept",
         "quantizer",
@@ -121,10 +124,11 @@ def _masking(section: Section, settings: Settings, report: TransferReport) -> No
 
 def _objective(config: dict[str, Any], settings: Settings, report: TransferReport) -> None:
     loss, decoder = Section("loss", config.get("loss")), Section("decoder", config["decoder"])
+    own = Section(OWN, config.get(OWN))
     settings.groups["objective"] = "masked"
     settings.values |= {
         "objective.mask_threshold": loss.number("mask_threshold", 0.8),
-        "objective.unmasked_weight": Section(OWN, config.get(OWN)).number("unmasked_weight", 0.0),
+        "objective.unmasked_weight": own.number("unmasked_weight", own.number("heard_weight", 0.0)),
     }
     bias = decoder.flag("use_bias", False)
     report.add("kept", "decoder, loss", "heads of objective=masked" + ("" if bias else "; biases are 0"))
