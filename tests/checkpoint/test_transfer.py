@@ -237,7 +237,7 @@ def test_a_shifted_stem_takes_the_weights_and_says_that_its_function_is_another(
 
 def test_an_encoder_of_which_nothing_fits_is_refused(build: Build, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"(?s)nothing of the encoder.*shape \(8, 1, 3, 3\) in the checkpoint"):
+    with pytest.raises(UserError, match=r"(?s)no encoder tensor.*shape \(8, 1, 3, 3\) in the checkpoint"):
         transfer(build("size.d_model=48", "size.subsampling_channels=6"), path)
 
 
