@@ -64,10 +64,11 @@ def _transferred(model: EncoderTask, batch: Batch) -> Batch:
 def validation_step(model: EncoderTask, batch: Batch) -> None:
     """Runs the validation step for a batch; a task whose validation needs labels encodes the batch."""
     batch = _transferred(model, batch)
+    encode: Any = getattr(model, "encode", None)
     if isinstance(model, Pretraining):
         model.validation_step(batch, 0)
-    elif hasattr(model, "encode"):
-        model.encode(batch, 0)
+    elif encode:
+        encode(batch, 0)
     else:
         model(batch.noisy, batch.lengths)
 
