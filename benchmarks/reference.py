@@ -1,9 +1,8 @@
-"""Our streaming step beside NVIDIA NeMo's, in turns on one machine: `python benchmarks/reference.py PYTHON`.
+"""Comparison of a streaming step with NVIDIA NeMo on one machine, in turns: `python benchmarks/reference.py PYTHON`.
 
-PYTHON is the interpreter of an environment where nemo_toolkit[asr] is installed; nothing else here needs it. Both run
-steps of 80 ms, one stream, one thread, d 256, 8 layers, 70 encoder frames of past, random weights. The reference hears
-features; ours hears audio and computes the features as well, but for the row that says so. Exported steps run with
-onnxruntime.
+PYTHON is the interpreter of an environment with nemo_toolkit[asr]. Both run steps of 80 ms, one stream, one thread,
+d 256, 8 layers, 70 encoder frames of left context, random weights. NeMo is timed from features to encoder frames,
+streamnest from audio to encoder frames except in the rows that say "features in". Exported steps run with onnxruntime.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ Timer = Callable[[int], float]
 
 
 def reference(python: str, factor: int) -> Timer:
-    """Median milliseconds of so many steps of the other toolkit, in a process of its own that stays."""
+    """Returns a timer of NeMo: median milliseconds of `count` steps, in a process that keeps running."""
     script = Path(__file__).with_name("reference_step.py")
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
@@ -57,13 +56,13 @@ def reference(python: str, factor: int) -> Timer:
         for line in process.stdout:
             if line.startswith("times "):
                 return statistics.median(json.loads(line.removeprefix("times ")))
-        raise UserError(f"{python} could not run {script.name} {factor}: run it by hand to see why")
+        raise UserError(f"{python} could not run {script.name} {factor}: run it by hand to see the error")
 
     return measure
 
 
 def eager(model: EncoderTask) -> Timer:
-    """Of ours in PyTorch, audio to encoder frames."""
+    """Returns a timer of PyTorch steps, audio to encoder frames."""
     return lambda count: 1000 * statistics.median(time_chunks(model, 1, count, CHUNK_MS))
 
 
@@ -90,8 +89,8 @@ def eager_encoder(model: EncoderTask, fast: bool = True) -> Timer:
 
 
 def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
-    """What is measured at one subsampling factor."""
-    theirs = reference(python, factor)  # first: an interpreter that cannot be started is told at once
+    """Returns all timers for one subsampling factor."""
+    nemo = reference(python, factor)  # first, so that a wrong interpreter is reported at once
     frame_ms = 10 * factor
     context = [f"encoder.left_context_ms={PAST_FRAMES * frame_ms}", f"encoder.right_context_ms={CHUNK_MS - frame_ms}"]
     model = resolve_model(
@@ -101,9 +100,9 @@ def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
     export_step(model, path)
     quantize_step(path, small)
     return {
-        "NeMo, PyTorch": theirs,
+        "NeMo, PyTorch": nemo,
         "PyTorch, features in": eager_encoder(model),
-        "the same, without FastStep": eager_encoder(model, fast=False),
+        "features in, without FastStep": eager_encoder(model, fast=False),
         "PyTorch": eager(model),
         "exported, float32": lambda count: 1000 * time_session(path, count),
         "exported, int8": lambda count: 1000 * time_session(small, count),
@@ -120,8 +119,8 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    table = Table(title=f"steps of {CHUNK_MS} ms, one thread, d 256, 8 layers", title_justify="left")
-    for name in ("subsampling", "step", "ms, median", "of the reference"):
+    table = Table(title=f"Steps of {CHUNK_MS} ms, one thread, d 256, 8 layers", title_justify="left")
+    for name in ("subsampling", "step", "ms, median", "relative to NeMo"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for factor in REFERENCE_FACTORS:

@@ -1,7 +1,7 @@
-"""Times a streaming step of NVIDIA NeMo's encoder; run by `benchmarks/reference.py` in an environment with NeMo.
+"""Times a streaming step of NVIDIA NeMo's encoder; `benchmarks/reference.py` runs it in an environment with NeMo.
 
-Each line on standard input is a number of steps; each answer is a line of JSON, the milliseconds of that many steps of
-80 ms, features to encoder frames, d 256, 8 layers, 70 frames of past, one thread, random weights.
+Each line of standard input is a number of steps; each answer is a line with a JSON list of the milliseconds of these
+steps: 80 ms, features to encoder frames, d 256, 8 layers, 70 frames of left context, one thread, random weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 def build(factor: int) -> Any:
-    """The cache-aware FastConformer at the size of the comparison; chunks of 80 ms at either factor."""
+    """Builds a cache-aware FastConformer of the size of the comparison, with chunks of 80 ms for either factor."""
     from nemo.collections.asr.modules import ConformerEncoder
 
     encoder = ConformerEncoder(
@@ -39,7 +39,7 @@ def build(factor: int) -> Any:
 
 
 class Stream:
-    """One stream of noise through an encoder."""
+    """A stream of noise through an encoder."""
 
     def __init__(self, encoder: Any) -> None:
         self.encoder, config = encoder, encoder.streaming_cfg
@@ -48,7 +48,7 @@ class Stream:
         self.caches = encoder.get_initial_cache_state(batch_size=1)
 
     def step(self) -> float:
-        """Milliseconds of one step."""
+        """Runs a step; returns its milliseconds."""
         begin = time.perf_counter()
         channel, past, filled = self.caches
         out = self.encoder.cache_aware_stream_step(
@@ -66,13 +66,13 @@ class Stream:
 
 @torch.inference_mode()
 def main() -> None:
-    """Serves one factor."""
+    """Runs steps for one subsampling factor until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("factor", type=int, choices=(4, 8), help="subsampling")
     args = parser.parse_args()
     torch.set_num_threads(1)
     stream = Stream(build(args.factor))
-    for _ in range(80):  # until the past is full
+    for _ in range(80):  # until the cache is full
         stream.step()
     for line in sys.stdin:
         print("times", json.dumps([stream.step() for _ in range(int(line))]), flush=True)

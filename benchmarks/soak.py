@@ -1,8 +1,8 @@
-"""Streams for hours and watches time and memory: `python benchmarks/soak.py CHECKPOINT`, or `encoder=limited3200`.
+"""Soak test of streaming: time and memory over hours, `python benchmarks/soak.py CHECKPOINT`, or `encoder=limited3200`.
 
-Real speech of the built-in corpus, over and over, in one stream that is never reset. Prints a line for each part of
-the stream; neither the cost of a second of audio nor memory may grow. Exit status 1: from the first part to the last
-memory grew by more than a tenth, or time by more than a quarter; give the machine nothing else to do.
+Speech of the built-in corpus is repeated in one stream that is never reset. Prints a line for each part of the stream.
+Exit status 1: between the first and the last part, memory grew by more than a tenth, or the time per second of audio by
+more than a quarter. Run nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from streamnest.errors import UserError
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.audio_sources import find_audio, load_audio
 
-# What is allowed from the first part to the last; other work on a machine changes times, not memory.
+# Largest ratio of the last part to the first; other processes influence time, not memory.
 _MEMORY_GROWTH, _TIME_GROWTH = 1.1, 1.25
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def resident_gb() -> float:
-    """Memory of this process now, without what was freed; 0 where the system does not say."""
+    """Returns the resident memory of this process; 0 if the system does not report it."""
     status = Path("/proc/self/status")
     return int(status.read_text(encoding="utf-8").partition("VmRSS:")[2].split()[0]) / 1e6 if status.is_file() else 0.0
 
 
 def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:
-    """Pieces of `samples` from the files, over and over."""
+    """Yields pieces of `samples` samples from the files, repeated endlessly."""
     rest = torch.zeros(0)
     while True:
         for path in files:
@@ -53,7 +53,7 @@ def endless(files: list[Path], rate: int, samples: int) -> Iterator[Tensor]:
 
 
 def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
-    """Minutes heard, milliseconds a second of audio, p99 of a piece and memory, at the end of each part."""
+    """Returns for each part: minutes streamed, milliseconds per second of audio, p99 of a piece, and memory."""
     model = resolve_model(args.model, ROOT / "configs").eval()
     session, rate = StreamingSession(model), model.frontend.sample_rate
     pieces = endless(find_audio([str(args.audio)]), rate, round(args.piece * rate))
@@ -83,11 +83,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_intermixed_args()
     if not 0 < args.piece / 60 <= args.part <= args.minutes / 2:
-        raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: give at least two parts to compare")
+        raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: there must be at least two parts")
     torch.set_num_threads(args.threads)
     parts = soak(args)
-    table = Table(title="one stream, never reset", title_justify="left")
-    for name in ("minutes heard", "ms a second of audio", "ms a piece, p99", "memory, GB"):
+    table = Table(title="One stream, never reset", title_justify="left")
+    for name in ("minutes streamed", "ms per second of audio", "ms per piece, p99", "memory, GB"):
         table.add_column(name, justify="right")
     for minutes, cost, worst, memory in parts:
         table.add_row(f"{minutes:g}", f"{cost:.1f}", f"{worst:.1f}", f"{memory:.3f}")
@@ -95,7 +95,7 @@ def main() -> int:
     console.print(table)
     time_growth = parts[-1][1] / parts[0][1]
     memory_growth = parts[-1][3] / parts[0][3] if parts[0][3] else 1.0
-    console.print(f"last part over first: time {time_growth:.2f}, memory {memory_growth:.3f}")
+    console.print(f"last part divided by first: time {time_growth:.2f}, memory {memory_growth:.3f}")
     return 1 if memory_growth > _MEMORY_GROWTH or time_growth > _TIME_GROWTH else 0
 
 

@@ -1,8 +1,8 @@
-"""What live streams cost: `python benchmarks/streaming.py --help`.
+"""Compute cost of streaming: `python benchmarks/streaming.py --help`.
 
-One thread, steps of one chunk, random weights. For each size: milliseconds a chunk of one stream, and how many
-real-time streams one core serves when they are stepped together. Beside it the time that only reading the weights
-takes on this machine, below which no step in float32 gets.
+One thread, steps of one chunk, random weights. For each size: milliseconds per chunk of one stream, and the number of
+real-time streams per core when they are batched. The table also has the time to read the weights on this machine, which
+is a lower bound for every step in float32.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ REFERENCE_FACTORS = (8, 4)
 
 @torch.inference_mode()
 def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
-    """Seconds of each of `count` steps of `batch` streams, audio to encoder frames, `chunk_ms` of audio at a time."""
+    """Times `count` steps of `batch` streams in seconds, audio to encoder frames, `chunk_ms` of audio at a time."""
     encoder, hop = model.encoder, model.frontend.hop
     if chunk_ms < encoder.frame_ms or chunk_ms % encoder.frame_ms:
-        raise UserError(f"--chunk {chunk_ms / 1000:g}: give a whole number of frames of {encoder.frame_ms:g} ms")
+        raise UserError(f"--chunk {chunk_ms / 1000:g} must be a multiple of the encoder frame, {encoder.frame_ms:g} ms")
     lay_out_for_steps(model)
     chunk = round(chunk_ms / encoder.frame_ms) * encoder.subsampling.factor * hop
     first = encoder.first_features * hop + round(model.frontend.window_overhang_ms * model.frontend.sample_rate / 1000)
@@ -61,7 +61,7 @@ def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> 
 
 
 def time_weights(model: EncoderTask, count: int) -> float:
-    """Median seconds of multiplying one vector with each matrix of the encoder: what reading them costs."""
+    """Returns the median seconds to multiply a vector with each matrix of the encoder, which is bound by reading."""
     matrices = [p for p in model.encoder.parameters() if p.ndim == 2]
     vectors = {m.shape[1]: torch.randn(1, m.shape[1]) for m in matrices}
     times = []
@@ -74,7 +74,7 @@ def time_weights(model: EncoderTask, count: int) -> float:
 
 
 def time_session(path: Path, count: int) -> float:
-    """Median seconds of a step of an exported graph, once its past is full."""
+    """Returns the median seconds of a step of an exported graph with a full cache."""
     session = OnnxSession(path)
     number, piece = session.open(), 0.1 * torch.randn(session.chunk_samples)
     times = []
@@ -86,7 +86,7 @@ def time_session(path: Path, count: int) -> float:
 
 
 def time_exported(overrides: list[str], args: argparse.Namespace) -> list[float]:
-    """Seconds of an exported step in float32 and in int8. A graph has one chunk, so the context is made to fit it."""
+    """Times an exported step in float32 and int8; its chunk is set by the right context."""
     model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
     right = f"encoder.right_context_ms={1000 * args.chunk - model.encoder.frame_ms}"
     model = resolve_model(["encoder=causal", *overrides, *args.overrides, right], CONFIGS)
@@ -98,13 +98,13 @@ def time_exported(overrides: list[str], args: argparse.Namespace) -> list[float]
 
 
 def percentile(times: list[float], share: float) -> float:
-    """Milliseconds."""
+    """Returns a percentile in milliseconds."""
     return 1000 * sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
 @torch.no_grad()
 def row(label: str, overrides: list[str], args: argparse.Namespace) -> list[str]:
-    """One line of the table."""
+    """Measures one row of the table."""
     model = resolve_model(["encoder=causal", *overrides, *args.overrides], CONFIGS)
     chunk_ms = args.chunk * 1000
     one = time_chunks(model, 1, args.count, chunk_ms)
@@ -146,12 +146,12 @@ def main() -> int:
     args = parse()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    table = Table(title=f"steps of {1000 * args.chunk:g} ms, one thread", title_justify="left")
+    table = Table(title=f"Steps of {1000 * args.chunk:g} ms, one thread", title_justify="left")
     exported = ("exported, ms", "int8, ms") if args.export else ()
-    for name in ("size", "M parameters", "ms a chunk, p50 / p99", "weights alone, ms", "RTF", *exported):
+    for name in ("size", "M parameters", "ms per chunk, p50 / p99", "reading weights, ms", "RTF", *exported):
         table.add_column(name, justify="right")
     for batch in args.batches:
-        table.add_column(f"streams a core, {batch} together", justify="right")
+        table.add_column(f"streams per core, batch {batch}", justify="right")
     cases = [
         (
             f"reference size, {factor}x",
@@ -168,7 +168,7 @@ def main() -> int:
         table.add_row(*row(label, overrides, args))
     console = terminal(140)
     console.print(table)
-    console.print("Beside the toolkit that has the reference size: benchmarks/reference.py.")
+    console.print("Comparison with NeMo at the reference size: benchmarks/reference.py.")
     return 0
 
 

@@ -32,7 +32,7 @@ from streamnest.formatting import markdown_table, milliseconds
 from streamnest.latency import emission_delays
 from streamnest.reporting.notebook import open_subject, repository, twin
 from streamnest.streaming.certificate import verify
-from streamnest.streaming.plots import draw_latencies, draw_memory, draw_staircase, draw_waits
+from streamnest.streaming.plots import plot_influence_by_age, plot_latencies, plot_staircase, plot_waits
 from streamnest.streaming.receptive_field import Prober
 
 root = repository()
@@ -43,22 +43,22 @@ print(f"{subject.name}: look-ahead {milliseconds(latency.lookahead_ms)}, chunk {
 # %% [markdown]
 # ## The staircase
 # Rows are outputs, columns inputs. Color shows how much an output changes with an input; white is unchanged. Right of
-# the green line, there must be nothing but the look-ahead that the preset declares.
+# the dashed line, there must be nothing but the look-ahead that the preset declares.
 
 # %%
 title = f"Receptive field of each output frame: look-ahead {milliseconds(latency.lookahead_ms)}"
-display(draw_staircase(Prober(model).staircase(), title))
+display(plot_staircase(Prober(model).staircase(), title))
 
 # %% [markdown]
 # ## The same with a leak
 # The same weights with symmetrically padded convolutions, as is usual for offline encoders. Each layer looks ahead a
-# little, which adds up over layers: color extends far beyond the green line. streamnest refuses to train such a model
+# little, which adds up over layers: color extends far beyond the dashed line. streamnest refuses to train such a model
 # without `encoder.allow_future_leak=true`.
 
 # %%
 leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
 title = f"With symmetric convolutions: look-ahead {milliseconds(leaky.latency.lookahead_ms)}"
-display(draw_staircase(Prober(leaky).staircase(), title))
+display(plot_staircase(Prober(leaky).staircase(), title))
 
 # %% [markdown]
 # ## The certificate
@@ -77,7 +77,7 @@ display(Markdown(markdown_table(["check", "declared", "measured", ""], lines)))
 # line ends.
 
 # %%
-display(draw_memory(Prober(model).staircase(first=120, count=24), "Influence of past input on an output"))
+display(plot_influence_by_age(Prober(model).staircase(first=120, count=24), "Influence of past input on an output"))
 
 # %% [markdown]
 # ## Latency of each sample
@@ -88,12 +88,12 @@ display(draw_memory(Prober(model).staircase(first=120, count=24), "Influence of 
 delays = emission_delays(model.encoder, model.frontend, model.input_norm.causal)
 if latency.streams:
     title = f"{subject.name}: latency of each sample"
-    display(draw_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
+    display(plot_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
 
 # %% [markdown]
 # ## All presets
-# Mean and worst latency; the checkpoint is in green.
+# Mean and worst latency; the checkpoint is in bold.
 
 # %%
 presets = preset_latencies(root / "configs", [f"encoder.subsampling_factor={model.encoder.subsampling.factor}"])
-display(draw_latencies({**presets, subject.name: latency}, own=subject.name))
+display(plot_latencies({**presets, subject.name: latency}, own=subject.name))

@@ -17,7 +17,7 @@ from torchaudio.functional import melscale_fbanks
 from streamnest.errors import UserError
 from streamnest.randomness import fold_keys, normal, random_keys
 
-_LOG_GUARD = 2.0**-24
+LOG_GUARD = 2.0**-24
 _DITHER_STREAM = 0xD17E
 
 
@@ -173,7 +173,7 @@ class LogMel(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             spectrum = torch.fft.rfft(frames * self.window, self.n_fft)
             power = torch.view_as_real(spectrum).square().sum(-1)
-            return torch.log(power @ self.filterbank + _LOG_GUARD)
+            return torch.log(power @ self.filterbank + LOG_GUARD)
 
     def _emphasize(self, audio: Tensor) -> Tensor:
         return torch.cat([audio[:, :1], self._differences(audio)], dim=1)

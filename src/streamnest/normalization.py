@@ -83,7 +83,12 @@ class Normalizer(nn.Module):
         return self._global(features, valid) if self.kind == "global" else features
 
     def init_state(self, batch: int) -> NormalizerState:
-        """Creates the state of `batch` streams before their first frame; only `online` changes it."""
+        """Returns the state of `batch` streams before their first frame; only `online` changes it.
+
+        Raises:
+            UserError: if statistics are needed and were never fitted.
+        """
+        self._require_statistics()
         zeros = torch.zeros(batch, len(self.mean), dtype=torch.float64, device=self.mean.device)
         return NormalizerState(torch.zeros(batch, dtype=torch.long, device=self.mean.device), zeros, zeros)
 
@@ -98,7 +103,6 @@ class Normalizer(nn.Module):
         Raises:
             UserError: for `utterance`, which needs the whole utterance.
         """
-        self._require_statistics()
         if self.kind == "utterance":
             raise UserError("normalize=utterance needs the whole utterance and cannot stream: use global or online")
         if self.kind == "online":

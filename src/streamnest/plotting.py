@@ -124,21 +124,6 @@ def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def draw_difference(per_frame: list[float], stride: float, tolerance: float) -> Figure:
-    """Plots the largest difference between streamed and offline output in each frame, with the tolerance."""
-    figure = Figure(figsize=(9, 3.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    shown = np.maximum(np.array(per_frame, np.float64), 1e-12)
-    axes.semilogy(np.arange(len(shown)) * stride, shown, color=OKABE_ITO[0], lw=1.2)
-    axes.axhline(tolerance, color=OKABE_ITO[1], lw=1.2, ls="--", label=f"tolerance {tolerance:.0e}")
-    axes.set_title("Difference between streamed and offline output", fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("largest absolute difference")
-    figure.legend(loc="outside lower right", fontsize=8, frameon=False)
-    plain_axes(axes)
-    return figure
-
-
 def code_colors(codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns a color `(N, 3)` for each code; consecutive codes get distant colors."""
     hues = (codes * _GOLDEN_RATIO) % 1.0

@@ -18,7 +18,8 @@ from runs import SHORT, environment
 
 from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, Conversion, convert, place_kernel
-from streamnest.checkpoint.transfer import TransferReport, transfer
+from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer import transfer
 from streamnest.encoder.convolution import ConvolutionModule, FrozenBatchNorm
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
@@ -54,11 +55,11 @@ def save(model: Pretraining, path: Path) -> Path:
 
 
 def outcomes(report: TransferReport) -> dict[str, str]:
-    return {entry.name: entry.outcome for entry in report.entries}
+    return {part.name: part.outcome for part in report.parts}
 
 
 def reasons(report: TransferReport) -> dict[str, str]:
-    return {entry.name: entry.reason for entry in report.entries}
+    return {part.name: part.reason for part in report.parts}
 
 
 def randomized(module: ConvolutionModule) -> ConvolutionModule:
@@ -235,7 +236,7 @@ def test_weights_of_another_subsampling_padding_are_kept_with_a_note(build: Buil
 
 def test_an_encoder_without_any_matching_tensor_is_refused(build: Build, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"(?s)nothing of the encoder.*shape \(8, 1, 3, 3\) in the checkpoint"):
+    with pytest.raises(UserError, match=r"(?s)no encoder tensor.*shape \(8, 1, 3, 3\) in the checkpoint"):
         transfer(build("size.d_model=48", "size.subsampling_channels=6"), path)
 
 

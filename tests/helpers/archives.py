@@ -1,4 +1,4 @@
-"""Archives of NeMo for tests: the fixture, and changes of it."""
+"""NeMo archives for tests: the fixture and modified copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 
 
 def pack(path: Path, members: Mapping[str, bytes] | list[tuple[tarfile.TarInfo, bytes]], mode: str = "w:") -> Path:
-    """Writes a tar of members, as they are given."""
+    """Writes a tar of members."""
     given = members if isinstance(members, list) else [(tarfile.TarInfo(n), content) for n, content in members.items()]
     with tarfile.open(path, mode) as tar:
         for member, content in given:
@@ -32,7 +32,7 @@ def pack(path: Path, members: Mapping[str, bytes] | list[tuple[tarfile.TarInfo, 
 
 
 def contents(change: Change | None = None) -> dict[str, bytes]:
-    """Config and weights of the fixture, changed."""
+    """Returns config and weights of the fixture, modified by `change`."""
     archive = read_archive(NEST)
     if change:
         change(archive.config, archive.weights)
@@ -42,13 +42,13 @@ def contents(change: Change | None = None) -> dict[str, bytes]:
 
 
 def changed(path: Path, change: Change) -> Path:
-    """An archive like the fixture, changed."""
+    """Writes a modified copy of the fixture."""
     return pack(path, contents(change))
 
 
-def recogniser(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    """Makes a bidirectional recogniser with a transducer of the fixture, as far as an import can tell."""
-    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_codebooks", "code_dim", "squeeze_single"):
+def recognizer(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    """Turns the fixture into a bidirectional transducer, in all that an import reads."""
+    for key in ("quantizer", "masking", "mask_position", "num_classes", "num_books", "code_dim", "squeeze_single"):
         config.pop(key)
     config |= {
         "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",
@@ -63,8 +63,8 @@ def recogniser(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None
 
 
 def cache_aware(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    """The same, streaming: the contexts of NeMo's multi look-ahead recipe, divided to a small chunk."""
-    recogniser(config, weights)
+    """Turns the fixture into a streaming transducer with scaled-down contexts of NeMo's multi-look-ahead recipe."""
+    recognizer(config, weights)
     config["preprocessor"] |= {"normalize": "NA", "pad_to": 0}
     config["encoder"] |= {
         "causal_downsampling": True,
@@ -76,7 +76,7 @@ def cache_aware(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Non
     }
     for name in [name for name in weights if ".batch_norm.running" in name or "num_batches" in name]:
         weights.pop(name)
-    # Bands are padded at one end more: 11 are left of 80 where there were 10.
+    # Shifted padding of the bands leaves 11 of 80 bands instead of 10.
     out = weights["encoder.pre_encode.out.weight"]
     weights["encoder.pre_encode.out.weight"] = torch.randn(64, 16 * 11, generator=torch.Generator().manual_seed(0)) / 13
     assert out.shape == (64, 160)

@@ -1,4 +1,4 @@
-"""Leaks to plant into a model, by dimension. A plant changes the class of a part, so that it survives being copied."""
+"""Leaks to plant into a model. A plant changes the class of a module, so that copies have the leak as well."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Plant = Callable[[Pretraining], Any]
 
 
 def become(part: Any, name: str, **methods: Callable[..., Any]) -> None:
-    """Gives a part methods of another class; `super_` of each is the method that it replaces."""
+    """Replaces methods of a module."""
     part.__class__ = type(name, (type(part),), methods)
 
 
 def wrap(part: Any, change: Callable[..., Any], method: str = "forward") -> None:
-    """Passes what a method of a part returns through `change(part, output, *arguments)`."""
+    """Passes the output of a method through `change(module, output, *arguments)`."""
     kind = type(part)
 
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -37,7 +37,7 @@ def wrap(part: Any, change: Callable[..., Any], method: str = "forward") -> None
 
 
 def mean_if(condition: Callable[..., bool], time: int = 1, scale: float = 1.0) -> Callable[..., Tensor]:
-    """Adds the mean over time if a condition of the part, its output and its arguments holds."""
+    """Adds the mean over time if a condition on the module, its output and its arguments holds."""
 
     def change(part: Any, x: Tensor, *args: Any) -> Tensor:
         return x + scale * x.mean(time, keepdim=True) if condition(part, x, *args) else x
@@ -50,7 +50,7 @@ def rows_if(condition: Callable[..., bool]) -> Callable[..., Tensor]:
     return lambda part, x, *args: x + 0.1 * x.roll(1, 0) if condition(part, x, *args) else x
 
 
-def block(model: Pretraining, number: int = 1) -> Any:
+def layer(model: Pretraining, number: int = 1) -> Any:
     return model.encoder.layers[number]
 
 
@@ -60,7 +60,7 @@ def on_class(model: Pretraining, name: str, method: Callable[..., Any]) -> None:
 
 
 def in_step_only(model: Pretraining) -> None:
-    """A mean over time that only the path of the training step takes."""
+    """Adds a mean over time in the training step only."""
     base, inside = type(model).training_step, list[bool]()
 
     def training_step(self: Pretraining, batch: Batch, batch_idx: int) -> Tensor:
@@ -71,24 +71,24 @@ def in_step_only(model: Pretraining) -> None:
             inside.clear()
 
     on_class(model, "training_step", training_step)
-    wrap(block(model).convolution, mean_if(lambda *_: bool(inside)))
+    wrap(layer(model).convolution, mean_if(lambda *_: bool(inside)))
 
 
-def hear_minus_mean(model: Pretraining) -> None:
-    base = type(model).hear
+def features_minus_mean(model: Pretraining) -> None:
+    base = type(model).prepare_batch
 
-    def hear(self: Pretraining, batch: Batch, step: int) -> Any:
-        heard, codes, context = base(self, batch, step)
-        return heard - heard.mean(-1, keepdim=True), codes, context
+    def prepare_batch(self: Pretraining, batch: Batch, step: int) -> Any:
+        features, codes, context = base(self, batch, step)
+        return features - features.mean(-1, keepdim=True), codes, context
 
-    on_class(model, "hear", hear)
+    on_class(model, "prepare_batch", prepare_batch)
 
 
 def encode_plus_mean(model: Pretraining) -> None:
     base = type(model).encode
 
-    def encode(self: Pretraining, heard: Tensor, context: Any) -> Any:
-        encoded, frames = base(self, heard, context)
+    def encode(self: Pretraining, features: Tensor, context: Any) -> Any:
+        encoded, frames = base(self, features, context)
         return encoded + encoded.mean(1, keepdim=True), frames
 
     on_class(model, "encode", encode)
@@ -105,26 +105,26 @@ def visible(change: Callable[[Context, Tensor, Tensor], tuple[Tensor, Tensor]]) 
 
 
 def gate(model: Pretraining, value: float = 0.0, opening: Callable[[Tensor], Tensor] = torch.tanh) -> None:
-    """A mean over time behind a parameter that closes it at the start."""
-    part = block(model).feed_forward_out
+    """Adds a mean over time behind a gate that a parameter closes initially."""
+    part = layer(model).feed_forward_out
     part.gate = nn.Parameter(torch.full((1,), value))
     wrap(part, lambda self, x, *_: x + opening(self.gate) * x.mean(1, keepdim=True))
 
 
 def row_gate(model: Pretraining) -> None:
-    part = block(model).norm_out
+    part = layer(model).norm_out
     part.gate = nn.Parameter(torch.ones(()))
     wrap(part, lambda self, x, *_: x + (1 - self.gate) * x.mean(0, keepdim=True))
 
 
 def on_audio(condition: Callable[[Tensor], Tensor]) -> Plant:
-    """A mean over time in the features if the audio fulfills a condition."""
+    """Adds a mean over time to the features if the audio fulfills a condition."""
     return lambda model: wrap(
         model.frontend, lambda _, x, audio, *__: x + x.mean(-1, keepdim=True) if condition(audio) else x
     )
 
 
 def on_session(monkeypatch: pytest.MonkeyPatch, session: type) -> None:
-    """Lets the verifier stream with another session."""
+    """Makes the probes use another session class."""
     for probe in (streamnest.streaming.probes.sessions, streamnest.streaming.probes.latencies):
         monkeypatch.setattr(probe, "StreamingSession", session)

@@ -1,7 +1,7 @@
-"""Runs in an environment that has NeMo: what it computes with an archive, or an archive of its own making.
+"""Computes reference outputs with NeMo; runs in an environment that has it.
 
-python nemo_reference.py run ARCHIVE AUDIO.pt OUT.pt     opens an archive of NEST, and saves what it gives
-python nemo_reference.py make ARCHIVE AUDIO.pt OUT.pt    makes a cache-aware recogniser, and saves what it gives
+python nemo_reference.py run ARCHIVE AUDIO.pt OUT.pt     opens a NEST archive and saves its outputs
+python nemo_reference.py make ARCHIVE AUDIO.pt OUT.pt    builds a cache-aware recognizer and saves it with its outputs
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemo.collections.asr.models.ssl_models import EncDecDenoiseMaskedTokenPredM
 from omegaconf import OmegaConf
 
 MODULES = "nemo.collections.asr.modules."
-RECOGNISER: dict[str, Any] = {
+RECOGNIZER: dict[str, Any] = {
     "sample_rate": 16000,
     "preprocessor": {
         "_target_": f"{MODULES}AudioToMelSpectrogramPreprocessor",
@@ -55,25 +55,25 @@ RECOGNISER: dict[str, Any] = {
 
 @torch.no_grad()
 def outputs(model: Any, audio: torch.Tensor) -> dict[str, Any]:
-    """What each row gives by itself: fixed statistics allow no more than one."""
-    found: dict[str, Any] = {"encoded": [], "tokens": [], "logp": []}
+    """Computes the outputs of each row by itself, since fixed statistics allow one row only."""
+    results: dict[str, Any] = {"encoded": [], "tokens": [], "logp": []}
     for row in audio:
         features, length = model.preprocessor(input_signal=row[None].clone(), length=torch.tensor([len(row)]))
         encoded, valid = model.encoder(audio_signal=features, length=length)
-        found["encoded"].append(encoded[0, :, : int(valid)].t().clone())
+        results["encoded"].append(encoded[0, :, : int(valid)].t().clone())
         if hasattr(model, "quantizer"):
-            found["tokens"].append(model.quantizer(input_signal=features)[1][0])
-            found["logp"].append(model.decoder(encoder_output=encoded)[0, : int(valid)])
-    return found
+            results["tokens"].append(model.quantizer(input_signal=features)[1][0])
+            results["logp"].append(model.decoder(encoder_output=encoded)[0, : int(valid)])
+    return results
 
 
 def main() -> None:
     """Command line."""
-    what, archive, audio, out = sys.argv[1:]
+    action, archive, audio, out = sys.argv[1:]
     torch.manual_seed(0)
     samples = torch.load(audio, weights_only=True)
-    if what == "make":
-        model = EncDecCTCModel(OmegaConf.create(RECOGNISER))
+    if action == "make":
+        model = EncDecCTCModel(OmegaConf.create(RECOGNIZER))
         for parameter in model.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
         model.save_to(archive)

@@ -1,4 +1,4 @@
-"""Composing a config takes most of a second: these tests share what they compose."""
+"""Caches composed configs, since composing one takes most of a second."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from streamnest.interop.nemo import importing
 
 
 @functools.cache
-def _composed(words: tuple[str, ...], config_dir: Path, name: str) -> DictConfig:
-    return compose_config(list(words), config_dir, name)
+def _composed(overrides: tuple[str, ...], config_dir: Path, name: str) -> DictConfig:
+    return compose_config(list(overrides), config_dir, name)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compose_once() -> Iterator[None]:
-    def compose(words: list[str], config_dir: Path, name: str) -> DictConfig:
-        return copy.deepcopy(_composed(tuple(words), config_dir, name))
+    def compose(overrides: list[str], config_dir: Path, name: str) -> DictConfig:
+        return copy.deepcopy(_composed(tuple(overrides), config_dir, name))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "compose_config", compose)
@@ -33,5 +33,5 @@ def _compose_once() -> Iterator[None]:
 
 @pytest.fixture
 def run_config() -> Callable[..., DictConfig]:
-    """The config of a tiny run; the same as that of the other tests, but kept."""
+    """The fixture of the other tests, with a cache of composed configs."""
     return lambda *overrides: copy.deepcopy(_composed((*TINY, "trainer=cpu", *overrides), CONFIGS, "t"))

@@ -1,4 +1,4 @@
-"""Against NeMo itself, where `STREAMNEST_NEMO_PYTHON` names the Python of an environment that has it."""
+"""Comparison with NeMo, if `STREAMNEST_NEMO_PYTHON` is the Python of an environment with NeMo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streamnest.pretraining import Pretraining
 PYTHON = os.environ.get("STREAMNEST_NEMO_PYTHON", "")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON, reason="STREAMNEST_NEMO_PYTHON names no Python with NeMo"),
+    pytest.mark.skipif(not PYTHON, reason="STREAMNEST_NEMO_PYTHON is not set"),
 ]
 Compose = Callable[..., DictConfig]
 
@@ -32,26 +32,26 @@ def audio() -> torch.Tensor:
     return 0.1 * torch.randn(2, 33000, generator=torch.Generator().manual_seed(0))
 
 
-def nemo(what: str, archive: Path, audio: torch.Tensor) -> dict[str, Any]:
+def nemo(action: str, archive: Path, audio: torch.Tensor) -> dict[str, Any]:
     script, folder = Path(__file__).parents[1] / "helpers/nemo_reference.py", archive.parent
     torch.save(audio, folder / "audio.pt")
-    words = [PYTHON, str(script), what, str(archive), str(folder / "audio.pt"), str(folder / "out.pt")]
-    # Without PYTHONPATH: an environment of its own.
+    command = [PYTHON, str(script), action, str(archive), str(folder / "audio.pt"), str(folder / "out.pt")]
+    # NeMo has an environment of its own, without this PYTHONPATH.
     plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=plain)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=plain)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return torch.load(folder / "out.pt", weights_only=True)
 
 
-def assert_equal_outputs(model: Pretraining, audio: torch.Tensor, theirs: dict[str, Any]) -> None:
-    for row, expected in zip(audio, theirs["encoded"], strict=True):
+def assert_equal_outputs(model: Pretraining, audio: torch.Tensor, expected: dict[str, Any]) -> None:
+    for row, encoded_row in zip(audio, expected["encoded"], strict=True):
         with torch.no_grad():
             encoded, valid = model(row[None], torch.tensor([len(row)]))
-        torch.testing.assert_close(encoded[0, : int(valid)], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(encoded[0, : int(valid)], encoded_row, rtol=0, atol=1e-4)
 
 
-def randomised(model: Pretraining) -> Pretraining:
-    """Norms and biases away from where they begin."""
+def randomized(model: Pretraining) -> Pretraining:
+    """Moves norms and biases away from their initial values."""
     torch.manual_seed(3)
     for name, value in model.encoder.state_dict().items():
         if value.dtype == torch.float32 and value.ndim < 3:
@@ -78,26 +78,26 @@ def randomised(model: Pretraining) -> Pretraining:
     ],
     ids=["bidirectional", "lookahead80", "shifted", "dynamic"],
 )
-def test_nemo_opens_what_is_exported_and_its_encoder_gives_the_same(
+def test_nemo_computes_the_same_with_an_exported_archive(
     run_config: Compose, tmp_path: Path, audio: torch.Tensor, overrides: tuple[str, ...], same_targets: bool
 ) -> None:
-    model = randomised(ready(run_config(*overrides)))
+    model = randomized(ready(run_config(*overrides)))
     write_checkpoint(model, tmp_path / "ours.ckpt")
     export_nemo(tmp_path / "ours.ckpt", tmp_path / "ours.nemo")
-    theirs = nemo("run", tmp_path / "ours.nemo", audio)
-    assert_equal_outputs(model, audio, theirs)
-    for row, tokens, logp in zip(audio, theirs["tokens"], theirs["logp"], strict=True):
+    expected = nemo("run", tmp_path / "ours.nemo", audio)
+    assert_equal_outputs(model, audio, expected)
+    for row, tokens, logp in zip(audio, expected["tokens"], expected["logp"], strict=True):
         features, frames = model.frontend(row[None], torch.tensor([len(row)]))
         with torch.no_grad():
-            ours = model.objective.logits(model(row[None], torch.tensor([len(row)]))[0])[0].log_softmax(-1)
-        torch.testing.assert_close(ours[: len(logp)].transpose(1, 2), logp, rtol=0, atol=1e-4)
+            computed = model.objective.logits(model(row[None], torch.tensor([len(row)]))[0])[0].log_softmax(-1)
+        torch.testing.assert_close(computed[: len(logp)].transpose(1, 2), logp, rtol=0, atol=1e-4)
         codes = model.targets(features, frames)[0]
         assert torch.equal(codes, tokens[: len(codes)]) or not same_targets
 
 
-def test_a_recogniser_that_nemo_made_gives_the_same_here(tmp_path: Path, audio: torch.Tensor) -> None:
-    theirs = nemo("make", tmp_path / "theirs.nemo", audio)
-    model, ledger, _ = import_nemo(tmp_path / "theirs.nemo", CONFIGS)
+def test_an_imported_recognizer_computes_the_same_as_in_nemo(tmp_path: Path, audio: torch.Tensor) -> None:
+    expected = nemo("make", tmp_path / "expected.nemo", audio)
+    model, report, _ = import_nemo(tmp_path / "expected.nemo", CONFIGS)
     assert isinstance(model.encoder, FastConformer) and len(model.encoder.choices.by_name) == 2
-    assert_equal_outputs(model, audio, theirs)
-    assert ledger.outcomes("decoder.*") == ["left out"]
+    assert_equal_outputs(model, audio, expected)
+    assert report.outcomes("decoder.*") == ["left out"]

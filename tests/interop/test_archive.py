@@ -1,4 +1,4 @@
-"""A stranger's archive is opened without running or unpacking anything of it."""
+"""An untrusted archive is read without executing or unpacking any of its content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz"])
 @pytest.mark.parametrize("prefix", ["", "./"])
-def test_names_may_begin_with_a_dot_and_the_tar_may_be_compressed(tmp_path: Path, mode: str, prefix: str) -> None:
+def test_prefixed_names_and_compressed_archives_are_read(tmp_path: Path, mode: str, prefix: str) -> None:
     members = {prefix + name: content for name, content in contents().items()}
     read = read_archive(pack(tmp_path / "a.nemo", {**members, f"{prefix}vocab.txt": b"a\nb\n"}, mode))
     assert read.config["encoder"]["d_model"] == 64
@@ -33,11 +33,11 @@ def test_names_may_begin_with_a_dot_and_the_tar_may_be_compressed(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("bad", "words"),
+    ("bad", "message"),
     [
-        (member("../outside.txt"), "leads outside"),
-        (member("/tmp/outside.txt"), "leads outside"),
-        (member("a/../../outside.txt"), "leads outside"),
+        (member("../outside.txt"), "points outside"),
+        (member("/tmp/outside.txt"), "points outside"),
+        (member("a/../../outside.txt"), "points outside"),
         (member("link", tarfile.SYMTYPE, "/etc/passwd"), "not a plain file"),
         (member("hard", tarfile.LNKTYPE, CONFIG), "not a plain file"),
         (member("pipe", tarfile.FIFOTYPE), "not a plain file"),
@@ -45,39 +45,39 @@ def test_names_may_begin_with_a_dot_and_the_tar_may_be_compressed(tmp_path: Path
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else None,
 )
-def test_members_that_no_archive_needs_are_refused(tmp_path: Path, bad: tarfile.TarInfo, words: str) -> None:
+def test_unsafe_members_are_refused(tmp_path: Path, bad: tarfile.TarInfo, message: str) -> None:
     good = [(tarfile.TarInfo(name), content) for name, content in contents().items()]
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         read_archive(pack(tmp_path / "a.nemo", [*good, (bad, b"")]))
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "words"),
+    ("limit", "value", "message"),
     [
         ("MAX_MEMBERS", 1, "more than 1 members"),
         ("MAX_TOTAL_BYTES", 1000, "more than"),
-        ("MAX_BYTES", {CONFIG: 100, WEIGHTS: 1 << 30}, "above the 100 read"),
+        ("MAX_BYTES", {CONFIG: 100, WEIGHTS: 1 << 30}, "above the limit of 100"),
     ],
 )
-def test_sizes_have_limits_that_are_checked_before_anything_is_read(
-    monkeypatch: pytest.MonkeyPatch, limit: str, value: Any, words: str
+def test_size_limits_are_checked_before_reading(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: Any, message: str
 ) -> None:
     monkeypatch.setattr(archives, limit, value)
     monkeypatch.setattr(archives, "_content", lambda *_: pytest.fail("read"))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         read_archive(NEST)
 
 
-def test_what_is_no_archive_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_invalid_archives_are_refused_with_the_reason(tmp_path: Path) -> None:
     whole = NEST.read_bytes()
     cases = {
-        "text": (b"hello", "not a .nemo archive, or a truncated one"),
+        "text": (b"hello", "not a valid .nemo archive"),
         "short": (whole[: len(whole) // 2], "truncated|damaged"),
-        "empty": (b"", "not a .nemo archive"),
+        "empty": (b"", "not a valid .nemo archive"),
     }
-    for name, (content, words) in cases.items():
+    for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             read_archive(tmp_path / name)
     with pytest.raises(UserError, match=f"it has no {WEIGHTS}"):
         read_archive(pack(tmp_path / "half.nemo", {CONFIG: b"a: 1"}))
@@ -101,7 +101,7 @@ class Malice:
     ],
     ids=["pickle", "yaml object", "yaml aliases", "yaml list", "no text"],
 )
-def test_neither_weights_nor_config_can_run_anything(
+def test_neither_weights_nor_config_are_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: dict[str, bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -111,7 +111,7 @@ def test_neither_weights_nor_config_can_run_anything(
 
 
 @pytest.mark.parametrize("odd", [{"weight": torch.zeros(2)}, torch.eye(2).to_sparse()], ids=["nested", "sparse"])
-def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path, odd: Any) -> None:
+def test_weights_other_than_named_tensors_are_refused(tmp_path: Path, odd: Any) -> None:
     def add(config: dict[str, Any], weights: dict[str, Any]) -> None:
         weights["encoder"] = odd
 
@@ -119,9 +119,7 @@ def test_weights_that_are_no_named_tensors_are_refused(tmp_path: Path, odd: Any)
         read_archive(changed(tmp_path / "a.nemo", add))
 
 
-def test_an_archive_that_cannot_be_written_whole_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_old_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.nemo"
     write_archive(path, {"a": 1}, {"b": torch.ones(2)})
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

@@ -1,4 +1,4 @@
-"""What is exported for NeMo is the same model when it comes back, and what NeMo cannot say is refused or named."""
+"""Exported models are equal when imported again; unsupported settings are refused or reported."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import write_checkpoint
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo import encoder_state_from_nemo, export_nemo, import_nemo
 from streamnest.interop.nemo.archive import read_archive
 from streamnest.interop.nemo.context import contexts, nemo_contexts
@@ -26,15 +26,15 @@ Compose = Callable[..., DictConfig]
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def exported(model: Pretraining, folder: Path) -> tuple[Pretraining, Ledger]:
-    """The model that comes back, and what was said on the way out."""
-    write_checkpoint(model, folder / "ours.ckpt")
-    _, ledger = export_nemo(folder / "ours.ckpt", folder / "ours.nemo")
-    return import_nemo(folder / "ours.nemo", CONFIGS)[0], ledger
+def exported(model: Pretraining, folder: Path) -> tuple[Pretraining, TransferReport]:
+    """Exports and imports a model; returns it with the report of the export."""
+    write_checkpoint(model, folder / "model.ckpt")
+    _, report = export_nemo(folder / "model.ckpt", folder / "model.nemo")
+    return import_nemo(folder / "model.nemo", CONFIGS)[0], report
 
 
 def assert_same(model: Pretraining, again: Pretraining) -> None:
-    """Equal weights, and equal outputs and targets of the same audio."""
+    """Asserts equal weights, and equal outputs and targets for the same audio."""
     state = again.state_dict()
     for name, value in model.state_dict().items():
         if name not in ("train_counts", "seconds_seen") and not name.startswith(("input_norm.", "target_norm.")):
@@ -47,31 +47,29 @@ def assert_same(model: Pretraining, again: Pretraining) -> None:
 
 
 @pytest.mark.parametrize("name", ["bidirectional_8x", "chunked_4x_8_1", "causal_8x_8_1"])
-def test_names_and_layouts_come_back_as_they_were(name: str) -> None:
+def test_weight_conversion_is_inverted_exactly(name: str) -> None:
     state = torch.load(FIXTURES / f"encoder_{name}.pt", weights_only=True)["encoder"]["state"]
     again = encoder_state_to_nemo(encoder_state_from_nemo(state))
     assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
 
 
-def test_a_streaming_checkpoint_comes_back_the_same_and_what_differs_there_is_named(
-    run_config: Compose, tmp_path: Path
-) -> None:
+def test_a_streaming_checkpoint_survives_a_round_trip(run_config: Compose, tmp_path: Path) -> None:
     model = ready(run_config("encoder=lookahead40", "masking=causal", "quantizer.num_codebooks=2"))
     model.input_norm.set_statistics(torch.linspace(-9, -7, 80), torch.linspace(2, 3, 80))
-    again, ledger = exported(model, tmp_path)
+    again, report = exported(model, tmp_path)
     assert_same(model, again)
     assert again.latency == model.latency and again.encoder.context == model.encoder.context
     assert (again.target_norm.kind, again.objective.weights) == ("utterance", model.objective.weights)
     for name in ("encoder.normalize=global", "encoder.subsampling_padding=aligned", "quantizer.normalize=utterance"):
-        assert ledger.outcomes(name) == ["differs"], name
+        assert report.outcomes(name) == ["differs"], name
     for name in ("masking.live_edge_prob", "objective.unmasked_weight"):
-        assert ledger.outcomes(name) == ["left out"], name
+        assert report.outcomes(name) == ["left out"], name
 
 
-def test_an_imported_archive_goes_out_as_it_came(tmp_path: Path) -> None:
+def test_an_imported_archive_is_exported_unchanged(tmp_path: Path) -> None:
     model = import_nemo(NEST, CONFIGS)[0]
-    _, ledger = exported(model, tmp_path)
-    one, other = read_archive(NEST), read_archive(tmp_path / "ours.nemo")
+    _, report = exported(model, tmp_path)
+    one, other = read_archive(NEST), read_archive(tmp_path / "model.nemo")
     bank = "preprocessor.featurizer.fb"
     torch.testing.assert_close(other.weights.pop(bank), one.weights.pop(bank), rtol=0, atol=1e-6)
     assert one.weights.keys() == other.weights.keys()
@@ -79,15 +77,13 @@ def test_an_imported_archive_goes_out_as_it_came(tmp_path: Path) -> None:
         torch.testing.assert_close(other.weights[name], value, rtol=0, atol=1e-7)
     for section in ("encoder", "quantizer", "decoder", "loss", "masking"):
         assert one.config[section].items() <= {**one.config[section], **other.config[section]}.items(), section
-    assert not [part for part in ledger.parts if part.outcome == "differs"]
+    assert not [part for part in report.parts if part.outcome == "differs"]
 
 
-def test_dynamic_contexts_frozen_batch_norm_and_other_heads_are_carried_as_far_as_they_go(
-    run_config: Compose, tmp_path: Path
-) -> None:
+def test_dynamic_contexts_and_frozen_batch_norm_survive_a_round_trip(run_config: Compose, tmp_path: Path) -> None:
     choices = ("encoder=dynamic", "encoder.conv_norm=frozen_batch_norm", "encoder.normalize=none", "encoder.bias=false")
     model = ready(run_config(*choices, "objective=masked_next_token", "masking=multiscale"))
-    again, ledger = exported(model, tmp_path)
+    again, report = exported(model, tmp_path)
     assert again.encoder.default_context == model.encoder.default_context
     assert set(again.encoder.choices.by_name.values()) == set(model.encoder.choices.by_name.values())
     assert sum(again.encoder.choices.weights) == 1.0
@@ -95,33 +91,33 @@ def test_dynamic_contexts_frozen_batch_norm_and_other_heads_are_carried_as_far_a
     with torch.no_grad():
         assert torch.equal(again(audio, length)[0], model(audio, length)[0])
     assert torch.equal(again.objective.heads.weight, model.objective.masked.heads.weight)
-    assert ledger.outcomes("encoder.conv_norm=frozen_batch_norm") == ["differs"]
+    assert report.outcomes("encoder.conv_norm=frozen_batch_norm") == ["differs"]
     for name in ("masking", "objective.next_token"):
-        assert ledger.outcomes(name) == ["left out"], name
+        assert report.outcomes(name) == ["left out"], name
 
 
-def test_heads_that_nemo_has_not_are_zeros_and_said_to_be(run_config: Compose, tmp_path: Path) -> None:
+def test_unsupported_heads_are_reported_and_become_zeros(run_config: Compose, tmp_path: Path) -> None:
     model = ready(run_config("encoder=causal", "objective=next_token", "masking=none"))
-    again, ledger = exported(model, tmp_path)
-    assert ledger.outcomes("decoder") == ["new"] and not again.objective.heads.weight.any()
-    assert ledger.outcomes("masking") == ["left out"]
+    again, report = exported(model, tmp_path)
+    assert report.outcomes("decoder") == ["new"] and not again.objective.heads.weight.any()
+    assert report.outcomes("masking") == ["left out"]
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         (("encoder=causal", "encoder.normalize=online"), "encoder.normalize=online"),
         (("encoder=lookahead40", "encoder.style=delayed"), "encoder.style=delayed"),
     ],
     ids=["online", "delayed"],
 )
-def test_what_nemo_cannot_compute_is_refused_and_nothing_is_written(
-    run_config: Compose, tmp_path: Path, override: tuple[str, ...], words: str
+def test_unsupported_settings_are_refused_without_writing(
+    run_config: Compose, tmp_path: Path, override: tuple[str, ...], message: str
 ) -> None:
-    write_checkpoint(ready(run_config(*override)), tmp_path / "ours.ckpt")
-    with pytest.raises(UserError, match=words):
-        export_nemo(tmp_path / "ours.ckpt", tmp_path / "ours.nemo")
-    assert not (tmp_path / "ours.nemo").exists()
+    write_checkpoint(ready(run_config(*override)), tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=message):
+        export_nemo(tmp_path / "model.ckpt", tmp_path / "model.nemo")
+    assert not (tmp_path / "model.nemo").exists()
 
 
 @pytest.mark.parametrize("style", ["chunked", "regular"])
@@ -130,15 +126,19 @@ def test_what_nemo_cannot_compute_is_refused_and_nothing_is_written(
     [{}, {"a": {"right_context_ms": 0.0, "weight": 0.1}, "b": {"left_context_ms": 480, "right_context_ms": None}}],
     ids=["one", "several"],
 )
-def test_contexts_come_back_as_they_were(style: str, choices: dict[str, dict[str, float | None]]) -> None:
+def test_contexts_survive_a_round_trip(style: str, choices: dict[str, dict[str, float | None]]) -> None:
     config = EncoderConfig(d_model=8, num_heads=2, num_layers=1, subsampling_channels=2, style=style, contexts=choices)
     config.left_context_ms, config.right_context_ms = 320.0, 40.0
     encoder = FastConformer(config)
-    said = nemo_contexts(encoder.default_context, encoder.choices)
-    read = contexts(Section("encoder", said), encoder.frame_ms, Ledger(NEST))
+    exported_contexts = nemo_contexts(encoder.default_context, encoder.choices)
+    read = contexts(Section("encoder", exported_contexts), encoder.frame_ms, TransferReport(NEST))
     config.contexts = read["encoder.contexts"]
     again = FastConformer(config)
     assert (read["encoder.left_context_ms"], read["encoder.right_context_ms"]) == (320.0, 40.0)
     assert read["encoder.style"] == style
     assert set(again.choices.by_name.values()) >= set(encoder.choices.by_name.values())
-    assert said["att_context_probs"] is None if not choices else sum(said["att_context_probs"]) == 1
+    assert (
+        exported_contexts["att_context_probs"] is None
+        if not choices
+        else sum(exported_contexts["att_context_probs"]) == 1
+    )

@@ -1,4 +1,4 @@
-"""The exported graph gives the frames of the offline forward, and says in the file how to drive it."""
+"""The exported graph computes the offline frames, and its metadata suffices to run it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 SPEECH = sorted((ROOT / "data/sample16k/speech").glob("asterisk_en*.ogg"))[0]
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
-# Each preset with both factors, both stems and all kinds of batches somewhere.
+# Presets, factors, paddings and batch sizes each occur in some case.
 CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
     pytest.param("lookahead80 encoder.style=regular", 8, "aligned", 2, "global", marks=pytest.mark.long),
@@ -51,7 +51,7 @@ def offline(model: Pretraining, audio: torch.Tensor) -> torch.Tensor:
 
 
 def stream(session: OnnxSession, rows: list[torch.Tensor], size: int) -> list[torch.Tensor]:
-    """Frames of streams that are pushed together, in pieces."""
+    """Streams rows together in pieces; returns the frames of each."""
     numbers = [session.open() for _ in rows]
     frames: dict[int, list[torch.Tensor]] = {number: [] for number in numbers}
     for start in range(0, max(map(len, rows)), size):
@@ -63,28 +63,28 @@ def stream(session: OnnxSession, rows: list[torch.Tensor], size: int) -> list[to
     return [torch.cat(frames[number]) for number in numbers]
 
 
-@pytest.mark.parametrize(("preset", "factor", "stem", "batch", "normalize"), CASES)
-def test_streams_through_the_graph_give_the_offline_frames_to_the_end(
+@pytest.mark.parametrize(("preset", "factor", "padding", "batch", "normalize"), CASES)
+def test_streams_of_the_graph_equal_offline_frames(
     run_config: Compose,
     speech_like: Audio,
     tmp_path: Path,
     preset: str,
     factor: int,
-    stem: str,
+    padding: str,
     batch: int | None,
     normalize: str,
 ) -> None:
     overrides = (
         *f"encoder={preset}".split(),
         f"encoder.subsampling_factor={factor}",
-        f"encoder.subsampling_padding={stem}",
+        f"encoder.subsampling_padding={padding}",
     )
     model = ready(run_config(*overrides, f"encoder.normalize={normalize}"))
     metadata = export.export_step(model, tmp_path / "step.onnx", batch)
     assert metadata["batch"] == batch
-    # Of any length, so that the last chunk is full, partly full, or all there is.
+    # Lengths with a full, a partial and a single last chunk.
     rows = [speech_like(1, n, n)[0] for n in (70_000, 12_800, 24_321, 11_900, 170, 159, 0)]
-    rows[2][:8000] = 0.0  # digital silence: the logarithm makes most of the smallest errors
+    rows[2][:8000] = 0.0  # digital silence: the logarithm amplifies small errors most
     for size in (1_000, 100_000):
         for row, found in zip(rows, stream(OnnxSession(tmp_path / "step.onnx"), rows, size)):
             expected = offline(model, row)
@@ -97,8 +97,8 @@ def model(run_config: Compose) -> Pretraining:
     return ready(run_config("encoder=lookahead40", "encoder.subsampling_padding=shifted", "size.num_layers=1"))
 
 
-def test_the_file_says_how_to_drive_it(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
-    """A stranger's loop: numpy, the file, and docs/EXPORT.md."""
+def test_the_metadata_suffices_to_run_the_graph(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
+    """Runs the loop of docs/EXPORT.md with numpy and onnxruntime only."""
     import onnxruntime
 
     export.export_step(model, tmp_path / "step.onnx")
@@ -128,7 +128,7 @@ def test_the_file_says_how_to_drive_it(model: Pretraining, speech_like: Audio, t
     assert len(expected) - len(found) <= 2 * m["chunk_frames"]
 
 
-def test_streams_that_do_not_fit_are_told_and_windows_show(
+def test_invalid_pushes_are_refused_and_windows_reported(
     model: Pretraining, speech_like: Audio, tmp_path: Path
 ) -> None:
     export.export_step(model, tmp_path / "step.onnx", max_left_ms=400)
@@ -145,7 +145,7 @@ def test_streams_that_do_not_fit_are_told_and_windows_show(
         session.push({number: torch.zeros(10)})
 
 
-def test_a_stream_that_pauses_holds_no_memory_of_the_batch_it_was_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_stream_keeps_no_memory_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {
         **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
         **{"d_model": 2, "initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40},
@@ -160,7 +160,7 @@ def test_a_stream_that_pauses_holds_no_memory_of_the_batch_it_was_in(monkeypatch
     assert all(state.base is None and (state == 1).all() for state in states)
 
 
-def test_what_cannot_stream_is_no_export_or_lacks_a_package_is_refused(
+def test_offline_models_invalid_files_and_missing_packages_are_refused(
     run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="cannot stream"):
@@ -171,11 +171,11 @@ def test_what_cannot_stream_is_no_export_or_lacks_a_package_is_refused(
     with pytest.raises(UserError, match="not an ONNX model"):
         OnnxSession(tmp_path / "text.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install 'streamnest\[export\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[export\]'"):
         OnnxSession(tmp_path / "text.onnx")
 
 
-def test_int8_is_smaller_and_nearly_the_same(run_config: Compose, speech_like: Audio, tmp_path: Path) -> None:
+def test_int8_is_smaller_and_nearly_equal(run_config: Compose, speech_like: Audio, tmp_path: Path) -> None:
     model = ready(run_config("encoder=causal", "size.d_model=128"))
     source, target = tmp_path / "step.onnx", tmp_path / "step.int8.onnx"
     export.export_step(model, source, max_left_ms=1000)
@@ -204,7 +204,7 @@ def test_the_file_names_the_context_that_was_exported(run_config: Callable[..., 
     assert export.describe(plain, export.ExportedStep(plain, 800), 1)["context"] is None
 
 
-def test_export_reports_and_stream_runs_what_it_wrote(
+def test_stream_runs_the_file_that_export_wrote(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, figures = tmp_path / "made/step.onnx", tmp_path / "figures.json"
@@ -223,11 +223,11 @@ def test_export_reports_and_stream_runs_what_it_wrote(
     samples = (3000 * np.sin(np.arange(16000) * 0.05)).astype("<i2").tobytes()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(samples)))
     assert main("stream", "--model_path", out, "--audio_path", "-") == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[3:] == ["26", "frames", "end"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[4:] == ["26", "frames", "end"]
 
 
 @pytest.mark.slow
-def test_the_export_command_fails_when_the_graph_differs_and_tells_mistakes(
+def test_export_fails_for_differences_and_user_errors(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("export", checkpoint, tmp_path / "step.onnx", "--audio_path", SPEECH, "--tolerance", "1e-12") == 1

@@ -1,4 +1,4 @@
-"""Exported graphs of strangers: their metadata agrees with the graph, or a message says what does not."""
+"""Metadata of untrusted graphs is refused with a message unless it agrees with the graph."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = {"float32": "tensor(float)", "int64": "tensor(int64)", "float64": "tenso
 
 
 def graph() -> Any:
-    """What onnxruntime says of the graph that the metadata above is of; a step gives what it was given."""
+    """A graph with the inputs and outputs of `METADATA`, whose step returns its state unchanged."""
     inputs = [
         ("audio", [2, 900], "float32"),
         ("end", [2], "int64"),
@@ -46,14 +46,14 @@ def graph() -> Any:
     def described(tensors: list[Any]) -> list[Any]:
         return [SimpleNamespace(name=name, shape=shape, type=KINDS[kind]) for name, shape, kind in tensors]
 
-    def run(_: Any, given: dict[str, Any]) -> list[Any]:
-        return [torch.zeros(2, 1, 4).numpy(), *(given[entry["name"]] for entry in STATE)]
+    def run(_: Any, feeds: dict[str, Any]) -> list[Any]:
+        return [torch.zeros(2, 1, 4).numpy(), *(feeds[entry["name"]] for entry in STATE)]
 
     return SimpleNamespace(get_inputs=lambda: described(inputs), get_outputs=lambda: described(outputs), run=run)
 
 
-def test_mutated_metadata_drives_the_graph_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, outcomes = random.Random(24), {"driven": 0, "refused": 0}
+def test_mutated_metadata_runs_the_graph_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, outcomes = random.Random(24), {"run": 0, "refused": 0}
     monkeypatch.setattr(runtime, "_open", lambda stored, _: (graph(), read_metadata(stored, graph(), "a.onnx")))
     for _ in range(600 * ROUNDS):
         outcomes[outcome(json.dumps(mutated(METADATA, rng)))] += 1
@@ -62,7 +62,7 @@ def test_mutated_metadata_drives_the_graph_or_is_refused(monkeypatch: pytest.Mon
 
 
 def outcome(stored: str) -> str:
-    """What comes of a stream of a second and its end."""
+    """Runs a stream of a second; returns whether the metadata was refused."""
     try:
         session = OnnxSession(stored)
     except UserError as error:
@@ -70,11 +70,11 @@ def outcome(stored: str) -> str:
     number = session.open()
     session.push({number: torch.zeros(16000)})
     session.flush([number])
-    return "driven"
+    return "run"
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"chunk_samples": 0}, r"metadata\.chunk_samples=0 must be a whole number from 1"),
         ({"batch": -1}, r"metadata\.batch=-1 must be"),
@@ -83,21 +83,21 @@ def outcome(stored: str) -> str:
         ({"chunk_samples": 320}, "chunk_samples=320 must be 640 for 1 frames"),
         ({"hop_samples": 1, "chunk_samples": 4}, "frame_ms=40 must be"),
         ({"d_model": 5}, "output 'encoded' of the graph"),
-        ({"state": STATE[:1]}, "name different inputs"),
-        ({"state": [*STATE, STATE[0]]}, "there twice"),
+        ({"state": STATE[:1]}, "have different inputs"),
+        ({"state": [*STATE, STATE[0]]}, "occurs twice"),
         ({"state": [{**STATE[0], "shape": [2, 10**9, 10**9]}]}, "must be a whole number"),
         ({"state": [{**STATE[0], "initial": [1, 2, 3]}, *STATE[1:]]}, "a.onnx: its content is not valid"),
         ({"latency": {}}, r"latency_mean_ms=None must be"),
         ({"config": deep()}, "more than 24 levels"),
     ],
 )
-def test_metadata_that_contradicts_itself_or_the_graph_is_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_contradictory_metadata_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         read_metadata(json.dumps(METADATA | changes), graph(), "a.onnx")
 
 
 @pytest.mark.parametrize("stored", [None, "", "{", "[]", "1", "[" * 100_000, '{"format": 2}', '{"format": 1}'])
-def test_text_that_is_no_metadata_is_refused(stored: str | None) -> None:
+def test_invalid_metadata_text_is_refused(stored: str | None) -> None:
     with pytest.raises(UserError, match=r"a\.onnx"):
         read_metadata(stored, graph(), "a.onnx")
     assert read_metadata(json.dumps(METADATA), graph(), "a.onnx") == METADATA

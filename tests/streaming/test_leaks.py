@@ -1,4 +1,4 @@
-"""Every dimension of the verifier finds the leaks planted in it and names their stage, and so does the quick check."""
+"""Each probe and the quick check find planted leaks and name their stage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from leaks import (
     Plant,
     become,
-    block,
     encode_plus_mean,
+    features_minus_mean,
     gate,
-    hear_minus_mean,
     in_step_only,
+    layer,
     mean_if,
     on_audio,
     on_class,
@@ -39,15 +39,15 @@ from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.certificate import layers, verify
-from streamnest.streaming.probes.batches import neighbours
+from streamnest.streaming.probes.batches import neighbors
 from streamnest.streaming.probes.check import Probe
-from streamnest.streaming.probes.draws import draws
 from streamnest.streaming.probes.latencies import latencies, promises
 from streamnest.streaming.probes.left import left_context
 from streamnest.streaming.probes.loudness import loudness
 from streamnest.streaming.probes.modes import modes
 from streamnest.streaming.probes.padding import padding
-from streamnest.streaming.probes.places import places
+from streamnest.streaming.probes.positions import positions
+from streamnest.streaming.probes.random_batches import random_batches
 from streamnest.streaming.probes.sessions import minute, operations
 from streamnest.streaming.probes.weights import weights
 from streamnest.streaming.receptive_field import require_causal
@@ -57,21 +57,21 @@ Compose = Callable[..., DictConfig]
 
 
 class Leak(NamedTuple):
-    """A plant, the probe that must find it, what the certificate must say, and whether the quick check finds it."""
+    """A planted leak: the probe that must find it, text of the failed check, and whether the quick check finds it."""
 
     plant: Plant
     probe: Probe
-    found: str
+    text: str
     quick: bool = True
     preset: str = "lookahead40"
 
 
 def convolution(condition: Callable[..., bool]) -> Plant:
-    return lambda model: wrap(block(model).convolution, mean_if(condition))
+    return lambda model: wrap(layer(model).convolution, mean_if(condition))
 
 
 def rows(condition: Callable[..., bool]) -> Plant:
-    return lambda model: wrap(block(model).feed_forward_in, rows_if(condition))
+    return lambda model: wrap(layer(model).feed_forward_in, rows_if(condition))
 
 
 def autocast() -> bool:
@@ -83,13 +83,13 @@ def recomputed(model: Pretraining) -> None:
 
 
 def unmasked_padding(model: Pretraining) -> None:
-    """Attention to padding: each row sees the keys that any row has."""
+    """Attention to padding: each row sees the keys that are valid in any row."""
 
     def forward(self: RelativeAttention, x: Tensor, positions: Tensor, mask: Any, *args: Any, **kwargs: Any) -> Any:
-        seen = None if mask is None else mask.any(0, keepdim=True).expand_as(mask)
-        return RelativeAttention.forward(self, x, positions, seen, *args, **kwargs)
+        joint = None if mask is None else mask.any(0, keepdim=True).expand_as(mask)
+        return RelativeAttention.forward(self, x, positions, joint, *args, **kwargs)
 
-    become(block(model).attention, "Leaking", forward=forward)
+    become(layer(model).attention, "Leaking", forward=forward)
 
 
 def window_over_the_end(model: Pretraining) -> None:
@@ -113,7 +113,7 @@ def more_left(frames: int | None, plus: int = 0) -> Plant:
     return lambda model: with_context(model, visible=see)
 
 
-def symmetric_block(model: Pretraining) -> None:
+def symmetric_convolution(model: Pretraining) -> None:
     model.encoder.layers[1].convolution = ConvolutionModule(model.encoder.d_model, 9, "symmetric")
 
 
@@ -130,14 +130,14 @@ def rows_of_different_lengths(model: Pretraining) -> None:
 
 
 def buffer_gate(model: Pretraining) -> None:
-    """A mean over time behind a stored value that closes it."""
-    part = block(model).feed_forward_out
+    """Adds a mean over time behind a gate that a buffer closes."""
+    part = layer(model).feed_forward_out
     part.register_buffer("gate", torch.full((1,), 0.5))
     wrap(part, lambda self, x, *_: x + (self.gate - 0.5) * x.mean(1, keepdim=True))
 
 
 def in_later_batches(model: Pretraining) -> None:
-    """A mean over time in all batches of an epoch but the first."""
+    """Adds a mean over time in all batches of an epoch but the first."""
     base, number = type(model).training_step, [0]
 
     def training_step(self: Pretraining, batch: Batch, batch_idx: int) -> Tensor:
@@ -148,7 +148,7 @@ def in_later_batches(model: Pretraining) -> None:
     wrap(model.encoder, mean_if(lambda part, *_: part.training and number[0] > 0))
 
 
-def wrong_stem(model: Pretraining) -> None:
+def wrong_subsampling(model: Pretraining) -> None:
     report = type(model).latency
     wrong = property(lambda self: replace(report.fget(self), subsampling_ms=report.fget(self).subsampling_ms + 5))  # type: ignore[attr-defined]
     model.__class__ = type("Leaking", (type(model),), {"latency": wrong})
@@ -159,74 +159,74 @@ def context(*frames: int | None) -> Plant:
 
 
 LEAKS = {
-    "only with gradients": Leak(convolution(lambda *_: torch.is_grad_enabled()), modes, "block 1 convolution"),
-    "only while training": Leak(convolution(lambda part, *_: part.training), modes, "block 1 convolution"),
+    "only with gradients": Leak(convolution(lambda *_: torch.is_grad_enabled()), modes, "layer 1 convolution"),
+    "only while training": Leak(convolution(lambda part, *_: part.training), modes, "layer 1 convolution"),
     "only training without gradients": Leak(
-        convolution(lambda part, *_: part.training and not torch.is_grad_enabled()), modes, "block 1 convolution"
+        convolution(lambda part, *_: part.training and not torch.is_grad_enabled()), modes, "layer 1 convolution"
     ),
-    "only under autocast": Leak(convolution(lambda *_: autocast()), modes, "block 1 convolution"),
+    "only under autocast": Leak(convolution(lambda *_: autocast()), modes, "layer 1 convolution"),
     "only recomputed": Leak(recomputed, modes, "encoder output"),
-    "only in the training step": Leak(in_step_only, modes, "block 1 convolution"),
-    "before masking": Leak(hear_minus_mean, modes, "training path"),
+    "only in the training step": Leak(in_step_only, modes, "layer 1 convolution"),
+    "before masking": Leak(features_minus_mean, modes, "training path"),
     "after the encoder": Leak(encode_plus_mean, modes, "training path after the encoder"),
     "a mean of 1e-13": Leak(
-        lambda model: wrap(model.input_norm, mean_if(lambda *_: True, -1, 1e-13)), modes, "normalisation", quick=False
+        lambda model: wrap(model.input_norm, mean_if(lambda *_: True, -1, 1e-13)), modes, "normalization", quick=False
     ),
     "loud audio": Leak(on_audio(lambda audio: audio.abs().max() > 1), loudness, "front end"),
     "quiet audio": Leak(on_audio(lambda audio: audio.square().mean() < 1e-6), loudness, "front end"),
     "silence in audio": Leak(on_audio(lambda audio: (audio == 0).float().mean() > 0.25), loudness, "front end"),
     "outliers": Leak(on_audio(lambda audio: audio.abs().max() > 50), loudness, "front end"),
-    "after ten seconds": Leak(convolution(lambda _, x, *__: x.shape[1] > 250), places, "block 1 convolution"),
+    "after ten seconds": Leak(convolution(lambda _, x, *__: x.shape[1] > 250), positions, "layer 1 convolution"),
     "positions that wrap": Leak(
-        lambda model: with_context(model, visible=visible(lambda _, q, k: (q % 250, k % 250))), places, "attention"
+        lambda model: with_context(model, visible=visible(lambda _, q, k: (q % 250, k % 250))), positions, "attention"
     ),
     "chunks of 9 from the end": Leak(
-        lambda model: with_context(model, visible=visible(from_the_end)), places, "attention", preset="lookahead320"
+        lambda model: with_context(model, visible=visible(from_the_end)), positions, "attention", preset="lookahead320"
     ),
     "chunks of 27 from the end": Leak(
-        lambda model: with_context(model, visible=visible(from_the_end)), places, "attention", preset="lookahead1040"
+        lambda model: with_context(model, visible=visible(from_the_end)), positions, "attention", preset="lookahead1040"
     ),
     "the last frame in the first": Leak(
         lambda model: wrap(model.encoder.subsampling, lambda _, x, *__: x.index_add(1, torch.tensor([0]), x[:, -1:])),
-        places,
-        "stem",
+        positions,
+        "subsampling",
     ),
-    "large batches": Leak(convolution(lambda _, x, *__: len(x) > 16), modes, "block 1 convolution"),
-    "rows of large batches": Leak(rows(lambda _, x, *__: len(x) == 32), neighbours, "block 1"),
-    "rows while training": Leak(rows(lambda part, x, *_: part.training and len(x) == 4), neighbours, "block 1"),
-    "rows under autocast": Leak(rows(lambda *_: autocast()), neighbours, "block 1"),
+    "large batches": Leak(convolution(lambda _, x, *__: len(x) > 16), modes, "layer 1 convolution"),
+    "rows of large batches": Leak(rows(lambda _, x, *__: len(x) == 32), neighbors, "layer 1"),
+    "rows while training": Leak(rows(lambda part, x, *_: part.training and len(x) == 4), neighbors, "layer 1"),
+    "rows under autocast": Leak(rows(lambda *_: autocast()), neighbors, "layer 1"),
     "lengths of others": Leak(
         lambda model: wrap(model.input_norm, lambda _, x, __, lengths: x * (1 + 1e-3 * lengths.min())),
-        neighbours,
-        "normalisation",
+        neighbors,
+        "normalization",
     ),
-    "padded keys": Leak(unmasked_padding, padding, "block 1 attention", quick=False, preset="lookahead320"),
+    "padded keys": Leak(unmasked_padding, padding, "layer 1 attention", quick=False, preset="lookahead320"),
     "padding in the last window": Leak(window_over_the_end, padding, "front end"),
-    "left context too long": Leak(more_left(None, 1), left_context, "block 0 attention", False, "limited3200"),
-    "left context too short": Leak(more_left(None, -1), left_context, "block 0 attention", False, "limited3200"),
-    "left context not unlimited": Leak(more_left(300), left_context, "block 0 attention", False, "causal"),
-    "a gate of zero": Leak(gate, weights, "block 1"),
-    "a gate that is almost closed": Leak(lambda model: gate(model, -100.0, torch.sigmoid), weights, "block 1"),
-    "a gate between rows": Leak(row_gate, weights, "block 1"),
+    "left context too long": Leak(more_left(None, 1), left_context, "layer 0 attention", False, "limited3200"),
+    "left context too short": Leak(more_left(None, -1), left_context, "layer 0 attention", False, "limited3200"),
+    "left context not unlimited": Leak(more_left(300), left_context, "layer 0 attention", False, "causal"),
+    "a gate of zero": Leak(gate, weights, "layer 1"),
+    "a gate that is almost closed": Leak(lambda model: gate(model, -100.0, torch.sigmoid), weights, "layer 1"),
+    "a gate between rows": Leak(row_gate, weights, "layer 1"),
     "another context": Leak(context(None, 8), promises, "right 320.0 ms"),
     "an unlimited context": Leak(context(), promises, "whole utterance"),
-    "one symmetric convolution": Leak(symmetric_block, layers, "conv_padding=symmetric"),
+    "one symmetric convolution": Leak(symmetric_convolution, layers, "conv_padding=symmetric"),
     "another clock": Leak(faster_clock, latencies, "ms", quick=False),
     "utterances of one length": Leak(
-        convolution(lambda _, x, *__: 50 <= x.shape[1] < 60), draws, "block 1 convolution"
+        convolution(lambda _, x, *__: 50 <= x.shape[1] < 60), random_batches, "layer 1 convolution"
     ),
-    "batches of seven": Leak(rows(lambda _, x, *__: len(x) == 7), draws, "block 1"),
-    "peaks of one size": Leak(on_audio(lambda audio: 0.3 < audio.abs().max() < 0.5), draws, "front end"),
-    "lengths far apart": Leak(rows_of_different_lengths, draws, "encoder output"),
+    "batches of seven": Leak(rows(lambda _, x, *__: len(x) == 7), random_batches, "layer 1"),
+    "peaks of one size": Leak(on_audio(lambda audio: 0.3 < audio.abs().max() < 0.5), random_batches, "front end"),
+    "lengths far apart": Leak(rows_of_different_lengths, random_batches, "encoder output"),
     "one chunk of many": Leak(
         lambda model: with_context(model, visible=visible(see_next_once)),
         minute,
-        "block 0 attention hears later audio",
+        "layer 0 attention depends on later audio",
         quick=False,
     ),
-    "a gate of another value": Leak(buffer_gate, weights, "block 1"),
+    "a gate of another value": Leak(buffer_gate, weights, "layer 1"),
     "batches after the first": Leak(in_later_batches, modes, "encoder output"),
-    "a wrong figure of the report": Leak(wrong_stem, latencies, "subsampling_ms: ", quick=False),
+    "a wrong figure of the report": Leak(wrong_subsampling, latencies, "subsampling_ms: ", quick=False),
 }
 
 
@@ -240,7 +240,7 @@ def build(run_config: Compose, preset: str) -> Pretraining:
     return copy.deepcopy(_BUILT[preset])
 
 
-# Leaks that other ones stand for, of the same probe and stage.
+# Leaks of a probe and stage that another leak covers as well.
 ALIKE = {
     "only training without gradients",
     "after the encoder",
@@ -261,11 +261,11 @@ def test_a_planted_leak_is_found_and_named(run_config: Compose, name: str) -> No
     leak, model = LEAKS[name], build(run_config, LEAKS[name].preset)
     leak.plant(model)
     failed = [check.measured for check in verify(model, probes=[leak.probe]).checks if not check.passed]
-    assert any(leak.found in measured for measured in failed), failed
+    assert any(leak.text in measured for measured in failed), failed
     assert not any("cannot be measured" in measured for measured in failed)
 
 
-# Most kinds of leaks once; all others in the slow tests.
+# Most kinds of leaks once; the others in the slow tests.
 QUICK = [name for name, leak in LEAKS.items() if leak.quick]
 
 
@@ -277,7 +277,7 @@ def chosen(number: int, name: str) -> Any:
 def test_the_quick_check_stops_a_planted_leak(run_config: Compose, name: str) -> None:
     leak, model = LEAKS[name], build(run_config, LEAKS[name].preset)
     leak.plant(model)
-    with pytest.raises(UserError, match=r"hears|mixes|runs with a context"):
+    with pytest.raises(UserError, match=r"depends on|has the context"):
         require_causal(model)
 
 
@@ -302,10 +302,10 @@ class NumbersAgain(StreamingSession):
     def drop(self, number: int) -> None:
         super().drop(number)
         self._next = number
-        self._kept = self._fresh().pending.new_ones(7)
+        self._kept = self._new().pending.new_ones(7)
 
-    def _fresh(self) -> Any:
-        fresh = super()._fresh()
+    def _new(self) -> Any:
+        fresh = super()._new()
         fresh.pending = getattr(self, "_kept", fresh.pending)
         return fresh
 
@@ -314,9 +314,9 @@ class ForgetsAfterAMinute(StreamingSession):
     def _step(self, group: Any, chunks: int) -> None:
         super()._step(group, chunks)
         for stream in group:
-            self._divide()
+            self._split_batch()
             if 1_400 < stream.emitted < 1_450:
-                stream.state = self._fresh().state
+                stream.state = self._new().state
 
 
 @pytest.mark.parametrize(
@@ -338,25 +338,23 @@ def test_a_faulty_session_is_not_certified(
     assert not check.passed and "cannot be measured" not in check.measured
 
 
-def test_latency_is_measured_from_the_samples_after_which_frames_come(
-    run_config: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latency_is_measured_at_the_emission_of_frames(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(run_config, "lookahead40")
     assert verify(model, probes=[latencies]).passed
     on_session(monkeypatch, HeldBack)
     late = {check.name: check.measured for check in verify(model, probes=[latencies]).checks}
     assert late == {
-        "look-ahead by emission": "122.4375 ms",
-        "latency, mean": "122.5000 ms",
-        "latency, worst": "162.5000 ms",
-        "figures of the report": "as measured",
+        "look-ahead by emission time": "122.4375 ms",
+        "algorithmic latency, mean": "122.5000 ms",
+        "algorithmic latency, worst": "162.5000 ms",
+        "other values of the latency report": "as measured",
     }
 
 
-def test_the_quick_check_leaves_the_model_as_it_was(run_config: Compose) -> None:
+def test_the_quick_check_does_not_change_the_model(run_config: Compose) -> None:
     model = build(run_config, "lookahead40").train()
-    before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    before, random_state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     require_causal(model)
-    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not model.encoder._forward_hooks and "sample" not in vars(model.masking)

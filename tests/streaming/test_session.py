@@ -1,4 +1,4 @@
-"""chunk == full: whatever the pieces, a stream gives the frames of the offline forward."""
+"""Streamed frames equal offline frames, however the audio is split."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from streamnest.streaming import StreamingSession
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
 CASES = [
-    (preset, factor, stem, "chunked")
-    for preset, factor, stem in itertools.product(STREAMING_PRESETS, (4, 8), ("aligned", "shifted"))
+    (preset, factor, padding, "chunked")
+    for preset, factor, padding in itertools.product(STREAMING_PRESETS, (4, 8), ("aligned", "shifted"))
     if (preset, factor) not in (("lookahead40", 8), ("lookahead1040", 8))
 ]
 STYLES = itertools.product(("lookahead80", "limited3200"), (4, 8), ("aligned", "shifted"), ("regular", "delayed"))
@@ -42,12 +42,12 @@ def stream(session: StreamingSession, audio: torch.Tensor, cuts: list[int]) -> t
     return torch.cat([*frames, session.flush([number])[number]])
 
 
-@pytest.mark.parametrize(("preset", "factor", "stem", "style"), CASES)
+@pytest.mark.parametrize(("preset", "factor", "padding", "style"), CASES)
 def test_any_split_of_the_waveform_gives_the_offline_frames(
-    run_config: Compose, speech_like: Audio, preset: str, factor: int, stem: str, style: str
+    run_config: Compose, speech_like: Audio, preset: str, factor: int, padding: str, style: str
 ) -> None:
-    overrides = [f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.subsampling_padding={stem}"]
-    if style != "chunked":  # limited contexts with some look-ahead too
+    overrides = [f"encoder={preset}", f"encoder.subsampling_factor={factor}", f"encoder.subsampling_padding={padding}"]
+    if style != "chunked":  # limited contexts with some look-ahead as well
         overrides += [f"encoder.style={style}", "encoder.right_context_ms=80"]
     single = ready(run_config(*overrides))
     double = copy.deepcopy(single).double()
@@ -70,7 +70,7 @@ def test_any_split_of_the_waveform_gives_the_offline_frames(
 @pytest.mark.parametrize(
     ("style", "factor", "right_ms"), [("chunked", 4, 120), ("chunked", 8, 80), ("regular", 4, 80), ("delayed", 4, 80)]
 )
-def test_any_split_gives_the_offline_frames_also_where_the_past_is_longer_than_what_is_remembered(
+def test_splits_longer_than_the_left_context_give_offline_frames(
     run_config: Compose, speech_like: Audio, style: str, factor: int, right_ms: int
 ) -> None:
     context = ["encoder.left_context_ms=320", f"encoder.right_context_ms={right_ms}", f"encoder.style={style}"]
@@ -89,7 +89,7 @@ def test_any_split_gives_the_offline_frames_also_where_the_past_is_longer_than_w
 
 
 @pytest.mark.parametrize("kind", ["online", "none"])
-def test_other_causal_normalisations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
+def test_other_causal_normalizations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
     model = ready(run_config(f"encoder.normalize={kind}")).double()
     audio = speech_like(1, 30000)[0]
     torch.testing.assert_close(
@@ -111,20 +111,18 @@ def test_sample_by_sample_equals_all_at_once(model: Pretraining, speech_like: Au
     torch.testing.assert_close(found, offline(model, audio), rtol=0, atol=1e-10)
 
 
-def test_a_chunk_comes_out_with_its_last_sample_and_not_before(model: Pretraining, speech_like: Audio) -> None:
+def test_a_chunk_is_emitted_with_its_last_sample(model: Pretraining, speech_like: Audio) -> None:
     audio = speech_like(1, 8000)[0]
     session, chunk = StreamingSession(model), round(model.latency.chunk_ms * 16)
     number, times = session.open(), []
     for time, sample in enumerate(audio, 1):
         times += [time] * len(session.push({number: sample[None]})[number])
-    # The worst latency of the contract is that of the first sample of a chunk.
+    # The worst declared latency is that of the first sample of a chunk.
     assert times[0] == times[1] == round(model.latency.latency_worst_ms * 16)
     assert times[2] - times[0] == chunk
 
 
-def test_streams_that_begin_end_reset_and_drop_at_different_times_do_not_touch_each_other(
-    model: Pretraining, speech_like: Audio
-) -> None:
+def test_streams_opened_reset_and_closed_anytime_are_independent(model: Pretraining, speech_like: Audio) -> None:
     audio = speech_like(4, 24000)
     session = StreamingSession(model)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in "abc"}
@@ -132,7 +130,7 @@ def test_streams_that_begin_end_reset_and_drop_at_different_times_do_not_touch_e
     for start in range(0, 24000, 2000):
         pieces = {a: audio[0, start : start + 2000]}
         if start == 4000:
-            session.reset(b)  # what it heard until here is forgotten
+            session.reset(b)  # its audio up to here is discarded
         if start < 20000:
             pieces[b] = audio[1 if start >= 4000 else 3, start : start + 2000]
         if start == 10000:
@@ -156,7 +154,7 @@ def test_streams_that_begin_end_reset_and_drop_at_different_times_do_not_touch_e
         session.push({c: audio[0]})
 
 
-def test_a_stream_that_was_saved_goes_on_bit_equal(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
+def test_a_restored_stream_continues_bit_for_bit(model: Pretraining, speech_like: Audio, tmp_path: Path) -> None:
     audio = speech_like(1, 20000)[0]
     session = StreamingSession(model)
     number = session.open()
@@ -169,20 +167,18 @@ def test_a_stream_that_was_saved_goes_on_bit_equal(model: Pretraining, speech_li
     assert torch.equal(session.flush([number])[number], other.flush([copied])[copied])
 
 
-def test_a_piece_that_is_refused_leaves_no_other_stream_heard(model: Pretraining, speech_like: Audio) -> None:
+def test_a_refused_piece_changes_no_other_stream(model: Pretraining, speech_like: Audio) -> None:
     audio, session = speech_like(1, 16000)[0], StreamingSession(model)
     good, bad = session.open(), session.open()
     for wrong in ({bad: torch.tensor([float("nan")])}, {bad + 1: audio}):
         with pytest.raises(UserError):
             session.push({good: audio, **wrong})
-    heard = session.push({good: audio})[good]
-    found = torch.cat([heard, session.flush([good])[good]])
+    pushed = session.push({good: audio})[good]
+    found = torch.cat([pushed, session.flush([good])[good]])
     torch.testing.assert_close(found, offline(model, audio), rtol=0, atol=1e-10)
 
 
-def test_streams_that_go_on_together_are_one_batch_and_one_that_pauses_holds_no_memory_of_others(
-    model: Pretraining, speech_like: Audio
-) -> None:
+def test_paused_streams_keep_no_memory_of_their_batch(model: Pretraining, speech_like: Audio) -> None:
     audio, session = speech_like(3, 20000), StreamingSession(model, max_left_ms=400)
     numbers = [session.open() for _ in range(3)]
     session.push({number: audio[number, :8000] for number in numbers})
@@ -193,7 +189,7 @@ def test_streams_that_go_on_together_are_one_batch_and_one_that_pauses_holds_no_
     assert session._batch is None
 
 
-def test_streams_that_take_turns_in_pairs_do_not_touch_each_other(model: Pretraining, speech_like: Audio) -> None:
+def test_streams_batched_in_changing_pairs_are_independent(model: Pretraining, speech_like: Audio) -> None:
     audio, session = speech_like(3, 24000), StreamingSession(model)
     pieces = [list(row.split(3000)) for row in audio]
     numbers, found = [session.open() for _ in range(3)], dict[int, list[torch.Tensor]](enumerate([[], [], []]))
@@ -208,13 +204,13 @@ def test_streams_that_take_turns_in_pairs_do_not_touch_each_other(model: Pretrai
 
 
 def _stored(state: Any) -> int:
-    """Numbers in the storages that the tensors of a state lie in."""
+    """Counts the elements of the storages of a state."""
     if isinstance(state, torch.Tensor):
         return state.untyped_storage().nbytes() // state.element_size()
     return sum(map(_stored, state))
 
 
-def test_past_its_cap_an_unlimited_context_is_a_window_that_shows(run_config: Compose, speech_like: Audio) -> None:
+def test_an_unlimited_context_becomes_a_window_past_the_cap(run_config: Compose, speech_like: Audio) -> None:
     overrides = ["encoder=causal", "encoder.left_context_ms=null"]
     unlimited = ready(run_config(*overrides)).double()
     limited = ready(run_config("encoder=causal", "encoder.left_context_ms=400")).double()
@@ -245,7 +241,7 @@ def _elements(state: Any) -> int:
     return state.numel() if isinstance(state, torch.Tensor) else sum(map(_elements, state))
 
 
-def test_what_cannot_stream_and_samples_that_are_none_are_refused(run_config: Compose, model: Pretraining) -> None:
+def test_offline_models_and_invalid_samples_are_refused(run_config: Compose, model: Pretraining) -> None:
     with pytest.raises(UserError, match="cannot stream"):
         StreamingSession(ready(run_config("encoder=bidirectional")))
     session = StreamingSession(model)

@@ -1,4 +1,4 @@
-"""Sessions refuse what is not theirs, serve several threads, and keep no more than they need."""
+"""Sessions refuse invalid samples and states, serve several threads, and use little memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamnest.samples import LOUDEST
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import onnx_session as runtime
 from streamnest.streaming.audio_sources import load_audio
-from streamnest.streaming.live import MOST_PENDING_S
+from streamnest.streaming.session_base import MOST_PENDING_S
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]
@@ -37,7 +37,7 @@ def streamed(session: StreamingSession, samples: Any) -> torch.Tensor:
     return torch.cat([session.push({number: samples})[number], session.flush([number])[number]])
 
 
-def test_every_kind_of_samples_gives_the_same_frames(model: Pretraining, speech_like: Audio) -> None:
+def test_all_sample_types_give_the_same_frames(model: Pretraining, speech_like: Audio) -> None:
     audio, session = (speech_like(1, 8000)[0] * 32767).round() / 32768, StreamingSession(model)
     short, expected = (audio * 32768).to(torch.int16), streamed(session, audio)
     for kind in (short, short.int() * 65536, short.numpy(), short.numpy().astype(">i2"), short.numpy()[::-1][::-1]):
@@ -69,7 +69,7 @@ def test_samples_beyond_the_bound_are_refused(model: Pretraining) -> None:
             model(samples[None], torch.tensor([2000]))
 
 
-def test_what_are_no_samples_is_refused(model: Pretraining) -> None:
+def test_values_that_are_not_samples_are_refused(model: Pretraining) -> None:
     sparse, nested = (
         torch.ones(9, dtype=torch.int16).to_sparse(),
         torch.nested.nested_tensor([torch.zeros(9)], layout=torch.jagged),
@@ -86,7 +86,7 @@ def test_samples_at_the_bound_give_finite_features(model: Pretraining) -> None:
 
 
 def _changed(saved: dict[str, Any]) -> dict[str, Any]:
-    """Saved streams that do not belong, by what is wrong with them."""
+    """Invalid variants of a saved stream, by their fault."""
     nan, negative, wide = (copy.deepcopy(saved["state"]) for _ in range(3))
     nan[2][1][0][0][0].fill_(float("nan"))
     negative[0][2].fill_(-5)
@@ -107,7 +107,7 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
     return {**wrong, "bool": {**saved, "heard": True}, "ints": {**saved, "state": [[0] * 4, [0] * 3, [0] * 4]}}
 
 
-def test_a_state_that_does_not_belong_leaves_no_stream(run_config: Compose, speech_like: Audio) -> None:
+def test_an_invalid_state_opens_no_stream(run_config: Compose, speech_like: Audio) -> None:
     for overrides in (["encoder.normalize=online"], ["encoder.subsampling_padding=shifted"]):
         model = ready(run_config("encoder=lookahead40", "size.num_layers=1", *overrides))
         session = StreamingSession(model)
@@ -115,15 +115,15 @@ def test_a_state_that_does_not_belong_leaves_no_stream(run_config: Compose, spee
             number = session.open()
             session.push({number: speech_like(1, samples)[0]})
             saved = session.save(number)
-            for what, wrong in _changed(saved).items():
+            for fault, wrong in _changed(saved).items():
                 with pytest.raises(UserError):
-                    print(what, session.restore(wrong))
+                    print(fault, session.restore(wrong))
             assert list(session._streams) == [number]
             session.drop(session.restore({k: v for k, v in saved.items() if k != "encoder"}))
             session.drop(number)
 
 
-def test_a_stream_of_other_weights_or_another_context_is_refused(run_config: Compose, speech_like: Audio) -> None:
+def test_a_saved_stream_of_another_model_is_refused(run_config: Compose, speech_like: Audio) -> None:
     model = ready(run_config("encoder=causal", "size.num_layers=1"))
     session = StreamingSession(model)
     number = session.open()
@@ -132,14 +132,15 @@ def test_a_stream_of_other_weights_or_another_context_is_refused(run_config: Com
     assert session.restore(saved) > number
     with torch.no_grad():
         model.encoder.layers[0].attention.out.weight.add_(0.1)
+    assert session.restore(saved) > number, "a session keeps the weights of its start"
     with pytest.raises(UserError, match="another model"):
-        session.restore(saved)
+        StreamingSession(model).restore(saved)
     other = ready(run_config("encoder=lookahead40", "size.num_layers=1"))
     with pytest.raises(UserError, match="another model"):
         StreamingSession(other).restore(saved)
 
 
-def test_threads_that_share_a_session_do_not_mix_streams(model: Pretraining, speech_like: Audio) -> None:
+def test_threads_may_share_a_session(model: Pretraining, speech_like: Audio) -> None:
     audio, session = speech_like(8, 16000), StreamingSession(model, max_left_ms=400)
     expected = [streamed(session, row) for row in audio]
     found: dict[tuple[int, int], torch.Tensor] = {}
@@ -167,35 +168,35 @@ def test_threads_that_share_a_session_do_not_mix_streams(model: Pretraining, spe
         torch.testing.assert_close(frames, expected[row], rtol=0, atol=1e-5)
 
 
-def _held(x: Any, found: dict[int, int] | None = None) -> int:
-    """Bytes of all storages below an object, each counted once."""
-    found = {} if found is None else found
+def _bytes(x: Any, storages: dict[int, int] | None = None) -> int:
+    """Sums the bytes of all storages of an object, each counted once."""
+    storages = {} if storages is None else storages
     if isinstance(x, torch.Tensor):
-        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
     elif isinstance(x, np.ndarray):
         whole = x if x.base is None else x.base
-        found[id(whole)] = whole.nbytes
+        storages[id(whole)] = whole.nbytes
     elif isinstance(x, tuple | list):
         for part in x:
-            _held(part, found)
-    return sum(found.values())
+            _bytes(part, storages)
+    return sum(storages.values())
 
 
-def test_a_paused_stream_holds_only_what_is_pending(model: Pretraining, speech_like: Audio) -> None:
+def test_a_paused_stream_keeps_only_pending_samples(model: Pretraining, speech_like: Audio) -> None:
     session = StreamingSession(model, max_left_ms=400)
     numbers, minute = [session.open() for _ in range(3)], speech_like(1, 32 * 16000 + 700)[0]
     session.push({numbers[0]: minute[:8000]})
-    small = _held(session._streams[numbers[0]].state)
+    small = _bytes(session._streams[numbers[0]].state)
     session.push({numbers[0]: minute})
     session.push(dict.fromkeys(numbers[1:], minute))
-    session._divide()
+    session._split_batch()
     for number in numbers:
         stream = session._streams[number]
-        assert len(stream.pending) and _held(stream.pending) <= 8 * len(stream.pending)
-        assert _held(stream.state) < 1.5 * small
+        assert len(stream.pending) and _bytes(stream.pending) <= 8 * len(stream.pending)
+        assert _bytes(stream.state) < 1.5 * small
 
 
-def test_an_exported_paused_stream_holds_only_what_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_stream_of_a_graph_keeps_only_pending_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {
         **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
         **{
@@ -213,25 +214,25 @@ def test_an_exported_paused_stream_holds_only_what_is_pending(monkeypatch: pytes
     session = runtime.OnnxSession("any.onnx")
     number = session.open()
     session.push({number: torch.zeros(8005)})
-    assert _held(session._streams[number].pending) == 4 * 5
+    assert _bytes(session._streams[number].pending) == 4 * 5
 
 
-def test_what_may_wait_in_a_stream_is_bounded(model: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_samples_are_bounded(model: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
     session = StreamingSession(model)
     monkeypatch.setattr(session, "_run", lambda streams: None)
     number, second = session.open(), torch.zeros(16000)
     for _ in range(int(MOST_PENDING_S) + 1):
         session.push({number: second})
-    with pytest.raises(UserError, match="may wait"):
+    with pytest.raises(UserError, match="may be pending"):
         session.push({number: second})
 
 
-def test_a_file_beyond_the_bound_is_named(tmp_path: Path) -> None:
+def test_a_file_with_too_large_samples_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", np.full(1000, 1e19, np.float32), 16000, subtype="FLOAT")
     with pytest.raises(UserError, match=r"loud\.wav .* 1e\+19"):
         load_audio(tmp_path / "loud.wav", 16000)
 
 
-def test_every_setting_that_keeps_a_model_from_streaming_is_named(run_config: Compose) -> None:
+def test_every_setting_that_prevents_streaming_is_named(run_config: Compose) -> None:
     with pytest.raises(UserError, match=r"normalize=utterance, .*right_context_ms=null, .*symmetric, .*batch_norm"):
         StreamingSession(ready(run_config("encoder=bidirectional", "size.num_layers=1")))

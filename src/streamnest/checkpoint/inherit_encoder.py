@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.checkpoint.loading import StoredCheckpoint, check_own, fields_with, read_own
-from streamnest.checkpoint.transfer import TransferReport, transfer
+from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer import NO_STATISTICS, transfer
 from streamnest.encoder import EncoderConfig
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -62,9 +63,9 @@ def load_encoder(model: EncoderTask, path: str | Path) -> TransferReport:
         UserError: as `read_own`; and if the checkpoint has no values for a tensor of the encoder.
     """
     report = transfer(model, path, encoder_only=True)
-    missing = [e for e in report.entries if e.outcome == "new" and e.name.startswith("encoder.") and not e.spare]
-    if missing:
-        listed = "\n".join(f"  {entry.name}: {entry.reason}" for entry in missing[:5])
+    new = [part for part in report.parts if part.outcome == "new" and part.name.startswith("encoder.")]
+    if missing := [part for part in new if part.reason != NO_STATISTICS]:
+        listed = "\n".join(f"  {part.name}: {part.reason}" for part in missing[:5])
         raise UserError(f"encoder_from={path} does not fit this encoder:\n{listed}")
     return report
 

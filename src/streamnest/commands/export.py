@@ -1,9 +1,9 @@
 """Exports the streaming step of a checkpoint as ONNX: `streamnest export CKPT out.onnx`.
 
-The graph hears audio and gives encoder frames; state is explicit, and everything that a program must know to drive it
-is in the file (docs/EXPORT.md). What was written is then run with onnxruntime over a whole utterance and held against
-PyTorch; --int8 also writes a quantised graph, out.int8.onnx, and reports its error. Exit status 1: the graph and
-PyTorch differ by more than the tolerance; 2: the model cannot be exported.
+The graph maps audio to encoder frames with an explicit state, and the file contains all metadata that a program needs
+to run it (docs/EXPORT.md). The written graph is then run with onnxruntime on an utterance and compared with PyTorch;
+--int8 also writes a quantized graph, out.int8.onnx, and reports its error. Exit status 1: the graph and PyTorch differ
+by more than the tolerance; 2: the model cannot be exported.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ from streamnest.streaming.quantization import quantize_step
 SPEECH = sample_corpus() / "speech/asterisk_en-demo-moreinfo.ogg"
 
 
-def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
-    """Streams an utterance, one chunk at a time, and holds its frames against those of a reference."""
-    chunk = session.chunk_samples / session.sample_rate
-    frames, result = sim.simulate_streaming_inference(session, audio, chunk)
-    found = {"p50_ms": result.compute_p50_ms, "p99_ms": result.compute_p99_ms, "windowed": result.windowed}
+def measure(session: sim.Session[Any], audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
+    """Streams an utterance, one chunk at a time, and compares its frames with those of a reference."""
+    frames, result = sim.simulate_streaming_inference(session, audio)
+    cost = {"p50_ms": result.compute_p50_ms, "p99_ms": result.compute_p99_ms, "windowed": result.windowed}
     if frames.shape != reference.shape:
-        return {**found, "max_difference": math.inf, "mean_difference": math.inf, "same_codes": 0.0}
+        return {**cost, "max_difference": math.inf, "mean_difference": math.inf, "same_codes": 0.0}
     difference = (frames - reference).abs()
     same = {}
     if isinstance(model, Pretraining):
@@ -53,7 +52,7 @@ def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Encod
             codes = [model.objective.logits(x).argmax(-1) for x in (frames, reference)]
         same = {"same_codes": float((codes[0] == codes[1]).float().mean())}
     return {
-        **found,
+        **cost,
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
         "scale": float(reference.std()),
@@ -62,9 +61,9 @@ def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Encod
 
 
 def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse.Namespace) -> dict[str, Any]:
-    """Figures of PyTorch's own streaming and of each file, against the offline forward.
+    """Compares the streaming output of PyTorch and of each file with the offline output.
 
-    An utterance that outgrows the cap of an unlimited left context is held against PyTorch's streaming instead.
+    The reference is the streaming output of PyTorch if the utterance exceeds the cap of an unlimited left context.
     """
     with torch.no_grad():
         encoded, count = model(audio[None], torch.tensor([len(audio)]))
@@ -83,9 +82,9 @@ def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse
 
 
 def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) -> None:
-    """Prints what the graph waits for, and a row for PyTorch and each file."""
-    table = Table(title="one chunk at a time, against the offline forward", title_justify="left")
-    for column in ("", "MB", "max difference", "mean", "of scale", "same codes", "chunk p50 / p99 ms"):
+    """Prints a row for PyTorch and each file, the chunk and state of the graph, and its algorithmic latency."""
+    table = Table(title="Streaming output, one chunk at a time, compared with offline output", title_justify="left")
+    for column in ("runtime", "MB", "max difference", "mean", "relative", "same codes", "chunk p50 / p99 ms"):
         table.add_column(column, overflow="fold")
     for name, f in figures.items():
         size = f"{f['megabytes']:.1f}" if "megabytes" in f else ""
@@ -103,8 +102,8 @@ def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) ->
     latency, state = metadata["latency"], metadata["state"]
     size = sum(math.prod(x["shape"][1:]) * np.dtype(x["dtype"]).itemsize for x in state) / 1e6
     console.print(
-        f"a chunk is {metadata['chunk_samples']} samples and {metadata['chunk_frames']} frames; the state of a stream "
-        f"is {len(state)} tensors, {size:.2f} MB"
+        f"chunk: {metadata['chunk_samples']} samples, {metadata['chunk_frames']} frames; state of a stream: "
+        f"{len(state)} tensors, {size:.2f} MB"
     )
     mean, worst = latency["latency_mean_ms"], latency["latency_worst_ms"]
     console.print(f"algorithmic latency {mean:.1f} ms mean, {worst:.1f} ms worst")
@@ -116,7 +115,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="a checkpoint")
     parser.add_argument("output", type=Path, help="the file to write, out.onnx")
     parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to export")
-    parser.add_argument("--int8", action="store_true", help="write out.int8.onnx too, with quantised weights")
+    parser.add_argument("--int8", action="store_true", help="write out.int8.onnx too, with quantized weights")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--batch", type=int, default=1, help="streams in a step (default 1)")
     size.add_argument("--dynamic_batch", action="store_true", help="any number of streams in a step")
@@ -136,9 +135,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Exports, compares and reports."""
     if args.batch < 1:
-        raise UserError(f"--batch {args.batch}: give a number from 1")
+        raise UserError(f"--batch {args.batch} must be at least 1")
     if args.output.suffix != ".onnx":
-        raise UserError(f"{args.output}: the name of an exported model ends in .onnx")
+        raise UserError(f"{args.output}: the name of an exported model must end in .onnx")
     torch.set_num_threads(args.threads)
     model = load_model(args.checkpoint, args.context)
     audio = load_audio(args.audio_path, model.frontend.sample_rate)
@@ -160,5 +159,5 @@ def run(args: argparse.Namespace) -> int:
 
 @without_trace
 def main() -> int:
-    """Turns a user's mistake into a message and status 2."""
+    """Runs the command; a user error becomes a message and exit status 2."""
     return run(parse())

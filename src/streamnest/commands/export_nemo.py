@@ -1,8 +1,8 @@
-"""Writes a checkpoint of pretraining as an archive of NeMo: `streamnest export-nemo CKPT OUT.nemo`.
+"""Writes a pretraining checkpoint as a NeMo archive: `streamnest export-nemo CKPT OUT.nemo`.
 
-NeMo opens it as EncDecDenoiseMaskedTokenPredModel, and its encoder gives the same output for a whole utterance. What
-NeMo cannot compute is refused, and what differs beside the encoder is named (docs/CHECKPOINTS.md). The archive is read
-back and held against the checkpoint. Exit status 1: they differ; 2: the checkpoint cannot be exported.
+NeMo opens it as EncDecDenoiseMaskedTokenPredModel, and its encoder computes the same output for a whole utterance.
+Settings that NeMo's encoder cannot compute are refused, and other differences are listed (docs/CHECKPOINTS.md). The
+archive is read back and compared with the checkpoint. Exit status 1: they differ; 2: the checkpoint cannot be exported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def difference(one: EncoderTask, other: EncoderTask) -> float:
-    """Largest difference of the outputs of two models for three seconds of noise."""
+    """Computes the largest difference between the outputs of two models for three seconds of noise."""
     rate = one.frontend.sample_rate
     audio = 0.1 * torch.randn(1, 3 * rate, generator=torch.Generator().manual_seed(0))
     outputs = [model(audio, torch.tensor([audio.shape[1]]))[0] for model in (one, other)]
@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint of task=pretrain, or a folder of one")
     parser.add_argument("output", type=Path, help="the archive to write, OUT.nemo")
     args = parser.parse_args()
-    model, ledger = export_nemo(args.checkpoint, args.output)
-    terminal(120).print(ledger.table())
-    found = difference(model, import_nemo(args.output, config_folder())[0])
-    print(f"wrote {printable(args.output)}; read back, its encoder differs by {found:.1e}")
-    return 0 if found <= TOLERANCE else 1
+    model, report = export_nemo(args.checkpoint, args.output)
+    terminal(120).print(report.table())
+    largest = difference(model, import_nemo(args.output, config_folder())[0])
+    print(f"wrote {printable(args.output)}; the encoder of the archive differs from the checkpoint by {largest:.1e}")
+    return 0 if largest <= TOLERANCE else 1

@@ -1,8 +1,8 @@
-"""Makes a checkpoint of a NeMo archive: `streamnest import-nemo MODEL.nemo [OUT.ckpt]`.
+"""Converts a NeMo archive to a checkpoint: `streamnest import-nemo MODEL.nemo [OUT.ckpt]`.
 
-NEST archives come with quantizer and heads, recognisers with a FastConformer with the encoder alone; bidirectional and
-cache-aware ones (docs/CHECKPOINTS.md). Nothing in the archive is executed. Prints what was kept, translated and left
-out, and commands to go on with. Exit status 2: the archive cannot be read, or holds what cannot be had here.
+Imports NEST archives with quantizer and heads, and the encoder of recognizers with a FastConformer, bidirectional or
+cache-aware (docs/CHECKPOINTS.md). Nothing in the archive is executed. Prints which parts were kept, translated and left
+out, and commands for the next steps. Exit status 2: the archive cannot be read, or a setting in it is not supported.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from streamnest.interop.nemo import import_nemo
 from streamnest.locations import config_folder
 
 
-def next_commands(output: Path, words: list[str], streams: bool) -> list[str]:
-    """What the checkpoint is good for, ready to be copied."""
-    train = ["python", "train.py", *words, override("init_from", output)]
+def next_commands(output: Path, overrides: list[str], streams: bool) -> list[str]:
+    """Returns commands that use the checkpoint, ready to be copied."""
+    train = ["python", "train.py", *overrides, override("init_from", output)]
     commands = [
         f"streamnest verify {shlex.quote(str(output))}",
         " ".join(map(shlex.quote, train)),
@@ -28,13 +28,13 @@ def next_commands(output: Path, words: list[str], streams: bool) -> list[str]:
     ]
     if streams:
         return [*commands, f"streamnest stream --model_path {shlex.quote(str(output))} --audio_path talk.wav"]
-    # The preset comes last, and takes what makes the archive's encoder bidirectional with it.
-    return [*commands, " ".join(map(shlex.quote, streaming_words(words, output)))]
+    # The streaming preset replaces the settings that make the encoder of the archive bidirectional.
+    return [*commands, " ".join(map(shlex.quote, streaming_command(overrides, output)))]
 
 
-def streaming_words(words: list[str], output: Path) -> list[str]:
-    """The command that makes a streaming encoder of a bidirectional one."""
-    sizes = [word for word in words if word.startswith(("size.", "frontend.", "encoder.subsampling", "quantizer"))]
+def streaming_command(overrides: list[str], output: Path) -> list[str]:
+    """Returns the command that trains a streaming encoder from a bidirectional one."""
+    sizes = [word for word in overrides if word.startswith(("size.", "frontend.", "encoder.subsampling", "quantizer"))]
     return ["python", "train.py", "encoder=causal", "masking=causal", *sizes, override("init_from", output)]
 
 
@@ -46,10 +46,10 @@ def main() -> int:
     parser.add_argument("output", type=Path, nargs="?", help="the checkpoint to write; default: MODEL.ckpt here")
     args = parser.parse_intermixed_args()
     output = args.output or Path(args.archive.stem + ".ckpt")
-    model, ledger, words = import_nemo(args.archive, config_folder())
+    model, report, overrides = import_nemo(args.archive, config_folder())
     write_checkpoint(model, output)
-    terminal(120).print(ledger.table())
-    print(f"wrote {printable(output)}; go on with:")
-    for command in next_commands(output, words, model.latency.streams):
+    terminal(120).print(report.table())
+    print(f"wrote {printable(output)}; next commands:")
+    for command in next_commands(output, overrides, model.latency.streams):
         print(f"  {printable(command)}")
     return 0

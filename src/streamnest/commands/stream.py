@@ -1,11 +1,11 @@
 """Streams audio through a checkpoint: `streamnest stream CKPT FILE_OR_FOLDER ...`.
 
-Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
-model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `-` instead of
-files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `mic` the microphone (needs the
-package sounddevice). An exported model, out.onnx of streamnest export, runs in onnxruntime, and one of task=ctc prints
-its text too; --compare_modes and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline
-frames differ by more than the tolerance.
+Prints the compute cost of a chunk. --compare_modes compares the streamed frames with offline ones, --analyze shows what
+the model predicts for masked frames, --realtime paces the input and measures the latency with computation. `-` instead
+of files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it arrives, `mic` reads the microphone
+(needs the package sounddevice). An exported model, out.onnx of streamnest export, runs in onnxruntime, and its text is
+printed as well if it was exported from task=ctc; --compare_modes and --analyze then need its checkpoint, --reference.
+Exit status 1: streamed and offline frames differ by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,25 @@ from streamnest.downstream.exported import ExportedRecognizer, check_options, is
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
-from streamnest.plotting import draw_code_histogram, draw_difference, draw_prediction, save
+from streamnest.plotting import draw_code_histogram, draw_prediction, save
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
 from streamnest.streaming.analysis import analyze_predictions, code_counts
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
-from streamnest.streaming.tables import streamed_tables
+from streamnest.streaming.plots import plot_difference
+from streamnest.streaming.tables import streamed_tables, verdict
 
 
-def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
-    """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
+def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None, tuple[float, float]]:
+    """Loads a session, its PyTorch model if there is one, and the mean and worst algorithmic latency."""
     if not is_exported(args.model_path):
         model = on_device(load_model(args.model_path, args.context), args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     check_options(args.context, args.device)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
-            raise UserError(f"--{name} needs the whole network: give the checkpoint too, --reference CKPT")
+            raise UserError(f"--{name} needs the checkpoint of the exported model: add --reference CKPT")
     session = OnnxSession(args.model_path, args.threads)
     latency = session.metadata["latency"]
     reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
@@ -54,31 +55,35 @@ def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tup
 
 
 def stream_files(
-    session: sim.Session, model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
+    session: sim.Session[Any], model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Streams each file; returns a record of each and whether all compared equal.
+    """Streams each file; returns a record of each and whether streamed and offline frames agree in all.
 
     Raises:
-        UserError: where none could be read.
+        UserError: if no file can be read.
     """
     records, equal = list[dict[str, Any]](), True
     files = find_audio(args.audio_path)
     names = picture_names(files)
-    for path in track(files, "streaming", disable=len(files) < 2, console=terminal(stderr=True)):
+    for path in track(files, "streaming", disable=args.realtime or len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
             outputs, result = sim.simulate_streaming_inference(
-                reader.session if reader else session, audio, args.chunk_size, args.realtime
+                reader.session if reader else session,
+                audio,
+                args.chunk_size,
+                args.realtime,
+                announced(path, len(audio) / session.sample_rate) if args.realtime else None,
             )
         except UserError as error:
             if len(files) == 1:
                 raise
             print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
-        found |= {"text": reader.begin().after(outputs).text} if reader else {}
-        records.append({"file": str(path), **sim.as_dict(result), **found})
-        equal = equal and found.get("comparison", {}).get("equal", True)
+        fields, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        fields |= {"text": reader.begin().after(outputs).text} if reader else {}
+        records.append({"file": str(path), **sim.as_dict(result), **fields})
+        equal = equal and fields.get("comparison", {}).get("equal", True)
         for kind, figure in pictures.items() if args.pictures else ():
             save(figure, args.pictures / f"{names[path]}_{kind}.png")
     if not records:
@@ -88,52 +93,69 @@ def stream_files(
     return records, equal
 
 
+def announced(path: Path, seconds: float, every: float = 5.0) -> Callable[[float], None]:
+    """Prints that a file is streamed in real time; returns a function that prints the progress every few seconds."""
+    print(f"streaming {printable(path)} in real time, {seconds:.1f} s", file=sys.stderr, flush=True)
+    due = every
+
+    def progress(arrived: float) -> None:
+        nonlocal due
+        if arrived >= due:
+            print(f"  {arrived:.0f} of {seconds:.0f} s", file=sys.stderr, flush=True)
+            due += every
+
+    return progress
+
+
 def examine(
-    session: sim.Session, model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
+    session: sim.Session[Any], model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What --compare_modes and --analyze find in a file, and pictures of it by kind."""
-    found, pictures = dict[str, Any](), dict[str, Figure]()
+    """Runs --compare_modes and --analyze for a file; returns fields of its record, and plots by name."""
+    fields, pictures = dict[str, Any](), dict[str, Figure]()
     if args.compare_modes:
         comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
-        found["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
-        pictures["difference"] = draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
+        fields["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
+        pictures["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
-        found["analysis"], shown = analyze_predictions(model, audio, path.stem)
-        pictures["predictions"] = draw_prediction(shown)
-        pictures["codes"] = draw_code_histogram(code_counts(model, shown))
-    return found, pictures
+        fields["analysis"], prediction = analyze_predictions(model, audio, path.stem)
+        pictures["predictions"] = draw_prediction(prediction)
+        pictures["codes"] = draw_code_histogram(code_counts(model, prediction))
+    return fields, pictures
 
 
 def picture_names(files: list[Path]) -> dict[Path, str]:
-    """What pictures of files are called: the stem, with the place in the list before it where several share it."""
-    stems = Counter(path.stem for path in files)
-    return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
+    """Returns the names of plots: the file name, preceded by the number of the file if several have the same name."""
+    uses = Counter(path.stem for path in files)
+    return {p: p.stem if uses[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
 
 
-def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None) -> None:
-    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C; then the text if there is one."""
+def stream_live(
+    session: sim.Session[Any], pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None
+) -> None:
+    """Prints a line for each piece that emits frames, until the input ends or Ctrl-C; then the text if there is one."""
     session = reader.session if reader else session
-    number, frames, heard, text = session.open(), 0, 0, reader.begin() if reader else None
+    number, frames, num_samples, text = session.open(), 0, 0, reader.begin() if reader else None
     try:
         for piece in pieces:
-            heard += len(piece)
-            begin = time.perf_counter()
+            num_samples += len(piece)
+            start = time.perf_counter()
             out = session.push({number: piece})[number]
             if len(out):
                 frames += len(out)
                 text = text and text.after(out)
-                spent = 1000 * (time.perf_counter() - begin)
-                print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
+                spent = 1000 * (time.perf_counter() - start)
+                seconds = num_samples / session.sample_rate
+                print(f"{seconds:8.2f} s of audio  {frames} frames  {spent:.1f} ms", flush=True)
     except KeyboardInterrupt:
         pass
     last = session.flush([number])[number]
-    print(f"{heard / session.sample_rate:8.2f} s heard  {frames + len(last)} frames  end")
+    print(f"{num_samples / session.sample_rate:8.2f} s of audio  {frames + len(last)} frames  end")
     if text:
         print(printable(text.after(last).text))
 
 
 def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
-    """Samples of the default microphone."""
+    """Yields samples of the default microphone; reports overruns."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:
@@ -143,7 +165,9 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
             while True:
                 samples, overflowed = stream.read(max(1, round(seconds * rate)))
                 if overflowed:
-                    print("samples were lost: steps take too long, or the machine is busy", file=sys.stderr)
+                    print(
+                        "input overrun: samples were dropped because a step ran slower than real time", file=sys.stderr
+                    )
                 yield torch.from_numpy(samples[:, 0].copy())
     except sounddevice.PortAudioError as error:
         raise UserError(f"the microphone cannot be read: {error}") from None
@@ -158,7 +182,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model_path", help="the model, instead of as first argument")
     parser.add_argument("--audio_path", nargs="+", help="files, folders, - or mic, instead of as further arguments")
     parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
-    parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
+    parser.add_argument(
+        "--chunk_size", type=float, help="seconds of audio in each piece (default: the chunk of the model)"
+    )
     parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
     parser.add_argument("--reference", help="the checkpoint of an exported model, for --compare_modes and --analyze")
     parser.add_argument("--tolerance", type=float, help="largest difference allowed (1e-5; exported models 1e-4)")
@@ -180,32 +206,35 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Streams what was asked for."""
+    """Streams the files, the standard input or the microphone."""
     torch.set_num_threads(args.threads)
     live = args.audio_path in (["-"], ["mic"])
     for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
         if getattr(args, name):
-            raise UserError(f"--{name} is for files: {args.audio_path[0]} is heard once, as it comes")
+            raise UserError(
+                f"--{name} is for files and cannot be used with {args.audio_path[0]}, which is read only once"
+            )
     session, model, latency = load(args)
     reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
     if live:
         source = standard_input if args.audio_path == ["-"] else microphone
-        stream_live(session, source(args.chunk_size, session.sample_rate), reader)
+        seconds = args.chunk_size or session.chunk_samples / session.sample_rate
+        stream_live(session, source(seconds, session.sample_rate), reader)
         return 0
     records, equal = stream_files(session, model, reader, args)
-    console = terminal(160)
+    console = terminal(80)
     console.print(*streamed_tables(records))
     console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
     for record in records if reader else ():
         print(f"{printable(record['file'])}\t{printable(record['text'])}")
     if args.json:
         write_json(args.json, records)
-    if not equal:
-        print(f"streamed and offline frames differ by more than {args.tolerance:g}", file=sys.stderr)
+    for line in verdict(records, args.tolerance):
+        print(line, file=sys.stdout if equal else sys.stderr)
     return 0 if equal else 1
 
 
 @without_trace
 def main() -> int:
-    """Turns a user's mistake into a message and status 2."""
+    """Runs the command; a user error becomes a message and exit status 2."""
     return run(parse())

@@ -1,8 +1,8 @@
-"""Certifies how far a model looks ahead: `streamnest verify CHECKPOINT`, or with overrides, `encoder=causal`.
+"""Certifies the look-ahead of a model: `streamnest verify CHECKPOINT`, or with overrides, `encoder=causal`.
 
-Measures look-ahead and left context, every stage in every mode, loudness, place and batch, and streams against offline,
-and compares each with what the layers declare. Exit status 0: everything holds; 1: something leaks;
-2: the model could not be built.
+Measures look-ahead and left context; the dependence of every stage on later audio, padding and other rows, in every
+mode and for any loudness, position and batch; and the difference between streamed and offline output. Compares each
+with what the layers declare. Exit status 0: all checks pass; 1: a check fails; 2: the model cannot be built.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from streamnest.formatting import milliseconds
 from streamnest.locations import config_folder
 from streamnest.plotting import save
 from streamnest.streaming.certificate import Certificate, verify
-from streamnest.streaming.plots import draw_staircase
+from streamnest.streaming.plots import plot_staircase
 from streamnest.streaming.receptive_field import Prober
 
 
 def show(certificate: Certificate, console: Console) -> None:
-    """Prints the contract and the checks."""
-    contract = Table(title="declared", title_justify="left", show_header=False)
+    """Prints the declared latency, the checks and the verdict."""
+    contract = Table(title="Declared latency", title_justify="left", show_header=False)
     latency = certificate.latency
     for name, value in (
-        ("front end", latency.front_end_ms),
-        ("stem", latency.subsampling_ms),
-        ("attention and convolution", latency.context_ms),
+        ("look-ahead of the front end", latency.front_end_ms),
+        ("look-ahead of the subsampling", latency.subsampling_ms),
+        ("look-ahead of attention and convolution", latency.context_ms),
         ("look-ahead, total", latency.lookahead_ms),
         ("frame stride", latency.frame_ms),
         ("chunk", latency.chunk_ms),
@@ -42,20 +42,20 @@ def show(certificate: Certificate, console: Console) -> None:
         ("algorithmic latency, worst", latency.latency_worst_ms),
     ):
         contract.add_row(name, milliseconds(value))
-    measured = Table(title="measured", title_justify="left")
-    for column in ("check", "declared", "measured", ""):
+    measured = Table(title="Checks", title_justify="left")
+    for column in ("check", "declared", "measured", "result"):
         measured.add_column(column, overflow="fold")
     for check in certificate.checks:
-        verdict = plain("pass", "green") if check.passed else plain("FAIL", "bold red")
-        measured.add_row(check.name, check.declared, check.measured, verdict)
+        result = plain("pass", "green") if check.passed else plain("FAIL", "bold red")
+        measured.add_row(check.name, check.declared, check.measured, result)
     console.print(contract, measured)
-    console.print(plain("certified", "green") if certificate.passed else plain("not certified", "bold red"))
+    console.print(plain(certificate.verdict, "green" if certificate.passed else "bold red"))
 
 
 def picture(model: EncoderTask, path: Path) -> Path:
-    """Draws the influence of input time on output time."""
-    title = f"what each output hears: look-ahead {milliseconds(model.latency.lookahead_ms)}"
-    return save(draw_staircase(Prober(model).staircase(), title), path)
+    """Plots the influence of input time on output time."""
+    title = f"Receptive field of each output frame (look-ahead {milliseconds(model.latency.lookahead_ms)})"
+    return save(plot_staircase(Prober(model).staircase(), title), path)
 
 
 @without_trace
@@ -81,13 +81,13 @@ def main() -> int:
 
 
 def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | None, Certificate]:
-    """Certifies and shows one context, or each that the model has, by name; the model keeps the one that was named."""
+    """Certifies the named context or every context of the model, prints the results and returns them by name."""
     console, certificates = terminal(120), dict[str | None, Certificate]()
     for name in model.encoder.each_context() if context is None else (context,):
         model.encoder.use_context(name)
         if name is not None:
             console.rule(f"context {name}", align="left")
-        with terminal(stderr=True).status("measuring, up to a minute for size=tiny"):
+        with terminal(stderr=True).status("measuring (up to a minute for size=tiny)"):
             certificates[name] = verify(model, seed)
         show(certificates[name], console)
     return certificates

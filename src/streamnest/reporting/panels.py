@@ -19,7 +19,7 @@ from rich.text import Text
 
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
-from streamnest.checkpoint.transfer import TransferReport
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.console.entry_point import continue_command, sync_command
 from streamnest.console.terminal import plain, printable, printable_lines
 from streamnest.data.datamodule import SpeechDataModule
@@ -34,7 +34,7 @@ _WIDTH = 110
 # Reasons that are listed for an outcome, and tensors for a reason.
 _MOST = 6
 # Terms of the loss by their name in metrics, as a panel calls them.
-_TERMS = {"masked": "masked", "heard": "unmasked", "next_token": "next frames"}
+_TERMS = {"masked": "masked", "unmasked": "unmasked", "next_token": "next frames"}
 _BOLD = ("look-ahead", "latency", "below baseline")
 Row = tuple[str, str]
 
@@ -67,10 +67,10 @@ def config_panel(cfg: DictConfig) -> Group:
 def transfer_panel(transferred: TransferReport) -> Group:
     """Lists the tensors that a run initializes from a checkpoint, and the others, with a line for each reason."""
     changed = ", ".join(f"{name} {then} -> {now}" for name, then, now in transferred.differences)
-    sections = [[("weights from", str(_short(transferred.path))), ("architecture", changed or "the same")]]
+    sections = [[("weights from", str(_short(transferred.source))), ("architecture", changed or "the same")]]
     for outcome, number in transferred.counts.items():
         reasons = sorted(transferred.grouped(outcome).items(), key=lambda item: -item[1].total())
-        rows = [(outcome, f"{number} tensors")] if number else []
+        rows = [(outcome, f"{number} tensors")]
         rows += [("", f"{names.total()}: {reason}{_named(reason, names)}") for reason, names in reasons[:_MOST]]
         left = sum(names.total() for _, names in reasons[_MOST:])
         sections.append(rows + ([("", f"{left}: other reasons")] if left else []))

@@ -1,4 +1,4 @@
-"""Checkpoints run live: sessions of streams, and the proof that they equal the offline forward."""
+"""Streaming inference, its certificate, and export to ONNX."""
 
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.step import StreamState

@@ -1,4 +1,4 @@
-"""What a pretrained model predicts where audio is hidden from it."""
+"""Analysis of the predictions of a pretrained model for masked frames."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from streamnest.randomness import hash_id
 
 
 def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") -> tuple[dict[str, Any], Prediction]:
-    """What the model predicts where stretches of an utterance are hidden, as validation hides them.
+    """Masks an utterance as in validation and analyzes the predictions for masked frames.
 
     Args:
-        model: with its heads.
+        model: pretrained model with its heads.
         audio: `(N,)` at the model's rate.
-        name: the mask is a function of it.
+        name: name of the utterance, which determines the mask.
 
     Returns:
-        Accuracy and nats on hidden frames, entropy of the predicted codes (nats), how often each was predicted, the
-        most used first, and accuracy by second; and what a picture of it needs.
+        Number of masked frames, their accuracy and cross entropy (nats), entropy of the predicted codes (nats), count
+        of each predicted code in descending order, and accuracy by second; and the data of the plot.
 
     Raises:
         UserError: for a model of another task.
@@ -37,35 +37,41 @@ def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") 
     lengths, keys = torch.tensor([len(audio)]), torch.tensor([hash_id(name)])
     clean = audio[None]
     batch = Batch(clean, clean, lengths, keys, 0, [name], len(audio) / model.frontend.sample_rate)
-    shown = predict(model, batch, "streamed")
-    where = np.flatnonzero(shown.selected)
-    right = (shown.codes == shown.predicted)[where]
-    codes, counts = np.unique(shown.predicted[where], return_counts=True)
+    prediction = predict(model, batch, "streamed")
+    frames = np.flatnonzero(prediction.selected)
+    correct = (prediction.codes == prediction.predicted)[frames]
+    codes, counts = np.unique(prediction.predicted[frames], return_counts=True)
     share = counts / max(1, counts.sum())
     order = np.argsort(-counts, kind="stable")
-    seconds = (where * shown.stride).astype(int)
+    seconds = (frames * prediction.stride).astype(int)
     return {
-        "hidden_frames": len(where),
-        "accuracy": float(right.mean()) if len(where) else None,
-        "nats": float(shown.nats[where].mean()) if len(where) else None,
-        "predicted_entropy": float(-(share * np.log(share)).sum()) if len(where) else None,
+        "hidden_frames": len(frames),
+        "accuracy": float(correct.mean()) if len(frames) else None,
+        "nats": float(prediction.nats[frames].mean()) if len(frames) else None,
+        "predicted_entropy": float(-(share * np.log(share)).sum()) if len(frames) else None,
         "codes_predicted": len(codes),
         "histogram": {int(codes[at]): int(counts[at]) for at in order},
-        "accuracy_by_second": {int(s): float(right[seconds == s].mean()) for s in np.unique(seconds)},
-    }, shown
+        "accuracy_by_second": {int(s): float(correct[seconds == s].mean()) for s in np.unique(seconds)},
+    }, prediction
 
 
-def code_counts(model: EncoderTask, shown: Prediction) -> dict[str, NDArray[np.float64]]:
-    """How often each code `(classes,)` is the target of a hidden frame, and how often it is predicted there.
+def code_counts(model: EncoderTask, prediction: Prediction) -> dict[str, NDArray[np.float64]]:
+    """Counts how often each code `(classes,)` is the target of a masked frame, and how often it is predicted.
 
     Raises:
         UserError: for a model of another task.
     """
-    found, classes = {"target": shown.codes, "predicted": shown.predicted}, _pretrained(model).quantizer.num_classes
-    return {k: np.bincount(codes[shown.selected], minlength=classes).astype(np.float64) for k, codes in found.items()}
+    codes_of, classes = (
+        {"target": prediction.codes, "predicted": prediction.predicted},
+        _pretrained(model).quantizer.num_classes,
+    )
+    return {
+        k: np.bincount(codes[prediction.selected], minlength=classes).astype(np.float64)
+        for k, codes in codes_of.items()
+    }
 
 
 def _pretrained(model: EncoderTask) -> Pretraining:
     if not isinstance(model, Pretraining):
-        raise UserError("only a pretrained model has predictions to analyse: give a checkpoint of task=pretrain")
+        raise UserError("only a pretrained model has predictions to analyze: use a checkpoint of task=pretrain")
     return model

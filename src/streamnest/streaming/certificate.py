@@ -1,6 +1,6 @@
-"""Certificate of a checkpoint: how far a model really looks ahead and back, against what it declares.
+"""Certificate of a checkpoint: measured look-ahead and left context, compared with the declared ones.
 
-`PROBES` lists what is measured, one module each in `streaming/probes`.
+`PROBES` lists the measurements; each has a module in `streaming/probes`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from streamnest.encoder_task import EncoderTask
+from streamnest.formatting import milliseconds
 from streamnest.latency import LatencyReport, find_leaks
-from streamnest.streaming.probes.batches import neighbours
+from streamnest.streaming.probes.batches import neighbors
 from streamnest.streaming.probes.check import TOLERANCES, Check, Probe, measured
-from streamnest.streaming.probes.draws import draws
 from streamnest.streaming.probes.latencies import latencies, promises
 from streamnest.streaming.probes.left import left_context
 from streamnest.streaming.probes.lookahead import lookahead
 from streamnest.streaming.probes.loudness import loudness
 from streamnest.streaming.probes.modes import modes
 from streamnest.streaming.probes.padding import padding
-from streamnest.streaming.probes.places import places
+from streamnest.streaming.probes.positions import positions
+from streamnest.streaming.probes.random_batches import random_batches
 from streamnest.streaming.probes.sessions import minute, operations, sessions
 from streamnest.streaming.probes.weights import weights
 
@@ -30,11 +31,11 @@ __all__ = ["PROBES", "TOLERANCES", "Certificate", "Check", "verify"]
 
 @dataclass
 class Certificate:
-    """What a model declares and what was measured on it.
+    """Declared latency of a model and the checks that were measured on it.
 
     Attributes:
-        latency: the contract computed from the layers.
-        checks: one line for each thing that was measured.
+        latency: latency computed from the settings of the layers.
+        checks: one entry for each measurement.
     """
 
     latency: LatencyReport
@@ -42,36 +43,45 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether every check did."""
+        """True if every check passed."""
         return all(check.passed for check in self.checks)
 
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence; an offline model is never called certified, as it has no look-ahead to certify."""
+        if not self.passed:
+            return "not certified: a check failed"
+        if self.latency.streams:
+            return f"certified: look-ahead {milliseconds(self.latency.lookahead_ms)}"
+        return "offline model: its look-ahead has no bound, and it cannot stream. The checks above passed."
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; infinite figures are null."""
+        """Returns the certificate for JSON; infinite values become null."""
         latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self.latency).items()}
         return {"passed": self.passed, "latency": latency, "checks": [asdict(check) for check in self.checks]}
 
 
 def layers(model: EncoderTask, seed: int) -> list[Check]:
-    """The settings of the layers, against the list of those that hear the future."""
+    """Checks that no layer has a setting that makes it depend on later audio."""
     leaks = find_leaks(model.encoder, model.latency)
-    return [Check("layers", "none that hears the future", "; ".join(leaks) or "none", not leaks)]
+    return [Check("settings of the layers", "no look-ahead beyond the context", "; ".join(leaks) or "none", not leaks)]
 
 
-# Of every model.
-ALWAYS: tuple[Probe, ...] = (promises, padding, neighbours, weights)
-# Of models that promise a limited look-ahead.
+# Probes of every model.
+ALWAYS: tuple[Probe, ...] = (promises, padding, neighbors, weights)
+# Probes of models with a limited right context.
 PROBES: tuple[Probe, ...] = (
     layers,
     promises,
     modes,
     loudness,
-    places,
+    positions,
     weights,
     lookahead,
     left_context,
     padding,
-    neighbours,
-    draws,
+    neighbors,
+    random_batches,
     sessions,
     operations,
     minute,
@@ -80,13 +90,13 @@ PROBES: tuple[Probe, ...] = (
 
 
 def verify(model: EncoderTask, seed: int = 0, probes: Sequence[Probe] | None = None) -> Certificate:
-    """Measures a model against its contract.
+    """Measures a model and compares it with the latency that its layers declare.
 
     Args:
-        model: model to measure; it is left as it is.
-        seed: of the random splits and weights.
-        probes: what to measure; None is all of `PROBES`.
+        model: model to measure, which is not changed.
+        seed: seed of the random splits and weights.
+        probes: measurements to make; None for all of `PROBES`.
     """
-    promised = model.encoder.context.right is not None
-    chosen = [probe for probe in (PROBES if probes is None else probes) if promised or probe in ALWAYS]
+    limited = model.encoder.context.right is not None
+    chosen = [probe for probe in (PROBES if probes is None else probes) if limited or probe in ALWAYS]
     return Certificate(model.latency, [check for probe in chosen for check in measured(probe, model, seed)])

@@ -1,8 +1,7 @@
-"""The streaming step as one ONNX graph: a window of audio and an explicit state in, frames and the next state out.
+"""Export of the streaming step as an ONNX graph: audio window and state in, frames and next state out.
 
-The graph is `session.step` of one chunk, always of the same size. What makes the first chunk of a stream different is
-in the initial values: the window begins with zeros, and the count of feature frames is negative where the stem would
-hear fewer than a chunk of them.
+The graph computes `step` for one chunk of fixed size. The first chunk of a stream differs only in its initial values:
+the window begins with zeros, and the frame count is negative if the first chunk needs fewer feature frames than others.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from streamnest.config.stored import task_name
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
-from streamnest.frontend import _LOG_GUARD, FrontendState, LogMel
+from streamnest.frontend import LOG_GUARD, FrontendState, LogMel
 from streamnest.streaming.graph_metadata import FORMAT
 from streamnest.streaming.heads import ExportedHead
 from streamnest.streaming.onnx_session import METADATA, require
@@ -34,39 +33,44 @@ from streamnest.streaming.step import StreamState, init_state, step
 
 OPSET = 18
 HEAD_MEMORY = "head_memory"
-# A protobuf message ends at 2 GiB; larger models keep their weights in a file beside it.
+# A protobuf message is limited to 2 GiB; the weights of larger models are written to a separate file.
 _ONE_FILE_BYTES = 1_900_000_000
 
 
 class MatrixLogMel(LogMel):
-    """`LogMel` with the DFT as a matrix product, which every runtime has; as exact as the FFT for 400 samples."""
+    """Log-mel front end whose DFT is a matrix product, which every runtime supports; as exact as the FFT.
+
+    Args:
+        frontend: front end with the same settings.
+    """
 
     dft: Tensor
 
-    @classmethod
-    def replace(cls, frontend: LogMel) -> None:
-        """Turns a front end into this kind."""
-        time = torch.arange(len(frontend.window), dtype=torch.float64)[:, None]
-        angle = 2 * math.pi / frontend.n_fft * (time * torch.arange(frontend.n_fft // 2 + 1) % frontend.n_fft)
-        waves = frontend.window.double()[:, None] * torch.cat([angle.cos(), angle.sin()], dim=1)
-        frontend.register_buffer("dft", waves.to(frontend.window.dtype), persistent=False)
-        frontend.__class__ = cls
+    def __init__(self, frontend: LogMel) -> None:
+        window_ms = 1000.0 * len(frontend.window) / frontend.sample_rate
+        sizes = (frontend.sample_rate, frontend.num_mels, window_ms, frontend.hop_ms, frontend.n_fft)
+        super().__init__(*sizes, frontend.preemphasis, frontend.dither)
+        self.window, self.filterbank = frontend.window, frontend.filterbank
+        time = torch.arange(len(self.window), dtype=torch.float64)[:, None]
+        angle = 2 * math.pi / self.n_fft * (time * torch.arange(self.n_fft // 2 + 1) % self.n_fft)
+        waves = self.window.double()[:, None] * torch.cat([angle.cos(), angle.sin()], dim=1)
+        self.register_buffer("dft", waves.to(self.window.dtype), persistent=False)
 
     def from_frames(self, frames: Tensor) -> Tensor:
-        """See `LogMel.from_frames`."""
+        """Computes log-mel features of frames, as `LogMel.from_frames`."""
         real, imaginary = (frames @ self.dft).chunk(2, dim=-1)
-        return torch.log((real.square() + imaginary.square()) @ self.filterbank + _LOG_GUARD)
+        return torch.log((real.square() + imaginary.square()) @ self.filterbank + LOG_GUARD)
 
 
 class ExportedStep(nn.Module):
-    """One chunk of a batch of streams, with a flat state.
+    """Step of one chunk for a batch of streams, whose state is a flat list of tensors.
 
-    `(B, window_samples)` audio, `(B,)` ends and the tensors of the state -> `(B, chunk, d)`, the next ones, and the
-    outputs of the head of the task if it has one.
+    Audio `(B, window_samples)`, ends `(B,)` and the state -> frames `(B, chunk, d)`, the next state, and the output of
+    the head if the task has one.
 
     Args:
-        model: that can stream; is copied.
-        max_left_ms: the cap of an unlimited left context, see `FastConformer.init_state`.
+        model: model to export; a copy is used.
+        max_left_ms: cap of an unlimited left context, see `FastConformer.init_state`.
 
     Raises:
         UserError: for models that cannot stream.
@@ -74,17 +78,14 @@ class ExportedStep(nn.Module):
 
     def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
         super().__init__()
-        session = StreamingSession(model, max_left_ms)  # refuses what cannot stream
+        session = StreamingSession(model, max_left_ms)  # raises for models that cannot stream
         self.model = copy.deepcopy(model).float().cpu().eval()
-        MatrixLogMel.replace(self.model.frontend)
-        self.model.input_norm._require_statistics()
-        # A question to a tensor, which a graph cannot ask; it was asked here.
-        self.model.input_norm._require_statistics = lambda: None  # type: ignore[method-assign]
-        for block in self.model.encoder.layers:
-            block.attention.masked_score = FINITE_MASKED
+        self.model.frontend = MatrixLogMel(self.model.frontend)
+        for layer in self.model.encoder.layers:
+            layer.attention.masked_score = FINITE_MASKED
         frontend, encoder = model.frontend, model.encoder
         features = encoder.chunk * encoder.subsampling.factor
-        # Frames of warm-up are chunks like any other here, dropped by who drives the graph.
+        # Warm-up frames are ordinary chunks of the graph; the program that runs it drops them.
         self.missing = -encoder.subsampling.lookahead
         warmup = encoder.warmup * encoder.subsampling.factor * frontend.hop
         self.reach = len(frontend.window) // 2
@@ -93,16 +94,16 @@ class ExportedStep(nn.Module):
         self.initial_zeros = self.window_samples - self.first_samples
         self.head = self.model.exported_head()
         self.eval()
-        self._lay_out(init_state(self.model, 1, max_left_ms))
+        self._init_carried(init_state(self.model, 1, max_left_ms))
 
-    def _lay_out(self, state: StreamState) -> None:
-        """Finds the tensors that a step changes, and their sizes once a stream runs."""
-        _, early = step(self.model, torch.zeros(1, self.first_samples), state)
-        _, late = step(self.model, torch.zeros(1, self.chunk_samples), early)
-        self.template = late
-        initial, before, after = (_named(s) for s in (state, early, late))
+    def _init_carried(self, state: StreamState) -> None:
+        """Finds the tensors that a step changes, their shapes after the first step, and their initial values."""
+        _, first = step(self.model, torch.zeros(1, self.first_samples), state)
+        _, second = step(self.model, torch.zeros(1, self.chunk_samples), first)
+        self.template = second
+        initial, before, after = (_named(s) for s in (state, first, second))
         self.carried = [name for name in after if after[name] is not before[name]]
-        # Some pasts are longer at the very start; they are constant there, so that the end of them is all of them.
+        # Some caches are longer before the first step; they are constant then, so that their last part suffices.
         self.initial = {name: _last(initial[name], after[name].shape) for name in initial}
         for name in self.carried:
             if name in ("num_features", "norm_frames"):
@@ -112,13 +113,12 @@ class ExportedStep(nn.Module):
             self.carried.append(HEAD_MEMORY)
 
     def forward(self, window: Tensor, end: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One step.
+        """Computes one step.
 
         Args:
-            window: `(B, window_samples)`: the samples of this chunk, and before them those that it shares with the
-                window of the chunk before.
-            end: `(B,)` samples in each whole stream, where it is over; `OPEN_END` elsewhere.
-            state: the tensors named in `carried`, of the step before.
+            window: `(B, window_samples)`, the samples of this chunk after those that overlap with the previous window.
+            end: `(B,)` total samples of each stream that has ended, `OPEN_END` for others.
+            state: the tensors named in `carried`, from the previous step.
         """
         values = {**self.initial, **dict(zip(self.carried, state, strict=True))}
         tensors = iter(values.values())
@@ -126,19 +126,19 @@ class ExportedStep(nn.Module):
         position = encoder.num_features * self.model.frontend.hop - self.reach
         frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.num_features)
         encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
-        found = _named(after)
+        tensors_after = _named(after)
         if self.head is None:
-            return encoded, *(found[name] for name in self.carried)
-        outputs, found[HEAD_MEMORY] = self.head(encoded, self._valid(encoder.position), values.get(HEAD_MEMORY))
-        return encoded, *(found[name] for name in self.carried), outputs
+            return encoded, *(tensors_after[name] for name in self.carried)
+        outputs, tensors_after[HEAD_MEMORY] = self.head(encoded, self._valid(encoder.position), values.get(HEAD_MEMORY))
+        return encoded, *(tensors_after[name] for name in self.carried), outputs
 
     def _valid(self, position: Tensor) -> Tensor | None:
-        """Which frames of a step are behind the warm-up, of streams that have emitted `position` `(B,)` frames."""
+        """Marks the frames of a step after the warm-up `(B, chunk)`, for streams at frame `position` `(B,)`."""
         warmup, chunk = self.model.encoder.warmup, self.model.encoder.chunk
         return position[:, None] + torch.arange(chunk) >= warmup if warmup else None
 
     def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """The first inputs of `batch` streams of silence."""
+        """Returns inputs for the first step of `batch` streams of silence."""
         state = [self.initial[name].expand(batch, *self.initial[name].shape[1:]).clone() for name in self.carried]
         return torch.zeros(batch, self.window_samples), torch.full((batch,), OPEN_END), *state
 
@@ -149,16 +149,16 @@ def export_step(
     """Writes the streaming step of a model as ONNX.
 
     Args:
-        model: that can stream.
-        path: of the file.
-        batch: streams in a step; None leaves it open.
-        max_left_ms: the cap of an unlimited left context, see `FastConformer.init_state`.
+        model: model that can stream.
+        path: file to write.
+        batch: number of streams in a step; None makes it dynamic.
+        max_left_ms: cap of an unlimited left context, see `FastConformer.init_state`.
 
     Returns:
-        The metadata that the file carries, see `describe`.
+        The metadata of the file, see `describe`.
 
     Raises:
-        UserError: for models that cannot stream, and where the export packages are missing.
+        UserError: for models that cannot stream, and if the export packages are missing.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package)
@@ -168,7 +168,9 @@ def export_step(
     if batch is None:
         axis = {0: torch.export.Dim("batch")}
         axes = (axis, axis, tuple(axis for _ in graph.carried))
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # of torchvision
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
+        logging.ERROR
+    )  # warns that torchvision is missing
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
@@ -189,7 +191,7 @@ def export_step(
 
 
 def _remove_traces(model: Any) -> None:
-    """Removes the stack traces that the exporter keeps for each node: they name files of this machine."""
+    """Removes the stack traces that the exporter stores for each node: they contain local paths."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
@@ -200,10 +202,10 @@ def _outputs(head: ExportedHead | None) -> list[str]:
 
 
 def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
-    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry."""
+    """Returns the metadata that a program needs to run the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
     latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}
-    past = graph.initial["layers_0_attention_past"]
+    attention_past = graph.initial["layers_0_attention_past"]
     return {
         "format": FORMAT,
         "streamnest": __version__,
@@ -226,7 +228,7 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
         "d_model": encoder.d_model,
         "stem": encoder.subsampling.scheme,
         "stem_stages": encoder.subsampling.factor.bit_length() - 1,
-        "left_frames": past.shape[1],
+        "left_frames": attention_past.shape[1],
         "left_unlimited": encoder.context.left is None,
         "state": [_describe_tensor(name, graph.initial[name], batch) for name in graph.carried],
         "latency": latency,
@@ -235,21 +237,21 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
 
 
 def _describe_tensor(name: str, initial: Tensor, batch: int | None) -> dict[str, Any]:
-    """A tensor of the state; its initial values as one number where they are all the same."""
-    same = bool((initial == initial.flatten()[0]).all()) if initial.numel() else True
-    value = (initial.flatten()[0].item() if initial.numel() else 0) if same else initial[0].tolist()
-    kind = str(initial.dtype).removeprefix("torch.")
+    """Describes a tensor of the state; its initial value is one number if all elements are equal."""
+    uniform = bool((initial == initial.flatten()[0]).all()) if initial.numel() else True
+    value = (initial.flatten()[0].item() if initial.numel() else 0) if uniform else initial[0].tolist()
+    dtype = str(initial.dtype).removeprefix("torch.")
     shape = [batch, *initial.shape[1:]]
-    return {"name": name, "output": f"next_{name}", "shape": shape, "dtype": kind, "initial": value}
+    return {"name": name, "output": f"next_{name}", "shape": shape, "dtype": dtype, "initial": value}
 
 
 def _named(state: StreamState) -> dict[str, Tensor]:
-    """Tensors by name, without those of the front end, which the window and `num_features` replace."""
+    """Returns tensors by name, without those of the front end, which follow from the window and the frame count."""
     return dict([*_flatten(state.norm, "norm"), *_flatten(state.encoder)])
 
 
 def _flatten(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of nested tuples: `blocks_0_attention_past`."""
+    """Yields names and tensors of nested tuples, such as `layers_0_attention_past`."""
     if isinstance(state, Tensor):
         yield name, state
         return

@@ -1,4 +1,4 @@
-"""The metadata of an exported graph, checked once as it is opened: types, ranges, and whether the graph agrees."""
+"""Validation of the metadata of an exported graph: types, ranges and agreement with the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamnest.files.plain_data import check_value, of_file, require_plain, sho
 
 FORMAT = 1
 _MAX_BYTES = 64 << 20
-# Numbers in the state of one stream, at most.
+# Largest number of elements in the state of a stream.
 _MAX_STATE = 1 << 30
 _TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "int64": "tensor(int64)"}
 _DIMENSION = {"shape": (0, 1 << 24)}
@@ -31,7 +31,7 @@ _LIMITS = {
 
 @dataclass
 class StateEntry:
-    """A tensor of the state: names of its input and output, shape (None is the batch), type and first values."""
+    """A tensor of the state: names of its input and output, shape (None for a dynamic batch), type, initial value."""
 
     name: str
     output: str
@@ -42,7 +42,7 @@ class StateEntry:
 
 @dataclass
 class StepMetadata:
-    """Metadata that a program needs to drive the graph; docs/EXPORT.md explains each entry. All must be there."""
+    """Metadata that a program needs to run the graph; docs/EXPORT.md explains each entry. All are required."""
 
     sample_rate: int
     hop_samples: int
@@ -68,23 +68,23 @@ def read_metadata(stored: str | None, graph: Any, path: str | Path) -> dict[str,
     """Checks the metadata of a file.
 
     Args:
-        stored: as it lies in the file, JSON.
-        graph: the session of onnxruntime, which knows the real inputs and outputs.
-        path: of the file.
+        stored: metadata of the file, JSON.
+        graph: onnxruntime session with the actual inputs and outputs.
+        path: path of the file.
 
     Raises:
-        UserError: naming the entry that is missing, of another type, out of range, or contradicts the graph.
+        UserError: naming the entry that is missing, has another type, is out of range, or contradicts the graph.
     """
     if not stored or len(stored) > _MAX_BYTES:
-        raise UserError(f"{path} is not an export of streamnest: make it with streamnest export")
+        raise UserError(f"{path} was not exported by streamnest: create it with streamnest export")
     with of_file(path):
         metadata = json.loads(stored)
         require_plain(metadata, "metadata", interpolations=True)
         if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-            raise UserError("it is not an export of this version of streamnest: make it with streamnest export")
+            raise UserError("it was not exported by this version of streamnest: create it with streamnest export")
         names = [field.name for field in fields(StepMetadata)]
         if missing := [name for name in (*names, "latency") if name not in metadata]:
-            raise UserError(f"its metadata has no {', '.join(missing)}: make it with streamnest export")
+            raise UserError(f"its metadata has no {', '.join(missing)}: create it with streamnest export")
         known = typed(StepMetadata, {name: metadata[name] for name in names}, "metadata", _LIMITS)
         _check_latency(metadata["latency"])
         _check_sizes(known)
@@ -103,9 +103,9 @@ def _check_latency(latency: Any) -> None:
 
 
 def _check_sizes(m: StepMetadata) -> None:
-    """Refuses sizes that contradict each other: a chunk must consume what it waited for."""
+    """Refuses sizes that contradict each other, such as a chunk of other than its own samples."""
     if m.stem not in ("aligned", "shifted"):
-        raise UserError(f"metadata.stem={short(m.stem)} is unknown: aligned or shifted")
+        raise UserError(f"metadata.stem={short(m.stem)} is unknown: it must be aligned or shifted")
     samples = m.chunk_frames * m.hop_samples << m.stem_stages
     if m.chunk_samples != samples or m.chunk_samples > m.window_samples:
         raise UserError(
@@ -113,47 +113,49 @@ def _check_sizes(m: StepMetadata) -> None:
             f"window_samples={m.window_samples}"
         )
     if m.first_samples != m.window_samples - m.initial_zeros:
-        raise UserError(f"metadata.first_samples={m.first_samples} is not window_samples less initial_zeros")
+        raise UserError(f"metadata.first_samples={m.first_samples} must be window_samples minus initial_zeros")
     frame_ms = 1000 * (m.hop_samples << m.stem_stages) / m.sample_rate
     if not math.isclose(m.frame_ms, frame_ms, rel_tol=0.02):
         raise UserError(f"metadata.frame_ms={m.frame_ms:g} must be {frame_ms:g} at {m.sample_rate} Hz")
 
 
 def _check_graph(m: StepMetadata, graph: Any) -> None:
-    """Compares names, shapes and types with the graph, and builds the first values of every state once."""
+    """Compares names, shapes and types with the graph, and checks the initial value of every state."""
     inputs = {one.name: one for one in graph.get_inputs()}
     outputs = {one.name: one for one in graph.get_outputs()}
     wanted = {"audio": ("float32", [m.batch, m.window_samples]), "end": ("int64", [m.batch])}
     size = 0
     for entry in m.state:
         if entry.name in wanted or entry.dtype not in _TYPES or not entry.shape or entry.shape[0] != m.batch:
-            raise UserError(f"metadata.state: {short(entry.name)} is there twice, or has another batch or type")
+            raise UserError(f"metadata.state: {short(entry.name)} occurs twice, or has another batch or type")
         where = f"metadata.state.{short(entry.name, '')}.shape"
         size += math.prod(check_value(int, n, where, _DIMENSION) for n in entry.shape[1:])
         wanted[entry.name] = (entry.dtype, entry.shape)
     if size > _MAX_STATE:
-        raise UserError(f"metadata.state has {size} numbers for a stream: at most {_MAX_STATE} are possible")
+        raise UserError(f"metadata.state has {size} elements per stream: at most {_MAX_STATE} are allowed")
     if set(inputs) != set(wanted):
-        raise UserError(f"metadata and graph name different inputs, such as {short(min(set(inputs) ^ set(wanted)))}")
+        raise UserError(f"metadata and graph have different inputs, such as {short(min(set(inputs) ^ set(wanted)))}")
     for name, (dtype, shape) in wanted.items():
         if inputs[name].type != _TYPES[dtype] or not _fits(inputs[name].shape, shape):
-            found = f"{inputs[name].type} {inputs[name].shape}"
-            raise UserError(f"input {short(name)} of the graph is {found}, metadata says {dtype} {shape}")
+            actual = f"{inputs[name].type} {inputs[name].shape}"
+            raise UserError(f"input {short(name)} of the graph is {actual}, but by its metadata {dtype} {shape}")
     results = {"encoded": [m.batch, m.chunk_frames, m.d_model], **{entry.output: entry.shape for entry in m.state}}
     for name, shape in results.items():
         if name not in outputs or not _fits(outputs[name].shape, shape, loose=True):
-            raise UserError(f"output {short(name)} of the graph is missing, or not {shape} as the metadata says")
+            raise UserError(
+                f"output {short(name)} of the graph is missing, or its shape is not {shape} as in the metadata"
+            )
     for entry in m.state:
         with np.errstate(over="ignore"):
             initial = np.asarray(entry.initial, dtype=entry.dtype)
         np.broadcast_to(initial, (1, *entry.shape[1:]))
         if not np.isfinite(initial).all():
-            raise UserError(f"metadata.state: the first values of {short(entry.name)} are not finite")
+            raise UserError(f"metadata.state: the initial value of {short(entry.name)} is not finite")
 
 
-def _fits(found: Sequence[Any], wanted: Sequence[Any], loose: bool = False) -> bool:
-    """True if a shape of the graph matches the metadata: None is open in both; an output may leave any open."""
-    if len(found) != len(wanted):
+def _fits(actual: Sequence[Any], wanted: Sequence[Any], loose: bool = False) -> bool:
+    """True if a shape of the graph matches the metadata; sizes may be dynamic in both, and in outputs always."""
+    if len(actual) != len(wanted):
         return False
-    pairs = zip(found, wanted, strict=True)
+    pairs = zip(actual, wanted, strict=True)
     return all(a == b if isinstance(a, int) else b is None or loose for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Streams through an exported graph: onnxruntime and numpy do what PyTorch does in `StreamingSession`."""
+"""Streaming inference of an exported graph with onnxruntime, with the interface of `StreamingSession`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from streamnest.errors import UserError
 from streamnest.files.plain_data import first_line
 from streamnest.streaming.graph_metadata import read_metadata
-from streamnest.streaming.live import LiveStreams
+from streamnest.streaming.session_base import Session
 
 METADATA = "streamnest"
 
@@ -24,28 +24,26 @@ METADATA = "streamnest"
 class _Stream:
     state: dict[str, np.ndarray]
     pending: np.ndarray
-    heard: int = 0
+    num_samples_in: int = 0
     emitted: int = 0
     end: int | None = None
     out: list[np.ndarray] = field(default_factory=list)
 
 
-class OnnxSession(LiveStreams[_Stream]):
-    """Live streams through a file of `streamnest export`, driven like `StreamingSession`.
+class OnnxSession(Session[_Stream]):
+    """Batched inference for concurrent streams through a file of `streamnest export`.
 
-    Streams at different places share a step, as many as the batch of the file allows; a fixed batch is filled up with
+    Streams at different positions share a step, up to the batch size of the file; a fixed batch is filled up with
     silence.
 
     Args:
-        path: of the file.
-        threads: of the processor.
+        path: exported model.
+        threads: CPU threads.
 
     Raises:
-        UserError: for files that are no export of streamnest, for streams that are not open, and where onnxruntime is
+        UserError: for files that streamnest did not export, for streams that are not open, and if onnxruntime is
             missing.
     """
-
-    device = torch.device("cpu")
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         super().__init__()
@@ -57,43 +55,50 @@ class OnnxSession(LiveStreams[_Stream]):
         self.target_shift = int(m["stem"] == "shifted")
         self._output, self._size = "encoded", int(m["d_model"])
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the computation: exported graphs run on the CPU."""
+        return torch.device("cpu")
+
     def of_head(self) -> OnnxSession:
-        """A session through the same graph whose frames `(k, size)` are the outputs of its head.
+        """Returns a session of the same graph that emits the outputs of its head `(k, size)`.
 
         Raises:
             UserError: for a graph without a head.
         """
         head = self.metadata.get("head")
         if not isinstance(head, dict):
-            raise UserError("the exported model holds the encoder only: export a checkpoint of task=ctc or diarization")
+            raise UserError("the exported model has no head: export a checkpoint of task=ctc or task=diarization")
         output, size = head.get("output"), head.get("size")
         if (output, size) not in [(one.name, one.shape[-1]) for one in self._runtime.get_outputs()]:
-            raise UserError(f"{self.path}: the graph has no output {output!r} of size {size!r}: export it again")
+            raise UserError(
+                f"{self.path}: the graph has no output {output!r} of size {size!r}: export the checkpoint again"
+            )
         other = copy(self)
-        LiveStreams.__init__(other)
+        Session.__init__(other)
         other._output, other._size = str(output), int(size or 0)
         return other
 
     def windowed(self, number: int) -> bool:
-        """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
+        """True if a stream with unlimited left context has outgrown the cap and uses a window of its past."""
         with self.lock:
             emitted, cap = self._stream(number).emitted - int(self.metadata["warmup_frames"]), self.cap_frames
         return cap is not None and emitted > cap
 
     @property
     def cap_frames(self) -> int | None:
-        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
+        """Leading frames of a stream that equal offline ones if the left context is unlimited; None if all do."""
         m = self.metadata
         return int(m["left_frames"]) - int(m["warmup_frames"]) if m["left_unlimited"] else None
 
     def num_frames(self, samples: int) -> int:
-        """Encoder frames of a stream of so many samples."""
+        """Number of encoder frames of a stream of `samples` samples."""
         frames = samples // int(self.metadata["hop_samples"])
         for _ in range(int(self.metadata["stem_stages"]) if frames else 0):
             frames = (frames + 1) // 2 if self.metadata["stem"] == "aligned" else frames // 2 + 1
         return frames
 
-    def _fresh(self) -> _Stream:
+    def _new(self) -> _Stream:
         state = {}
         for entry in self.metadata["state"]:
             value = np.asarray(entry["initial"], dtype=entry["dtype"])
@@ -113,29 +118,29 @@ class OnnxSession(LiveStreams[_Stream]):
         stream.pending = np.concatenate([stream.pending, piece.to("cpu", torch.float32).numpy()])
 
     def _run(self, streams: list[_Stream]) -> None:
-        """Steps all streams that have a window, as many together as the graph takes, until none has."""
+        """Steps all streams that have a complete window, in batches of the size of the graph, until none has."""
         while ready := [stream for stream in streams if self._is_ready(stream)]:
             size = self.metadata["batch"] or len(ready)
             for first in range(0, len(ready), size):
                 self._step(ready[first : first + size])
         for stream in streams:
-            # A view would hold all samples of a long piece while its stream pauses.
+            # A view would keep all samples of a long piece in memory while the stream pauses.
             stream.pending = stream.pending.copy() if stream.pending.base is not None else stream.pending
 
     def _step(self, group: list[_Stream]) -> None:
         m = self.metadata
-        rows = group + [self._fresh() for _ in range((m["batch"] or len(group)) - len(group))]
+        rows = group + [self._new() for _ in range((m["batch"] or len(group)) - len(group))]
         audio = np.zeros((len(rows), int(m["window_samples"])), np.float32)
         for row, stream in enumerate(rows):
             piece = stream.pending[: audio.shape[1]]
             audio[row, : len(piece)] = piece
         ends = np.array([m["open_end"] if s.end is None else s.end for s in rows], np.int64)
         names = [entry["name"] for entry in m["state"]]
-        state = {name: _together([stream.state[name] for stream in rows]) for name in names}
+        state = {name: _concatenated([stream.state[name] for stream in rows]) for name in names}
         outputs = [self._output, *(entry["output"] for entry in m["state"])]
         encoded, *after = self._runtime.run(outputs, {"audio": audio, "end": ends, **state})
         for row, stream in enumerate(group):
-            # A view would hold the memory of the whole batch while its stream pauses.
+            # A view would keep the whole batch in memory while the stream pauses.
             alone = len(rows) == 1
             stream.state = {n: x if alone else x[row : row + 1].copy() for n, x in zip(names, after, strict=True)}
             stream.pending = stream.pending[self.chunk_samples :]
@@ -153,15 +158,15 @@ class OnnxSession(LiveStreams[_Stream]):
 
 
 def require(name: str) -> Any:
-    """Imports one of the packages of the `export` extra.
+    """Imports a package of the `export` extra.
 
     Raises:
-        UserError: where it is missing.
+        UserError: if it is missing.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} cannot be imported ({error}): pip install 'streamnest[export]'") from None
+        raise UserError(f"{name} cannot be imported ({error}): run pip install -e '.[export]'") from None
 
 
 def _open(path: str | Path, threads: int) -> tuple[Any, dict[str, Any]]:
@@ -178,5 +183,5 @@ def _open(path: str | Path, threads: int) -> tuple[Any, dict[str, Any]]:
     return session, read_metadata(stored, session, path)
 
 
-def _together(rows: list[np.ndarray]) -> np.ndarray:
+def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
     return rows[0] if len(rows) == 1 else np.concatenate(rows)

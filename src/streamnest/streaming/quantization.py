@@ -1,4 +1,4 @@
-"""Exported graphs in int8: weights in a quarter of the size, activations quantised as they come."""
+"""Dynamic int8 quantization of exported graphs: weights take a quarter of the space."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from streamnest.streaming.onnx_session import METADATA, require
 
-# Products with fewer rows of weights gain nothing; the stem's first, which hears the features themselves, is one.
+# Products with fewer rows of weights are not faster in int8, such as the first layer of the subsampling.
 _SMALLEST = 32
 
 
 def quantize_step(source: str | Path, target: str | Path) -> int:
-    """Writes an exported graph with the weights of its matrix products in int8; convolutions stay as they are.
+    """Writes an exported graph with the weights of its matrix products in int8; convolutions are not quantized.
 
-    The front end stays in floating point: the logarithm would make small errors of quiet bands large. Weights are
-    unsigned, for each output channel: signed ones overflow 16 bits on processors without VNNI instructions.
+    The front end stays in floating point, since the logarithm would amplify small errors of quiet bands. Weights are
+    unsigned and quantized per output channel: signed ones overflow 16 bits on processors without VNNI instructions.
 
     Args:
-        source: a file of `export_step`.
-        target: the file to write.
+        source: file from `export_step`.
+        target: file to write.
 
     Returns:
-        The number of matrix products that were quantised.
+        The number of quantized matrix products.
     """
     onnx, quantization = require("onnx"), require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
         _fold(source, folded)
         nodes = _products(onnx.load(folded).graph)
-        logging.disable(logging.WARNING)  # advice to do what `_fold` has done
+        logging.disable(logging.WARNING)  # warns that the graph should be preprocessed, which `_fold` has done
         try:
             quantization.quantize_dynamic(
                 folded, target, per_channel=True, weight_type=quantization.QuantType.QUInt8, nodes_to_quantize=nodes
@@ -48,7 +48,7 @@ def quantize_step(source: str | Path, target: str | Path) -> int:
 
 
 def _fold(source: str | Path, target: Path) -> None:
-    """Computes what does not depend on the input, such as the projected positions, and writes the rest."""
+    """Writes the graph with constant subexpressions evaluated, such as the projected positions."""
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -59,12 +59,12 @@ def _fold(source: str | Path, target: Path) -> None:
 
 
 def _products(graph: Any) -> list[str]:
-    """Names of the products with a matrix of weights, behind the logarithm of the front end."""
+    """Lists the products with a weight matrix after the logarithm of the front end."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    begin = next(index for index, node in enumerate(graph.node) if node.op_type == "Log")
+    start = next(index for index, node in enumerate(graph.node) if node.op_type == "Log")
     return [
         node.name
-        for node in list(graph.node)[begin:]
+        for node in list(graph.node)[start:]
         if node.op_type in ("MatMul", "Gemm")
         and node.input[1] in weights
         and weights[node.input[1]].dims[0] >= _SMALLEST

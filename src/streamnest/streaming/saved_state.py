@@ -1,4 +1,4 @@
-"""Check of a saved stream before a session goes on with it."""
+"""Validation of a saved stream before a session restores it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamnest.streaming.step import StreamState, like_state
 
 
 class Progress(NamedTuple):
-    """Counters of a stream after its steps; all of them follow from the frames that it has emitted."""
+    """Counters of a stream, which follow from the number of frames that it has emitted."""
 
     samples: int
     features: int
@@ -26,9 +26,9 @@ class Progress(NamedTuple):
 
 
 class Fingerprint:
-    """Identifies what decides the state of a stream: weights and context of an encoder, its front end and normalizer.
+    """Identifies the weights and context of an encoder, its front end and its normalizer.
 
-    The checksum of the weights is computed once, and again after they were replaced or changed in place.
+    The checksum of the weights is computed once, and again after they were replaced or modified in place.
 
     Args:
         model: model whose streams are saved.
@@ -40,7 +40,7 @@ class Fingerprint:
         self._checksum = 0
 
     def __call__(self) -> str:
-        """The same text for the same function of the audio."""
+        """Returns equal texts for models that compute the same function of the audio."""
         versions = [(x.data_ptr(), 0 if x.is_inference() else x._version) for x in self._tensors()]
         if versions != self._versions:
             self._versions, self._checksum = versions, 0
@@ -58,55 +58,57 @@ class Fingerprint:
 
 
 def check_entries(saved: Any, fingerprint: str) -> None:
-    """Checks that a saved stream has the entries of `StreamingSession.save`, of this model.
+    """Checks that a saved stream has the entries of `StreamingSession.save` and comes from the same model.
 
     Raises:
-        UserError: otherwise.
+        UserError: if it does not.
     """
     needed = ("state", "pending", "heard", "emitted")
     missing = [name for name in needed if name not in saved] if isinstance(saved, Mapping) else list(needed)
     if missing:
-        raise UserError(f"the saved stream has no {', '.join(missing)}: give what save() returned")
+        raise UserError(f"the saved stream has no {', '.join(missing)}: pass the return value of save()")
     # Streams of earlier versions have no fingerprint.
     if saved.get("encoder", fingerprint) != fingerprint:
-        raise UserError("the saved stream is of another model or context: restore it with the model that saved it")
+        raise UserError("the saved stream belongs to another model or context: restore it with the model that saved it")
     for name in ("heard", "emitted"):
         if type(saved[name]) is not int or not 0 <= saved[name] < OPEN_END:
-            raise UserError(f"the saved stream has {name}={saved[name]!r}: need a whole number from 0")
+            raise UserError(f"the saved stream has {name}={saved[name]!r}: it must be a whole number from 0")
 
 
-def state_of(saved: Mapping[str, Any], template: StreamState, progress: Progress, running: bool) -> StreamState:
-    """The state of a saved stream.
+def state_of(saved: Mapping[str, Any], template: StreamState, progress: Progress, online: bool) -> StreamState:
+    """Rebuilds the state of a saved stream.
 
     Args:
         saved: entries that `check_entries` accepts.
-        template: state of a stream of this model at that place.
+        template: state with the required shapes and types.
         progress: counters that the state must have.
-        running: whether the normalizer counts frames.
+        online: True if the normalizer counts frames.
 
     Raises:
-        UserError: for a state of other sizes or types, and for counters that contradict each other.
+        UserError: for a state of other shapes or types, and for counters that contradict each other.
     """
     state: StreamState = like_state(template, saved["state"])
     frontend, norm, encoder = state
-    found = [int(x) for x in (frontend.position, frontend.frames, encoder.num_features, encoder.position, norm.frames)]
+    counters = [
+        int(x) for x in (frontend.position, frontend.frames, encoder.num_features, encoder.position, norm.frames)
+    ]
     features = progress.features
-    if found != [progress.samples, features, features, progress.position, features if running else 0]:
-        raise UserError(f"the counters of the saved stream do not fit emitted={saved['emitted']}: it was changed")
+    if counters != [progress.samples, features, features, progress.position, features if online else 0]:
+        raise UserError(f"the counters of the saved stream contradict emitted={saved['emitted']}: it was modified")
     return state
 
 
 def pending_of(saved: Mapping[str, Any], like: Tensor, progress: Progress, most: int) -> Tensor:
-    """The samples that a saved stream has not stepped yet.
+    """Returns the samples that a saved stream has not processed yet.
 
     Args:
         saved: entries that `check_entries` accepts.
-        like: tensor of the type and the device that are needed.
+        like: tensor of the required type and device.
         progress: counters of the stream.
-        most: samples that may wait.
+        most: largest number of pending samples.
 
     Raises:
-        UserError: for anything else than samples of that type, and for another number of them.
+        UserError: for anything but samples of that type, and for another number of samples.
     """
     pending, expected = saved["pending"], saved["heard"] - progress.samples
     if not isinstance(pending, Tensor) or pending.dtype != like.dtype or pending.is_meta:
@@ -114,7 +116,9 @@ def pending_of(saved: Mapping[str, Any], like: Tensor, progress: Progress, most:
     try:
         as_samples(pending)
     except UserError as error:
-        raise UserError(f"the pending samples of the saved stream cannot be taken: {error}") from None
+        raise UserError(f"the pending samples of the saved stream are invalid: {error}") from None
     if not len(pending) == expected <= most:
-        raise UserError(f"the saved stream has {len(pending)} pending samples, but its counters say {expected}")
+        raise UserError(
+            f"the saved stream has {len(pending)} pending samples, but by its counters there are {expected}"
+        )
     return pending.detach().to(like.device).clone()

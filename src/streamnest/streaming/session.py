@@ -1,4 +1,4 @@
-"""Waveform samples in, any number at a time; encoder frames out as soon as nothing later can change them."""
+"""Dynamically batched PyTorch inference for concurrent streams of audio samples."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.fast_step import FastStep
-from streamnest.streaming.live import MOST_PENDING_S, LiveStreams
-from streamnest.streaming.pack_weights import lay_out_for_steps
+from streamnest.streaming.pack_weights import packed_copy
 from streamnest.streaming.saved_state import Fingerprint, Progress, check_entries, pending_of, state_of
+from streamnest.streaming.session_base import MOST_PENDING_S, Session
 from streamnest.streaming.step import StreamState, compact, init_state, map_state, plain_state, step
 
-# What a step takes at most where more is due: memory is bounded by it.
+# Chunks in one step at most, which bounds its memory.
 _MOST_CHUNKS = 64
 
 
 @dataclass
 class _Stream:
-    state: StreamState | None  # None while it is a row of the batch of its session
+    state: StreamState | None  # None while it is a row of the current batch of the session
     pending: Tensor
-    heard: int = 0
+    num_samples_in: int = 0
     emitted: int = 0
     end: int | None = None
     out: list[Tensor] = field(default_factory=list)
 
 
 class _Batch(NamedTuple):
-    """Streams that were stepped together, and their state while it is still in one piece."""
+    """The streams of the last step and their batched state."""
 
     streams: list[_Stream]
     state: StreamState
 
 
-class StreamingSession(LiveStreams[_Stream]):
-    """Live streams that begin and end when they like, served in common batches.
+class StreamingSession(Session[_Stream]):
+    """Dynamically batched inference for concurrent streams, which may start and end at any time.
 
-    The frames of a stream are those of `EncoderTask.forward` on its whole audio, however it is cut into pieces and
-    whatever the other streams do, as long as it is no longer than the cap of an unlimited left context; see `windowed`.
+    The frames of a stream equal those of `EncoderTask.forward` on its whole audio, however the audio is split into
+    pieces and whatever other streams do, as long as the stream is not longer than the cap of an unlimited left context;
+    see `windowed`. Frames are emitted as soon as no later sample can change them.
 
     Args:
-        model: of any task; it is put into evaluation mode, and its weights are laid out for steps.
-        max_left_ms: the cap, see `FastConformer.init_state`.
+        model: model to stream. The session computes with a copy (`packed_copy`), which all sessions of one model share.
+        max_left_ms: cap of an unlimited left context, see `FastConformer.init_state`.
+
+    Attributes:
+        model: the copy, in evaluation mode.
 
     Raises:
         UserError: for models that cannot stream, and for streams that are not open.
@@ -57,56 +61,55 @@ class StreamingSession(LiveStreams[_Stream]):
         super().__init__()
         if causes := _offline_settings(model):
             raise UserError(
-                f"this model hears the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming "
-                "preset, such as encoder=lookahead40; init_from=CKPT begins with the weights of this one"
+                f"this model needs the whole utterance and cannot stream: {', '.join(causes)}. Train a streaming "
+                "preset, such as encoder=lookahead40; init_from=CKPT initializes it with the weights of this model"
             )
-        self.model, self.max_left_ms = model.eval(), max_left_ms
-        lay_out_for_steps(model)
-        self._encode = FastStep(model.encoder)
-        encoder, frontend = model.encoder, model.frontend
+        self.model, self.max_left_ms = packed_copy(model), max_left_ms
+        self._encode = FastStep(self.model.encoder)
+        encoder, frontend = self.model.encoder, self.model.frontend
         self.chunk_samples = encoder.chunk * encoder.subsampling.factor * frontend.hop
         overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
         self.first_samples = encoder.first_features * frontend.hop + overhang
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
         self.target_shift = encoder.target_shift
         self._batch: _Batch | None = None
-        self._fingerprint = Fingerprint(model)
+        self._fingerprint = Fingerprint(self.model)
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.model.frontend.window.device
 
     def windowed(self, number: int) -> bool:
-        """Whether a stream with unlimited left context has outgrown the cap and sees a window of its past."""
+        """True if a stream with unlimited left context has outgrown the cap and uses a window of its past."""
         with self.lock:
             emitted, cap = self._stream(number).emitted, self.cap_frames
         return cap is not None and emitted > cap
 
     @property
     def cap_frames(self) -> int | None:
-        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
+        """Leading frames of a stream that equal offline ones if the left context is unlimited; None if all do."""
         encoder = self.model.encoder
         return encoder.left_frames(self.max_left_ms) - encoder.warmup if encoder.context.left is None else None
 
     def save(self, number: int) -> dict[str, Any]:
-        """A stream as plain containers of tensors; it goes on bit-equal after `restore`."""
+        """Returns a stream as plain containers of tensors; after `restore` it continues bit for bit."""
         with self.lock:
             stream = self._stream(number)
-            self._divide()
+            self._split_batch()
             return {
                 "state": plain_state(map_state(torch.clone, stream.state)),
                 "pending": stream.pending.clone(),
-                "heard": stream.heard,
+                "heard": stream.num_samples_in,  # the key of streams that were saved by earlier versions
                 "emitted": stream.emitted,
                 "encoder": self._fingerprint(),
             }
 
     def restore(self, saved: Mapping[str, Any]) -> int:
-        """Opens a stream that was saved, here or in another process; returns its number.
+        """Opens a stream that was saved, in this or another process; returns its number.
 
         Raises:
-            UserError: for anything that `save` of a session of this model does not give; then no stream is opened.
+            UserError: for anything that `save` of a session of this model does not return; then no stream is opened.
         """
         with self.lock:
             return self._add(self._restored(saved))
@@ -115,17 +118,19 @@ class StreamingSession(LiveStreams[_Stream]):
         check_entries(saved, self._fingerprint())
         emitted = saved["emitted"]
         progress = self._progress(emitted)
-        running = self.model.input_norm.kind == "online"
-        state = state_of(saved, self._template(begun=emitted > 0), progress, running)
+        online = self.model.input_norm.kind == "online"
+        state = state_of(saved, self._template(started=emitted > 0), progress, online)
         most = self.first_samples + round(MOST_PENDING_S * self.sample_rate)
         pending = pending_of(saved, self.model.frontend.window, progress, most)
         return _Stream(state, pending, saved["heard"], emitted)
 
     def _progress(self, emitted: int) -> Progress:
-        """The counters of a stream that has emitted so many frames and has not ended."""
+        """Computes the counters of a stream that has emitted `emitted` frames and has not ended."""
         encoder = self.model.encoder
         if emitted % encoder.chunk:
-            raise UserError(f"the saved stream has emitted={emitted}: need a multiple of chunks of {encoder.chunk}")
+            raise UserError(
+                f"the saved stream has emitted={emitted}: it must be a multiple of the chunk, {encoder.chunk}"
+            )
         if not emitted:
             return Progress(0, 0, 0)
         later = emitted // encoder.chunk - 1
@@ -135,12 +140,14 @@ class StreamingSession(LiveStreams[_Stream]):
             position=encoder.warmup + emitted,
         )
 
-    def _template(self, begun: bool) -> StreamState:
-        """A state of the sizes before or after the first step, which changes some of them."""
+    def _template(self, started: bool) -> StreamState:
+        """Returns a state with the shapes before or after the first step, which changes some of them."""
         state = init_state(self.model, 1, self.max_left_ms)
-        return step(self.model, state.frontend.previous.new_zeros(1, self.first_samples), state)[1] if begun else state
+        return (
+            step(self.model, state.frontend.previous.new_zeros(1, self.first_samples), state)[1] if started else state
+        )
 
-    def _fresh(self) -> _Stream:
+    def _new(self) -> _Stream:
         state = init_state(self.model, 1, self.max_left_ms)
         return _Stream(state, state.frontend.previous.new_zeros(0))
 
@@ -148,9 +155,9 @@ class StreamingSession(LiveStreams[_Stream]):
         stream.pending = torch.cat([stream.pending, piece.to(stream.pending)])
 
     def _run(self, streams: list[_Stream]) -> None:
-        """Steps all streams that have a chunk, together with those at the same phase, until none has."""
+        """Steps all streams that have a complete chunk until none has; first and later steps are batched separately."""
         while ready := [stream for stream in streams if self._chunks(stream) > 0]:
-            groups = [[stream for stream in ready if bool(stream.emitted) is begun] for begun in (False, True)]
+            groups = [[stream for stream in ready if bool(stream.emitted) is started] for started in (False, True)]
             for group in groups:
                 if group:
                     self._step(group, min(_MOST_CHUNKS, *map(self._chunks, group)))
@@ -158,32 +165,32 @@ class StreamingSession(LiveStreams[_Stream]):
             stream.pending = compact(stream.pending)
 
     def _chunks(self, stream: _Stream) -> int:
-        """How many chunks a stream can emit now."""
+        """Number of chunks that a stream can emit now."""
         if stream.end is not None:
             return -(-(self._total(stream.end) - stream.emitted) // self.model.encoder.chunk)
         missing = 0 if stream.emitted else self.first_samples - self.chunk_samples
         return max(0, (len(stream.pending) - missing) // self.chunk_samples)
 
     def _total(self, samples: int) -> int:
-        """Encoder frames of a stream of so many samples."""
+        """Number of encoder frames of a stream of `samples` samples."""
         frames = self.model.frontend.num_frames(torch.tensor(samples))
         return int(self.model.encoder.subsampling.num_frames(frames)) if frames else 0
 
     @torch.inference_mode()
     def _step(self, group: list[_Stream], chunks: int) -> None:
-        """Steps streams that have all begun, or all not, by so many chunks at once.
+        """Runs one step of `chunks` chunks for streams that have all emitted frames, or all none.
 
-        In inference mode, which spares the bookkeeping of views. What leaves the session is copied outside of it and
-        may be used for training.
+        Inference mode avoids the bookkeeping of views. Tensors that leave the session are copied outside of inference
+        mode and may be used for training.
         """
         need = chunks * self.chunk_samples
         need += 0 if group[0].emitted else self.first_samples - self.chunk_samples
         pieces = [torch.nn.functional.pad(s.pending[:need], (0, max(0, need - len(s.pending)))) for s in group]
         ends = [OPEN_END if s.end is None else s.end for s in group]
         end = None if min(ends) == OPEN_END else torch.tensor(ends, device=self.device)
-        encoded, state = step(self.model, torch.stack(pieces), self._together(group), end, self._encode)
+        encoded, state = step(self.model, torch.stack(pieces), self._batched_state(group), end, self._encode)
         if chunks > 1:
-            # What a stream keeps of a long step is a small end of it, and would hold all of it while the stream pauses.
+            # States are small views of large tensors, which they would keep in memory while a stream pauses.
             state = map_state(compact, state)
         for row, stream in enumerate(group):
             stream.state, stream.pending = None, stream.pending[need:]
@@ -193,18 +200,18 @@ class StreamingSession(LiveStreams[_Stream]):
             stream.emitted += len(frames)
         self._batch = _Batch(group, state)
         if len(group) == 1:
-            self._divide()
+            self._split_batch()
 
-    def _together(self, group: list[_Stream]) -> StreamState:
-        """The state of a group; where the same streams go on together it was never divided."""
+    def _batched_state(self, group: list[_Stream]) -> StreamState:
+        """Returns the state of a group, without copying it if the last step had the same streams."""
         if self._batch and list(map(id, self._batch.streams)) == list(map(id, group)):
             return self._batch.state
-        self._divide()
+        self._split_batch()
         rows = [stream.state for stream in group if stream.state is not None]
         return rows[0] if len(rows) == 1 else map_state(lambda *parts: torch.cat(parts), *rows)
 
-    def _divide(self) -> None:
-        """Gives each stream of the last batch a state of its own: a view would hold the memory of all of them."""
+    def _split_batch(self) -> None:
+        """Copies the row of each stream out of the batched state; a view would keep the whole batch in memory."""
         if self._batch is None:
             return
         streams, state = self._batch
@@ -213,7 +220,7 @@ class StreamingSession(LiveStreams[_Stream]):
         self._batch = None
 
     def _ended(self) -> None:
-        self._divide()
+        self._split_batch()
 
     def _take(self, stream: _Stream) -> Tensor:
         frames, stream.out = stream.out, []
@@ -221,7 +228,7 @@ class StreamingSession(LiveStreams[_Stream]):
 
 
 def _offline_settings(model: EncoderTask) -> list[str]:
-    """Settings of a model that keep it from streaming."""
+    """Lists the settings of a model that prevent streaming."""
     convolution = model.encoder.layers[0].convolution
     causes = {
         "encoder.normalize=utterance": not model.input_norm.causal,

@@ -1,12 +1,12 @@
-"""A checkpoint on recorded audio as if it arrived live: what it costs, and whether it equals offline."""
+"""Simulation of streaming on recorded audio: latency, compute cost, and comparison with the offline output."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,56 +16,28 @@ from streamnest.callbacks.throughput import peak_memory_gb
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
+from streamnest.streaming.session_base import Session
 
 TOLERANCE = 1e-5
 
 
-class Session(Protocol):
-    """What streams audio: `StreamingSession`, or `OnnxSession` of an exported model."""
-
-    sample_rate: int
-    chunk_samples: int
-    frame_ms: float
-    target_shift: int
-
-    @property
-    def cap_frames(self) -> int | None:
-        """Frames of a stream that surely equal offline ones, where the left context is unlimited; None is all."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-
-    def open(self) -> int:
-        """Begins a stream."""
-
-    def push(self, pieces: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Hears more of some streams."""
-
-    def flush(self, numbers: Sequence[int]) -> dict[int, Tensor]:
-        """Ends streams."""
-
-    def windowed(self, number: int) -> bool:
-        """Whether a stream outgrew the cap of an unlimited left context."""
-
-
 @dataclass(frozen=True)
 class StreamResult:
-    """What streaming one utterance cost.
+    """Latency and compute cost of streaming one utterance.
 
     Attributes:
-        seconds: of audio.
-        num_frames: encoder frames that came out.
-        first_frame_audio_ms: audio that had to arrive before the first frame.
-        compute_p50_ms: of one chunk, `compute_p95_ms` and `compute_p99_ms` alike.
-        compute_p95_ms: see above.
-        compute_p99_ms: see above.
-        first_frame_ms: compute time until the first frame, audio not waited for.
-        real_time_factor: compute time over audio time.
-        peak_memory_gb: of the accelerator, or of the whole process on a CPU.
-        listener_mean_ms: with pacing, from the arrival of a sample to the frame that stands for it; mean over samples.
+        seconds: duration of the audio.
+        num_frames: encoder frames that were emitted.
+        first_frame_audio_ms: audio that had arrived when the first frame was emitted.
+        compute_p50_ms: compute time of a piece that emits frames, median.
+        compute_p95_ms: the same, 95th percentile.
+        compute_p99_ms: the same, 99th percentile.
+        first_frame_ms: compute time until the first frame, without waiting for audio.
+        real_time_factor: compute time divided by audio duration.
+        peak_memory_gb: peak memory of the accelerator, or of the whole process on a CPU.
+        listener_mean_ms: with `realtime`, time from the arrival of a sample to the emission of its frame, mean.
         listener_worst_ms: the same, worst sample.
-        windowed: whether the stream outgrew the cap of an unlimited left context.
+        windowed: True if the stream has outgrown the cap of an unlimited left context.
     """
 
     seconds: float
@@ -84,15 +56,15 @@ class StreamResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Streamed against offline, per frame.
+    """Differences between streamed and offline frames.
 
     Attributes:
-        max_difference: largest difference of any channel of any frame; infinite where the numbers of frames differ.
-        mean_difference: mean over frames of the largest difference in each.
-        first_differing_frame: first frame over the tolerance; None is none.
+        max_difference: largest difference of any channel of any frame; infinite if the numbers of frames differ.
+        mean_difference: mean over frames of the largest difference in each frame.
+        first_differing_frame: first frame whose difference exceeds the tolerance; None if there is none.
         per_frame: `(frames,)` largest difference in each frame.
-        tolerance: what is allowed.
-        cap_frames: from this frame on a stream sees a window of an unlimited past, and may differ; None is never.
+        tolerance: largest difference allowed.
+        cap_frames: first frame that may differ because its unlimited past is cut to a window; None if all must agree.
     """
 
     max_difference: float
@@ -104,37 +76,43 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether all frames that must be are within the tolerance, and all are numbers."""
+        """True if all frames that must agree are within the tolerance, and all differences are finite."""
         first, cap = self.first_differing_frame, self.cap_frames
         return math.isfinite(self.max_difference) and (first is None or (cap is not None and first >= cap))
 
 
 def simulate_streaming_inference(
-    model: EncoderTask | Session, audio: Tensor, chunk_size: float = 0.32, realtime: bool = False
+    model: EncoderTask | Session[Any],
+    audio: Tensor,
+    chunk_size: float | None = None,
+    realtime: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[Tensor, StreamResult]:
     """Streams an utterance in pieces.
 
     Args:
-        model: that can stream, or a session of one.
+        model: model that can stream, or a session.
         audio: `(N,)` at the model's rate.
-        chunk_size: seconds in a piece; it need not be a whole number of anything.
-        realtime: let each piece arrive when it would have, and measure what a listener waits.
+        chunk_size: seconds of audio in each piece, any positive number; None is one step of the model at a time, so
+            that the first frame is emitted after the algorithmic latency.
+        realtime: pace the pieces as a microphone would, and measure the time from each sample to its frame.
+        progress: called with the seconds of audio that have arrived, after each piece.
 
     Returns:
-        Frames `(T', d)` and what they cost.
+        Frames `(T', d)`, and latency and cost.
     """
-    if chunk_size <= 0:
-        raise UserError(f"chunk_size={chunk_size}: give seconds above 0")
-    session: Session = StreamingSession(model) if isinstance(model, EncoderTask) else model
+    if chunk_size is not None and chunk_size <= 0:
+        raise UserError(f"chunk_size={chunk_size}: it must be a number of seconds above 0")
+    session: Session[Any] = StreamingSession(model) if isinstance(model, EncoderTask) else model
     rate, device = session.sample_rate, session.device
     number, frames = session.open(), list[Tensor]()
     busy, waits = list[tuple[float, int, float]](), list[float]()
-    begin, heard, arrived = time.perf_counter(), 0, 0.0
-    for piece, last in _pieces(audio, max(1, round(chunk_size * rate))):
-        heard += len(piece)
-        arrived = heard / rate
+    start, num_samples, arrived = time.perf_counter(), 0, 0.0
+    for piece, last in _pieces(session, audio, chunk_size):
+        num_samples += len(piece)
+        arrived = num_samples / rate
         if realtime:
-            time.sleep(max(0.0, begin + arrived - time.perf_counter()))
+            time.sleep(max(0.0, start + arrived - time.perf_counter()))
         started = time.perf_counter()
         out = session.push({number: piece.to(device)})[number]
         windowed = session.windowed(number)
@@ -142,49 +120,51 @@ def simulate_streaming_inference(
             out = torch.cat([out, session.flush([number])[number]])
         torch.get_device_module(device).synchronize()  # other devices than the CPU may still be computing
         ended = time.perf_counter()
-        done = sum(map(len, frames))
-        waits += _waits(session, 1000 * (ended - begin), range(done, done + len(out)))
+        emitted = sum(map(len, frames))
+        waits += _waits(session, 1000 * (ended - start), range(emitted, emitted + len(out)))
         frames.append(out)
         busy.append((ended - started, len(out), arrived))
+        if progress:
+            progress(arrived)
     return torch.cat(frames), _result(session, audio, busy, waits if realtime else [], windowed)
 
 
-def emission_samples(session: Session, audio: Tensor) -> list[int]:
+def emission_samples(session: Session[Any], audio: Tensor) -> list[int]:
     """Measures after how many samples each frame of a stream is emitted.
 
-    A first stream hears one step of the frame clock after the other; a second one follows it, sample by sample when
-    frames are about to come.
+    One stream receives pieces of 10 ms. Only the pieces with which it emits frames are then pushed to a second stream
+    sample by sample.
 
     Args:
-        session: session whose streams are measured; both are flushed.
+        session: session to measure; the two streams are flushed.
         audio: `(N,)` at the model's rate.
     """
-    scout, follower = session.open(), session.open()
-    times, heard = list[int](), 0
+    coarse, fine = session.open(), session.open()
+    times, num_samples = list[int](), 0
     for piece in audio.to(session.device).split(max(1, round(0.01 * session.sample_rate))):
-        due = len(session.push({scout: piece})[scout])
-        for part in piece.split(1) if due else (piece,):
-            heard += len(part)
-            times += [heard] * len(session.push({follower: part})[follower])
-    session.flush([scout, follower])
+        emits = len(session.push({coarse: piece})[coarse])
+        for part in piece.split(1) if emits else (piece,):
+            num_samples += len(part)
+            times += [num_samples] * len(session.push({fine: part})[fine])
+    session.flush([coarse, fine])
     return times
 
 
 def compare_streaming_vs_offline(
     model: EncoderTask,
     audio: Tensor,
-    chunk_size: float = 0.32,
+    chunk_size: float | None = None,
     tolerance: float = TOLERANCE,
-    session: Session | None = None,
+    session: Session[Any] | None = None,
 ) -> Comparison:
-    """Streams an utterance and holds each frame against the offline forward of the whole.
+    """Streams an utterance and compares each frame with the offline forward of the whole utterance.
 
     Args:
-        model: computes the offline frames, and the streamed ones unless a session is given.
+        model: model in evaluation mode that computes the offline frames, and the streamed ones if `session` is None.
         audio: `(N,)` at the model's rate.
-        chunk_size: seconds in a piece.
+        chunk_size: seconds of audio in each piece, see `simulate_streaming_inference`.
         tolerance: largest difference allowed.
-        session: streams in place of the model, for example an exported one.
+        session: session to compare, for example of an exported model.
     """
     session = session or StreamingSession(model)
     streamed, _ = simulate_streaming_inference(session, audio, chunk_size)
@@ -194,11 +174,11 @@ def compare_streaming_vs_offline(
     if offline.shape != streamed.shape:
         return Comparison(math.inf, math.inf, min(len(offline), len(streamed)), [], tolerance)
     difference = (offline - streamed).abs().amax(-1) if len(offline) else offline.new_zeros(0)
-    over = (~(difference <= tolerance)).nonzero()
+    exceeding = (~(difference <= tolerance)).nonzero()
     return Comparison(
         max_difference=float(difference.max()) if len(difference) else 0.0,
         mean_difference=float(difference.mean()) if len(difference) else 0.0,
-        first_differing_frame=int(over[0]) if len(over) else None,
+        first_differing_frame=int(exceeding[0]) if len(exceeding) else None,
         per_frame=difference.tolist(),
         tolerance=tolerance,
         cap_frames=session.cap_frames,
@@ -206,27 +186,31 @@ def compare_streaming_vs_offline(
 
 
 def as_dict(result: StreamResult | Comparison) -> dict[str, Any]:
-    """For JSON; infinite figures are null."""
+    """Returns the fields for JSON; infinite values become null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(result).items()}
 
 
-def _waits(session: Session, now_ms: float, frames: range) -> list[float]:
-    """From the first sample of the blocks that frames stand for until now, milliseconds.
+def _waits(session: Session[Any], now_ms: float, frames: range) -> list[float]:
+    """Milliseconds from the first sample of the target span of each frame until now.
 
-    The first frame of a shifted stem stands for no block.
+    The first frame of a shifted subsampling has no target span.
     """
-    blocks = [frame - session.target_shift for frame in frames]
-    return [now_ms - block * session.frame_ms for block in blocks if block >= 0]
+    spans = [frame - session.target_shift for frame in frames]
+    return [now_ms - span * session.frame_ms for span in spans if span >= 0]
 
 
-def _pieces(audio: Tensor, size: int) -> Iterator[tuple[Tensor, bool]]:
-    pieces = audio.split(size) if len(audio) else (audio,)
+def _pieces(session: Session[Any], audio: Tensor, chunk_size: float | None) -> Iterator[tuple[Tensor, bool]]:
+    """Splits audio; yields each piece, and whether it is the last one."""
+    size = session.chunk_samples if chunk_size is None else max(1, round(chunk_size * session.sample_rate))
+    first = session.first_samples if chunk_size is None else size
+    first = first if first > 0 else first % size or size
+    pieces = [audio[:first], *(audio[first:].split(size) if len(audio) > first else ())]
     for index, piece in enumerate(pieces):
         yield piece, index == len(pieces) - 1
 
 
 def _result(
-    session: Session, audio: Tensor, busy: list[tuple[float, int, float]], waits: list[float], windowed: bool
+    session: Session[Any], audio: Tensor, busy: list[tuple[float, int, float]], waits: list[float], windowed: bool
 ) -> StreamResult:
     emitting = [1000 * spent for spent, count, _ in busy if count] or [0.0]
     p50, p95, p99 = np.percentile(emitting, [50, 95, 99]).tolist()
@@ -242,7 +226,7 @@ def _result(
         first_frame_ms=1000 * sum(spent for spent, _, _ in busy[: first + 1]),
         real_time_factor=sum(spent for spent, _, _ in busy) / max(seconds, 1e-9),
         peak_memory_gb=peak_memory_gb(session.device),
-        # A frame stands for the samples of its block, which arrive over one stride.
+        # The samples of a target span arrive during one stride: half a stride later on average than the first.
         listener_mean_ms=float(np.mean(waits)) - session.frame_ms / 2 if waits else None,
         listener_worst_ms=max(waits) if waits else None,
         windowed=windowed,

@@ -1,4 +1,4 @@
-"""Checkpoints of NVIDIA NeMo: NEST and FastConformer archives to ours and back."""
+"""Import and export of NVIDIA NeMo checkpoints: NEST and FastConformer archives."""
 
 from streamnest.interop.nemo.exporting import export_nemo
 from streamnest.interop.nemo.importing import import_nemo

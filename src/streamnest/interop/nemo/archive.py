@@ -1,4 +1,4 @@
-"""Archives of NeMo: a tar of a config and weights, read without running or unpacking anything of it."""
+"""NeMo archives: a tar of a config and weights, read without executing or unpacking any of its content."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from streamnest.files.tensor_file import load_tensors, require_weights
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_MEMBERS = 10_000
-# Far above what any archive of a speech encoder holds; a vocabulary may make a config long.
+# Far above the size of any archive of a speech encoder; a vocabulary may make a config long.
 MAX_BYTES = {CONFIG: 4 << 20, WEIGHTS: 32 << 30}
 MAX_TOTAL_BYTES = 64 << 30
-# Of the content over the file, for compressed archives: weights hardly shrink. Small ones are left alone.
+# Largest ratio of content to file size of compressed archives, since weights hardly shrink. Small ones are exempt.
 MAX_RATIO, SMALL_BYTES = 20, 64 << 20
-# What the header of a member may take.
+# Largest header of a member.
 _MAX_READ = 16 << 20
 _COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 @dataclass
 class Archive:
-    """What an archive holds.
+    """Content of an archive.
 
     Attributes:
-        path: of the archive.
-        config: plain containers, from YAML.
-        weights: by name.
+        path: path of the archive.
+        config: plain containers from YAML.
+        weights: tensors by name.
         others: members that were not read, such as a tokenizer.
     """
 
@@ -54,13 +54,13 @@ class Archive:
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Reads a .nemo archive of someone else's.
+    """Reads a .nemo archive, which may be untrusted.
 
-    Only plain files are accepted, each name once and none outside the archive, up to fixed sizes; two of them are read:
+    Only plain files up to fixed sizes are accepted, each name once and none outside the archive. Two of them are read:
     the config with a YAML loader that builds plain containers, the weights with `torch.load(weights_only=True)`.
 
     Raises:
-        UserError: when it is no such archive, or holds what none of them needs.
+        UserError: if it is not such an archive, or has content that no such archive needs.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,13 +75,13 @@ def read_archive(path: str | Path) -> Archive:
             weights = _weights(_content(tar, members[WEIGHTS]), path)
     except UserError:
         raise
-    except Exception as error:  # of tarfile, and of four libraries that decompress
-        raise UserError(f"{path} is not a .nemo archive, or a truncated one ({first_line(error)})") from None
+    except Exception as error:  # errors of tarfile and of four decompression libraries
+        raise UserError(f"{path} is not a valid .nemo archive (truncated or corrupt): {first_line(error)}") from None
     return Archive(path, config, weights, sorted(set(members) - {CONFIG, WEIGHTS}))
 
 
 class _Bounded(io.RawIOBase):
-    """A file of which one call reads a limited amount: `tarfile` reads a header of any declared size at once."""
+    """A file with limited reads, since `tarfile` reads a header of any declared size at once."""
 
     def __init__(self, file: Any) -> None:
         super().__init__()
@@ -91,15 +91,15 @@ class _Bounded(io.RawIOBase):
         """Reads up to `size` bytes."""
         if not 0 <= size <= _MAX_READ:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        found: bytes = self._file.read(size)
-        return found
+        content: bytes = self._file.read(size)
+        return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves the position."""
         return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        """The position."""
+        """Returns the position."""
         return int(self._file.tell())
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _opened(path: Path) -> Any:
-    """The tar of an archive, compressed or not."""
+    """Opens the tar of an archive, compressed or not."""
     with path.open("rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
@@ -117,12 +117,12 @@ def _opened(path: Path) -> Any:
 
 
 def write_archive(path: str | Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Writes an archive as NeMo does: an uncompressed tar of both files; whole, or not at all.
+    """Writes an archive as NeMo does, as an uncompressed tar of both files; an error leaves no partial file.
 
     Args:
-        path: of the archive.
+        path: file to write.
         config: plain containers.
-        weights: by name.
+        weights: tensors by name.
     """
     path = Path(path)
     with whole(path) as part, tarfile.open(part, "w:") as tar, tempfile.TemporaryFile(dir=path.parent) as file:
@@ -139,43 +139,45 @@ def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
 
 
 def _checked(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
-    """The files of an archive by name; each is checked before the next header is looked for."""
+    """Returns the files of an archive by name; each is checked before the next header is read."""
     files: dict[str, tarfile.TarInfo] = {}
     total, most = 0, max(SMALL_BYTES, MAX_RATIO * path.stat().st_size)
     for number, member in enumerate(tar):
         name = str(PurePosixPath(member.name))
         total += member.size
         if number >= MAX_MEMBERS or total > MAX_TOTAL_BYTES:
-            raise UserError(f"{path} holds more than {MAX_MEMBERS} members or {MAX_TOTAL_BYTES >> 30} GiB: refused")
+            raise UserError(f"{path} contains more than {MAX_MEMBERS} members or {MAX_TOTAL_BYTES >> 30} GiB: refused")
         if member.size < 0 or total > most:
             raise UserError(
                 f"{path} of {path.stat().st_size} bytes declares more than {most} bytes of content: refused"
             )
         if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise UserError(f"{path} holds {member.name!r}, which leads outside the archive: refused")
+            raise UserError(f"{path} contains {member.name!r}, which points outside the archive: refused")
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
             raise UserError(
-                f"{path} holds {member.name!r}, which is not a plain file (a link, a device, sparse): refused"
+                f"{path} contains {member.name!r}, which is not a plain file (a link, a device, sparse): refused"
             )
         if name in files:
-            raise UserError(f"{path} holds {name!r} twice: refused")
+            raise UserError(f"{path} contains {name!r} twice: refused")
         if member.size > MAX_BYTES.get(name, MAX_TOTAL_BYTES):
-            raise UserError(f"{path} holds {name!r} of {member.size} bytes, above the {MAX_BYTES[name]} read: refused")
+            raise UserError(
+                f"{path} contains {name!r} of {member.size} bytes, above the limit of {MAX_BYTES[name]}: refused"
+            )
         files[name] = member
     return files
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = tar.extractfile(member)
-    if content is None:  # what is no plain file was refused before
+    if content is None:  # other members were refused before
         raise tarfile.TarError(f"{member.name} has no content")
     return content
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Builds plain containers; without aliases, of which a few lines can make any amount of data."""
+    """Builds plain containers; refuses aliases, with which a few lines can expand to any amount of data."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -186,17 +188,17 @@ class _PlainLoader(yaml.SafeLoader):
 def _config(text: bytes, path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(text, _PlainLoader)
-    except Exception as error:  # constructors of dates and numbers raise errors of their own
+    except Exception as error:  # constructors of dates and numbers raise other errors
         raise UserError(f"{path}: {CONFIG} is not plain YAML ({first_line(error)})") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: {CONFIG} is not a mapping")
-    # The config of a whole run holds that of its model.
+    # The config of a run contains that of its model.
     model = config["model"] if isinstance(config.get("model"), dict) else config
     return {str(key): value for key, value in model.items()}
 
 
 def _weights(content: IO[bytes], path: Path) -> dict[str, Tensor]:
-    # torch seeks back and forth, which a compressed tar does by reading it all again.
+    # torch seeks back and forth, for which a compressed tar is read from its start again.
     with tempfile.NamedTemporaryFile() as file:
         shutil.copyfileobj(content, file)
         file.flush()

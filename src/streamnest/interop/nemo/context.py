@@ -1,26 +1,26 @@
-"""Attention contexts: encoder frames with -1 for unlimited in NeMo, named and in milliseconds here."""
+"""Conversion of attention contexts: encoder frames in NeMo (-1 for unlimited), milliseconds here."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.encoder.context import Context, ContextChoices
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.section import Section
 
 _STYLES = {"regular": "regular", "chunked_limited": "chunked"}
 
 
-def contexts(section: Section, frame_ms: float, ledger: Ledger) -> dict[str, Any]:
-    """Context, style and choices of an encoder, by their names in our config.
+def contexts(section: Section, frame_ms: float, report: TransferReport) -> dict[str, Any]:
+    """Reads context, style and choices of contexts of an encoder, by their streamnest keys.
 
     Args:
-        section: the encoder.
-        frame_ms: of an encoder frame.
-        ledger: is told how they were read.
+        section: encoder section of the NeMo config.
+        frame_ms: stride of the encoder.
+        report: report to add the translation to.
 
     Raises:
-        UserError: for what is no context.
+        UserError: for values that are not contexts.
     """
     style = _STYLES[section.require("att_context_style", "regular", *_STYLES)]
     sizes = section.get("att_context_size") or [-1, -1]
@@ -40,10 +40,10 @@ def contexts(section: Section, frame_ms: float, ledger: Ledger) -> dict[str, Any
             )
             choice["weight"] += float(weight)
         reason = f"{len(pairs)} contexts are encoder.contexts: {', '.join(several)}; the first is the default"
-        ledger.add("translated", "encoder.att_context_size", reason)
+        report.add("translated", "encoder.att_context_size", reason)
     else:
         reason = f"{pairs[0]} frames of {frame_ms:g} ms, {style}"
-        ledger.add("translated", "encoder.att_context_size", reason)
+        report.add("translated", "encoder.att_context_size", reason)
     return {
         "encoder.left_context_ms": left,
         "encoder.right_context_ms": right,
@@ -53,14 +53,14 @@ def contexts(section: Section, frame_ms: float, ledger: Ledger) -> dict[str, Any
 
 
 def nemo_contexts(default: Context, choices: ContextChoices) -> dict[str, Any]:
-    """The same back: `att_context_size`, `att_context_probs` and `att_context_style`; the default comes first."""
+    """Returns `att_context_size`, `att_context_probs` and `att_context_style` for contexts; the default comes first."""
     weights = {_pair(default): 0.0}
     for context, weight in zip(choices.by_name.values(), choices.weights, strict=True):
         weights[_pair(context)] = weights.get(_pair(context), 0.0) + weight
     first, *others = weights
     pairs = [first, *sorted(others, key=weights.__getitem__)]
     several = len(pairs) > 1
-    # NeMo takes an unlimited right context for chunks only where there are several contexts; alone both are the same.
+    # NeMo allows an unlimited right context in chunks only among several contexts; alone, both styles are the same.
     chunked = default.style == "chunked" and (several or default.right is not None)
     sizes = [list(pair) for pair in pairs]
     return {
@@ -76,12 +76,12 @@ def _pair(context: Context) -> tuple[int, int]:
 
 
 def _shares(weights: list[float]) -> list[float]:
-    """Weights, the largest of them last, as shares that add up to exactly 1, which NeMo insists on."""
+    """Normalizes weights, the largest of which is last, to a sum of exactly 1, which NeMo requires."""
     shares = [weight / sum(weights) for weight in weights[:-1]]
     return [*shares, 1.0 - sum(shares)]
 
 
 def _name(left: float | None, right: float | None) -> str:
-    """What `configs/encoder/dynamic.yaml` calls such a context."""
+    """Returns the name of a context in the style of `configs/encoder/dynamic.yaml`."""
     ahead = "full" if right is None else f"lookahead{right:g}" if right else "causal"
     return ahead if left is None else f"{ahead}_left{left:g}"

@@ -1,4 +1,4 @@
-"""A model of ours as a NeMo config."""
+"""NeMo config of a streamnest model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.encoder import EncoderConfig
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.context import nemo_contexts
 from streamnest.interop.nemo.targets import OWN
 from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
@@ -20,15 +20,15 @@ _MODULES = "nemo.collections.asr.modules."
 _MODEL = "nemo.collections.asr.models.ssl_models.EncDecDenoiseMaskedTokenPredModel"
 
 
-def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
-    """The config of NeMo's NEST with the sizes and choices of a model.
+def describe(model: Pretraining, report: TransferReport) -> dict[str, Any]:
+    """Builds a config of NeMo's NEST with the sizes and settings of a model.
 
     Args:
-        model: of pretraining.
-        ledger: is told what is said otherwise, and what cannot be said.
+        model: pretraining model.
+        report: report to add translated and unsupported settings to.
     """
-    quantizer, masking = model.quantizer, blocks_of(model.masking)
-    sizes = {"num_classes": quantizer.num_classes, "num_codebooks": quantizer.num_codebooks}
+    quantizer, masking = model.quantizer, random_masking(model.masking)
+    sizes = {"num_classes": quantizer.num_classes, "num_books": quantizer.num_codebooks}
     code = {**sizes, "code_dim": quantizer.code_dim, "squeeze_single": False}
     stack, mels = quantizer.stack, model.frontend.num_mels
     return {
@@ -37,10 +37,10 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
         "mask_position": "pre_conv",
         "train_ds": None,
         "validation_ds": None,
-        "preprocessor": _preprocessor(model, ledger),
-        # NeMo builds one for every model; this one does nothing.
+        "preprocessor": _preprocessor(model, report),
+        # NeMo requires one; this one does nothing.
         "spec_augment": {"_target_": f"{_MODULES}SpectrogramAugmentation", "freq_masks": 0, "time_masks": 0},
-        "masking": {"_target_": f"{_MODULES}RandomBlockMasking", "feat_in": mels, **_masking(masking, model, ledger)},
+        "masking": {"_target_": f"{_MODULES}RandomBlockMasking", "feat_in": mels, **_masking(masking, model, report)},
         "quantizer": {
             "_target_": f"{_MODULES}RandomProjectionVectorQuantizer",
             **code,
@@ -49,7 +49,7 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
             "freeze": True,
             "combine_time_steps": stack,
         },
-        "encoder": _encoder(model, ledger),
+        "encoder": _encoder(model, report),
         "decoder": {
             "_target_": f"{_MODULES}MultiSoftmaxDecoder",
             "feat_in": model.encoder.d_model,
@@ -71,21 +71,21 @@ def describe(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _preprocessor(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
+def _preprocessor(model: Pretraining, report: TransferReport) -> dict[str, Any]:
     frontend, rate = model.frontend, model.frontend.sample_rate
     kinds = {"utterance": "per_feature", "none": "NA"}
     normalize: Any = kinds.get(model.encoder.normalize)
     if normalize is None:
         norm = model.input_norm
         normalize = {"fixed_mean": norm.mean.tolist(), "fixed_std": norm.std.tolist()}
-        ledger.add(
+        report.add(
             "differs",
             "encoder.normalize=global",
-            "fixed_mean and fixed_std of each band, with which NeMo takes one utterance at a time: it refuses larger "
-            "batches. A deviation a band cannot be moved into weights, since the stem convolves across bands",
+            "fixed_mean and fixed_std of each band: NeMo then accepts batches of one utterance only. The scale of a "
+            "band cannot be moved into the weights, since the subsampling convolves across bands",
         )
     else:
-        ledger.add("translated", "encoder.normalize", f"{model.encoder.normalize} is normalize={normalize}")
+        report.add("translated", "encoder.normalize", f"{model.encoder.normalize} becomes normalize={normalize}")
     return {
         "_target_": f"{_MODULES}AudioToMelSpectrogramPreprocessor",
         "sample_rate": rate,
@@ -99,29 +99,31 @@ def _preprocessor(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
         "log": True,
         "frame_splicing": 1,
         "dither": frontend.dither,
-        # Targets need whole blocks, and NeMo crashes on others.
+        # Targets need whole target spans; NeMo crashes otherwise.
         "pad_to": max(16, model.quantizer.stack),
         "pad_value": 0.0,
     }
 
 
-def _encoder(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
+def _encoder(model: Pretraining, report: TransferReport) -> dict[str, Any]:
     encoder = model.encoder
     known = {field.name for field in fields(EncoderConfig)} - {"_target_"}
     c = EncoderConfig(**{key: value for key, value in model.config["encoder"].items() if key in known})
     shifted, frozen = c.subsampling_padding == "shifted", c.conv_norm == "frozen_batch_norm"
-    ledger.add("kept", "encoder", f"{c.num_layers} layers of width {c.d_model}; the same output for a whole utterance")
+    report.add("kept", "encoder", f"{c.num_layers} layers of width {c.d_model}; same output for a whole utterance")
     if not shifted and encoder.context.right is not None:
-        ledger.add(
+        report.add(
             "differs",
             "encoder.subsampling_padding=aligned",
-            "causal_downsampling=false, which is the same function of a whole utterance; NeMo's cache-aware streaming "
-            "wants causal_downsampling=true and pads this stem at the end of every chunk: stream it here",
+            "causal_downsampling=false: same output for a whole utterance, but NeMo's cache-aware streaming needs "
+            "causal_downsampling=true and pads this subsampling at the end of every chunk. Stream with streamnest",
         )
     if frozen:
-        ledger.add("differs", "encoder.conv_norm=frozen_batch_norm", "batch_norm: training there moves its statistics")
+        report.add(
+            "differs", "encoder.conv_norm=frozen_batch_norm", "batch_norm: training with NeMo changes its statistics"
+        )
     if c.contexts:
-        ledger.add("translated", "encoder.contexts", "a list of att_context_size with probabilities; names are lost")
+        report.add("translated", "encoder.contexts", "a list of att_context_size with probabilities, without names")
     return {
         "_target_": f"{_MODULES}ConformerEncoder",
         "feat_in": c.num_mels,
@@ -151,17 +153,17 @@ def _encoder(model: Pretraining, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _masking(masking: RandomBlockMasking | None, model: Pretraining, ledger: Ledger) -> dict[str, Any]:
+def _masking(masking: RandomBlockMasking | None, model: Pretraining, report: TransferReport) -> dict[str, Any]:
     if masking is None:
-        ledger.add("left out", "masking", f"NeMo has no {type(model.masking).__name__}: nothing is masked there")
+        report.add("left out", "masking", f"NeMo has no {type(model.masking).__name__}: masking is off there")
         return {"mask_prob": 0.0, "block_size": 1, "allow_overlap": True, "mask_value": 0.0}
     if isinstance(model.masking, LiveEdgeMasking):
-        ledger.add("left out", "masking.live_edge_prob", "NeMo masks up to the end of each utterance")
+        report.add("left out", "masking.live_edge_prob", "NeMo masks up to the end of each utterance")
     if masking.left_context_size > 0:
-        ledger.add("left out", "masking.left_context_size", "NeMo masks all of an utterance")
+        report.add("left out", "masking.left_context_size", "NeMo masks the whole utterance")
     embedding = masking.mask_embedding
     fixed = None if isinstance(embedding, torch.nn.Parameter) else float(embedding[0])
-    ledger.add("kept", "masking", "blocks and mask embedding")
+    report.add("kept", "masking", "mask spans and mask embedding")
     return {
         "mask_prob": masking.mask_prob,
         "block_size": masking.block_size,
@@ -172,20 +174,20 @@ def _masking(masking: RandomBlockMasking | None, model: Pretraining, ledger: Led
     }
 
 
-def blocks_of(masking: Masking) -> RandomBlockMasking | None:
-    """The masking that NeMo has, where it is one or steers one; else None."""
+def random_masking(masking: Masking) -> RandomBlockMasking | None:
+    """Returns the random span masking, also of a live-edge masking; None for masking that NeMo does not have."""
     inner = masking.masking if isinstance(masking, LiveEdgeMasking) else masking
     return inner if isinstance(inner, RandomBlockMasking) else None
 
 
 def heads_of(objective: Objective) -> MaskedPrediction | None:
-    """The prediction of masked blocks, which is the one that NeMo has; None where there is none."""
+    """Returns the prediction of masked frames, the only objective of NeMo; None if there is none."""
     inner = objective.masked if isinstance(objective, MaskedAndNextToken) else objective
     return inner if isinstance(inner, MaskedPrediction) else None
 
 
 def _own(model: Pretraining) -> dict[str, Any]:
-    """What NeMo has no word for and passes on unread, for an import to find."""
+    """Returns settings that NeMo does not have and ignores, for an import to read."""
     norm, masked = model.target_norm, heads_of(model.objective)
     quantizer: dict[str, Any] = {"normalize": norm.kind}
     if norm.kind in ("global", "online"):

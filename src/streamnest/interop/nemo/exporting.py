@@ -1,4 +1,4 @@
-"""A checkpoint of ours as an archive that NeMo opens."""
+"""Export of a pretraining checkpoint as a NeMo archive."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.config.stored import task_name
 from streamnest.errors import UserError
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import write_archive
-from streamnest.interop.nemo.description import blocks_of, describe, heads_of
+from streamnest.interop.nemo.description import describe, heads_of, random_masking
 from streamnest.interop.nemo.weights import encoder_state_to_nemo, heads_state_to_nemo
 from streamnest.objectives import MaskedAndNextToken
 from streamnest.pretraining import Pretraining
 
 
 @torch.no_grad()
-def export_nemo(path: str | Path, output: str | Path) -> tuple[Pretraining, Ledger]:
-    """Writes a checkpoint of pretraining as an archive of NeMo's NEST.
+def export_nemo(path: str | Path, output: str | Path) -> tuple[Pretraining, TransferReport]:
+    """Writes a pretraining checkpoint as an archive of NeMo's NEST.
 
-    What the encoder gives for an utterance is the same there, or nothing is written.
+    The encoder computes the same output for a whole utterance in NeMo; otherwise the export is refused.
 
     Args:
-        path: of the checkpoint, or a folder of `save_pretrained`.
-        output: the archive to write.
+        path: checkpoint, or folder from `save_pretrained`.
+        output: archive to write.
 
     Returns:
-        The model, and what became of its parts.
+        The model and the report of its parts.
 
     Raises:
-        UserError: as `load_model`; and naming what NeMo's encoder cannot compute.
+        UserError: as `load_model`; and naming settings that NeMo's encoder does not support.
     """
     model = load_model(path)
     if not isinstance(model, Pretraining):
         name = task_name(model.config)
-        raise UserError(f"{path} is of task={name}: NeMo's NEST takes those of task=pretrain only")
-    ledger = Ledger(Path(path))
+        raise UserError(f"{path} is a checkpoint of task={name}: only task=pretrain can be exported as NEST")
+    report = TransferReport(Path(path))
     _refuse(model)
-    config = describe(model, ledger)
+    config = describe(model, report)
     write_archive(output, config, _weights(model))
-    _tell_rest(model, ledger)
-    return model, ledger
+    _report_rest(model, report)
+    return model, report
 
 
 def _refuse(model: Pretraining) -> None:
-    """Refuses what NeMo's encoder would compute otherwise."""
+    """Refuses settings with which NeMo's encoder would compute another output."""
     reasons = []
     if model.encoder.normalize == "online":
-        reasons.append("encoder.normalize=online: NeMo normalises by the utterance, by fixed numbers, or not at all")
+        reasons.append("encoder.normalize=online: NeMo supports statistics of the utterance, fixed statistics, or none")
     if model.encoder.default_context.style == "delayed":
-        reasons.append("encoder.style=delayed: NeMo reads no output late; style=chunked has the same look-ahead")
+        reasons.append("encoder.style=delayed: not supported by NeMo; style=chunked has the same look-ahead")
     if reasons:
         listed = "\n".join(f"  - {reason}" for reason in reasons)
-        raise UserError(f"NeMo's encoder cannot compute what this one does:\n{listed}")
+        raise UserError(f"NeMo's encoder does not support these settings:\n{listed}")
 
 
 def _weights(model: Pretraining) -> dict[str, Tensor]:
     frontend, quantizer = model.frontend, model.quantizer
-    masking, masked = blocks_of(model.masking), heads_of(model.objective)
+    masking, masked = random_masking(model.masking), heads_of(model.objective)
     rows, width = quantizer.num_codebooks * quantizer.num_classes, model.encoder.d_model
     heads = masked.heads.state_dict() if masked else {"weight": torch.zeros(rows, width), "bias": torch.zeros(rows)}
     decoder = heads_state_to_nemo(heads["weight"], heads["bias"], quantizer.num_codebooks)
@@ -76,29 +76,29 @@ def _weights(model: Pretraining) -> dict[str, Tensor]:
     }
 
 
-def _tell_rest(model: Pretraining, ledger: Ledger) -> None:
-    if _same_normalisation(model):
-        ledger.add("kept", "quantizer", "projection and codes: the same targets")
+def _report_rest(model: Pretraining, report: TransferReport) -> None:
+    if _same_normalization(model):
+        report.add("kept", "quantizer", "projection and codebooks: same targets")
     else:
-        ledger.add(
+        report.add(
             "differs",
             f"quantizer.normalize={model.target_norm.kind}",
-            f"NeMo quantises what its encoder hears, {model.encoder.normalize} features: the targets there are others "
-            "than the heads have learned. Importing the archive here gives the same as before",
+            f"NeMo quantizes the input features of its encoder (normalize={model.encoder.normalize}), so that the "
+            "targets are not those that the heads were trained with. Importing the archive restores them",
         )
     if heads_of(model.objective) is None:
-        ledger.add("new", "decoder", "zeros: NeMo has no heads for the next blocks, which were left out")
+        report.add("new", "decoder", "zeros: NeMo has no heads for next-token prediction")
     else:
-        ledger.add("kept", "objective.heads", "as MultiSoftmaxDecoder")
+        report.add("kept", "objective.heads", "as MultiSoftmaxDecoder")
     if isinstance(model.objective, MaskedAndNextToken):
-        ledger.add("left out", "objective.next_token", "NeMo has no heads for the next blocks")
+        report.add("left out", "objective.next_token", "NeMo has no heads for next-token prediction")
     if "unmasked" in getattr(heads_of(model.objective), "weights", {}):
-        ledger.add("left out", "objective.unmasked_weight", "NeMo predicts hidden blocks only")
-    ledger.add("left out", "optim, trainer, data, augment", "of training: NeMo has its own")
-    ledger.add("left out", "train_counts, seconds_seen", "counts of the run")
+        report.add("left out", "objective.unmasked_weight", "NeMo predicts masked frames only")
+    report.add("left out", "optim, trainer, data, augment", "settings of training: NeMo has its own")
+    report.add("left out", "train_counts, seconds_seen", "counters of the run")
 
 
-def _same_normalisation(model: Pretraining) -> bool:
-    ours, theirs = model.input_norm, model.target_norm
-    equal = torch.equal(ours.mean, theirs.mean) and torch.equal(ours.std, theirs.std)
-    return ours.kind == theirs.kind and (ours.kind != "global" or equal)
+def _same_normalization(model: Pretraining) -> bool:
+    inputs, targets = model.input_norm, model.target_norm
+    equal = torch.equal(inputs.mean, targets.mean) and torch.equal(inputs.std, targets.std)
+    return inputs.kind == targets.kind and (inputs.kind != "global" or equal)

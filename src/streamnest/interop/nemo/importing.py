@@ -1,4 +1,4 @@
-"""A NeMo archive as a model of ours."""
+"""Import of a NeMo archive as a streamnest model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from streamnest.build import build_model, plain
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.config.compose import compose_config
 from streamnest.config.stored import construct
 from streamnest.errors import UserError
 from streamnest.files.plain_data import of_file, short
 from streamnest.files.tensor_file import stored_bytes
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.archive import Archive, read_archive
 from streamnest.interop.nemo.description import heads_of
 from streamnest.interop.nemo.settings import Settings, read_settings
@@ -27,42 +27,42 @@ from streamnest.interop.nemo.weights import encoder_state_from_nemo, encoder_sta
 from streamnest.normalization import Normalizer
 from streamnest.pretraining import Pretraining
 
-# Of a filter bank whose largest weight is about 0.03: libraries round otherwise, another bank differs by far more.
+# The largest weight of a filter bank is about 0.03. Rounding differs between libraries; other banks differ far more.
 _BANK_TOLERANCE = 1e-6
 _NORM_TOLERANCE = 1e-4
-# Of the encoder, but nothing that it computes its output with: a table of positions, masks for training.
+# Tensors of the encoder that do not influence its output: a table of positions, masks for training.
 _IDLE = ("pos_enc.", ".mask")
-# Numbers in quantizer and heads that are new if an archive has none, at most.
+# Largest number of new elements in quantizer and heads, if an archive has none.
 _NEW_TENSORS = 100_000_000
 _COUNTERS = "num_batches_tracked"
 
 
 @torch.no_grad()
-def import_nemo(path: str | Path, config_dir: Path) -> tuple[Pretraining, Ledger, list[str]]:
-    """Builds a model from an archive of NEST, or of a recogniser with a FastConformer.
+def import_nemo(path: str | Path, config_dir: Path) -> tuple[Pretraining, TransferReport, list[str]]:
+    """Builds a model from an archive of NEST, or of a recognizer with a FastConformer.
 
     Args:
-        path: of the archive, which may be a stranger's: nothing in it is executed.
-        config_dir: holds `train.yaml` and the groups.
+        path: archive, which may be untrusted: nothing in it is executed.
+        config_dir: folder with `train.yaml` and the config groups.
 
     Returns:
-        The model in evaluation mode, what became of each part of the archive, and the overrides with which `train.py`
+        The model in evaluation mode, the report of the parts of the archive, and the overrides with which `train.py`
         builds the same architecture.
 
     Raises:
-        UserError: as `read_archive`; and naming what in it cannot be had here.
+        UserError: as `read_archive`; and naming settings that are not supported.
     """
     archive = read_archive(path)
-    ledger = Ledger(archive.path)
+    report = TransferReport(archive.path)
     with of_file(archive.path):
-        model, words = _import(archive, config_dir, ledger)
-    return model, ledger, words
+        model, overrides = _import(archive, config_dir, report)
+    return model, report, overrides
 
 
-def _import(archive: Archive, config_dir: Path, ledger: Ledger) -> tuple[Pretraining, list[str]]:
-    settings = read_settings(archive.config, ledger)
-    read_targets(archive.config, settings, ledger)
-    cfg, words = _compose(settings, config_dir)
+def _import(archive: Archive, config_dir: Path, report: TransferReport) -> tuple[Pretraining, list[str]]:
+    settings = read_settings(archive.config, report)
+    read_targets(archive.config, settings, report)
+    cfg, overrides = _compose(settings, config_dir)
     _check_size(plain(cfg), archive)
     torch.manual_seed(cfg.seed)
     model: Pretraining = build_model(cfg, training=False).eval()
@@ -72,108 +72,112 @@ def _import(archive: Archive, config_dir: Path, ledger: Ledger) -> tuple[Pretrai
     if settings.targets:
         _load_targets(model, left, archive)
     _set_statistics(model, settings, archive.config)
-    ledger.add("kept", "encoder", f"{len(model.encoder.layers)} layers of width {model.encoder.d_model}")
-    _tell_rest(left, archive, ledger)
-    return model, words
+    report.add("kept", "encoder", f"{len(model.encoder.layers)} layers of width {model.encoder.d_model}")
+    _report_rest(left, archive, report)
+    return model, overrides
 
 
 def _check_size(config: Mapping[str, Any], archive: Archive) -> None:
-    """Refuses a config that describes far more than the weights that are there, before memory is taken for it."""
+    """Refuses a config of a far larger model than the stored weights, before memory is allocated for it."""
     with torch.device("meta"):
         parts = [construct(group, config[group]) for group in ("encoder", "quantizer", "objective")]
     described = sum(tensor.numel() for part in parts for tensor in part.state_dict().values())
-    held = stored_bytes(archive.weights)
-    if described > held + _NEW_TENSORS:
-        raise UserError(f"the config describes {described} numbers, the weights have {held} bytes: they do not fit")
+    stored = stored_bytes(archive.weights)
+    if described > stored + _NEW_TENSORS:
+        raise UserError(
+            f"the config describes {described} weights, but only {stored} bytes are stored: they do not fit"
+        )
 
 
 def _compose(settings: Settings, config_dir: Path) -> tuple[DictConfig, list[str]]:
-    """The config of the settings, and the fewest overrides that make it."""
-    words = [f"{group}={choice}" for group, choice in settings.groups.items()]
-    cfg = compose_config(words, config_dir, "imported")
-    # Some values follow others, so that these come first.
+    """Composes the config of the settings; returns it with the overrides that differ from the defaults."""
+    overrides = [f"{group}={choice}" for group, choice in settings.groups.items()]
+    cfg = compose_config(overrides, config_dir, "imported")
+    # Some values of the encoder and the objective depend on others, which are set first.
     for key in sorted(settings.values, key=lambda key: key.startswith(("encoder.", "objective."))):
         value = settings.values[key]
         if _plain(OmegaConf.select(cfg, key)) != value:
             OmegaConf.update(cfg, key, value, force_add=True)
-            # To a mapping Hydra adds.
-            words.append(f"{'+' if isinstance(value, Mapping) else ''}{key}={_word(value)}")
-    return cfg, words
+            # Hydra merges a mapping unless it is added with a plus.
+            overrides.append(f"{'+' if isinstance(value, Mapping) else ''}{key}={_override_value(value)}")
+    return cfg, overrides
 
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _word(value: Any) -> str:
-    """A value as Hydra's command line takes it."""
+def _override_value(value: Any) -> str:
+    """Formats a value for the command line of Hydra."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_word(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_override_value(one)}" for key, one in value.items()) + "}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_frontend(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    """Holds the window and filter bank of an archive against ours.
+    """Compares the window and filter bank of an archive with those of the model.
 
     Raises:
-        UserError: when features would differ.
+        UserError: if features would differ.
     """
-    ours = {"window": model.frontend.window, "fb": model.frontend.filterbank.t()[None]}
-    for name, wanted in ours.items():
-        found = left.pop(f"preprocessor.featurizer.{name}", wanted)
-        if found.shape != wanted.shape or (found.float() - wanted).abs().max() > _BANK_TOLERANCE:
+    expected = {"window": model.frontend.window, "fb": model.frontend.filterbank.t()[None]}
+    for name, wanted in expected.items():
+        stored = left.pop(f"preprocessor.featurizer.{name}", wanted)
+        if stored.shape != wanted.shape or (stored.float() - wanted).abs().max() > _BANK_TOLERANCE:
             raise UserError(
-                f"{archive.path}: preprocessor.featurizer.{name} {tuple(found.shape)} is not the one that the config "
-                "describes: its features cannot be computed here"
+                f"{archive.path}: preprocessor.featurizer.{name} {tuple(stored.shape)} is not the one that the config "
+                "describes, and its features are not supported"
             )
 
 
 def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    ours = model.encoder.state_dict()
-    wanted = {f"encoder.{name}": value for name, value in encoder_state_to_nemo(ours).items()}
-    # Masking after the stem wraps it once more.
+    before = model.encoder.state_dict()
+    wanted = {f"encoder.{name}": value for name, value in encoder_state_to_nemo(before).items()}
+    # The module for masking after the subsampling adds a prefix.
     for name in [name for name in left if name.startswith("encoder.pre_encode.pre_encode.")]:
         left[name.replace("pre_encode.", "", 1)] = left.pop(name)
-    found = _take(left, wanted, archive, optional=_COUNTERS)
-    if strange := [name for name in left if name.startswith("encoder.") and not any(part in name for part in _IDLE)]:
-        such = short(strange[0], "")
-        raise UserError(f"{archive.path}: {len(strange)} tensors of the encoder have no place in ours, such as {such}")
-    state = encoder_state_from_nemo({name.removeprefix("encoder."): value for name, value in found.items()})
-    model.encoder.load_state_dict(ours | {name: value for name, value in state.items() if name in ours})
+    taken = _take(left, wanted, archive, optional=_COUNTERS)
+    if unknown := [name for name in left if name.startswith("encoder.") and not any(part in name for part in _IDLE)]:
+        example = short(unknown[0], "")
+        raise UserError(f"{archive.path}: {len(unknown)} tensors of the encoder are not supported, such as {example}")
+    state = encoder_state_from_nemo({name.removeprefix("encoder."): value for name, value in taken.items()})
+    model.encoder.load_state_dict(before | {name: value for name, value in state.items() if name in before})
 
 
 def _load_targets(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    quantizer, books, heads = model.quantizer, model.quantizer.num_codebooks, heads_of(model.objective)
+    quantizer, num_codebooks, heads = model.quantizer, model.quantizer.num_codebooks, heads_of(model.objective)
     mask, width = model.masking.mask_embedding, model.encoder.d_model
     wanted = {
         "quantizer.proj.weight": quantizer.projection,
         "quantizer.codebooks": quantizer.codebooks,
         "mask_processor.mask_embedding": mask,
-        "decoder.decoder_layers.0.weight": torch.empty(books * quantizer.num_classes, width, 1),
-        "decoder.decoder_layers.0.bias": torch.zeros(books * quantizer.num_classes),
+        "decoder.decoder_layers.0.weight": torch.empty(num_codebooks * quantizer.num_classes, width, 1),
+        "decoder.decoder_layers.0.bias": torch.zeros(num_codebooks * quantizer.num_classes),
     }
     bias = "decoder.decoder_layers.0.bias"
     if not archive.config["decoder"].get("use_bias", False):
         left.setdefault(bias, wanted[bias])
-    found = _take(left, wanted, archive)
-    quantizer.projection.copy_(found["quantizer.proj.weight"])
-    codes = found["quantizer.codebooks"]
+    taken = _take(left, wanted, archive)
+    quantizer.projection.copy_(taken["quantizer.proj.weight"])
+    codes = taken["quantizer.codebooks"]
     if (codes.double().norm(dim=-1) - 1).abs().max() > _NORM_TOLERANCE:
-        raise UserError(f"{archive.path}: quantizer.codebooks are not of length 1: the nearest by product is another")
+        raise UserError(
+            f"{archive.path}: quantizer.codebooks are not unit-norm: dot-product search would select different codes"
+        )
     quantizer.codebooks.copy_(codes)
-    mask.copy_(found["mask_processor.mask_embedding"])
-    state = {name.removeprefix("decoder."): value for name, value in found.items() if name.startswith("decoder.")}
+    mask.copy_(taken["mask_processor.mask_embedding"])
+    state = {name.removeprefix("decoder."): value for name, value in taken.items() if name.startswith("decoder.")}
     if heads:
-        heads.heads.load_state_dict(heads_state_from_nemo(state, books))
+        heads.heads.load_state_dict(heads_state_from_nemo(state, num_codebooks))
 
 
 def _take(
     left: dict[str, Tensor], wanted: Mapping[str, Tensor], archive: Archive, optional: str = "-"
 ) -> dict[str, Tensor]:
-    """Takes tensors of given names and shapes out of those that are left.
+    """Removes tensors of given names and shapes from those that are left.
 
     Raises:
-        UserError: naming those that are missing or of another shape than the config says.
+        UserError: naming tensors that are missing or whose shape contradicts the config.
     """
     wrong = [
         f"{name}: {tuple(left[name].shape) if name in left else 'missing'}, by its config {tuple(value.shape)}"
@@ -196,24 +200,26 @@ def _set_statistics(model: Pretraining, settings: Settings, config: Mapping[str,
 
 
 def _statistics(values: tuple[Any, Any], norm: Normalizer) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each band."""
+    """Validates mean and standard deviation of each band."""
     mean, std = (torch.tensor(value, dtype=torch.float32) for value in values)
-    good = mean.shape == std.shape == norm.mean.shape and bool((mean.isfinite() & std.isfinite()).all())
-    if not good or float(std.min()) <= 0:
-        raise UserError(f"statistics of bands must be {len(norm.mean)} finite means and as many deviations above 0")
+    valid = mean.shape == std.shape == norm.mean.shape and bool((mean.isfinite() & std.isfinite()).all())
+    if not valid or float(std.min()) <= 0:
+        raise UserError(f"statistics must be {len(norm.mean)} finite means and as many standard deviations above 0")
     return mean, std
 
 
-def _tell_rest(left: Iterable[str], archive: Archive, ledger: Ledger) -> None:
-    """Tells of tensors and members that nothing took."""
-    groups = Counter(re.sub(r"\.\d+\.", ".*.", name) if name.startswith("encoder.") else _head(name) for name in left)
+def _report_rest(left: Iterable[str], archive: Archive, report: TransferReport) -> None:
+    """Reports tensors and files that were not used."""
+    groups = Counter(
+        re.sub(r"\.\d+\.", ".*.", name) if name.startswith("encoder.") else _top_level(name) for name in left
+    )
     for name, count in groups.items():
-        if not ledger.outcomes(name):
-            ledger.add("left out", name, f"{count} tensors that this encoder has no place for")
+        if not report.outcomes(name):
+            report.add("left out", name, f"{count} tensors that are not part of this encoder")
     for name in archive.others:
-        ledger.add("left out", name, "a file of the archive that was not read")
+        report.add("left out", name, "file that was not read")
 
 
-def _head(name: str) -> str:
-    """decoder.prediction.embed.weight: of decoder."""
+def _top_level(name: str) -> str:
+    """Shortens decoder.prediction.embed.weight to decoder.*."""
     return name.split(".", maxsplit=1)[0] + ".*"

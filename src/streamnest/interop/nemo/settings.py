@@ -1,4 +1,4 @@
-"""A NeMo config as settings of ours: overrides that compose to the same network."""
+"""Translation of a NeMo config to overrides that build the same network."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.errors import UserError
-from streamnest.interop.ledger import Ledger
 from streamnest.interop.nemo.context import contexts
-from streamnest.interop.nemo.section import Section, note_unasked
+from streamnest.interop.nemo.section import Section, report_unread
 
-_UNNORMALISED = (None, False, "NA", "none")
-# Of training, or of memory and speed only: they change nothing of what a trained encoder computes.
+_UNNORMALIZED = (None, False, "NA", "none")
+# Settings of training, memory or speed, which do not change the output of a trained encoder.
 _ENCODER_WITHOUT_EFFECT = {
-    "dropout_emb": "dropout of positions: there is none here",
-    "stochastic_depth_drop_prob": "skipping of layers while training: there is none here",
-    "stochastic_depth_mode": "skipping of layers while training: there is none here",
-    "stochastic_depth_start_layer": "skipping of layers while training: there is none here",
-    "pos_emb_max_len": "positions are computed for any length",
-    "subsampling_conv_chunking_factor": "memory only",
-    "use_pytorch_sdpa": "speed only",
-    "use_pytorch_sdpa_backends": "speed only",
-    "sync_max_audio_length": "speed only",
+    "dropout_emb": "dropout of positional encodings is not supported",
+    "stochastic_depth_drop_prob": "stochastic depth is not supported",
+    "stochastic_depth_mode": "stochastic depth is not supported",
+    "stochastic_depth_start_layer": "stochastic depth is not supported",
+    "pos_emb_max_len": "positional encodings are computed for any length",
+    "subsampling_conv_chunking_factor": "affects memory only",
+    "use_pytorch_sdpa": "affects speed only",
+    "use_pytorch_sdpa_backends": "affects speed only",
+    "sync_max_audio_length": "affects speed only",
 }
 
 
 @dataclass
 class Settings:
-    """What a NeMo config says in our words.
+    """Settings of a NeMo config under their streamnest keys.
 
     Attributes:
         groups: choices of config groups.
-        values: of keys, by their name in our config.
-        statistics: mean and deviation of each band, where features are normalised by fixed ones.
-        targets: whether the archive has a quantizer and heads for it that can be carried over.
+        values: values by key.
+        statistics: mean and standard deviation of each band, if features are normalized by fixed statistics.
+        targets: True if the archive has a quantizer and heads that can be imported.
     """
 
     groups: dict[str, str] = field(default_factory=dict)
@@ -43,26 +43,26 @@ class Settings:
     targets: bool = False
 
 
-def read_settings(config: dict[str, Any], ledger: Ledger) -> Settings:
+def read_settings(config: dict[str, Any], report: TransferReport) -> Settings:
     """Translates a config.
 
     Args:
-        config: of an archive.
-        ledger: is told what became of it.
+        config: config of an archive.
+        report: report to add the outcomes to.
 
     Raises:
-        UserError: naming key and value of what cannot be had here, and what can.
+        UserError: naming the key and value of a setting that is not supported, and the supported values.
     """
     settings = Settings()
     for name in ("preprocessor", "encoder"):
         if not isinstance(config.get(name), dict):
-            raise UserError(f"the archive has no {name}: it is of {config.get('target', 'an unknown class')}")
-    _frontend(Section("preprocessor", config["preprocessor"]), settings, ledger)
-    _encoder(Section("encoder", config["encoder"]), settings, ledger)
+            raise UserError(f"the config has no {name} section: its class is {config.get('target', 'unknown')}")
+    _frontend(Section("preprocessor", config["preprocessor"]), settings, report)
+    _encoder(Section("encoder", config["encoder"]), settings, report)
     return settings
 
 
-def _frontend(section: Section, settings: Settings, ledger: Ledger) -> None:
+def _frontend(section: Section, settings: Settings, report: TransferReport) -> None:
     section.require_class("AudioToMelSpectrogramPreprocessor")
     rate = section.whole("sample_rate", 16000)
     window = section.get("n_window_size") or int(section.number("window_size", 0.02) * rate)
@@ -92,35 +92,37 @@ def _frontend(section: Section, settings: Settings, ledger: Ledger) -> None:
         "frontend.preemphasis": 0.0 if section.get("preemph", 0.97) is None else section.number("preemph", 0.97),
         "frontend.dither": section.number("dither", 1e-5),
     }
-    ledger.add("kept", "preprocessor", "log-mel of the same windows, bands and guard; its tensors are computed anew")
-    ledger.add("translated", "preprocessor.normalize", _normalisation(section, settings))
+    report.add("kept", "preprocessor", "same log-mel features; its tensors are computed again")
+    report.add("translated", "preprocessor.normalize", _normalization(section, settings))
     section.get("pad_to", 16)
-    ledger.add("left out", "preprocessor.pad_to", "features are not padded to a multiple: padding changes nothing here")
+    report.add(
+        "left out", "preprocessor.pad_to", "features are not padded to a multiple, since padding has no influence"
+    )
     for key in ("nb_max_freq", "rng", "use_torchaudio", "stft_exact_pad", "stft_conv"):
         section.get(key)
-    note_unasked(section, ledger)
+    report_unread(section, report)
 
 
-def _normalisation(section: Section, settings: Settings) -> str:
+def _normalization(section: Section, settings: Settings) -> str:
     value = section.get("normalize", "per_feature")
     if isinstance(value, dict) and {"fixed_mean", "fixed_std"} <= set(value):
         mean, std = ([float(x) for x in value[key]] for key in ("fixed_mean", "fixed_std"))
         bands = settings.values["frontend.num_mels"]
         if len(mean) != bands or len(std) != bands:
-            raise section.unsupported("normalize", value, f"{bands} means and deviations, one a band")
+            raise section.unsupported("normalize", value, f"{bands} means and standard deviations")
         settings.statistics = mean, std
-        kind, word = "global", "fixed_mean, fixed_std"
+        kind, label = "global", "fixed_mean, fixed_std"
     elif value == "per_feature":
-        kind, word = "utterance", value
-    elif isinstance(value, (str, bool, type(None))) and value in _UNNORMALISED:
-        kind, word = "none", str(value)
+        kind, label = "utterance", value
+    elif isinstance(value, (str, bool, type(None))) and value in _UNNORMALIZED:
+        kind, label = "none", str(value)
     else:
         raise section.unsupported("normalize", value, "per_feature, NA, or fixed_mean and fixed_std")
     settings.values |= {"encoder.normalize": kind, "quantizer.normalize": kind}
-    return f"{word} is encoder.normalize={kind}"
+    return f"{label} becomes encoder.normalize={kind}"
 
 
-def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
+def _encoder(section: Section, settings: Settings, report: TransferReport) -> None:
     section.require_class("ConformerEncoder")
     section.require("subsampling", "striding", "dw_striding")
     section.require("self_attention_model", "rel_pos", "rel_pos")
@@ -130,7 +132,7 @@ def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
     section.require("feat_out", -1, -1, None, width)
     section.require("feat_in", None, settings.values["frontend.num_mels"])
     if factor < 2 or factor & (factor - 1):
-        raise section.unsupported("subsampling_factor", factor, "a power of two such as 4 or 8")
+        raise section.unsupported("subsampling_factor", factor, "a power of two, such as 4 or 8")
     channels = section.whole("subsampling_conv_channels", -1)
     dropout = section.number("dropout", 0.1)
     shifted = section.flag("causal_downsampling", False)
@@ -148,23 +150,24 @@ def _encoder(section: Section, settings: Settings, ledger: Ledger) -> None:
         "encoder.subsampling_factor": factor,
         "encoder.subsampling_padding": "shifted" if shifted else "aligned",
     }
-    how = "shifted: the same padding" if shifted else "aligned: the same function"
-    ledger.add("kept", "encoder.pre_encode", f"causal_downsampling={str(shifted).lower()} is subsampling_padding={how}")
+    scheme = settings.values["encoder.subsampling_padding"]
+    reason = f"causal_downsampling={str(shifted).lower()} is subsampling_padding={scheme}: same output"
+    report.add("kept", "encoder.pre_encode", reason)
     frame_ms = factor * settings.values["frontend.hop_ms"]
-    settings.values |= contexts(section, frame_ms, ledger)
-    _convolution(section, settings, ledger)
+    settings.values |= contexts(section, frame_ms, report)
+    _convolution(section, settings, report)
     if not section.flag("untie_biases", True):
-        ledger.add("translated", "encoder.untie_biases", "each layer has position biases of its own now")
-    for key, why in _ENCODER_WITHOUT_EFFECT.items():
+        report.add("translated", "encoder.untie_biases", "shared position biases are copied to each layer")
+    for key, reason in _ENCODER_WITHOUT_EFFECT.items():
         if key in section and section.get(key):
-            ledger.add("left out", f"encoder.{key}", why)
+            report.add("left out", f"encoder.{key}", reason)
     for key in ("att_context_probs", "reduction_position", "reduction_factor", "global_tokens_spacing"):
         section.get(key)
     section.get("global_attn_separate")
-    note_unasked(section, ledger)
+    report_unread(section, report)
 
 
-def _convolution(section: Section, settings: Settings, ledger: Ledger) -> None:
+def _convolution(section: Section, settings: Settings, report: TransferReport) -> None:
     taps = section.whole("conv_kernel_size", 31)
     past = section.get("conv_context_size")
     symmetric = [(taps - 1) // 2] * 2
@@ -172,7 +175,7 @@ def _convolution(section: Section, settings: Settings, ledger: Ledger) -> None:
         raise section.unsupported("conv_context_size", past, f"null, 'causal', {[taps - 1, 0]} or {symmetric}")
     causal = past in ("causal", [taps - 1, 0])
     if not causal and taps % 2 == 0:
-        raise section.unsupported("conv_kernel_size", taps, "an odd number where conv_context_size is symmetric")
+        raise section.unsupported("conv_kernel_size", taps, "an odd number if conv_context_size is symmetric")
     norm = section.require("conv_norm_type", "batch_norm", "batch_norm", "layer_norm")
     streams = causal and settings.values["encoder.right_context_ms"] is not None
     name = "frozen_batch_norm" if streams and norm == "batch_norm" else norm
@@ -183,10 +186,10 @@ def _convolution(section: Section, settings: Settings, ledger: Ledger) -> None:
     }
     settings.groups["encoder"] = "causal" if streams else "bidirectional"
     if name != norm:
-        ledger.add(
+        report.add(
             "translated",
             "encoder.conv_norm_type",
-            "batch_norm is conv_norm=frozen_batch_norm: the same function, with statistics that training leaves alone, "
-            "as a streaming encoder may not take them over time",
+            "batch_norm becomes conv_norm=frozen_batch_norm: same output, with statistics that training does not "
+            "update, since statistics over time would see the future",
         )
-        ledger.add("left out", "encoder.*.conv.batch_norm.num_batches_tracked", "counters of fixed statistics")
+        report.add("left out", "encoder.*.conv.batch_norm.num_batches_tracked", "counters of fixed statistics")

@@ -1,4 +1,4 @@
-"""Names and layouts of NeMo's FastConformer, translated to ours and back."""
+"""Conversion of FastConformer weights between NeMo and streamnest: names and layouts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_BLOCK_NAMES = {
+_LAYER_NAMES = {
     "norm_feed_forward1": "norm_in",
     "norm_feed_forward2": "norm_ff_out",
     "norm_self_att": "norm_attention",
@@ -27,39 +27,39 @@ _BLOCK_NAMES = {
     "conv.depthwise_conv": "convolution.depthwise",
     "conv.batch_norm": "convolution.norm",
 }
-_OUR_BLOCK_NAMES = {ours: theirs for theirs, ours in _BLOCK_NAMES.items()}
+_NEMO_LAYER_NAMES = {name: nemo_name for nemo_name, name in _LAYER_NAMES.items()}
 _PROJECTION = re.compile(r"layers\.(\d+)\.self_attn\.linear_q\.(weight|bias)")
 
 
 def encoder_state_from_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translates the state of NeMo's `ConformerEncoder` (dw_striding) to that of `FastConformer`.
+    """Converts the state of NeMo's `ConformerEncoder` (dw_striding) to that of `FastConformer`.
 
-    Query, key and value projections are joined; the stem's output projection is reordered, since NeMo flattens
-    channels before bands and we bands before channels. Gradients translate the same way as weights.
+    Query, key and value projections are joined. The output projection of the subsampling is reordered, since NeMo
+    flattens channels before bands, and streamnest bands before channels. Gradients are converted in the same way.
     """
-    ours: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     channels = state["pre_encode.conv.0.weight"].shape[0]
     for name, value in state.items():
         if name.startswith("pre_encode."):
-            key, value = _stem(name, value, channels)
-            ours[key] = value
+            key, value = _subsampling(name, value, channels)
+            converted[key] = value
         elif match := _PROJECTION.fullmatch(name):
             parts = [state[name.replace("linear_q", f"linear_{part}")] for part in "qkv"]
-            ours[f"layers.{match[1]}.attention.qkv.{match[2]}"] = torch.cat(parts)
+            converted[f"layers.{match[1]}.attention.qkv.{match[2]}"] = torch.cat(parts)
         elif ".self_attn.linear_k" not in name and ".self_attn.linear_v" not in name:
-            key, value = _block(name, value)
-            ours[key] = value
-    return ours
+            key, value = _layer(name, value)
+            converted[key] = value
+    return converted
 
 
 def heads_state_from_nemo(state: Mapping[str, Tensor], num_codebooks: int) -> dict[str, Tensor]:
-    """Translates NeMo's `MultiSoftmaxDecoder`, where books are the faster index, to the linear layer of our heads."""
+    """Converts NeMo's `MultiSoftmaxDecoder`, where the codebook index is faster, to the heads of `MaskedPrediction`."""
     weight, bias = (state[f"decoder_layers.0.{name}"] for name in ("weight", "bias"))
-    by_book = weight.squeeze(-1).unflatten(0, (-1, num_codebooks)).transpose(0, 1).flatten(0, 1)
-    return {"weight": by_book, "bias": bias.unflatten(0, (-1, num_codebooks)).t().flatten()}
+    by_codebook = weight.squeeze(-1).unflatten(0, (-1, num_codebooks)).transpose(0, 1).flatten(0, 1)
+    return {"weight": by_codebook, "bias": bias.unflatten(0, (-1, num_codebooks)).t().flatten()}
 
 
-def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
+def _subsampling(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     _, module, rest = name.split(".", 2)
     if module == "out":
         if rest == "weight":
@@ -74,38 +74,38 @@ def _stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     return f"subsampling.{'pointwise' if kind else 'depthwise'}.{stage}.{parameter}", value
 
 
-def _block(name: str, value: Tensor) -> tuple[str, Tensor]:
+def _layer(name: str, value: Tensor) -> tuple[str, Tensor]:
     _, layer, rest = name.split(".", 2)
-    theirs = rest if rest in _BLOCK_NAMES else rest.rpartition(".")[0]
-    if "pointwise_conv" in theirs and value.ndim == 3:
+    module = rest if rest in _LAYER_NAMES else rest.rpartition(".")[0]
+    if "pointwise_conv" in module and value.ndim == 3:
         value = value.squeeze(-1)
-    return f"layers.{layer}.{_BLOCK_NAMES[theirs]}{rest[len(theirs) :]}", value
+    return f"layers.{layer}.{_LAYER_NAMES[module]}{rest[len(module) :]}", value
 
 
 def encoder_state_to_nemo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translates the state of `FastConformer` to that of NeMo's `ConformerEncoder`, as `encoder_state_from_nemo` back.
+    """Converts the state of `FastConformer` to that of NeMo's `ConformerEncoder`; inverts `encoder_state_from_nemo`.
 
-    A batch norm with fixed statistics becomes an ordinary one, which has counted no batch.
+    A frozen batch norm becomes an ordinary one whose counter of batches is 0.
     """
-    theirs: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     channels = len(state["subsampling.first.weight"])
     for name, value in state.items():
         if name.startswith("subsampling."):
-            theirs.update([_our_stem(name, value, channels)])
+            converted.update([_nemo_subsampling(name, value, channels)])
         elif ".attention.qkv." in name:
-            _, block, _, _, parameter = name.split(".")
+            _, layer, _, _, parameter = name.split(".")
             for part, piece in zip("qkv", value.chunk(3), strict=True):
-                theirs[f"layers.{block}.self_attn.linear_{part}.{parameter}"] = piece
+                converted[f"layers.{layer}.self_attn.linear_{part}.{parameter}"] = piece
         else:
-            theirs.update([_our_block(name, value)])
+            converted.update([_nemo_layer(name, value)])
         if name.endswith("norm.running_var") and name.replace("running_var", "num_batches_tracked") not in state:
-            key, _ = _our_block(name, value)
-            theirs[key.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
-    return {name: value.contiguous() for name, value in theirs.items()}
+            key, _ = _nemo_layer(name, value)
+            converted[key.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
+    return {name: value.contiguous() for name, value in converted.items()}
 
 
 def heads_state_to_nemo(weight: Tensor, bias: Tensor, num_codebooks: int) -> dict[str, Tensor]:
-    """Translates our heads, `(books * classes, d)` book by book, to NeMo's `MultiSoftmaxDecoder`."""
+    """Converts the heads, `(codebooks * classes, d)` by codebook, to NeMo's `MultiSoftmaxDecoder`."""
     by_class = weight.unflatten(0, (num_codebooks, -1)).transpose(0, 1).flatten(0, 1)
     return {
         "decoder_layers.0.weight": by_class.unsqueeze(-1).contiguous(),
@@ -113,7 +113,7 @@ def heads_state_to_nemo(weight: Tensor, bias: Tensor, num_codebooks: int) -> dic
     }
 
 
-def _our_stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
+def _nemo_subsampling(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     _, module, rest = name.split(".", 2)
     if module == "out":
         if rest == "weight":
@@ -128,9 +128,9 @@ def _our_stem(name: str, value: Tensor, channels: int) -> tuple[str, Tensor]:
     return f"pre_encode.conv.{2 + 3 * int(stage) + pointwise}.{parameter}", value
 
 
-def _our_block(name: str, value: Tensor) -> tuple[str, Tensor]:
-    _, block, rest = name.split(".", 2)
-    ours = rest if rest in _OUR_BLOCK_NAMES else rest.rpartition(".")[0]
-    if "convolution.pointwise" in ours and value.ndim == 2:
+def _nemo_layer(name: str, value: Tensor) -> tuple[str, Tensor]:
+    _, layer, rest = name.split(".", 2)
+    module = rest if rest in _NEMO_LAYER_NAMES else rest.rpartition(".")[0]
+    if "convolution.pointwise" in module and value.ndim == 2:
         value = value.unsqueeze(-1)
-    return f"layers.{block}.{_OUR_BLOCK_NAMES[ours]}{rest[len(ours) :]}", value
+    return f"layers.{layer}.{_NEMO_LAYER_NAMES[module]}{rest[len(module) :]}", value

@@ -10,43 +10,43 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.sounds import noise
-from streamnest.streaming.probes.subject import IN_USE, TRAINING, Mode, Subject
+from streamnest.streaming.probes.subject import INFERENCE, TRAINING, Mode, Subject
 from streamnest.streaming.probes.trace import Trace, first_difference
 
 
 def left_context(model: EncoderTask, seed: int) -> list[Check]:
-    """The past that stages hear: at most and at least what is declared."""
+    """Checks that the left context of each stage is exactly the declared one."""
     subject = Subject(model).perturb(seed)
     left = subject.reach.context.left
-    declared = "the start" if left is None else f"{left} frames before its chunk"
-    found = _layers(subject) or _whole(subject)
-    return [Check("left context of each layer", declared, found or declared, found is None)]
+    declared = "unlimited" if left is None else f"{left} frames before its chunk"
+    fault = _layers(subject) or _whole(subject)
+    return [Check("left context of each layer", declared, fault or declared, fault is None)]
 
 
 def _layers(subject: Subject) -> str | None:
-    """The first layer whose attention does not begin where it is declared, by changing its input before a frame."""
+    """Finds the first layer whose attention has another left context, by changing its input before a frame."""
     reach, left = subject.reach, subject.reach.context.left
     end = max(2, -(-8 // reach.chunk)) * reach.chunk
     past = int(STREAM_LEFT_MS / reach.encoder.frame_ms) if left is None else end + left
-    audio = noise((past + 2 * reach.chunk + 2) * reach.block)
-    for mode in (IN_USE, TRAINING):
+    audio = noise((past + 2 * reach.chunk + 2) * reach.span)
+    for mode in (INFERENCE, TRAINING):
         before = subject.run(audio, mode=mode)
-        frames = int(reach.valid(Stage("", "stem"), torch.tensor(audio.shape[1])))
+        frames = int(reach.valid(Stage("", "subsampling"), torch.tensor(audio.shape[1])))
         for layer in range(len(subject.model.encoder.layers)):
             for changed in (1,) if left is None else (end, end + 1):
                 first = reach.first_attending(changed)
                 declared = frames if first is None else first
-                found = _last_changed(before, _changed(subject, layer, changed, audio, mode), layer) + 1
-                if found != declared:
+                measured = _last_changed(before, _changed(subject, layer, changed, audio, mode), layer) + 1
+                if measured != declared:
                     return (
-                        f"block {layer} attention: frames below {found} hear what lies before frame {changed}, "
+                        f"layer {layer} attention: frames below {measured} depend on frames below {changed}, "
                         f"declared: below {declared} ({mode.name})"
                     )
     return None
 
 
 def _changed(subject: Subject, layer: int, frames: int, audio: Tensor, mode: Mode) -> Trace:
-    """A run in which the first frames of the input of a layer are others."""
+    """Runs the model with the first frames of the input of a layer replaced."""
 
     def change(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = args[0].clone()
@@ -71,11 +71,11 @@ def _attention(trace: Trace, layer: int) -> Tensor:
 
 
 def _whole(subject: Subject) -> str | None:
-    """The first stage that hears samples from before its declared past, by changing the waveform."""
+    """Finds the first stage that depends on samples before its left context, by changing the waveform."""
     reach = subject.reach
     start = 3 * reach.hop + 1
     last = reach.later(Stage("", "encoder"), start)
-    audio = noise((20 if last is None else last + reach.chunk + 2) * reach.block)
+    audio = noise((20 if last is None else last + reach.chunk + 2) * reach.span)
     moved = audio.clone()
     moved[:, :start] += 0.37
     length = torch.tensor([audio.shape[1]])
@@ -84,8 +84,9 @@ def _whole(subject: Subject) -> str | None:
         frames, later = reach.valid(stage, length), reach.later(stage, start)
         return frames if later is None else torch.tensor([later]), frames
 
-    for mode in (IN_USE, TRAINING):
-        found = first_difference(subject.run(audio, mode=mode), subject.run(moved, mode=mode), limits)
-        if found is not None:
-            return f"the {found.stage.label} hears too far back (frame {found.frame}, {mode.name})"
+    for mode in (INFERENCE, TRAINING):
+        difference = first_difference(subject.run(audio, mode=mode), subject.run(moved, mode=mode), limits)
+        if difference is not None:
+            place = f"frame {difference.frame}, {mode.name}"
+            return f"{difference.stage.label} depends on audio before its left context ({place})"
     return None

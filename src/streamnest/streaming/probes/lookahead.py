@@ -1,4 +1,4 @@
-"""Look-ahead: the last sample that changes an output, by changing samples and by gradients."""
+"""Look-ahead: the last sample that changes an output, measured by changing samples and by gradients."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Subject
 from streamnest.streaming.receptive_field import Prober
 
-# Draws of weights until one is found whose outputs depend on all that they may hear.
-_DRAWS = 8
-# Large, so that the last tap of the window is not lost in rounding.
+# Random weights to try until the outputs depend on their whole declared receptive field.
+_TRIALS = 8
+# Large, so that the last tap of the window is not lost to rounding.
 _CHANGE = 300.0
 
 
 def lookahead(model: EncoderTask, seed: int) -> list[Check]:
-    """Look-ahead of the first, middle and last frame of a chunk: declared and measured twice.
+    """Compares the look-ahead of the first, middle and last frame of a chunk with two measurements.
 
-    Outputs must never hear more than declared, and must hear that much with the weights of the model or with others:
-    dead or saturated units may hide the influence of the last samples.
+    Outputs must never depend on later samples than declared, and must depend on the last declared one with the weights
+    of the model or with random ones, since dead or saturated units may hide its influence.
     """
     subject = Subject(model)
     first: list[Check] = []
-    for draw in range(_DRAWS):
-        found = _phases(subject)
-        first = first or [check for check, _ in found]
-        if all(check.passed for check, _ in found):
-            return [check for check, _ in found]
-        if any(late for _, late in found):
+    for trial in range(_TRIALS):
+        results = _phases(subject)
+        first = first or [check for check, _ in results]
+        if all(check.passed for check, _ in results):
+            return [check for check, _ in results]
+        if any(late for _, late in results):
             break
-        subject = subject.perturb(seed) if draw == 0 else subject.redraw(seed + draw)
+        subject = subject.perturb(seed) if trial == 0 else subject.randomize(seed + trial)
     return first
 
 
 def _phases(subject: Subject) -> list[tuple[Check, bool]]:
-    """Checks of the frames of a chunk, each with whether more is heard than declared."""
+    """Checks the frames of a chunk; returns each check, and whether the look-ahead exceeds the declared one."""
     reach = subject.reach
     first = reach.chunk * max(1, -(-6 // reach.chunk))
-    found = []
+    results = []
     for phase in sorted({0, reach.chunk // 2, reach.chunk - 1}):
         last = last_visible_frame(subject.model.encoder, first + phase)
         if last is not None:
-            found += _measured(subject, first + phase, phase, last)
-    return found
+            results += _measured(subject, first + phase, phase, last)
+    return results
 
 
 def _measured(subject: Subject, frame: int, phase: int, last: int) -> list[tuple[Check, bool]]:
     reach = subject.reach
     feature = (last + 1) * reach.subsampling.factor - 1 + reach.subsampling.lookahead
     sample = (feature + 1) * reach.hop - 1 + reach.frontend.lookahead_samples
-    samples = (last + 6) * reach.block + reach.hop // 2
+    samples = (last + 6) * reach.span + reach.hop // 2
     by_sample = _last_sample(subject, frame, sample, samples)
     by_gradient = _last_feature(subject, frame, samples)
-    name, end = f"frame {phase + 1} of {reach.chunk}", (frame + 1) * reach.block
+    name, end = f"frame {phase + 1} of {reach.chunk}", (frame + 1) * reach.span
 
     def milliseconds(last_sample: int) -> str:
         return f"{(last_sample + 1 - end) * 1000 / reach.frontend.sample_rate:.4f} ms"
@@ -72,7 +72,7 @@ def _measured(subject: Subject, frame: int, phase: int, last: int) -> list[tuple
 
 
 def _last_sample(subject: Subject, frame: int, declared: int, samples: int) -> int | None:
-    """The last sample that changes a frame: the declared one if it does and no later one, else found by bisection."""
+    """Finds the last sample that changes a frame, by bisection unless it is the declared one; None if none does."""
     audio = noise(samples)
     before = subject.run(audio)[-1][1][0, frame]
 
@@ -83,7 +83,7 @@ def _last_sample(subject: Subject, frame: int, declared: int, samples: int) -> i
 
     if changes(declared) and not changes(declared + 1):
         return declared
-    low, high = 0, samples  # changing from `low` on matters, from `high` on does not
+    low, high = 0, samples  # a change from `low` on has an effect, a change from `high` on has none
     if not changes(low):
         return None
     while high - low > 1:
@@ -93,5 +93,5 @@ def _last_sample(subject: Subject, frame: int, declared: int, samples: int) -> i
 
 
 def _last_feature(subject: Subject, frame: int, samples: int) -> int | None:
-    heard = Prober(subject.model).influence([frame], samples)[0].nonzero()
-    return int(heard.max()) if len(heard) else None
+    visible = Prober(subject.model).influence([frame], samples)[0].nonzero()
+    return int(visible.max()) if len(visible) else None

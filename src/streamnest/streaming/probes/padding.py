@@ -1,4 +1,4 @@
-"""Padding: neither what it holds nor how much there is changes anything."""
+"""Padding: independence of its values and its amount."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.futures import leak_check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, random_like, sound
-from streamnest.streaming.probes.subject import IN_USE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
+from streamnest.streaming.probes.subject import INFERENCE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
 from streamnest.streaming.probes.trace import Leak, Limits, Trace, first_difference
 
 
 def padding(model: EncoderTask, seed: int) -> list[Check]:
-    """Garbage in the padding, of samples and of features, and its amount change no frame of an utterance."""
+    """Checks that neither the values of padded samples and features nor their number change a frame."""
     double, single = Subject(model), Subject(model, torch.float32)
-    return [leak_check("padding changes nothing", _leaks(double, single, seed), "no stage hears it")]
+    return [leak_check("independence of padding", _leaks(double, single, seed), "no stage depends on padding")]
 
 
 def _leaks(double: Subject, single: Subject, seed: int) -> Iterator[Leak]:
-    modes = double.rowwise((IN_USE, TRAINING))
+    modes = double.rowwise((INFERENCE, TRAINING))
     for mode in modes:
         yield from padding_leaks(double, mode)
     for mode in single.rowwise([TRAINING_BFLOAT16]):
@@ -31,20 +31,20 @@ def _leaks(double: Subject, single: Subject, seed: int) -> Iterator[Leak]:
     double.without_dropout()
     for mode in modes:
         yield from amount_leaks(double, mode)
-    yield from amount_leaks(double.perturb(seed), IN_USE)
+    yield from amount_leaks(double.perturb(seed), INFERENCE)
 
 
 def padded_lengths(reach: Reach) -> Tensor:
-    """Lengths of utterances that end in every part of a chunk, with and without a window over their end."""
+    """Returns lengths of utterances that end in every part of a chunk, with and without a window over their end."""
     frames = [1, 2, reach.chunk, *range(reach.chunk + 1, 2 * reach.chunk + 1, max(1, reach.chunk // 4)), 12]
     rests = (0, 1, reach.hop // 4 - 1, reach.hop - 1, reach.hop, 3 * reach.hop + 5)
-    return torch.tensor([max(1, f * reach.block - r * (f > 1)) for f, r in zip(frames, rests * len(frames))])
+    return torch.tensor([max(1, f * reach.span - r * (f > 1)) for f, r in zip(frames, rests * len(frames))])
 
 
 def padding_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
-    """Stages in which an utterance changes with the values of its padding; bits are compared."""
+    """Finds stages in which an utterance changes with the values of its padding, bit for bit."""
     lengths = padded_lengths(subject.reach)
-    samples = int(lengths.max()) + 5 * subject.reach.block
+    samples = int(lengths.max()) + 5 * subject.reach.span
     audio = noise(samples, len(lengths))
     inside = torch.arange(samples) < lengths[:, None]
     limits = _inside(subject.reach, lengths)
@@ -75,7 +75,7 @@ def _garbage_features(subject: Subject, audio: Tensor, lengths: Tensor, mode: Mo
 
 
 def amount_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
-    """Stages in which an utterance alone differs from the same one in a padded batch; in float64, without dropout."""
+    """Finds stages in which an utterance differs alone and in a padded batch; in float64, without dropout."""
     lengths = padded_lengths(subject.reach)
     samples = int(lengths.max()) + 9_000
     audio = torch.where(torch.arange(samples) < lengths[:, None], noise(samples, len(lengths)), 0)

@@ -1,4 +1,4 @@
-"""Receptive field of each stage as declared: which frames may depend on which samples."""
+"""Declared receptive field of each stage: which frames may depend on which samples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from streamnest.encoder_task import EncoderTask
 
 
 class Stage(NamedTuple):
-    """One recorded stage of the model.
+    """A recorded stage of the model.
 
     Attributes:
         label: name in messages.
-        kind: "features", "stem", "attention", "convolution", "block", "encoder" or "by block".
-        layer: number of its block; 0 outside of blocks.
+        kind: "features", "subsampling", "attention", "convolution", "layer", "encoder" or "by target".
+        layer: number of its layer; 0 outside of the layers.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
 
 
 class Reach:
-    """Frames of each stage that may depend on samples before or after a point, from the contract of the layers.
+    """Computes the frames of each stage that may depend on samples before or after a point.
 
     Args:
         model: model with a limited right context.
@@ -34,14 +34,14 @@ class Reach:
     def __init__(self, model: EncoderTask) -> None:
         self.encoder, self.frontend = model.encoder, model.frontend
         self.context, self.subsampling, self.hop = model.encoder.context, model.encoder.subsampling, model.frontend.hop
-        self.block = self.subsampling.factor * self.hop
+        self.span = self.subsampling.factor * self.hop
         self.chunk = self.context.chunk or 1
         taps = self.frontend.window.nonzero().flatten()
-        # Pre-emphasis takes one sample more.
+        # Pre-emphasis needs one more sample.
         self._before = len(self.frontend.window) // 2 - int(taps.min()) + int(self.frontend.preemphasis != 0)
 
     def valid(self, stage: Stage, lengths: Tensor) -> Tensor:
-        """Frames of a stage `(B,)` that belong to utterances of `lengths` samples."""
+        """Number of frames of a stage `(B,)` for utterances of `lengths` samples."""
         features = lengths // self.hop
         if stage.kind == "features":
             return features
@@ -54,13 +54,13 @@ class Reach:
         if stage.kind == "features":
             return features.clamp_min(0)
         frames = (features - self.subsampling.lookahead) // self.subsampling.factor
-        if stage.kind != "stem":
-            layers = len(self.encoder.layers) if stage.kind in ("encoder", "by block") else stage.layer + 1
+        if stage.kind != "subsampling":
+            layers = len(self.encoder.layers) if stage.kind in ("encoder", "by target") else stage.layer + 1
             frames = frames // self.chunk * self.chunk - self.context.lag * layers
         return self._outputs(stage, frames).clamp_min(0)
 
     def boundary(self, frames: int) -> int:
-        """The first sample that does not have to arrive for so many outputs, whole chunks."""
+        """First sample that the first `frames` outputs, a number of whole chunks, do not depend on."""
         known = frames + self.context.delay + self.context.lag * len(self.encoder.layers)
         features = known * self.subsampling.factor + self.subsampling.lookahead
         return max(0, features * self.hop + self.frontend.lookahead_samples)
@@ -74,9 +74,9 @@ class Reach:
             return features
         reach = (self.subsampling.factor - 1) * self.subsampling.padding.past
         frames = -(-(features + reach) // self.subsampling.factor)
-        if stage.kind == "stem":
+        if stage.kind == "subsampling":
             return frames
-        layers = len(self.encoder.layers) if stage.kind in ("encoder", "by block") else stage.layer + 1
+        layers = len(self.encoder.layers) if stage.kind in ("encoder", "by target") else stage.layer + 1
         for layer in range(layers):
             attended = self.first_attending(frames)
             if attended is None:
@@ -93,6 +93,6 @@ class Reach:
         return -(-(frame + left) // self.chunk) * self.chunk
 
     def _outputs(self, stage: Stage, frames: Tensor) -> Tensor:
-        if stage.kind in ("encoder", "by block"):
+        if stage.kind in ("encoder", "by target"):
             frames = frames - self.context.delay
-        return frames - self.encoder.target_shift if stage.kind == "by block" else frames
+        return frames - self.encoder.target_shift if stage.kind == "by target" else frames

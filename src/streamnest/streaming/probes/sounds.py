@@ -1,4 +1,4 @@
-"""Audio of every loudness, and futures to put in place of the rest of an utterance."""
+"""Test signals of every loudness, and replacements for the rest of an utterance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def noise(samples: int, rows: int = 1, seed: int = 7) -> Tensor:
-    """Noise `(rows, samples)` of a fixed seed that rises and falls in loudness, about as loud as speech, float64."""
+    """Returns noise `(rows, samples)` that rises and falls in loudness, about as loud as speech, in float64."""
     generator = torch.Generator().manual_seed(seed)
     plain = torch.randn(rows, samples, generator=generator, dtype=torch.float64)
     return 0.1 * plain * (torch.sin(torch.arange(samples) * 2e-3).abs() + 0.1)
@@ -21,12 +21,12 @@ def _gaps(x: Tensor) -> Tensor:
 
 def _click(x: Tensor) -> Tensor:
     x = 0.3 * x
-    for place in (x.shape[-1] // 4, x.shape[-1] * 9 // 10):  # before and after the middle, where audio is exchanged
+    for place in (x.shape[-1] // 4, x.shape[-1] * 9 // 10):  # before and after the boundary in the middle
         x[..., place] = 100.0
     return x
 
 
-# Sounds by name, each made from noise. Levels lie close together, for thresholds that have two ends.
+# Sounds by name, each computed from noise. Levels are close together, so that leaks within a range are found.
 SOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
     "plain": lambda x: x,
     "loud": lambda x: 40 * x,
@@ -44,18 +44,18 @@ SOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def sound(name: str, samples: int, rows: int = 1, seed: int = 7) -> Tensor:
-    """Audio `(rows, samples)` of one kind of `SOUNDS`."""
+    """Returns audio `(rows, samples)` of one of `SOUNDS`."""
     return SOUNDS[name](noise(samples, rows, seed))
 
 
 def with_future(audio: Tensor, boundary: Tensor, name: str) -> Tensor:
-    """Audio `(B, N)` whose samples from `boundary` `(B,)` on are another sound, or "shifted" by an offset."""
+    """Replaces the samples of audio `(B, N)` from `boundary` `(B,)` on by a sound, or by an offset ("shifted")."""
     time = torch.arange(audio.shape[1], device=audio.device)
     future = audio + 0.37 if name == "shifted" else sound(name, audio.shape[1], len(audio), seed=11).to(audio)
     return torch.where(time < boundary[:, None], audio, future)
 
 
 def random_like(x: Tensor, seed: int) -> Tensor:
-    """Standard normal values of the shape, type and device of x, the same for the same seed."""
+    """Returns standard normal values with the shape, type and device of `x`, reproducible by seed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)

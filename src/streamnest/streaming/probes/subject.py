@@ -1,4 +1,4 @@
-"""A copy of a model that is run in every mode, with its own weights or with others."""
+"""A copy of a model that is run in every mode, with its own or with random weights."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Reach, Stage
 from streamnest.streaming.probes.trace import Trace, recorded
-from streamnest.streaming.probes.training import attach, make_batch, nothing_hidden, training_step, validation_step
+from streamnest.streaming.probes.training import attach, make_batch, training_step, validation_step, without_masking
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How a model is run.
+    """A way to run a model.
 
     Attributes:
-        name: in messages.
+        name: name in messages.
         path: "forward" (`model(audio, lengths)`), "training" (the training step) or "validation".
         training: training mode, with the same dropout in every run.
-        gradients: with a graph.
-        inference: in inference mode, as sessions run it.
-        bfloat16: under autocast; needs a copy in float32.
-        recompute: with activation recomputation.
-        hide: with masking and SpecAugment as they are.
+        gradients: True to build the graph for gradients.
+        inference: inference mode of PyTorch, as in sessions.
+        bfloat16: autocast to bfloat16; needs a copy in float32.
+        recompute: activation checkpointing.
+        hide: True to keep masking and SpecAugment active.
         step: number of the training step, and of the batch in its epoch.
-        mixed: with audio that differs from that of the targets.
+        noisy: True if the input of the encoder differs from the clean audio of the targets.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Mode:
     recompute: bool = False
     hide: bool = False
     step: int = 0
-    mixed: bool = False
+    noisy: bool = False
 
 
-IN_USE = Mode("in use")
-TRAINING = Mode("while training", "training", training=True, gradients=True)
-# As `trainer.precision=bf16-mixed encoder.activation_checkpointing=true` runs it.
+INFERENCE = Mode("inference")
+TRAINING = Mode("training", "training", training=True, gradients=True)
+# The mode of `trainer.precision=bf16-mixed encoder.activation_checkpointing=true`.
 TRAINING_BFLOAT16 = Mode(
-    "while training in bfloat16, recomputed",
+    "training in bfloat16, activation checkpointing",
     "training",
     training=True,
     gradients=True,
@@ -63,48 +63,48 @@ TRAINING_BFLOAT16 = Mode(
 
 
 class Subject:
-    """A copy of a model; the model itself is left alone.
+    """A copy of a model to run experiments on.
 
     Args:
-        model: the model.
-        precision: of the copy. Equal bits need no more than float32; float64 shows smaller influences.
+        model: model to copy, which is not changed.
+        precision: precision of the copy. float32 suffices to compare bits; float64 shows smaller influences.
     """
 
     def __init__(self, model: EncoderTask, precision: torch.dtype = torch.float64) -> None:
         self.model = copy.deepcopy(model).to(_precision(model, precision)).eval()
         for norm in self.model.normalizers:
-            if norm.needs_statistics:  # a model that was never trained: any statistics show where they come from
+            if norm.needs_statistics:  # the model was never trained; any statistics will do
                 norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
         if isinstance(self.model, Pretraining):
-            self.model.quantizer.float()  # it takes float32 only
+            self.model.quantizer.float()  # it supports float32 only
         attach(self.model)
         self.reach, self.precision = Reach(self.model), self.model.frontend.window.dtype
         self.device = self.model.frontend.window.device
         self.weights = ""
 
     @property
-    def promised(self) -> bool:
-        """True if the encoder promises a limited look-ahead."""
+    def limited(self) -> bool:
+        """True if the right context of the encoder is limited."""
         return self.model.encoder.context.right is not None
 
     def rowwise(self, modes: Sequence[Mode]) -> list[Mode]:
-        """Modes in which rows may not hear each other; batch norm of an offline encoder mixes them while training."""
-        framewise = all(block.convolution.norm_is_framewise for block in self.model.encoder.layers)
-        return [mode for mode in modes if self.promised or framewise or not mode.training]
+        """Selects modes in which rows must be independent; batch norm of an offline encoder mixes them in training."""
+        framewise = all(layer.convolution.norm_is_framewise for layer in self.model.encoder.layers)
+        return [mode for mode in modes if self.limited or framewise or not mode.training]
 
     def place(self, audio: Tensor) -> Tensor:
-        """Audio in the type and on the device of the copy."""
+        """Converts audio to the type and device of the copy."""
         return audio.to(self.model.frontend.window)
 
     def run(
-        self, audio: Tensor, lengths: Tensor | None = None, mode: Mode = IN_USE, keys: Tensor | None = None
+        self, audio: Tensor, lengths: Tensor | None = None, mode: Mode = INFERENCE, keys: Tensor | None = None
     ) -> Trace:
-        """Records every stage while the model runs on audio `(B, N)` of `lengths` `(B,)`; see `Mode`.
+        """Runs the model on audio `(B, N)` of `lengths` `(B,)` samples and records every stage.
 
         Args:
             audio: samples.
-            lengths: None if every row is as long as the batch.
-            mode: how to run it.
+            lengths: valid samples of each row; None if all are valid.
+            mode: mode to run the model in.
             keys: random keys of the rows.
         """
         audio = self.place(audio)
@@ -122,47 +122,47 @@ class Subject:
             stack.enter_context(torch.set_grad_enabled(mode.gradients))
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=mode.bfloat16))
             if not mode.hide:
-                stack.enter_context(nothing_hidden(model))
-            seen = stack.enter_context(recorded(model, path))
+                stack.enter_context(without_masking(model))
+            trace = stack.enter_context(recorded(model, path))
             if mode.path == "forward":
-                seen_by_user, _ = model(audio, lengths)
-                seen.append((Stage(f"{path} after the encoder", "encoder"), seen_by_user.detach()))
+                output, _ = model(audio, lengths)
+                trace.append((Stage(f"{path} after the encoder", "encoder"), output.detach()))
             else:
-                batch = make_batch(audio, lengths, mode.step, keys, mode.mixed)
+                batch = make_batch(audio, lengths, mode.step, keys, mode.noisy)
                 (training_step if mode.path == "training" else validation_step)(model, batch)
-        # A stem that takes a batch in parts is recorded as a whole.
-        return [(stage, x) for stage, x in seen if len(x) == len(audio)]
+        # A subsampling that processes a batch in parts is recorded once as a whole.
+        return [(stage, x) for stage, x in trace if len(x) == len(audio)]
 
     def perturb(self, seed: int = 0) -> Subject:
-        """Moves every weight that is exactly zero or one, so that no closed gate and no layer of zeros hides a leak.
+        """Changes every weight that is exactly zero or one, so that no closed gate and no zero layer hides a leak.
 
-        So is every other value that modules keep, and counters become large.
+        Buffers that are part of the state of modules are changed as well, and counters are set to a large number.
         """
         generator = torch.Generator().manual_seed(seed)
         kept = [x for name, x in self.model.named_buffers() if not name.startswith("quantizer") and _is_state(name)]
         for counter in (x for x in kept if x.dtype == torch.int64):
             counter.fill_(10_000)
         for tensor in [*self.model.parameters(), *(x for x in kept if x.is_floating_point())]:
-            drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor) * 0.1
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor) * 0.1
             fixed = (tensor.data == 0) | (tensor.data == 1) | (not tensor.requires_grad)
             # Buffers may be variances, which must stay positive.
-            tensor.data.add_(torch.where(fixed, drawn if tensor.requires_grad else drawn.abs(), 0.0))
-        self.weights = " (zeros and ones of the weights moved)"
+            tensor.data.add_(torch.where(fixed, noise if tensor.requires_grad else noise.abs(), 0.0))
+        self.weights = " (perturbed weights)"
         return self
 
-    def redraw(self, seed: int) -> Subject:
-        """Draws every weight anew, as large as those of its tensor are."""
+    def randomize(self, seed: int) -> Subject:
+        """Replaces every weight by a random one of the same standard deviation as its tensor."""
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.model.parameters():
             spread = float(parameter.data.double().std()) if parameter.numel() > 1 else 0.0
-            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(drawn * (spread or 0.5))
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data.copy_(noise * (spread or 0.5))
         self.model.eval()
-        self.weights = " (other weights)"
+        self.weights = " (random weights)"
         return self
 
     def without_dropout(self) -> Subject:
-        """Sets dropout to 0, also in training mode, so that batches of other shapes can be compared."""
+        """Sets dropout to 0, so that batches of different shapes can be compared in training mode."""
         for module in self.model.modules():
             if isinstance(module, Dropout):
                 module.rate = 0.0
@@ -172,7 +172,7 @@ class Subject:
 
 
 def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
-    """The precision of a copy: float32 for models with functions that keep tensors of the original."""
+    """Returns the precision of a copy: float32 if the model cannot run in float64."""
     if wanted == torch.float32:
         return wanted
     trial = copy.deepcopy(model.encoder).to(wanted).eval()
@@ -187,6 +187,6 @@ def _precision(model: EncoderTask, wanted: torch.dtype) -> torch.dtype:
 
 
 def _is_state(name: str) -> bool:
-    """True if a buffer may be moved: it holds no constants of the front end, no statistics and no figures."""
+    """True if a buffer is state: not a constant of the front end, a statistic or a count of training."""
     fixed = ("window", "filterbank", "mean", "std", "fitted", "seconds_seen", "train_counts")
     return name.rsplit(".", 1)[-1] not in fixed

@@ -1,4 +1,4 @@
-"""Outputs of every stage of a run, and the first stage in which two runs differ."""
+"""Recording of the output of every stage, and search for the first stage in which two runs differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Stage
 
 Trace = list[tuple[Stage, Tensor]]
-# First and last frame of each row of a stage, `(B,)`, that are compared.
+# For a stage: first frame of each row that is compared, and first frame that is not compared anymore, `(B,)`.
 Limits = Callable[[Stage], tuple[Tensor | int, Tensor | int]]
 
 
 class Leak(NamedTuple):
-    """Where a model was found to hear what it must not, and the first stage that does."""
+    """The first stage that depends on audio that it must not depend on, and the conditions under which it does."""
 
     place: str
     stage: Stage
@@ -33,37 +33,37 @@ class Difference(NamedTuple):
     frame: int
 
     def at(self, place: str) -> Leak:
-        """The leak that the difference shows."""
+        """Returns the leak that the difference shows, under the conditions `place`."""
         return Leak(place, *self)
 
 
 @contextmanager
 def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
-    """Records the stages of a model while it runs, in the order in which they are computed.
+    """Records the output of the stages of a model, in the order in which they are computed.
 
     Args:
-        model: the model.
-        path: label of what lies between the normalization and the encoder.
+        model: model to record.
+        path: label of the computation between normalization and encoder.
     """
-    seen: Trace = []
+    trace: Trace = []
 
-    def watch(stage: Stage, output: Any) -> None:
+    def record(stage: Stage, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
-        seen.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
+        trace.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
 
     def before(stage: Stage) -> Callable[..., None]:
-        return lambda _m, args, kwargs: watch(stage, args[0] if args else next(iter(kwargs.values())))
+        return lambda _m, args, kwargs: record(stage, args[0] if args else next(iter(kwargs.values())))
 
     handles = [
-        module.register_forward_hook(lambda _m, _i, out, stage=stage: watch(stage, out))
+        module.register_forward_hook(lambda _m, _i, out, stage=stage: record(stage, out))
         for stage, module in _modules(model)
     ]
     handles.append(model.encoder.register_forward_pre_hook(before(Stage(path, "features")), with_kwargs=True))
     if isinstance(model, Pretraining):
-        output = Stage(f"{path} after the encoder", "by block")
+        output = Stage(f"{path} after the encoder", "by target")
         handles.append(model.objective.register_forward_pre_hook(before(output), with_kwargs=True))
     try:
-        yield seen
+        yield trace
     finally:
         for handle in handles:
             handle.remove()
@@ -73,32 +73,32 @@ def _modules(model: EncoderTask) -> list[tuple[Stage, nn.Module]]:
     encoder = model.encoder
     modules: list[tuple[Stage, nn.Module]] = [
         (Stage("front end", "features"), model.frontend),
-        (Stage("normalisation", "features"), model.input_norm),
-        (Stage("stem", "stem"), encoder.subsampling),
+        (Stage("normalization", "features"), model.input_norm),
+        (Stage("subsampling", "subsampling"), encoder.subsampling),
     ]
-    for number, block in enumerate(encoder.layers):
+    for number, layer in enumerate(encoder.layers):
         modules += [
-            (Stage(f"block {number} attention", "attention", number), block.attention),
-            (Stage(f"block {number} convolution", "convolution", number), block.convolution),
-            (Stage(f"block {number}", "block", number), block),
+            (Stage(f"layer {number} attention", "attention", number), layer.attention),
+            (Stage(f"layer {number} convolution", "convolution", number), layer.convolution),
+            (Stage(f"layer {number}", "layer", number), layer),
         ]
     return [*modules, (Stage("encoder output", "encoder"), encoder)]
 
 
 def first_difference(one: Trace, other: Trace, limits: Limits, tolerance: float = 0.0) -> Difference | None:
-    """The first stage in which two runs differ within the frames that `limits` gives; None if they agree.
+    """Finds the first stage in which two runs differ within `limits`; None if they agree.
 
     Args:
-        one: from `recorded`.
-        other: of audio of the same shape.
-        limits: first frame that is compared, and the one after the last, of each row of a stage.
-        tolerance: largest difference, relative to the largest value of the stage; 0 demands equal bits.
+        one: trace from `recorded`.
+        other: trace of audio of the same shape.
+        limits: range of frames that are compared, for each row of a stage.
+        tolerance: largest difference, relative to the largest value of the stage; 0 requires equal bits.
     """
     for (stage, a), (_, b) in zip(one, other, strict=True):
         frames = min(a.shape[1], b.shape[1])
-        found = _differing(a[:, :frames], b[:, :frames], tolerance) & _between(*limits(stage), a, frames)
-        if found.any():
-            return Difference(stage, int(found.any(0).nonzero()[0]))
+        differs = _differing(a[:, :frames], b[:, :frames], tolerance) & _between(*limits(stage), a, frames)
+        if differs.any():
+            return Difference(stage, int(differs.any(0).nonzero()[0]))
     return None
 
 

@@ -1,4 +1,4 @@
-"""The path of a training step, without a trainer."""
+"""Training and validation step of a model without a trainer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from streamnest.pretraining import Pretraining
 from streamnest.randomness import hash_id
 
 
-def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = None, mixed: bool = False) -> Batch:
-    """A batch of audio `(B, N)`; `mixed` gives the targets other audio than the encoder, as added noise does."""
+def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = None, noisy: bool = False) -> Batch:
+    """Builds a batch of audio `(B, N)`; `noisy` gives the targets other audio than the encoder, as added noise does."""
     ids = [f"row {row}" for row in range(len(audio))]
     keys = torch.tensor([hash_id(name) for name in ids], device=audio.device) if keys is None else keys
     seconds = float(lengths.sum()) / 16000
-    return Batch(0.5 * audio if mixed else audio, audio, lengths, keys, step, ids, seconds)
+    return Batch(0.5 * audio if noisy else audio, audio, lengths, keys, step, ids, seconds)
 
 
 def attach(model: EncoderTask) -> None:
-    """Gives a copy of a model what its steps ask of a trainer, and takes the part of labels away."""
+    """Attaches a minimal trainer to a copy of a model, and replaces losses that need labels."""
     reduce = SimpleNamespace(reduce=lambda x, **_: x)
     trainer = SimpleNamespace(
         world_size=1, strategy=reduce, global_rank=0, local_rank=0, global_step=0, current_epoch=0, is_global_zero=True,
@@ -41,9 +41,9 @@ def attach(model: EncoderTask) -> None:
 
 
 def training_step(model: EncoderTask, batch: Batch) -> None:
-    """Runs what `Trainer` runs for one batch, up to the loss; the context of a dynamic encoder stays.
+    """Runs the hooks and the training step of `Trainer` for a batch, in the current context of a dynamic encoder.
 
-    A task that has no training step encodes the batch.
+    A task without a training step encodes the batch.
     """
     context, batch = model.encoder.context, _transferred(model, batch)
     model.on_train_batch_start(batch, 0)
@@ -56,30 +56,31 @@ def training_step(model: EncoderTask, batch: Batch) -> None:
 
 
 def _transferred(model: EncoderTask, batch: Batch) -> Batch:
-    """The batch after the hooks of a model around its transfer to the device."""
+    """Runs the hooks of a model around the transfer of a batch to the device."""
     changed: Batch = model.on_after_batch_transfer(model.on_before_batch_transfer(batch, 0), 0)
     return changed
 
 
 def validation_step(model: EncoderTask, batch: Batch) -> None:
-    """Runs validation of one batch; a task whose validation needs labels encodes the batch."""
+    """Runs the validation step for a batch; a task whose validation needs labels encodes the batch."""
     batch = _transferred(model, batch)
+    encode: Any = getattr(model, "encode", None)
     if isinstance(model, Pretraining):
         model.validation_step(batch, 0)
-    elif hasattr(model, "encode"):
-        model.encode(batch, 0)
+    elif encode:
+        encode(batch, 0)
     else:
         model(batch.noisy, batch.lengths)
 
 
 @contextmanager
-def nothing_hidden(model: Any) -> Iterator[None]:
-    """Turns masking and SpecAugment off: what is hidden would hide a leak."""
+def without_masking(model: Any) -> Iterator[None]:
+    """Disables masking and SpecAugment, since masked frames would hide a leak."""
     replaced: list[tuple[Any, str, Any]] = []
     if hasattr(model, "masking"):
         replaced.append((model.masking, "sample", _no_mask))
     if hasattr(model, "spec_augment"):
-        replaced.append((model.spec_augment, "forward", lambda heard, *_: heard))
+        replaced.append((model.spec_augment, "forward", lambda features, *_: features))
     before = [vars(part).get(name) for part, name, _ in replaced]
     for part, name, function in replaced:
         setattr(part, name, function)
