@@ -65,7 +65,7 @@ def test_commands_take_files_with_any_name(tmp_path: Path, capsys: pytest.Captur
     cuts = [make_cut(tmp_path, f"{n}-a[b] :x: $y_$ \x1b[2J", noise) for n in range(3)]
     Path(cuts[0].recording.sources[0].source).write_text("not audio")
     manifest = write_manifest(tmp_path / "a[red]$x_$\x1b[2J.jsonl", cuts)
-    assert main("inspect_data", manifest, "--picture", tmp_path / "p.png") == 1
+    assert main("inspect", manifest, "--picture", tmp_path / "p.png") == 1
     found = capsys.readouterr()
     assert r"a[b] :x: $y_$ \x1b[2J" in found.out and not RAW & set(found.out + found.err)
     soundfile.write(tmp_path / "b[z]\x1b[2J.wav", noise, 16000)

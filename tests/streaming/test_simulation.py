@@ -166,9 +166,9 @@ def test_a_device_that_is_not_there_is_told(model: Pretraining) -> None:
 
 
 def test_what_is_heard_once_takes_no_options_of_files(capsys: pytest.CaptureFixture[str]) -> None:
-    for option in (["--json", "s.json"], ["--compare_modes"], ["--analyze"], ["--realtime"], ["--pictures", "p"]):
+    for option in (["--json", "s.json"], ["--compare-modes"], ["--analyze"], ["--realtime"], ["--plots", "p"]):
         assert main("stream", "--model_path", "nowhere.ckpt", "--audio_path", "-", *option) == 2
-        assert f"{option[0]} is for files" in capsys.readouterr().err
+        assert f"{option[0]} needs files" in capsys.readouterr().err
 
 
 def test_where_no_file_can_be_read_nothing_is_reported_as_equal(
@@ -182,7 +182,7 @@ def test_where_no_file_can_be_read_nothing_is_reported_as_equal(
 
 def test_pictures_of_files_with_one_name_do_not_overwrite_each_other() -> None:
     files = [Path("x/1.wav"), Path("y/1.wav"), Path("y/2.wav")]
-    assert list(load("stream").picture_names(files).values()) == ["1_1", "2_1", "2"]
+    assert list(load("stream").plot_names(files).values()) == ["1_1", "2_1", "2"]
 
 
 def test_a_microphone_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_what_a_microphone_gives_is_heard_and_samples_it_lost_are_told(
     pieces, told = load("stream").microphone(0.1, 16000), []
     for value in (0.1, 0.2, 0.3):
         torch.testing.assert_close(next(pieces), torch.full((1600,), value))
-        told.append("samples were lost" in capsys.readouterr().err)
+        told.append("samples were dropped" in capsys.readouterr().err)
     assert told == [False, True, False]
 
 
@@ -271,6 +271,6 @@ def test_raw_samples_stream_from_standard_input_and_mistakes_are_told(checkpoint
     samples = (3000 * np.sin(np.arange(16000) * 0.05)).astype("<i2").tobytes()
     done = command("--model_path", checkpoint, "--audio_path", "-", input=samples + b"x")
     assert done.returncode == 0
-    assert done.stdout.decode().splitlines()[-1].split() == ["1.00", "s", "heard", "25", "frames", "end"]
+    assert done.stdout.decode().splitlines()[-1].split() == ["1.00", "s", "of", "audio", "25", "frames", "end"]
     wrong = command("--model_path", checkpoint, "--audio_path", "nowhere.wav")
     assert wrong.returncode == 2 and b"no audio file at nowhere.wav" in wrong.stderr and b"Trace" not in wrong.stderr

@@ -1,16 +1,11 @@
-"""Exports the streaming step of a checkpoint as ONNX: `streamnest export CKPT out.onnx`.
-
-The graph hears audio and gives encoder frames; state is explicit, and everything that a program must know to drive it
-is in the file (docs/EXPORT.md). What was written is then run with onnxruntime over a whole utterance and held against
-PyTorch; --int8 also writes a quantised graph, out.int8.onnx, and reports its error. Exit status 1: the graph and
-PyTorch differ by more than the tolerance; 2: the model cannot be exported.
-"""
+"""Writes the streaming step of a model as ONNX and compares it with PyTorch: `streamnest export`."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +16,12 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
+from streamnest.commands.arguments.export import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
-from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
-from streamnest.locations import sample_corpus
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
@@ -36,11 +30,9 @@ from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.quantization import quantize_step
 
-SPEECH = sample_corpus() / "speech/asterisk_en-demo-moreinfo.ogg"
-
 
 def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
-    """Streams an utterance, one chunk at a time, and holds its frames against those of a reference."""
+    """Streams an utterance, one chunk at a time, and compares its frames with a reference."""
     chunk = session.chunk_samples / session.sample_rate
     frames, result = sim.simulate_streaming_inference(session, audio, chunk)
     found = {"p50_ms": result.compute_p50_ms, "p99_ms": result.compute_p99_ms, "windowed": result.windowed}
@@ -62,9 +54,9 @@ def measure(session: sim.Session, audio: Tensor, reference: Tensor, model: Encod
 
 
 def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse.Namespace) -> dict[str, Any]:
-    """Figures of PyTorch's own streaming and of each file, against the offline forward.
+    """Compares PyTorch streaming and each exported file with the offline forward.
 
-    An utterance that outgrows the cap of an unlimited left context is held against PyTorch's streaming instead.
+    If an utterance exceeds the cap of an unlimited left context, the reference is PyTorch streaming instead.
     """
     with torch.no_grad():
         encoded, count = model(audio[None], torch.tensor([len(audio)]))
@@ -83,9 +75,9 @@ def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse
 
 
 def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) -> None:
-    """Prints what the graph waits for, and a row for PyTorch and each file."""
-    table = Table(title="one chunk at a time, against the offline forward", title_justify="left")
-    for column in ("", "MB", "max difference", "mean", "of scale", "same codes", "chunk p50 / p99 ms"):
+    """Prints a row for PyTorch and each file, then chunk, state and latency of the graph."""
+    table = Table(title="streamed chunk by chunk, compared with the offline forward", title_justify="left")
+    for column in ("", "MB", "max difference", "mean", "relative", "same codes", "chunk p50 / p99 ms"):
         table.add_column(column, overflow="fold")
     for name, f in figures.items():
         size = f"{f['megabytes']:.1f}" if "megabytes" in f else ""
@@ -103,42 +95,19 @@ def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) ->
     latency, state = metadata["latency"], metadata["state"]
     size = sum(math.prod(x["shape"][1:]) * np.dtype(x["dtype"]).itemsize for x in state) / 1e6
     console.print(
-        f"a chunk is {metadata['chunk_samples']} samples and {metadata['chunk_frames']} frames; the state of a stream "
-        f"is {len(state)} tensors, {size:.2f} MB"
+        f"one chunk has {metadata['chunk_samples']} samples and {metadata['chunk_frames']} frames; the state of one "
+        f"stream has {len(state)} tensors, {size:.2f} MB"
     )
     mean, worst = latency["latency_mean_ms"], latency["latency_worst_ms"]
     console.print(f"algorithmic latency {mean:.1f} ms mean, {worst:.1f} ms worst")
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a checkpoint")
-    parser.add_argument("output", type=Path, help="the file to write, out.onnx")
-    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to export")
-    parser.add_argument("--int8", action="store_true", help="write out.int8.onnx too, with quantised weights")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--batch", type=int, default=1, help="streams in a step (default 1)")
-    size.add_argument("--dynamic_batch", action="store_true", help="any number of streams in a step")
-    parser.add_argument(
-        "--max_left_ms",
-        type=float,
-        default=STREAM_LEFT_MS,
-        help="cap of an unlimited left context (default %(default)s); decides the size of the state and the time",
-    )
-    parser.add_argument("--audio_path", type=Path, default=SPEECH, help="utterance to compare on (default: built-in)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed, float32")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor, in PyTorch and onnxruntime")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    return parser.parse_args(argv)
-
-
 def run(args: argparse.Namespace) -> int:
-    """Exports, compares and reports."""
+    """Exports a model, compares it with PyTorch, and returns the exit status."""
     if args.batch < 1:
-        raise UserError(f"--batch {args.batch}: give a number from 1")
+        raise UserError(f"--batch {args.batch}: must be 1 or more")
     if args.output.suffix != ".onnx":
-        raise UserError(f"{args.output}: the name of an exported model ends in .onnx")
+        raise UserError(f"{args.output}: the name of an exported model must end in .onnx")
     torch.set_num_threads(args.threads)
     model = load_model(args.checkpoint, args.context)
     audio = load_audio(args.audio_path, model.frontend.sample_rate)
@@ -159,6 +128,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @without_trace
-def main() -> int:
-    """Turns a user's mistake into a message and status 2."""
-    return run(parse())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors are one message and status 2."""
+    return run(parse(argv))

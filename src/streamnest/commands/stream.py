@@ -1,12 +1,4 @@
-"""Streams audio through a checkpoint: `streamnest stream CKPT FILE_OR_FOLDER ...`.
-
-Prints what a chunk costs; --compare_modes holds the streamed frames against offline ones, --analyze shows what the
-model predicts where audio is hidden, --realtime paces the input and measures what a listener waits. `-` instead of
-files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it comes, `mic` the microphone (needs the
-package sounddevice). An exported model, out.onnx of streamnest export, runs in onnxruntime, and one of task=ctc prints
-its text too; --compare_modes and --analyze then need its checkpoint, --reference. Exit status 1: streamed and offline
-frames differ by more than the tolerance.
-"""
+"""Streams audio through a model and measures it: `streamnest stream`."""
 
 from __future__ import annotations
 
@@ -14,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from streamnest.checkpoint.loading import load_model, on_device
+from streamnest.commands.arguments.stream import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
@@ -39,15 +32,17 @@ from streamnest.streaming.tables import streamed_tables
 
 
 def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tuple[float, float]]:
-    """A session, the network behind it if there is one, and the mean and worst algorithmic latency."""
-    if not is_exported(args.model_path):
-        model = on_device(load_model(args.model_path, args.context), args.device)
+    """Returns a session, its network unless it is an exported one, and mean and worst algorithmic latency in ms."""
+    if not is_exported(args.model):
+        model = on_device(load_model(args.model, args.context), args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     check_options(args.context, args.device)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
-            raise UserError(f"--{name} needs the whole network: give the checkpoint too, --reference CKPT")
-    session = OnnxSession(args.model_path, args.threads)
+            raise UserError(
+                f"--{name.replace('_', '-')} needs the whole network: give its checkpoint as --reference CKPT"
+            )
+    session = OnnxSession(args.model, args.threads)
     latency = session.metadata["latency"]
     reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
     return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
@@ -56,14 +51,14 @@ def load(args: argparse.Namespace) -> tuple[sim.Session, EncoderTask | None, tup
 def stream_files(
     session: sim.Session, model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Streams each file; returns a record of each and whether all compared equal.
+    """Streams each file; returns a record of each and whether all comparisons passed.
 
     Raises:
-        UserError: where none could be read.
+        UserError: if no file could be read.
     """
     records, equal = list[dict[str, Any]](), True
-    files = find_audio(args.audio_path)
-    names = picture_names(files)
+    files = find_audio(args.audio)
+    names = plot_names(files)
     for path in track(files, "streaming", disable=len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
@@ -75,12 +70,12 @@ def stream_files(
                 raise
             print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        found, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        found, plots = examine(session, model, audio, path, args) if model else ({}, {})
         found |= {"text": reader.begin().after(outputs).text} if reader else {}
         records.append({"file": str(path), **sim.as_dict(result), **found})
         equal = equal and found.get("comparison", {}).get("equal", True)
-        for kind, figure in pictures.items() if args.pictures else ():
-            save(figure, args.pictures / f"{names[path]}_{kind}.png")
+        for kind, figure in plots.items() if args.plots else ():
+            save(figure, args.plots / f"{names[path]}_{kind}.png")
     if not records:
         raise UserError(f"none of the {len(files)} files could be read")
     if len(records) < len(files):
@@ -91,49 +86,49 @@ def stream_files(
 def examine(
     session: sim.Session, model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What --compare_modes and --analyze find in a file, and pictures of it by kind."""
-    found, pictures = dict[str, Any](), dict[str, Figure]()
+    """Returns the results of --compare-modes and --analyze for a file, and their plots by kind."""
+    found, plots = dict[str, Any](), dict[str, Figure]()
     if args.compare_modes:
         comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
         found["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
-        pictures["difference"] = draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
+        plots["difference"] = draw_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
         found["analysis"], shown = analyze_predictions(model, audio, path.stem)
-        pictures["predictions"] = draw_prediction(shown)
-        pictures["codes"] = draw_code_histogram(code_counts(model, shown))
-    return found, pictures
+        plots["predictions"] = draw_prediction(shown)
+        plots["codes"] = draw_code_histogram(code_counts(model, shown))
+    return found, plots
 
 
-def picture_names(files: list[Path]) -> dict[Path, str]:
-    """What pictures of files are called: the stem, with the place in the list before it where several share it."""
+def plot_names(files: list[Path]) -> dict[Path, str]:
+    """Returns names for the plots of files: the stem, with the position in the list before it if several share it."""
     stems = Counter(path.stem for path in files)
     return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
 
 
 def stream_live(session: sim.Session, pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None) -> None:
-    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C; then the text if there is one."""
+    """Prints a line for each piece that gave frames, until the input ends or Ctrl-C; then the text, if any."""
     session = reader.session if reader else session
-    number, frames, heard, text = session.open(), 0, 0, reader.begin() if reader else None
+    number, frames, consumed, text = session.open(), 0, 0, reader.begin() if reader else None
     try:
         for piece in pieces:
-            heard += len(piece)
+            consumed += len(piece)
             begin = time.perf_counter()
             out = session.push({number: piece})[number]
             if len(out):
                 frames += len(out)
                 text = text and text.after(out)
                 spent = 1000 * (time.perf_counter() - begin)
-                print(f"{heard / session.sample_rate:8.2f} s heard  {frames} frames  {spent:.1f} ms", flush=True)
+                print(f"{consumed / session.sample_rate:8.2f} s of audio  {frames} frames  {spent:.1f} ms", flush=True)
     except KeyboardInterrupt:
         pass
     last = session.flush([number])[number]
-    print(f"{heard / session.sample_rate:8.2f} s heard  {frames + len(last)} frames  end")
+    print(f"{consumed / session.sample_rate:8.2f} s of audio  {frames + len(last)} frames  end")
     if text:
         print(printable(text.after(last).text))
 
 
 def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
-    """Samples of the default microphone."""
+    """Yields the samples of the default microphone."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:
@@ -143,53 +138,30 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
             while True:
                 samples, overflowed = stream.read(max(1, round(seconds * rate)))
                 if overflowed:
-                    print("samples were lost: steps take too long, or the machine is busy", file=sys.stderr)
+                    print(
+                        "microphone overrun: samples were dropped because a step ran slower than real time",
+                        file=sys.stderr,
+                    )
                 yield torch.from_numpy(samples[:, 0].copy())
     except sounddevice.PortAudioError as error:
         raise UserError(f"the microphone cannot be read: {error}") from None
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "inputs", nargs="*", metavar="CKPT AUDIO", help="a checkpoint or an exported model, .onnx; audio"
-    )
-    parser.add_argument("--model_path", help="the model, instead of as first argument")
-    parser.add_argument("--audio_path", nargs="+", help="files, folders, - or mic, instead of as further arguments")
-    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
-    parser.add_argument("--chunk_size", type=float, default=0.32, help="seconds that arrive at a time")
-    parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
-    parser.add_argument("--reference", help="the checkpoint of an exported model, for --compare_modes and --analyze")
-    parser.add_argument("--tolerance", type=float, help="largest difference allowed (1e-5; exported models 1e-4)")
-    parser.add_argument("--analyze", action="store_true", help="what the model predicts where audio is hidden")
-    parser.add_argument("--realtime", action="store_true", help="pace the input; measures what a listener waits")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
-    args = parser.parse_intermixed_args(argv)
-    if args.model_path is None and args.inputs:
-        args.model_path = args.inputs.pop(0)
-    args.audio_path = [*(args.audio_path or []), *args.inputs]
-    if not (args.model_path and args.audio_path):
-        parser.error("give a model and audio: stream.py CKPT FILE_OR_FOLDER ...")
-    if args.tolerance is None:
-        args.tolerance = 1e-4 if is_exported(args.model_path) else sim.TOLERANCE
-    return args
-
-
 def run(args: argparse.Namespace) -> int:
-    """Streams what was asked for."""
+    """Streams the audio, and returns the exit status."""
     torch.set_num_threads(args.threads)
-    live = args.audio_path in (["-"], ["mic"])
-    for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
+    live = args.audio in (["-"], ["mic"])
+    for name in ("compare_modes", "analyze", "realtime", "json", "plots") if live else ():
         if getattr(args, name):
-            raise UserError(f"--{name} is for files: {args.audio_path[0]} is heard once, as it comes")
+            raise UserError(f"--{name.replace('_', '-')} needs files: {args.audio[0]} is a live input")
     session, model, latency = load(args)
+    if args.chunk_size is None:
+        args.chunk_size = session.chunk_samples / session.sample_rate
+    if args.tolerance is None:
+        args.tolerance = 1e-4 if is_exported(args.model) else sim.TOLERANCE
     reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
     if live:
-        source = standard_input if args.audio_path == ["-"] else microphone
+        source = standard_input if args.audio == ["-"] else microphone
         stream_live(session, source(args.chunk_size, session.sample_rate), reader)
         return 0
     records, equal = stream_files(session, model, reader, args)
@@ -206,6 +178,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @without_trace
-def main() -> int:
-    """Turns a user's mistake into a message and status 2."""
-    return run(parse())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors are one message and status 2."""
+    return run(parse(argv))

@@ -115,7 +115,7 @@ def job(cfg: DictConfig) -> float | None:
 
 @without_trace
 def main() -> int:
-    """Command line."""
+    """Runs the command line, which Hydra parses."""
     set_root()
     try:
         check_command_line(config_folder())

@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
+from streamnest.data.recipes.arguments import USES, parse
 from streamnest.data.recipes.options import Options
 from streamnest.data.recipes.preparation import prepare, require_usable
 from streamnest.data.recipes.registry import RECIPES
 from streamnest.data.recipes.report import Report
 from streamnest.data.recipes.segmentation import Limits
 from streamnest.errors import UserError
-
-
-def parse(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command line."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", choices=RECIPES, metavar="CORPUS", help=", ".join(RECIPES))
-    parser.add_argument("--source", type=Path, help="where the corpus was unpacked; a list for manifest and lhotse")
-    parser.add_argument("--out", type=Path, help="folder for the manifests")
-    parser.add_argument("--layout", action="store_true", help="show the files this corpus needs, and stop")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that decode (%(default)s)")
-    parser.add_argument("--relative", action="store_true", help="paths relative to --out, for moving both together")
-    splits = parser.add_argument_group("parts and segments")
-    splits.add_argument(
-        "--dev_share", type=float, default=0.02, help="of speakers, where there is no dev (%(default)s)"
-    )
-    splits.add_argument("--min_seconds", type=float, default=2.0, help="of a segment (%(default)s)")
-    splits.add_argument(
-        "--max_seconds", type=float, default=30.0, help="longer recordings become segments; 0: none (%(default)s)"
-    )
-    chosen = parser.add_argument_group("choices of some corpora")
-    chosen.add_argument("--language", help=f"only this one ({_users('language')})")
-    chosen.add_argument("--subset", help=f"only this one, or this one as well ({_users('subset')})")
-    chosen.add_argument("--audio", type=Path, help=f"where the audio is, if elsewhere ({_users('audio')})")
-    chosen.add_argument("--part", help=f"all goes here: train, noise ... ({_users('part')})")
-    chosen.add_argument("--speaker_level", type=int, default=0, help="of folder: which level below is the speaker")
-    chosen.add_argument(
-        "--allow_commands",
-        action="store_true",
-        help=f"run the shell commands that a list names in the place of files ({_users('allow_commands')})",
-    )
-    args = parser.parse_args(words)
-    if not args.layout and not (args.source and args.out):
-        parser.error("--source and --out are needed")
-    return args
-
-
-def _users(option: str) -> str:
-    return ", ".join(name for name, recipe in RECIPES.items() if option in recipe.uses)
 
 
 def run(args: argparse.Namespace, console: Console) -> Report:
@@ -82,15 +43,15 @@ def run(args: argparse.Namespace, console: Console) -> Report:
 
 
 def _refuse_unused(args: argparse.Namespace) -> None:
-    for name in ("part", "audio", "language", "subset", "speaker_level", "allow_commands"):
-        if getattr(args, name) and name not in RECIPES[args.corpus].uses:
-            raise UserError(f"--{name} means nothing to {args.corpus}")
+    for name in {name for names in USES.values() for name in names}:
+        if getattr(args, name) and name not in USES[args.corpus]:
+            raise UserError(f"--{name.replace('_', '-')} does not apply to {args.corpus}")
 
 
 @without_trace
-def main(description: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    args = parse(description)
+def main(description: str | None = None, argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    args = parse(description, argv)
     if args.layout:
         print(RECIPES[args.corpus].layout)
         return 0
