@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import importlib
-import sys
+from functools import partial
 from pathlib import Path
 
+import inprocess
 import numpy as np
 import pytest
 from corpus import make_cut, tone, write_manifest
@@ -11,8 +11,6 @@ from corpus import make_cut, tone, write_manifest
 from streamnest.data.inspection import draw_inspection, fill, inspect, level_db
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -22,14 +20,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def main(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["inspect_data.py", *map(str, words)])
-        return importlib.import_module("inspect_data").main()
-
-    return call
+def main():
+    return partial(inprocess.main, "inspect")
 
 
 def test_hours_speakers_durations_and_energy_are_those_of_the_audio(path):
