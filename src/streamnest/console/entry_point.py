@@ -21,6 +21,7 @@ from streamnest.console.overrides import override
 from streamnest.console.redaction import redact, refuse_secrets_in
 from streamnest.console.terminal import PlainFormatter, printable_lines
 from streamnest.errors import UserError
+from streamnest.locations import train_command
 
 P = ParamSpec("P")
 
@@ -73,7 +74,7 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
     words = [word for word in given if not word.lstrip("+").startswith(replaced)]
     words.append(override("ckpt_path", checkpoint))
     words += [f"trainer.max_steps={max_steps}"] if max_steps else []
-    return "python train.py " + " ".join(shlex.quote(word) for word in words)
+    return f"{train_command()} " + " ".join(shlex.quote(word) for word in words)
 
 
 def sync_command(run_dir: str | Path) -> str:
