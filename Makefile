@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup train test test-all test-slurm lint format typecheck benchmark notebooks clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -h -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Bytecode is compiled here: if PYTHONDONTWRITEBYTECODE is set, each process would compile all its imports again.
 $(STAMP): pyproject.toml constraints.txt

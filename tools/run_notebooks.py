@@ -1,18 +1,37 @@
-"""Executes notebooks and keeps their output: `python tools/run_notebooks.py [notebooks/NAME.py ...]`."""
+"""Executes notebooks and saves them with their output: `python tools/run_notebooks.py [notebooks/NAME.py ...]`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from streamnest.console.arguments import ArgumentParser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python tools/run_notebooks.py", __doc__)
+    parser.add_argument("sources", nargs="*", type=Path, metavar="NOTEBOOK", help="percent-format files (default: all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "notebooks", help="output folder (default: notebooks)")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds per cell")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
+import sys
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from rich.progress import track
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def execute(source: Path, out: Path, timeout: int) -> Path:
@@ -27,12 +46,8 @@ def execute(source: Path, out: Path, timeout: int) -> Path:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sources", nargs="*", type=Path, help="percent-format notebooks; default: all")
-    parser.add_argument("--out", type=Path, default=ROOT / "notebooks", help="folder for the executed notebooks")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds for each cell")
-    args = parser.parse_intermixed_args()
+    """Executes the notebooks and prints the paths of the results."""
+    args = parse()
     for source in track(args.sources or sorted((ROOT / "notebooks").glob("*.py")), "notebooks"):
         if not source.is_file():
             sys.exit(f"{source}: no such notebook")

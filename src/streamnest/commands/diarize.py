@@ -88,7 +88,7 @@ def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[
     Args:
         args: arguments of the command.
         path: audio file.
-        alone: whether it is the only file, so that the recording name in the RTTM file does not matter.
+        alone: True for the only file, for which the recording name in the RTTM file does not matter.
     """
     if args.reference is None:
         return None

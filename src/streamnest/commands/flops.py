@@ -45,7 +45,7 @@ def row(cfg: DictConfig, size: str, seconds: float, peak_tflops: float, mfu: flo
 def table(args: argparse.Namespace) -> str:
     """Returns the Markdown table of sizes and strides."""
     lines, overrides = [HEADER], list(args.overrides)
-    # The default preset has a look-ahead that is no multiple of every frame stride.
+    # Not every frame stride divides the look-ahead of the default preset.
     if not any(word.startswith(("encoder=", "experiment=")) for word in overrides):
         overrides.append("encoder=causal")
     for size in args.sizes:

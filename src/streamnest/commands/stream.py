@@ -100,7 +100,7 @@ def examine(
 
 
 def plot_names(files: list[Path]) -> dict[Path, str]:
-    """Returns names for the plots of files: the stem, with the position in the list before it if several share it."""
+    """Returns names for the plots of files: the file name, after the position in the list if several share it."""
     stems = Counter(path.stem for path in files)
     return {p: p.stem if stems[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
 
