@@ -68,7 +68,7 @@ def test_the_command_prepares_a_folder_that_a_data_module_trains_on(tmp_path, fo
     ("words", "told"),
     [
         (["musan"], "MUSAN is expected as"),
-        (["musan", "--language", "en"], "--language does not apply to musan"),
+        (["musan", "--language", "en"], "--language is not an option of musan"),
         (["folder", "--part", "a/b"], "make the name of a manifest"),
         (["folder", "--min_seconds", "20"], "need 0 < min <= max / 2"),
         (["folder", "--dev_share", "2"], "dev_share=2.0"),

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, console: Console) -> Report:
 def _refuse_unused(args: argparse.Namespace) -> None:
     for name in {name for names in USES.values() for name in names}:
         if getattr(args, name) and name not in USES[args.corpus]:
-            raise UserError(f"--{name.replace('_', '-')} does not apply to {args.corpus}")
+            raise UserError(f"--{name.replace('_', '-')} is not an option of {args.corpus}: leave it out")
 
 
 @without_trace
