@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# Everything runs in .venv, which is created by the first target that needs it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,16 +8,16 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup train test test-all test-slurm lint format typecheck benchmark notebooks docs clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -h -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-# Bytecode is compiled here, on all cores: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports.
+# Bytecode is compiled here: if PYTHONDONTWRITEBYTECODE is set, each process would compile all its imports again.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	-@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src train.py >/dev/null 2>&1
 	@touch $@
 
-setup: $(STAMP) ## Make the environment in .venv (seconds when it exists)
+setup: $(STAMP) ## Create the environment in .venv (seconds if it exists)
 
 train: $(STAMP) ## Run the main job on the built-in corpus; ARGS="encoder=causal ..." overrides
 	$(BIN)/python train.py masking=causal encoder=lookahead40 $(ARGS)
@@ -25,24 +25,24 @@ train: $(STAMP) ## Run the main job on the built-in corpus; ARGS="encoder=causal
 test: $(STAMP) ## Run the fast tests
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: $(STAMP) ## Run every test, the heavy ones too
+test-all: $(STAMP) ## Run all tests, including the long ones
 	$(BIN)/python -m pytest -m "" $(ARGS)
 
-test-slurm: $(STAMP) ## Preempt and requeue real jobs on a SLURM of this machine
+test-slurm: $(STAMP) ## Preempt and requeue jobs of a SLURM on this machine
 	$(BIN)/python -m pytest -n 0 -rs -m slurm tests/slurm $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP) ## Mend style and formatting
+format: $(STAMP) ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 typecheck: $(STAMP) ## Check types
 	$(BIN)/mypy
 
-benchmark: $(STAMP) ## Time and weigh a training step, then the loader and how long a step waits for it
+benchmark: $(STAMP) ## Measure a training step, then the loader and how long training waits for it
 	$(BIN)/python benchmarks/training_step.py $(ARGS)
 	$(BIN)/python benchmarks/loader.py $(LOADER_ARGS)
 

@@ -1,6 +1,6 @@
-"""Comparison of conversions of the convolution module: `python benchmarks/compare_transfer.py CHECKPOINT`.
+"""Compares conversions of the convolution module to a causal one: `python benchmarks/compare_transfer.py CHECKPOINT`.
 
-Starts one streaming run for each conversion and prints its validation loss before the first step and after a few steps.
+Each row is a streaming run that starts from the checkpoint; its validation loss is printed before and after training.
 """
 
 from __future__ import annotations
@@ -10,6 +10,26 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/compare_transfer.py", __doc__)
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a bidirectional run with batch norm")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as encoder=causal")
+    parser.add_argument("--steps", type=int, default=40, help="training steps per row; 0 only validates")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import itertools
 import logging
 import os
@@ -55,13 +75,8 @@ def run(cfg: DictConfig, checkpoint: str | None, conversion: Conversion | None =
 
 @without_trace
 def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="checkpoint of a non-streaming run with batch norm")
-    parser.add_argument("overrides", nargs="*", help="config overrides such as encoder=causal")
-    parser.add_argument("--steps", type=int, default=40, help="training steps of each run; 0 for none")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    args = parser.parse_intermixed_args()
+    """Trains a run for each conversion and prints the losses."""
+    args = parse()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Times the loader, and how long training waits for it: `python benchmarks/loader.py --help`.
+"""Measures the speed of the loader, and how long training waits for it: `python benchmarks/loader.py`.
 
-The built-in corpus is read from files and from shards, by the training process and by workers: first alone, as fast as
-it goes, then under a real training of the benchmark model, which `benchmarks/training_step.py` takes to pieces.
+The built-in corpus is read from files and from shards, by the training process and by workers: first alone at full
+speed, then while the model of benchmarks/training_step.py trains.
 """
 
 from __future__ import annotations
@@ -11,6 +11,31 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+FORMS = ["files, ogg", "files, flac", "shards, flac", "shards, opus"]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/loader.py", __doc__)
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2], help="loader processes; 0 is the training process"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="training steps counted per cell; 0 leaves training out")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of reading per cell")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training process")
+    parser.add_argument("--forms", nargs="+", metavar="FORM", default=FORMS, choices=FORMS, help=f"of {FORMS}")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import json
 import logging
 import tempfile
@@ -39,7 +64,7 @@ from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of benchmarks/training_step.py: d 256, 8 layers, 4 heads, 8192 codes, 8x; a batch of 64 s, noise over half of it.
+# Model of benchmarks/training_step.py: d 256, 8 layers, 4 heads, 8192 codes, 8x; 64 s per batch, half of it with noise.
 MODEL = (
     "encoder=causal",
     "encoder.subsampling_factor=8",
@@ -54,7 +79,7 @@ FIXED = ("name=benchmark", "preset=causal", "logger=none", "callbacks=none", "pa
 
 
 def make_corpora(folder: Path, names: list[str]) -> dict[str, str]:
-    """The training set of the built-in corpus in each of the forms."""
+    """Writes the training set of the built-in corpus in each of the forms; returns their manifests by name."""
     manifest = ROOT / "data/sample16k/cuts_train.jsonl"
     cuts, _ = load_cuts(manifest, max_duration=3600)
     made = {"files, ogg": str(manifest)}
@@ -78,7 +103,7 @@ def _as_flac(cuts: Any, folder: Path) -> str:
 
 
 def settings(manifest: str, workers: int, steps: int) -> DictConfig:
-    """The config of a run on a corpus."""
+    """Returns the config of a run on a corpus."""
     data = ("data.cache_mb=0", f"data.num_workers={workers}", "data.batch_duration=64", f"data.num_batches={steps}")
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", [*FIXED, *MODEL, *data, f"trainer.max_steps={steps}"])
@@ -87,16 +112,16 @@ def settings(manifest: str, workers: int, steps: int) -> DictConfig:
 
 
 def make_data(cfg: DictConfig) -> SpeechDataModule:
-    """The data of a run, with its noise."""
+    """Returns the data module of a run, with its noise."""
     data = build_data(cfg)
     data.setup("fit")
     return data
 
 
 def read(manifest: str, workers: int, seconds: float) -> float:
-    """Hours of audio an hour that a loader gives when nothing else runs, after a start that is not counted."""
+    """Measures the hours of audio per hour of a loader that runs alone, after an uncounted start."""
     loader = iter(make_data(settings(manifest, workers, 10**6)).train_dataloader())
-    for _ in range(2 + 4 * workers):  # what workers have fetched before is not their pace
+    for _ in range(2 + 4 * workers):  # batches that workers have prefetched do not count
         next(loader)
     audio, begin = 0.0, time.perf_counter()
     while (passed := time.perf_counter() - begin) < seconds:
@@ -105,7 +130,7 @@ def read(manifest: str, workers: int, seconds: float) -> float:
 
 
 def wait(manifest: str, workers: int, steps: int) -> tuple[float, float]:
-    """Share of a training step that is waiting for data, and seconds of a step."""
+    """Measures the share of a training step spent waiting for data, and the seconds of a step."""
     L.seed_everything(0, verbose=False)
     warmup = 2
     cfg = settings(manifest, workers, steps + warmup)
@@ -120,17 +145,8 @@ def wait(manifest: str, workers: int, steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Command line."""
-    forms = ["files, ogg", "files, flac", "shards, flac", "shards, opus"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 1, 2], help="processes; 0 is the training process"
-    )
-    parser.add_argument("--steps", type=int, default=10, help="counted training steps a cell; 0 leaves training out")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of reading a cell")
-    parser.add_argument("--threads", type=int, default=2, help="of the training process")
-    parser.add_argument("--forms", nargs="+", default=forms, choices=forms)
-    args = parser.parse_args()
+    """Measures reading and waiting, and prints both tables."""
+    args = parse()
     torch.set_num_threads(args.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -143,8 +159,8 @@ def main() -> None:
 def show(corpora: dict[str, str], args: argparse.Namespace) -> None:
     """Prints both tables."""
     names = [f"{count} worker{'s' * (count > 1)}" if count else "no worker" for count in args.workers]
-    reading = Table("hours of audio an hour and loading process", *names)
-    waiting = Table(f"waiting, share of a step ({args.threads} threads)", *names)
+    reading = Table("hours of audio per hour and loading process", *names)
+    waiting = Table(f"waiting for data, share of a step ({args.threads} threads)", *names)
     for name, manifest in corpora.items():
         rates = [read(manifest, workers, args.seconds) / max(1, workers) for workers in args.workers]
         reading.add_row(name, *(f"{rate:,.0f}" for rate in rates))

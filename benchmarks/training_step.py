@@ -1,4 +1,4 @@
-"""Times and weighs one pretraining step, stage by stage: `python benchmarks/training_step.py --help`."""
+"""Measures time and memory of one pretraining step, stage by stage: `python benchmarks/training_step.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+# The sizes of the reference measurement.
+REFERENCE_BATCH, REFERENCE_SECONDS_EACH = 8, 8.0
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/training_step.py", __doc__)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--batch", type=int, default=REFERENCE_BATCH, help="utterances per batch")
+    parser.add_argument("--seconds", type=float, default=REFERENCE_SECONDS_EACH, help="length of each utterance")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs, of which the median is printed")
+    parser.add_argument("--factors", type=int, nargs="+", default=[8, 4], choices=[4, 8], help="subsampling factors")
+    parser.add_argument("--memory-of", nargs=3, metavar=("FACTOR", "RIGHT", "PRECISION"), help=argparse.SUPPRESS)
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import importlib
 import itertools
 import resource
@@ -14,7 +39,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -30,11 +55,11 @@ from streamnest.normalization import Normalizer
 from streamnest.objectives import MaskedPrediction
 from streamnest.quantizer import RandomProjectionQuantizer
 
-# The reference: NVIDIA NeMo 2.5.3, the same step at 390 GFLOP/s of float32 matrix products (issue of this project).
+# Reference: the same step in NVIDIA NeMo 2.5.3, with float32 matrix products at 390 GFLOP/s.
 REFERENCE_SECONDS = {8: 1.58, 4: 2.8}
 REFERENCE_GIGABYTES = {8: 1.8, 4: 3.1}
 REFERENCE_GFLOPS = 390.0
-CONTEXTS = {"causal": 0.0, "bidirectional": None}  # right context in ms; the last one is compared with
+CONTEXTS = {"causal": 0.0, "bidirectional": None}  # right context in ms; times are relative to the last one
 STAGES = ("features", "codes", "mask", "encoder", "loss", "backward", "optimizer")
 
 
@@ -90,12 +115,12 @@ class Step:
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:
-    """Mixed precision as Lightning's bf16-mixed does it."""
+    """Returns the autocast context of Lightning's bf16-mixed."""
     return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def measure(step: Step, precision: str) -> dict[str, float]:
-    """Seconds of each stage of one step, and the matrix products per second just before it."""
+    """Returns the seconds of each stage of one step, and the matrix peak just before it in GFLOP/s."""
     times: dict[str, float] = {"peak": matrix_peak(precision)}
 
     @contextmanager
@@ -110,13 +135,13 @@ def measure(step: Step, precision: str) -> dict[str, float]:
 
 
 def measure_in_turns(steps: Sequence[Step], precision: str, runs: int) -> list[dict[str, float]]:
-    """Median figures of each step. They run in turns, so that a machine that slows down slows all of them."""
+    """Returns the medians of each step. Steps run in turns, so that a slower machine slows all of them."""
     rows = [[measure(step, precision) for step in steps] for _ in range(runs + 1)][1:]
     return [{key: statistics.median(row[i][key] for row in rows) for key in rows[0][i]} for i in range(len(steps))]
 
 
 def matrix_peak(precision: str) -> float:
-    """GFLOP/s of square matrix products, measured now."""
+    """Measures the GFLOP/s of square matrix products."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def rate(size: int) -> float:
@@ -125,30 +150,30 @@ def matrix_peak(precision: str) -> float:
         matrix @ matrix
         return 2 * size**3 / (time.perf_counter() - begin) / 1e9
 
-    # Small products tell at once where a processor only emulates bfloat16, for which large ones take minutes. The best
-    # of several, as the first ones start threads.
+    # If the processor only emulates bfloat16, large products take minutes: small ones show it at once. The best of
+    # several counts, because the first ones start threads.
     small = max(rate(256) for _ in range(5))
     return small if small < 5.0 else statistics.median(rate(2048) for _ in range(5))
 
 
 def count_flops(step: Step) -> float:
-    """Floating-point operations of one step, from the operators that ran."""
+    """Counts the floating-point operations of one step from the operators that ran."""
     with FlopCounterMode(display=False) as counter:
         step.run("fp32", lambda _: nullcontext())
     return float(counter.get_total_flops())
 
 
 def peak_memory(args: argparse.Namespace, factor: int, right_ms: float | None, precision: str) -> float:
-    """Gigabytes that a step needs beyond its imports, in a process of its own."""
+    """Measures the gigabytes that a step needs beyond its imports, in a process of its own."""
     command = [sys.executable, __file__, "--memory-of", str(factor), str(right_ms), precision]
     command += ["--batch", str(args.batch), "--seconds", str(args.seconds), "--threads", str(args.threads)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def print_memory(args: argparse.Namespace) -> None:
-    """The child of `peak_memory`: three steps, then what they added to the resident peak."""
+    """Runs three steps and prints what they added to the resident peak, as the child of `peak_memory`."""
     factor, right, precision = args.memory_of
-    importlib.import_module("torch._dynamo")  # an import too, which the first optimizer makes
+    importlib.import_module("torch._dynamo")  # imported by the first optimizer, and not part of the step
     before = peak_resident()
     step = Step(int(factor), None if right == "None" else float(right), args.batch, args.seconds)
     for _ in range(3):
@@ -157,15 +182,20 @@ def print_memory(args: argparse.Namespace) -> None:
 
 
 def peak_resident() -> int:
-    """Bytes that this process held at most."""
+    """Returns the largest resident size of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss would begin with what the parent held when it started this process
+    if status.is_file():  # ru_maxrss includes the size of the parent when it started this process
         return 1024 * int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def is_reference(args: argparse.Namespace) -> bool:
+    """Returns True if the sizes equal those of the reference, so that the results are comparable."""
+    return (args.batch, args.seconds) == (REFERENCE_BATCH, REFERENCE_SECONDS_EACH)
+
+
 def benchmark(args: argparse.Namespace) -> None:
-    """Prints the table of stages and the comparison with the reference."""
+    """Prints the table of stages, and the comparison with the reference if the sizes are equal."""
     table = Table(title=f"One training step, {args.batch} x {args.seconds:g} s, {args.threads} threads (ms)")
     results: list[dict[str, float]] = []
     peaks = {name: matrix_peak(name) for name in ("fp32", "bf16")}
@@ -181,21 +211,23 @@ def benchmark(args: argparse.Namespace) -> None:
             table.add_column(f"{factor}x {context} {precision}", justify="right")
     for name in (*STAGES, "total"):
         table.add_row(name, *(f"{1000 * row[name]:.0f}" for row in results), style="bold" if name == "total" else "")
-    _add_comparison(table, results, args.batch * args.seconds)
+    _add_figures(table, results, args.batch * args.seconds)
+    if is_reference(args):
+        _add_comparison(table, results)
     console = terminal(130)
     console.print(table)
-    console.print(
-        f"Reference: NeMo 2.5.3, float32, where matrix products ran at {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' "
-        "compares peak-seconds (seconds x peak), so that a slower machine is not blamed on the code."
-    )
+    if is_reference(args):
+        console.print(
+            f"Reference: NeMo 2.5.3, float32, with matrix products at {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' "
+            "compares peak-seconds (seconds x matrix peak), which do not depend on the speed of the machine."
+        )
+    else:
+        console.print(f"Not compared: the reference has {REFERENCE_BATCH} x {REFERENCE_SECONDS_EACH:g} s per batch.")
     if "bf16" not in precisions:
-        console.print("bf16 is left out: this processor has no units for it and would need minutes for a step.")
+        console.print("bf16 is left out: this processor emulates it, which takes minutes per step.")
 
 
-def _add_comparison(table: Table, results: list[dict[str, float]], audio: float) -> None:
-    def reference(row: dict[str, float]) -> float:
-        return REFERENCE_SECONDS[int(row["factor"])] * REFERENCE_GFLOPS
-
+def _add_figures(table: Table, results: list[dict[str, float]], audio: float) -> None:
     def add(name: str, value: Callable[[dict[str, float]], str]) -> None:
         table.add_row(name, *map(value, results))
 
@@ -204,21 +236,17 @@ def _add_comparison(table: Table, results: list[dict[str, float]], audio: float)
     add("GFLOP", lambda row: f"{row['gflop']:.0f}")
     add("matrix peak, GFLOP/s", lambda row: f"{row['peak']:.0f}")
     add("share of matrix peak", lambda row: f"{row['gflop'] / row['total'] / row['peak']:.0%}")
-    add("times faster than reference", lambda row: f"{reference(row) / (row['total'] * row['peak']):.1f}")
     add("memory, GB", lambda row: f"{row['memory']:.2f}")
-    add("memory / reference", lambda row: f"{row['memory'] / REFERENCE_GIGABYTES[int(row['factor'])]:.2f}")
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=8, help="utterances")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each utterance")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs; the median is shown")
-    parser.add_argument("--factors", type=int, nargs="+", default=[8, 4], choices=[4, 8], help="subsampling")
-    parser.add_argument("--memory-of", nargs=3, metavar=("FACTOR", "RIGHT", "PRECISION"), help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+def _add_comparison(table: Table, results: list[dict[str, float]]) -> None:
+    faster, memory = [], []
+    for row in results:
+        reference = REFERENCE_SECONDS[int(row["factor"])] * REFERENCE_GFLOPS
+        faster.append(f"{reference / (row['total'] * row['peak']):.1f}")
+        memory.append(f"{row['memory'] / REFERENCE_GIGABYTES[int(row['factor'])]:.2f}")
+    table.add_row("times faster than reference", *faster)
+    table.add_row("memory / reference", *memory)
 
 
 if __name__ == "__main__":

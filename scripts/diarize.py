@@ -1,4 +1,4 @@
-"""`streamnest diarize` from a checkout: `python scripts/diarize.py --help`."""
+"""Runs `streamnest diarize` from a checkout: `python scripts/diarize.py --help`."""
 
 from __future__ import annotations
 

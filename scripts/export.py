@@ -1,4 +1,4 @@
-"""`streamnest export` from a checkout: `python scripts/export.py --help`."""
+"""Runs `streamnest export` from a checkout: `python scripts/export.py --help`."""
 
 from __future__ import annotations
 

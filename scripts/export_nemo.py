@@ -1,4 +1,4 @@
-"""`streamnest export-nemo` from a checkout: `python scripts/export_nemo.py --help`."""
+"""Runs `streamnest export-nemo` from a checkout: `python scripts/export_nemo.py --help`."""
 
 from __future__ import annotations
 

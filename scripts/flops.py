@@ -1,4 +1,4 @@
-"""`streamnest flops` from a checkout: `python scripts/flops.py --help`."""
+"""Runs `streamnest flops` from a checkout: `python scripts/flops.py --help`."""
 
 from __future__ import annotations
 

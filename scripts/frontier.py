@@ -1,4 +1,4 @@
-"""`streamnest frontier` from a checkout: `python scripts/frontier.py --help`."""
+"""Runs `streamnest frontier` from a checkout: `python scripts/frontier.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest import-nemo` from a checkout: `python scripts/import_nemo.py --help`."""
+"""Runs `streamnest import-nemo` from a checkout: `python scripts/import_nemo.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest inspect` from a checkout: `python scripts/inspect_data.py --help`."""
+"""Runs `streamnest inspect` from a checkout: `python scripts/inspect_data.py --help`."""
 
 from __future__ import annotations
 

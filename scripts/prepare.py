@@ -1,4 +1,4 @@
-"""`streamnest prepare` from a checkout: `python scripts/prepare.py --help`."""
+"""Runs `streamnest prepare` from a checkout: `python scripts/prepare.py --help`."""
 
 from __future__ import annotations
 

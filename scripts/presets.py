@@ -1,4 +1,4 @@
-"""`streamnest presets` from a checkout: `python scripts/presets.py --help`."""
+"""Runs `streamnest presets` from a checkout: `python scripts/presets.py --help`."""
 
 from __future__ import annotations
 

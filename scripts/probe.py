@@ -1,4 +1,4 @@
-"""`streamnest probe` from a checkout: `python scripts/probe.py --help`."""
+"""Runs `streamnest probe` from a checkout: `python scripts/probe.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest report` from a checkout: `python scripts/report.py --help`."""
+"""Runs `streamnest report` from a checkout: `python scripts/report.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest save-pretrained` from a checkout: `python scripts/save_pretrained.py --help`."""
+"""Runs `streamnest save-pretrained` from a checkout: `python scripts/save_pretrained.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest shard` from a checkout: `python scripts/shard.py --help`."""
+"""Runs `streamnest shard` from a checkout: `python scripts/shard.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest stream` from a checkout: `python scripts/stream.py --help`."""
+"""Runs `streamnest stream` from a checkout: `python scripts/stream.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest transcribe` from a checkout: `python scripts/transcribe.py --help`."""
+"""Runs `streamnest transcribe` from a checkout: `python scripts/transcribe.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`streamnest verify` from a checkout: `python scripts/verify.py --help`."""
+"""Runs `streamnest verify` from a checkout: `python scripts/verify.py --help`."""
 
 from __future__ import annotations
 

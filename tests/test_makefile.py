@@ -1,4 +1,4 @@
-"""The first two commands of a new user, in an empty clone."""
+"""The commands of the README in an empty clone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make(*words: str, folder: Path) -> str:
 
 
 @pytest.mark.long
-def test_train_and_test_set_up_an_empty_clone_once(tmp_path: Path) -> None:
+def test_make_train_and_test_work_in_an_empty_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     assert "gain" in make("train", "ARGS=debug=fast trainer=cpu", folder=clone)
@@ -29,7 +29,7 @@ def test_train_and_test_set_up_an_empty_clone_once(tmp_path: Path) -> None:
     made = stamp.stat().st_mtime_ns
     make("setup", folder=clone)
     assert stamp.stat().st_mtime_ns == made
-    assert " passed" in make("test", "ARGS=tests/test_context.py -n 0", folder=clone)
+    assert " passed" in make("test", "ARGS=tests/encoder/test_context.py -n 0", folder=clone)
 
 
 def test_help_lists_every_target() -> None:

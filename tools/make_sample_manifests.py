@@ -1,14 +1,31 @@
-"""Writes the Lhotse cut manifests of the built-in corpus from its own manifests; rerun it when those change.
+"""Writes the Lhotse cut manifests of the built-in corpus: `python tools/make_sample_manifests.py`.
 
-python tools/make_sample_manifests.py [FOLDER]
+They are made from manifest.jsonl and noise.jsonl of its folder; run it again after changing those.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from streamnest.console.arguments import ArgumentParser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python tools/make_sample_manifests.py", __doc__)
+    default = Path(__file__).resolve().parents[1] / "data" / "sample16k"
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="folder of the corpus")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
+import json
 from typing import Any
 
 import soundfile
@@ -16,8 +33,8 @@ from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 
 def make_cut(folder: Path, row: dict[str, Any]) -> MonoCut:
-    """Makes a cut of the whole file of a manifest row; its path stays relative to `folder`."""
-    # Durations come from the audio header, because those of the rows are rounded.
+    """Converts a row of `manifest.jsonl` or `noise.jsonl` to a cut of the whole file, its path relative to `folder`."""
+    # The header gives the exact duration: those of the rows are rounded.
     info = soundfile.info(folder / row["path"])
     duration = info.frames / info.samplerate
     recording = Recording(
@@ -64,11 +81,8 @@ def _write(path: Path, cuts: Iterable[MonoCut]) -> None:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).resolve().parents[1] / "data" / "sample16k"
-    parser.add_argument("folder", nargs="?", type=Path, default=default, help="folder of the corpus (data/sample16k)")
-    for name, count in write_manifests(parser.parse_intermixed_args().folder).items():
+    """Writes the manifests and prints their sizes."""
+    for name, count in write_manifests(parse().folder).items():
         print(f"{name}: {count} cuts")
 
 

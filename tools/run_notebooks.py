@@ -1,4 +1,4 @@
-"""Executes notebooks and stores their output: `python tools/run_notebooks.py [notebooks/NAME.py ...]`.
+"""Executes notebooks and saves them with their output: `python tools/run_notebooks.py [notebooks/NAME.py ...]`.
 
 With `--html FOLDER`, each becomes a self-contained HTML page instead, for the documentation.
 """
@@ -7,8 +7,30 @@ from __future__ import annotations
 
 import argparse
 import html
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from streamnest.console.arguments import ArgumentParser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python tools/run_notebooks.py", __doc__)
+    parser.add_argument("sources", nargs="*", type=Path, metavar="NOTEBOOK", help="percent-format files (default: all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "notebooks", help="output folder (default: notebooks)")
+    parser.add_argument("--html", type=Path, metavar="FOLDER", help="write HTML pages to this folder instead")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds per cell")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
+import sys
 
 import jupytext
 import nbformat
@@ -16,9 +38,6 @@ from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from rich.progress import track
-
-ROOT = Path(__file__).resolve().parents[1]
-
 
 _STYLE = """body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; }
 body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
@@ -70,13 +89,8 @@ def _output(output: nbformat.NotebookNode, markdown: MarkdownIt) -> str:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", type=Path, help="percent-format notebooks (default: all)")
-    parser.add_argument("--out", type=Path, default=ROOT / "notebooks", help="folder for .ipynb files (notebooks)")
-    parser.add_argument("--html", type=Path, metavar="FOLDER", help="write HTML pages to this folder instead")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds for each cell (600)")
-    args = parser.parse_intermixed_args()
+    """Executes the notebooks and prints the paths of the results."""
+    args = parse()
     for source in track(args.sources or sorted((ROOT / "notebooks").glob("*.py")), "notebooks"):
         if not source.is_file():
             sys.exit(f"{source}: no such notebook")

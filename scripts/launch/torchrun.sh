@@ -1,14 +1,15 @@
 #!/bin/bash
-# One pretraining run on all GPUs of one machine, or of several, with torchrun; docs/LAUNCH.md explains it.
+# Trains on all GPUs of one or several machines with torchrun; docs/LAUNCH.md has details.
 #
 #     scripts/launch/torchrun.sh run_id=first experiment=nest_large data=shar ...
 #     NNODES=4 NODE_RANK=0 MASTER_ADDR=node0 scripts/launch/torchrun.sh run_id=first trainer.num_nodes=4 ...
 #
-# Words are those of train.py. Ends with status 75 after SIGTERM or SIGUSR1, as train.py does: saved, start me again.
+# Arguments are those of train.py. After SIGTERM or SIGUSR1 the exit status is 75, as for train.py: a checkpoint was saved,
+# and the run can be started again.
 set -uo pipefail
 
 PREEMPTED=75
-# torchrun kills its processes when a signal is so old: a validation, a step and a checkpoint must fit.
+# torchrun kills its processes this long after a signal: time for a validation, a step and a checkpoint.
 SECONDS_TO_SAVE=${SECONDS_TO_SAVE:-300}
 NNODES=${NNODES:-1}
 where=(--standalone)
@@ -18,14 +19,14 @@ fi
 
 preempted=0
 launcher=
-# torchrun passes SIGTERM on, and ends with 1 whatever its processes ended with.
+# torchrun forwards SIGTERM, and exits with 1 for any exit status of its processes.
 trap 'preempted=1; [ -n "$launcher" ] && kill -TERM "$launcher"' TERM USR1
 "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node="${NPROC_PER_NODE:-gpu}" \
   --shutdown_timeout="$SECONDS_TO_SAVE" train.py trainer=ddp "$@" &
 launcher=$!
 wait "$launcher"
 status=$?
-# A signal ends `wait` early.
+# A signal interrupts `wait`.
 while kill -0 "$launcher" 2> /dev/null; do
   wait "$launcher"
   status=$?

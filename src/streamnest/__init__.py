@@ -1,4 +1,4 @@
-"""Self-supervised pretraining of streaming speech encoders, with proved look-ahead."""
+"""Self-supervised pretraining of streaming speech encoders with certified look-ahead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs torch when it is asked for."""
+    """Imports the public names on first access, because they need torch."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

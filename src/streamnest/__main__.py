@@ -1,4 +1,4 @@
-"""`python -m streamnest COMMAND ...`, the same as `streamnest COMMAND ...`."""
+"""Runs `python -m streamnest COMMAND ...` as `streamnest COMMAND ...`."""
 
 from __future__ import annotations
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from streamnest.locations import train_script
 
 COMMANDS: dict[str, str] = {
     "train": "pretrain an encoder, or train a task on one",
-    "verify": "certify how far a model looks ahead",
-    "stream": "stream audio through a checkpoint",
-    "transcribe": "recognize speech",
+    "verify": "certify the look-ahead of a model",
+    "stream": "stream audio through a model and measure it",
+    "transcribe": "transcribe speech",
     "diarize": "find who speaks when",
     "export": "export the streaming step as ONNX",
-    "prepare": "make the cut manifests of a corpus",
+    "prepare": "write the cut manifests of a corpus",
     "shard": "write cut manifests as Lhotse Shar",
-    "inspect": "show what cut manifests hold",
+    "inspect": "show the content of cut manifests",
     "report": "compare runs on one HTML page",
     "frontier": "measure quality against latency for one budget",
     "probe": "probe each layer of a frozen encoder",
     "presets": "list the encoder presets and their latency",
-    "flops": "print what training costs per second of audio",
-    "import-nemo": "make a checkpoint of a NeMo archive",
+    "flops": "print the training cost per second of audio",
+    "import-nemo": "convert a NeMo archive to a checkpoint",
     "export-nemo": "write a checkpoint as a NeMo archive",
     "save-pretrained": "write a checkpoint as a folder to share",
 }
@@ -30,27 +35,70 @@ COMMANDS: dict[str, str] = {
 def usage() -> str:
     """Returns the text of `streamnest --help`."""
     rows = "\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())
-    return f"usage: streamnest COMMAND ...\n\n{rows}\n\n`streamnest COMMAND --help` describes a command."
+    return (
+        "usage: streamnest COMMAND ...\n\nSelf-supervised pretraining of streaming speech encoders.\n\n"
+        f"commands:\n{rows}\n\n`streamnest COMMAND --help` describes a command; --version prints the version."
+    )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] in ("-h", "--help"):
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("", "-h", "--help"):
         print(usage())
-        return 0 if words else 2
-    name = words[0]
+        return 0 if name else 2
+    if name == "--version":
+        print(f"streamnest {importlib.import_module('streamnest').__version__}")
+        return 0
     if name not in COMMANDS:
-        print(f"streamnest: {name!r} is not a command: choose {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        return _unknown(name)
     import streamnest.console.starting  # noqa: F401
 
-    module = importlib.import_module(f"streamnest.commands.{name.replace('-', '_')}")
-    sys.argv = [f"streamnest {name}", *words[1:]]
-    return int(module.main())
+    module = name.replace("-", "_")
+    # Parsed here first: a help page or an error needs none of the imports of the work itself.
+    importlib.import_module(f"streamnest.commands.arguments.{module}").parse(rest)
+    sys.argv = [f"streamnest {name}", *rest]
+    if name == "train":
+        _let_launchers_start_ranks()
+    with _loading():
+        command = importlib.import_module(f"streamnest.commands.{module}")
+    return int(command.main())
 
 
 def run_script(path: str) -> int:
     """Runs the command that a file of `scripts/` is named after."""
     name = Path(path).stem.removesuffix("_data").replace("_", "-")
     return main([name, *sys.argv[1:]])
+
+
+def _unknown(name: str) -> int:
+    from streamnest.console.terminal import printable
+
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    remedy = f"did you mean {near[0]}?" if near else "`streamnest --help` lists the commands"
+    print(f"streamnest: there is no command {printable(name)}: {remedy}", file=sys.stderr)
+    return 2
+
+
+def _let_launchers_start_ranks() -> None:
+    """Makes the command line one that Lightning can start again, once for each of the other ranks.
+
+    It starts the module of `__main__.__spec__` if there is one, and the file `sys.argv[0]` otherwise.
+    """
+    sys.argv[0] = str(train_script())
+    sys.modules["__main__"].__spec__ = None
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Shows a line on a terminal while libraries load, which takes seconds."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write("loading ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Locations of what is not Python: configs and the sample corpus, in a checkout or in an installed package."""
+"""Locations of files that are not Python modules: configs and sample corpus, in a checkout or an installed package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def repository() -> Path | None:
 
 
 def data_root() -> Path:
-    """Returns the folder that has `configs` and `data/sample16k`."""
+    """Returns the folder that contains `configs` and `data/sample16k`."""
     return repository() or _PACKAGE
 
 
@@ -25,10 +25,20 @@ def config_folder() -> Path:
 
 
 def sample_corpus() -> Path:
-    """Returns the folder of the sample corpus, 0.6 hours of speech and 2.6 minutes of noise."""
+    """Returns the folder of the sample corpus: 0.6 hours of speech and 2.6 minutes of noise."""
     return data_root() / "data/sample16k"
 
 
+def train_script() -> Path:
+    """Returns the file that a process runs to train; launchers of several processes start it once per rank."""
+    return (repository() or _PACKAGE / "launch") / "train.py"
+
+
+def train_command() -> str:
+    """Returns the command that trains, as a user types it: `python train.py` or `streamnest train`."""
+    return "python train.py" if repository() else "streamnest train"
+
+
 def set_root() -> None:
-    """Sets `STREAMNEST_ROOT`, from which the configs find the sample corpus, if the environment has none."""
+    """Sets `STREAMNEST_ROOT`, which the configs use to find the sample corpus, unless it is set."""
     os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(data_root()))

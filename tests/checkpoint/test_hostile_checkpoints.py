@@ -239,10 +239,15 @@ def test_other_files_are_refused_with_a_remedy(tmp_path: Path, name: str, conten
         load_model(tmp_path / name)
 
 
-def test_a_run_folder_is_refused_with_its_checkpoint(model: Pretraining, tmp_path: Path) -> None:
-    write_checkpoint(model, tmp_path / "run/checkpoints/last.ckpt")
-    with pytest.raises(UserError, match=r"give a checkpoint in it, such as .*checkpoints/last\.ckpt"):
+def test_a_run_folder_stands_for_its_last_checkpoint(
+    model: Pretraining, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(model, tmp_path / "run/checkpoints/step_1.ckpt")
+    with pytest.raises(UserError, match=r"give a checkpoint in it, such as .*checkpoints/step_1\.ckpt"):
         load_model(tmp_path / "run")
+    write_checkpoint(model, tmp_path / "run/checkpoints/last.ckpt")
+    assert load_model(tmp_path / "run").config == model.config
+    assert "its checkpoint" in caplog.text and "last.ckpt is used" in caplog.text
 
 
 def test_training_continues_from_the_newest_undamaged_checkpoint(

@@ -1,8 +1,7 @@
-"""The scripts run, and what the README shows of them is what they print."""
+"""Commands, scripts, benchmarks and notebooks run, and the README shows what they print."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,12 @@ from inprocess import load, main
 from processes import run
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
 IN_A_KERNEL = "frontier.py"  # the one that CI runs as Jupyter does
-EXPLAINED = [name for name in SCRIPTS if name != "draw_dataflow.py"]
 
 
 def script(*words: str) -> str:
-    """What a script prints; a program after `-c` begins with nothing loaded."""
+    """Returns the output of a script; a program after `-c` starts without loaded libraries."""
     alone = [sys.executable, *words]
     done = (
         subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
@@ -30,13 +27,7 @@ def script(*words: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def help_pages() -> dict[str, str]:
-    """What each script says to --help, all of them in one process: starting one takes seconds, its help none."""
-    return json.loads(script("tests/helpers/help_pages.py", *EXPLAINED).splitlines()[-1])
-
-
-# Importing it takes most of the time of a short command.
+# Importing Lightning takes most of the time of a short command.
 _WITHOUT_LIGHTNING = """
 import runpy, sys
 sys.path.insert(0, "scripts")
@@ -48,18 +39,13 @@ finally:
 """
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
-def test_every_script_explains_itself(name: str, help_pages: dict[str, str]) -> None:
-    assert name.removesuffix(".py") in help_pages[name]
-
-
-def test_the_readme_shows_the_presets_as_they_are_computed() -> None:
+def test_readme_shows_the_presets_as_computed() -> None:
     table = script("-c", _WITHOUT_LIGHTNING)
     assert table.strip() in (ROOT / "README.md").read_text()
     assert "`lookahead40`" in table and "42.5 / 82.5 ms" in table
 
 
-def test_presets_that_cannot_be_say_why_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_table_gives_the_error_of_an_illegal_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("presets", "encoder.subsampling_factor=8") == 0
     assert "nearest legal values are 0 and 80 ms" in capsys.readouterr().out
     assert main("presets", "nonsense=1") == 2
@@ -67,7 +53,7 @@ def test_presets_that_cannot_be_say_why_in_the_table(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.long
-def test_the_benchmark_prints_stages_speed_and_memory() -> None:
+def test_step_benchmark_prints_stages_speed_and_memory() -> None:
     text = script("benchmarks/training_step.py", "--batch", "1", "--seconds", "1", "--runs", "1", "--factors", "8")
     for words in ("features", "backward", "optimizer", "share of matrix peak", "audio s per s", "8x causal fp32"):
         assert words in text
@@ -80,7 +66,7 @@ def test_the_benchmark_prints_stages_speed_and_memory() -> None:
     "name", [pytest.param(name, marks=pytest.mark.long if name == IN_A_KERNEL else []) for name in NOTEBOOKS]
 )
 def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As a program: a kernel takes as long to start as most of them to run."""
+    """Runs them as programs: a kernel takes as long to start as most of them take to run."""
     monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
     monkeypatch.setenv("MPLBACKEND", "agg")
     assert "Figure(" in script(f"notebooks/{name}")
@@ -90,37 +76,41 @@ def test_every_notebook_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == IN_A_KERNEL else pytest.mark.long) for name in NOTEBOOKS]
 )
-def test_an_executed_notebook_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_executed_notebook_contains_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("STREAMNEST_UTTERANCES", "10")
     script("tools/run_notebooks.py", f"notebooks/{name}", "--out", str(tmp_path))
     assert b"image/png" in (tmp_path / name).with_suffix(".ipynb").read_bytes()
 
 
 @pytest.mark.long
-def test_the_streaming_benchmark_prints_chunks_and_streams_a_core() -> None:
+def test_streaming_benchmark_prints_chunks_and_streams_per_core() -> None:
     text = script("benchmarks/streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("name", "words", "message"),
     [
-        (("soak", "encoder=causal", "--minutes", "5"), "at least two parts"),
-        (("benchmark_streaming", "--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "whole number of frames of 80 ms"),
-        (("benchmark_reference", "no_such_python"), "no_such_python cannot be started"),
+        ("soak", ("encoder=causal", "--minutes", "5"), "at least two parts"),
+        ("streaming", ("--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "whole number of frames of 80 ms"),
+        ("reference", ("no_such_python",), "no_such_python cannot be started"),
     ],
-    ids=["soak", "streaming", "reference"],
 )
-def test_benchmarks_refuse_what_they_would_measure_wrongly(
-    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_benchmarks_refuse_settings_they_would_measure_wrongly(
+    name: str,
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    assert main(*words) == 2
-    assert told in capsys.readouterr().err
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    assert load(name, "benchmarks").main() == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("last", "status"), [((12.0, 1.05), 0), ((13.0, 1.0), 1), ((10.0, 1.2), 1)])
-def test_a_stream_that_gets_slower_or_larger_fails_the_soak(
+def test_soak_fails_if_a_stream_gets_slower_or_larger(
     monkeypatch: pytest.MonkeyPatch, last: tuple[float, float], status: int
 ) -> None:
     soak = load("soak", "benchmarks")
@@ -130,23 +120,35 @@ def test_a_stream_that_gets_slower_or_larger_fails_the_soak(
 
 
 @pytest.mark.long
-def test_a_soaked_stream_prints_its_parts() -> None:
+def test_soak_prints_each_part() -> None:
     text = script("benchmarks/soak.py", "encoder=limited3200", "--minutes", "0.4", "--part", "0.2", "--piece", "0.5")
     assert "last part over first" in text
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "found"),
+    ("name", "words", "parsed"),
     [
         ("transcribe", ("m.ckpt", "--stream", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
         ("transcribe", ("--stream", "m.ckpt", "--threads", "2", "a.wav", "b.wav"), {"audio": ["a.wav", "b.wav"]}),
         ("diarize", ("m.ckpt", "--collar", "0", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
-        ("stream", ("m.ckpt", "--realtime", "a.wav", "-"), {"model_path": "m.ckpt", "audio_path": ["a.wav", "-"]}),
-        ("stream", ("a.wav", "--model_path", "m.ckpt"), {"model_path": "m.ckpt", "audio_path": ["a.wav"]}),
-        ("stream", ("--model_path", "m", "--audio_path", "a", "b"), {"model_path": "m", "audio_path": ["a", "b"]}),
-        ("inspect_data", ("a.jsonl", "--sample", "3", "b.jsonl"), {"manifests": ["a.jsonl", "b.jsonl"]}),
+        ("stream", ("m.ckpt", "--realtime", "a.wav", "-"), {"model": "m.ckpt", "audio": ["a.wav", "-"]}),
+        ("stream", ("a.wav", "--model_path", "m.ckpt"), {"model": "m.ckpt", "audio": ["a.wav"]}),
+        ("stream", ("--model_path", "m", "--audio_path", "a", "b"), {"model": "m", "audio": ["a", "b"]}),
+        ("inspect", ("a.jsonl", "--sample", "3", "b.jsonl"), {"manifests": ["a.jsonl", "b.jsonl"]}),
     ],
 )
-def test_options_may_stand_anywhere(name: str, words: tuple[str, ...], found: dict[str, object]) -> None:
-    args = vars(load(name).parse(list(words)))
-    assert {key: args[key] for key in found} == found
+def test_positional_arguments_may_follow_options(name: str, words: tuple[str, ...], parsed: dict[str, object]) -> None:
+    args = vars(load(f"arguments.{name}").parse(list(words)))
+    assert {key: args[key] for key in parsed} == parsed
+
+
+def test_flops_without_arguments_prints_every_size_and_stride(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("flops", "--sizes", "tiny") == 0
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert [[cell.strip() for cell in row] for row in rows] == [["`tiny`", "40 ms"], ["`tiny`", "80 ms"]]
+
+
+def test_step_benchmark_compares_only_the_sizes_of_the_reference() -> None:
+    benchmark = load("training_step", "benchmarks")
+    assert benchmark.is_reference(benchmark.parse([]))
+    assert not benchmark.is_reference(benchmark.parse(["--seconds", "3"]))

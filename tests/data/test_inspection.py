@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 
+import inprocess
 import numpy as np
 import pytest
 from corpus import make_cut, tone, write_manifest
 
-from streamnest.commands.inspect import main as inspect_command
 from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
@@ -20,12 +20,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def main(monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["inspect", *map(str, arguments)])
-        return inspect_command()
-
-    return call
+def main():
+    return partial(inprocess.main, "inspect")
 
 
 def test_hours_speakers_durations_and_energy_are_those_of_the_audio(path):

@@ -324,7 +324,7 @@ def test_the_command_prints_writes_scores_and_plots_turns(run_config, speech_lik
     soundfile.write(tmp_path / "talk.wav", speech_like(1, 48000)[0].numpy(), 16000)
     write_rttm(tmp_path / "ref.rttm", {"talk": [Turn("a", 0.5, 2.0), Turn("b", 1.5, 3.0)]})
     names = [str(tmp_path / name) for name in ("last.ckpt", "talk.wav", "out.rttm", "ref.rttm", "talk.png")]
-    words = [*names[:2], "--rttm", names[2], "--reference", names[3], "--picture", names[4]]
+    words = [*names[:2], "--rttm", names[2], "--reference", names[3], "--plot", names[4]]
     assert load("diarize").run(load("diarize").parse(words)) == 0
     text = capsys.readouterr().out
     turns = read_rttm(names[2])["talk"]
@@ -367,11 +367,11 @@ def test_a_reference_of_one_recording_fits_one_file_only(tmp_path):
     assert references(both, tmp_path) == [MEETING, MEETING[:1]]
 
 
-@pytest.mark.parametrize("option", ["--rttm", "--reference", "--picture"])
+@pytest.mark.parametrize("option", ["--rttm", "--reference", "--plot"])
 def test_files_of_one_name_are_refused_for_named_outputs(tmp_path, option):
     command = load("diarize")
     words = ["last.ckpt", "m1/mix.wav", "m2/mix.wav"]
-    with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have one name for {option}"):
+    with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have the same name, but {option} refers"):
         command.run(command.parse([*words, option, str(tmp_path / "x")]))
     assert len(command.find(command.parse(words))) == 2
 

@@ -182,9 +182,9 @@ def test_an_unknown_device_is_reported(model: Pretraining) -> None:
 
 
 def test_live_input_takes_no_options_of_files(capsys: pytest.CaptureFixture[str]) -> None:
-    for option in (["--json", "s.json"], ["--compare_modes"], ["--analyze"], ["--realtime"], ["--pictures", "p"]):
+    for option in (["--json", "s.json"], ["--compare-modes"], ["--analyze"], ["--realtime"], ["--plots", "p"]):
         assert main("stream", "--model_path", "nowhere.ckpt", "--audio_path", "-", *option) == 2
-        assert f"{option[0]} is for files" in capsys.readouterr().err
+        assert f"{option[0]} needs files" in capsys.readouterr().err
 
 
 def test_a_folder_without_readable_files_fails(
@@ -198,7 +198,7 @@ def test_a_folder_without_readable_files_fails(
 
 def test_plots_of_files_with_equal_names_are_numbered() -> None:
     files = [Path("x/1.wav"), Path("y/1.wav"), Path("y/2.wav")]
-    assert list(load("stream").picture_names(files).values()) == ["1_1", "2_1", "2"]
+    assert list(load("stream").plot_names(files).values()) == ["1_1", "2_1", "2"]
 
 
 def test_a_missing_microphone_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

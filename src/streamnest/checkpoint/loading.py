@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -24,6 +25,7 @@ from streamnest.files.tensor_file import check_shapes, load_tensors, require_wei
 from streamnest.objectives import MaskedAndNextTokenConfig
 from streamnest.pretraining import Pretraining
 
+log = logging.getLogger(__name__)
 TaskT = TypeVar("TaskT", bound=EncoderTask)
 
 # Groups that decide the shape and the function of the network; the rest may change between runs.
@@ -85,13 +87,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_own(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint, or a folder written by `save_pretrained`, whose config builds only classes of streamnest.
 
+    The folder of a run stands for its `checkpoints/last.ckpt`.
+
     Raises:
         UserError: as `read_checkpoint`, `read_folder` and `check_config`.
     """
     path = Path(path)
     folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
     if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
-        raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
+        last = path / "checkpoints/last.ckpt"
+        if not last.is_file():
+            raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
+        log.warning("%s is the folder of a run: its checkpoint %s is used", path, last)
+        return read_own(last)
     checkpoint = modernize(read_folder(path)) if folder else read_checkpoint(path)
     _check_content(checkpoint, path)
     check_own(checkpoint, path)

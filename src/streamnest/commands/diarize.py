@@ -1,11 +1,4 @@
-"""Says who speaks when: `streamnest diarize CKPT FILE_OR_FOLDER ...`, with a checkpoint of task=diarization.
-
-Prints the turns of each file, as a live stream would give them: start and end in seconds, and a speaker, numbered
-anew in each file. An exported model of that task, out.onnx of streamnest export, runs in onnxruntime. --rttm writes
-the turns. With --reference, an RTTM file of one or several recordings, or a folder of such files named as the audio
-is, the diarisation error rate is printed as well. --picture draws activity over time, the reference above. Files that
-cannot be read are skipped: the exit status is 1 then, and 2 if nothing is left.
-"""
+"""Prints the speaker turns of audio files and scores them against a reference: `streamnest diarize`."""
 
 from __future__ import annotations
 
@@ -19,6 +12,7 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model, on_device
+from streamnest.commands.arguments.diarize import parse
 from streamnest.console.entry_point import status_of, without_trace
 from streamnest.console.terminal import printable
 from streamnest.data.conversations.rttm import field_of, turns_of, write_rttm
@@ -36,8 +30,8 @@ from streamnest.streaming.onnx_session import OnnxSession
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found in a file: its seconds, turns, and `(T, S)` probabilities of activity."""
+class Diarized:
+    """Duration of a file in seconds, its turns, and `(T, S)` probabilities of activity."""
 
     path: Path
     seconds: float
@@ -46,7 +40,7 @@ class Found:
 
 
 def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
-    """The model of a checkpoint, or an exported one."""
+    """Returns the model of a checkpoint, or an exported one."""
     if is_exported(args.checkpoint):
         check_options(args.context, args.device)
         return ExportedDiarizer(OnnxSession(args.checkpoint, args.threads))
@@ -59,34 +53,43 @@ def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
     return on_device(model, args.device)
 
 
-def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Found:
-    """Streams a file in pieces of --chunk_size seconds."""
+def diarize(stream: StreamingDiarizer, path: Path, args: argparse.Namespace) -> Diarized:
+    """Streams a file in pieces of --chunk-size seconds."""
     rate = stream.model.sample_rate
     audio = load_audio(path, rate)
     pieces = audio.to(args.device).split(max(1, round(args.chunk_size * rate)))
     decided = [*map(stream.push, pieces), stream.flush()]
     active = torch.cat([part.active for part in decided])
     turns = clipped(stream.model.turns(active), len(audio) / rate)
-    return Found(path, len(audio) / rate, list(turns), torch.cat([part.probabilities for part in decided]))
+    return Diarized(path, len(audio) / rate, list(turns), torch.cat([part.probabilities for part in decided]))
 
 
 def find(args: argparse.Namespace) -> list[Path]:
-    """The files to diarise.
+    """Returns the files to diarize.
 
     Raises:
-        UserError: for two of one name where that is all that tells them apart in what is read or written.
+        UserError: if two files share a name, and an option reads or writes something by name.
     """
     files, by_name = find_audio(args.audio), dict[str, Path]()
-    options = [name for name in ("rttm", "reference", "picture") if getattr(args, name)]
+    options = [name for name in ("rttm", "reference", "plot") if getattr(args, name)]
     for path in files if options else ():
         other = by_name.setdefault(field_of(path.stem), path)
         if other is not path:
-            raise UserError(f"{other} and {path} have one name for --{options[0]}: rename one, or run them apart")
+            raise UserError(
+                f"{other} and {path} have the same name, but --{options[0]} refers to files by name: rename one, or "
+                "run the command once for each"
+            )
     return files
 
 
 def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[Turn] | None:
-    """The turns that --reference gives for a file, which may be the only one; None without it."""
+    """Returns the reference turns of a file, None without --reference.
+
+    Args:
+        args: arguments of the command.
+        path: audio file.
+        alone: True for the only file, for which the recording name in the RTTM file does not matter.
+    """
     if args.reference is None:
         return None
     if args.reference.is_dir():
@@ -94,7 +97,7 @@ def reference_of(args: argparse.Namespace, path: Path, alone: bool) -> Sequence[
     return turns_of(args.reference, path.stem, of_one=alone)
 
 
-def show(found: Found) -> None:
+def show(found: Diarized) -> None:
     """Prints the turns of a file."""
     print(f"{printable(found.path)}: {len({turn.speaker for turn in found.turns})} speakers in {found.seconds:.1f} s")
     for turn in found.turns:
@@ -102,9 +105,9 @@ def show(found: Found) -> None:
 
 
 def draw(
-    found: Found, reference: Sequence[Turn] | None, scorer: Scorer | None, score: Scored | None, out: Path
+    found: Diarized, reference: Sequence[Turn] | None, scorer: Scorer | None, score: Scored | None, out: Path
 ) -> None:
-    """Draws activity, and the reference above."""
+    """Plots the activity of the speakers, with the reference above it."""
     names = [f"speaker {number + 1}" for number in range(found.probabilities.shape[1])]
     assignment = scorer.assignment(reference, found.turns) if scorer and reference is not None else None
     der = f"   DER {score.errors / score.total:.1%}" if score and score.total else ""
@@ -113,31 +116,14 @@ def draw(
     save(plot_turns(f"{found.path.name}{der}", probabilities, found.turns, names, frame_s, reference, assignment), out)
 
 
-def picture_path(args: argparse.Namespace, found: Found, many: bool) -> Path:
-    """Where the picture of a file goes: --picture, or for several files that name with the file's in it."""
-    picture: Path = args.picture
-    return picture.with_name(f"{picture.stem}_{found.path.stem}{picture.suffix}") if many else picture
-
-
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of task=diarization, or an exported model of it, .onnx")
-    parser.add_argument("audio", nargs="+", help="files or folders")
-    parser.add_argument("--rttm", type=Path, help="write the turns of all files here")
-    parser.add_argument("--reference", type=Path, help="an RTTM file, or a folder of them")
-    parser.add_argument("--collar", type=float, default=None, help="seconds on each side of a boundary, not scored")
-    parser.add_argument("--skip_overlap", action="store_true", help="do not score where several speak at once")
-    parser.add_argument("--picture", type=Path, help="draw here, .png or .svg; one for each of several files")
-    parser.add_argument("--chunk_size", type=float, default=0.16, help="seconds in a piece of the stream")
-    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor")
-    return parser.parse_intermixed_args(argv)
+def plot_path(args: argparse.Namespace, found: Diarized, many: bool) -> Path:
+    """Returns the path of a plot: --plot, or for several files that name followed by the name of the file."""
+    plot: Path = args.plot
+    return plot.with_name(f"{plot.stem}_{found.path.stem}{plot.suffix}") if many else plot
 
 
 def run(args: argparse.Namespace) -> int:
-    """Diarises what was asked for."""
+    """Diarizes the files, and returns the exit status."""
     torch.set_num_threads(args.threads)
     files = find(args)
     references = [reference_of(args, path, len(files) == 1) for path in files]
@@ -152,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             found = diarize(stream, path, args)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
-            # It may have heard a part of the file.
+            # The stream may have consumed a part of the file.
             stream = StreamingDiarizer(model)
             continue
         show(found)
@@ -161,14 +147,14 @@ def run(args: argparse.Namespace) -> int:
         if scorer and reference is not None:
             score = scorer(path.stem, clipped(reference, found.seconds), found.turns, found.seconds)
             scores.append(score)
-        if args.picture:
-            draw(found, reference, scorer, score, picture_path(args, found, len(files) > 1))
+        if args.plot:
+            draw(found, reference, scorer, score, plot_path(args, found, len(files) > 1))
     if args.rttm and turns:
         write_rttm(args.rttm, turns)
     figures = summarize(scores)
     if figures:
         parts = ", ".join(f"{figures[f'der_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS)
-        overlap = "left out" if skip_overlap else "scored"
+        overlap = "not scored" if skip_overlap else "scored"
         print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
     if note := note_on_past(model, seconds):
         print(note, file=sys.stderr)
@@ -176,6 +162,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @without_trace
-def main() -> int:
-    """Turns a user's mistake into a message and status 2."""
-    return run(parse())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors are one message and status 2."""
+    return run(parse(argv))

@@ -1,16 +1,11 @@
-"""Exports the streaming step of a checkpoint as ONNX: `streamnest export CKPT out.onnx`.
-
-The graph maps audio to encoder frames with an explicit state, and the file contains all metadata that a program needs
-to run it (docs/EXPORT.md). The written graph is then run with onnxruntime on an utterance and compared with PyTorch;
---int8 also writes a quantized graph, out.int8.onnx, and reports its error. Exit status 1: the graph and PyTorch differ
-by more than the tolerance; 2: the model cannot be exported.
-"""
+"""Writes the streaming step of a model as ONNX and compares it with PyTorch: `streamnest export`."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +16,12 @@ from rich.table import Table
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
+from streamnest.commands.arguments.export import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
-from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
-from streamnest.locations import sample_corpus
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
@@ -35,8 +29,6 @@ from streamnest.streaming.audio_sources import load_audio
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.quantization import quantize_step
-
-SPEECH = sample_corpus() / "speech/asterisk_en-demo-moreinfo.ogg"
 
 
 def measure(session: sim.Session[Any], audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
@@ -109,31 +101,8 @@ def show(figures: dict[str, Any], metadata: dict[str, Any], console: Console) ->
     console.print(f"algorithmic latency {mean:.1f} ms mean, {worst:.1f} ms worst")
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a checkpoint")
-    parser.add_argument("output", type=Path, help="the file to write, out.onnx")
-    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to export")
-    parser.add_argument("--int8", action="store_true", help="write out.int8.onnx too, with quantized weights")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--batch", type=int, default=1, help="streams in a step (default 1)")
-    size.add_argument("--dynamic_batch", action="store_true", help="any number of streams in a step")
-    parser.add_argument(
-        "--max_left_ms",
-        type=float,
-        default=STREAM_LEFT_MS,
-        help="cap of an unlimited left context (default %(default)s); decides the size of the state and the time",
-    )
-    parser.add_argument("--audio_path", type=Path, default=SPEECH, help="utterance to compare on (default: built-in)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed, float32")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor, in PyTorch and onnxruntime")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    return parser.parse_args(argv)
-
-
 def run(args: argparse.Namespace) -> int:
-    """Exports, compares and reports."""
+    """Exports a model, compares it with PyTorch, and returns the exit status."""
     if args.batch < 1:
         raise UserError(f"--batch {args.batch} must be at least 1")
     if args.output.suffix != ".onnx":
@@ -158,6 +127,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @without_trace
-def main() -> int:
-    """Runs the command; a user error becomes a message and exit status 2."""
-    return run(parse())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors are one message and status 2."""
+    return run(parse(argv))

@@ -1,35 +1,31 @@
-"""Prints what training costs per second of audio, by size and stride: `streamnest flops [overrides]`.
-
-GFLOPs of the forward and backward pass, what a GPU would then hear if it reached a share of its peak, and how large
-checkpoints are. Overrides are those of train.py; --seconds, --peak_tflops and --mfu set the assumptions.
-"""
+"""Prints the training cost per second of audio, by model size and frame stride: `streamnest flops`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markdown import Markdown
 
+from streamnest.commands.arguments.flops import parse
 from streamnest.config.compose import compose_config
 from streamnest.console.entry_point import without_trace
 from streamnest.encoder import EncoderConfig
 from streamnest.flops import predicted_share, training_cost
 from streamnest.locations import config_folder
 
-# NVIDIA H100 SXM, dense bfloat16 products, of its data sheet.
-PEAK_TFLOPS = 989.0
 HEADER = (
-    "| size | stride | parameters | forward | backward | GFLOPs an audio second | audio h per GPU-hour | checkpoint |\n"
+    "| size | stride | parameters | forward | backward | GFLOPs per audio s | audio h per GPU-hour | checkpoint |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
 def row(cfg: DictConfig, size: str, seconds: float, peak_tflops: float, mfu: float) -> str:
-    """One line of the table."""
+    """Returns one line of the table."""
     settings = EncoderConfig(**{key: value for key, value in cfg.encoder.items() if key != "_target_"})
     masking, objective = instantiate(cfg.masking), instantiate(cfg.objective)
     masked = predicted_share(masking, objective, settings.subsampling_factor, seconds)
@@ -47,11 +43,14 @@ def row(cfg: DictConfig, size: str, seconds: float, peak_tflops: float, mfu: flo
 
 
 def table(args: argparse.Namespace) -> str:
-    """The Markdown table of sizes and strides."""
-    lines = [HEADER]
+    """Returns the Markdown table of sizes and strides."""
+    lines, overrides = [HEADER], list(args.overrides)
+    # Not every frame stride divides the look-ahead of the default preset.
+    if not any(word.startswith(("encoder=", "experiment=")) for word in overrides):
+        overrides.append("encoder=causal")
     for size in args.sizes:
         for factor in args.factors:
-            words = [f"size={size}", f"encoder.subsampling_factor={factor}", *args.overrides]
+            words = [f"size={size}", f"encoder.subsampling_factor={factor}", *overrides]
             cfg = compose_config(words, config_folder(), "flops")
             lines.append(row(cfg, size, args.seconds, args.peak_tflops, args.mfu))
     note = f"Utterances of {args.seconds:g} s; {args.mfu:.0%} of {args.peak_tflops:g} TFLOP/s assumed, not measured."
@@ -59,15 +58,8 @@ def table(args: argparse.Namespace) -> str:
 
 
 @without_trace
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for train.py, such as experiment=nest_large")
-    parser.add_argument("--sizes", nargs="+", default=["small", "medium", "large", "xlarge"])
-    parser.add_argument("--factors", nargs="+", type=int, default=[4, 8])
-    parser.add_argument("--seconds", type=float, default=16.0, help="length of an utterance")
-    parser.add_argument("--peak_tflops", type=float, default=PEAK_TFLOPS, help="of one accelerator, without sparsity")
-    parser.add_argument("--mfu", type=float, default=0.35, help="share of the peak that is assumed to be reached")
-    text = table(parser.parse_intermixed_args())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table, formatted on a terminal and as Markdown otherwise."""
+    text = table(parse(argv))
     Console().print(Markdown(text)) if sys.stdout.isatty() else print(text)
     return 0

@@ -1,13 +1,15 @@
-"""Prints every encoder preset with its computed look-ahead and latency: `streamnest presets [overrides]`."""
+"""Prints the table of encoder presets with their latency: `streamnest presets`."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from streamnest.commands.arguments.presets import parse
 from streamnest.config.compose import compose_config
 from streamnest.config.presets import preset_names, small_encoder
 from streamnest.console.entry_point import without_trace
@@ -20,19 +22,19 @@ HEADER = "| preset | stride | chunk | left | look-ahead | latency mean / worst |
 
 
 def milliseconds(value: float) -> str:
-    """A figure as the tables show it; infinity is the whole utterance."""
+    """Formats a duration for the table; infinity is the whole utterance."""
     return f"{value:.4g} ms" if math.isfinite(value) else "whole utterance"
 
 
 def row(preset: str, overrides: list[str]) -> str:
-    """One line of the table; a preset that cannot be built with the overrides says why."""
+    """Returns one line of the table, with the error if the preset cannot be built with the overrides."""
     try:
         encoder = small_encoder(config_folder(), preset, overrides)
     except UserError as error:
         return f"| `{preset}` | – | – | – | {error} | – |"
     if encoder.choices.by_name:
         names = ", ".join(f"`{name}`" for name in encoder.choices.by_name)
-        return f"| `{preset}` | {milliseconds(encoder.frame_ms)} | drawn | drawn | one of {names} | as those |"
+        return f"| `{preset}` | {milliseconds(encoder.frame_ms)} | sampled | sampled | one of {names} | same |"
     report = latency_report(encoder, LogMel(), encoder.normalize != "utterance")
     left = "unlimited" if math.isinf(report.left_ms) else milliseconds(report.left_ms)
     latency = milliseconds(report.latency_mean_ms)
@@ -43,8 +45,8 @@ def row(preset: str, overrides: list[str]) -> str:
 
 
 def table(overrides: list[str]) -> str:
-    """The Markdown table of all presets, nearest first."""
-    compose_config(overrides, config_folder(), "presets")  # refuses what no preset has
+    """Returns the Markdown table of all presets, sorted by latency."""
+    compose_config(overrides, config_folder(), "presets")  # refuses overrides that no preset has
     rows = sorted((row(name, overrides) for name in preset_names(config_folder())), key=_latency)
     return "\n".join([HEADER, *rows])
 
@@ -55,11 +57,8 @@ def _latency(line: str) -> float:
 
 
 @without_trace
-def main() -> int:
-    """Prints the table, drawn on a terminal and plain otherwise."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return 0
-    text = table(sys.argv[1:])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table, formatted on a terminal and as Markdown otherwise."""
+    text = table(parse(argv).overrides)
     Console().print(Markdown(text)) if sys.stdout.isatty() else print(text)
     return 0

@@ -1,12 +1,4 @@
-"""Streams audio through a checkpoint: `streamnest stream CKPT FILE_OR_FOLDER ...`.
-
-Prints the compute cost of a chunk. --compare_modes compares the streamed frames with offline ones, --analyze shows what
-the model predicts for masked frames, --realtime paces the input and measures the latency with computation. `-` instead
-of files reads raw 16-bit little-endian mono PCM at 16 kHz from standard input as it arrives, `mic` reads the microphone
-(needs the package sounddevice). An exported model, out.onnx of streamnest export, runs in onnxruntime, and its text is
-printed as well if it was exported from task=ctc; --compare_modes and --analyze then need its checkpoint, --reference.
-Exit status 1: streamed and offline frames differ by more than the tolerance.
-"""
+"""Streams audio through a model and measures it: `streamnest stream`."""
 
 from __future__ import annotations
 
@@ -14,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from streamnest.checkpoint.loading import load_model, on_device
+from streamnest.commands.arguments.stream import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
@@ -41,14 +34,16 @@ from streamnest.streaming.tables import streamed_tables, verdict
 
 def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None, tuple[float, float]]:
     """Loads a session, its PyTorch model if there is one, and the mean and worst algorithmic latency."""
-    if not is_exported(args.model_path):
-        model = on_device(load_model(args.model_path, args.context), args.device)
+    if not is_exported(args.model):
+        model = on_device(load_model(args.model, args.context), args.device)
         return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     check_options(args.context, args.device)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
-            raise UserError(f"--{name} needs the checkpoint of the exported model: add --reference CKPT")
-    session = OnnxSession(args.model_path, args.threads)
+            raise UserError(
+                f"--{name.replace('_', '-')} needs the checkpoint of the exported model: add --reference CKPT"
+            )
+    session = OnnxSession(args.model, args.threads)
     latency = session.metadata["latency"]
     reference = load_model(args.reference, session.metadata.get("context")) if args.reference else None
     return session, reference, (latency["latency_mean_ms"], latency["latency_worst_ms"])
@@ -63,8 +58,8 @@ def stream_files(
         UserError: if no file can be read.
     """
     records, equal = list[dict[str, Any]](), True
-    files = find_audio(args.audio_path)
-    names = picture_names(files)
+    files = find_audio(args.audio)
+    names = plot_names(files)
     for path in track(files, "streaming", disable=args.realtime or len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
@@ -80,12 +75,12 @@ def stream_files(
                 raise
             print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        fields, pictures = examine(session, model, audio, path, args) if model else ({}, {})
+        fields, plots = examine(session, model, audio, path, args) if model else ({}, {})
         fields |= {"text": reader.begin().after(outputs).text} if reader else {}
         records.append({"file": str(path), **sim.as_dict(result), **fields})
         equal = equal and fields.get("comparison", {}).get("equal", True)
-        for kind, figure in pictures.items() if args.pictures else ():
-            save(figure, args.pictures / f"{names[path]}_{kind}.png")
+        for kind, figure in plots.items() if args.plots else ():
+            save(figure, args.plots / f"{names[path]}_{kind}.png")
     if not records:
         raise UserError(f"none of the {len(files)} files could be read")
     if len(records) < len(files):
@@ -110,20 +105,20 @@ def announced(path: Path, seconds: float, every: float = 5.0) -> Callable[[float
 def examine(
     session: sim.Session[Any], model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Runs --compare_modes and --analyze for a file; returns fields of its record, and plots by name."""
-    fields, pictures = dict[str, Any](), dict[str, Figure]()
+    """Runs --compare-modes and --analyze for a file; returns fields of its record, and plots by name."""
+    fields, plots = dict[str, Any](), dict[str, Figure]()
     if args.compare_modes:
         comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
         fields["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
-        pictures["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
+        plots["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
         fields["analysis"], prediction = analyze_predictions(model, audio, path.stem)
-        pictures["predictions"] = draw_prediction(prediction)
-        pictures["codes"] = draw_code_histogram(code_counts(model, prediction))
-    return fields, pictures
+        plots["predictions"] = draw_prediction(prediction)
+        plots["codes"] = draw_code_histogram(code_counts(model, prediction))
+    return fields, plots
 
 
-def picture_names(files: list[Path]) -> dict[Path, str]:
+def plot_names(files: list[Path]) -> dict[Path, str]:
     """Returns the names of plots: the file name, preceded by the number of the file if several have the same name."""
     uses = Counter(path.stem for path in files)
     return {p: p.stem if uses[p.stem] == 1 else f"{n}_{p.stem}" for n, p in enumerate(files, 1)}
@@ -173,51 +168,23 @@ def microphone(seconds: float, rate: int) -> Iterator[torch.Tensor]:
         raise UserError(f"the microphone cannot be read: {error}") from None
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "inputs", nargs="*", metavar="CKPT AUDIO", help="a checkpoint or an exported model, .onnx; audio"
-    )
-    parser.add_argument("--model_path", help="the model, instead of as first argument")
-    parser.add_argument("--audio_path", nargs="+", help="files, folders, - or mic, instead of as further arguments")
-    parser.add_argument("--context", help="for checkpoints of encoder=dynamic: the name of the context to run with")
-    parser.add_argument(
-        "--chunk_size", type=float, help="seconds of audio in each piece (default: the chunk of the model)"
-    )
-    parser.add_argument("--compare_modes", action="store_true", help="hold streamed frames against offline ones")
-    parser.add_argument("--reference", help="the checkpoint of an exported model, for --compare_modes and --analyze")
-    parser.add_argument("--tolerance", type=float, help="largest difference allowed (1e-5; exported models 1e-4)")
-    parser.add_argument("--analyze", action="store_true", help="what the model predicts where audio is hidden")
-    parser.add_argument("--realtime", action="store_true", help="pace the input; measures what a listener waits")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor; a step is small")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of --compare_modes and --analyze")
-    args = parser.parse_intermixed_args(argv)
-    if args.model_path is None and args.inputs:
-        args.model_path = args.inputs.pop(0)
-    args.audio_path = [*(args.audio_path or []), *args.inputs]
-    if not (args.model_path and args.audio_path):
-        parser.error("give a model and audio: stream.py CKPT FILE_OR_FOLDER ...")
-    if args.tolerance is None:
-        args.tolerance = 1e-4 if is_exported(args.model_path) else sim.TOLERANCE
-    return args
-
-
 def run(args: argparse.Namespace) -> int:
-    """Streams the files, the standard input or the microphone."""
+    """Streams the files, the standard input or the microphone, and returns the exit status."""
     torch.set_num_threads(args.threads)
-    live = args.audio_path in (["-"], ["mic"])
-    for name in ("compare_modes", "analyze", "realtime", "json", "pictures") if live else ():
+    live = args.audio in (["-"], ["mic"])
+    for name in ("compare_modes", "analyze", "realtime", "json", "plots") if live else ():
         if getattr(args, name):
             raise UserError(
-                f"--{name} is for files and cannot be used with {args.audio_path[0]}, which is read only once"
+                f"--{name.replace('_', '-')} needs files: {args.audio[0]} is a live input, which is read only once"
             )
     session, model, latency = load(args)
+    if args.chunk_size is None:
+        args.chunk_size = session.chunk_samples / session.sample_rate
+    if args.tolerance is None:
+        args.tolerance = 1e-4 if is_exported(args.model) else sim.TOLERANCE
     reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
     if live:
-        source = standard_input if args.audio_path == ["-"] else microphone
+        source = standard_input if args.audio == ["-"] else microphone
         seconds = args.chunk_size or session.chunk_samples / session.sample_rate
         stream_live(session, source(seconds, session.sample_rate), reader)
         return 0
@@ -235,6 +202,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @without_trace
-def main() -> int:
-    """Runs the command; a user error becomes a message and exit status 2."""
-    return run(parse())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors are one message and status 2."""
+    return run(parse(argv))

@@ -134,7 +134,7 @@ def _let_lightning_start_ranks() -> None:
 
 @without_trace
 def main() -> int:
-    """Runs the command line and returns the exit status."""
+    """Runs the command line, which Hydra parses."""
     set_root()
     _let_lightning_start_ranks()
     try:

@@ -21,6 +21,7 @@ from streamnest.console.redaction import redact, refuse_secrets_in
 from streamnest.console.terminal import PlainFormatter, printable_lines
 from streamnest.console.user_errors import as_user_errors
 from streamnest.errors import UserError
+from streamnest.locations import train_command
 
 P = ParamSpec("P")
 
@@ -75,7 +76,7 @@ def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> st
     overrides = [one for one in given if not one.lstrip("+").startswith(replaced)]
     overrides.append(override("ckpt_path", checkpoint))
     overrides += [f"trainer.max_steps={max_steps}"] if max_steps else []
-    return "python train.py " + " ".join(map(shlex.quote, overrides))
+    return f"{train_command()} " + " ".join(map(shlex.quote, overrides))
 
 
 def sync_command(run_dir: str | Path) -> str:

@@ -1,0 +1,99 @@
+"""Command lines: help pages, spellings of options, and error messages."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamnest.cli import COMMANDS, main
+from streamnest.commands.arguments import export, prepare, shard, stream, train
+from streamnest.console.arguments import ArgumentParser
+
+ROOT = Path(__file__).parents[2]
+MODULES = [name.replace("-", "_") for name in COMMANDS if name != "train"]
+# Fails if the arguments of a command import what only its work needs.
+WITHOUT_HEAVY_IMPORTS = """
+import sys
+from streamnest.cli import COMMANDS, main
+for name in ["", *COMMANDS]:
+    try:
+        main([*name.split(), "--help"])
+    except SystemExit as end:
+        assert end.code == 0, name
+    heavy = {"torch", "lightning", "hydra", "lhotse", "matplotlib", "numpy"} & set(sys.modules)
+    assert not heavy, (name, heavy)
+"""
+
+
+def parser() -> ArgumentParser:
+    made = ArgumentParser("streamnest x", None, {"--picture": "--plot"})
+    made.add_argument("files", nargs="*")
+    made.add_argument("--chunk-size", type=float, default=0.5, help="seconds")
+    made.add_argument("--plot", help="path")
+    return made
+
+
+def test_help_of_every_command_loads_no_heavy_library() -> None:
+    words = [sys.executable, "-c", WITHOUT_HEAVY_IMPORTS]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_fits_the_terminal_and_100_columns(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for name in MODULES:
+        page = importlib.import_module(f"streamnest.commands.arguments.{name}").parser().format_help()
+        assert max(map(len, page.splitlines())) <= min(100, int(columns)), name
+
+
+def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
+    args = parser().parse(["a", "--chunk_size=2", "--picture", "p.png", "b", "--", "--plot"])
+    assert (args.files, args.chunk_size, args.plot) == (["a", "b", "--plot"], 2.0, "p.png")
+    assert "--chunk-size X" in parser().format_help() and "seconds (default: 0.5)" in parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--chunksize", "2"], "there is no option --chunksize: did you mean --chunk-size?"),
+        (["--chunk-size", "x\x1b[2J"], r"invalid float value: 'x\x1b[2J'"),
+        (["--\x1b]0;x"], r"there is no option --\x1b]0;x"),
+        (["--store", "s3://user:password@host/x"], "there is no option --store"),
+    ],
+)
+def test_errors_exit_with_2_and_print_one_safe_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parser().parse(words)
+    text = capsys.readouterr().err
+    assert message in text and text.count("\n") == 1 and "\x1b" not in text and "password" not in text
+
+
+def test_unknown_commands_name_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strem\x1b"]) == 2
+    assert "did you mean stream?" in capsys.readouterr().err
+    assert main([]) == 2 and main(["--version"]) == 0
+    assert "streamnest 0." in capsys.readouterr().out
+
+
+def test_help_page_of_training_resolves_its_references() -> None:
+    assert "${" not in train.page() and "COMMANDS" in train.page() and "OUTPUT" in train.page()
+
+
+def test_defaults_of_arguments_equal_those_of_the_work() -> None:
+    from streamnest.data.recipes.registry import RECIPES
+    from streamnest.data.shards.index import FORMATS
+    from streamnest.encoder.state import STREAM_LEFT_MS
+
+    assert export.parse(["a", "b"]).max_left_ms == STREAM_LEFT_MS
+    assert export.SPEECH.is_file() and shard.FORMATS == FORMATS
+    assert {name: recipe.uses for name, recipe in RECIPES.items()} == prepare.arguments.USES
+    assert stream.parse(["a", "b"]).chunk_size is None
