@@ -14,7 +14,7 @@ help: ## Show this list
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	-@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src train.py >/dev/null 2>&1
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src train.py >/dev/null 2>&1 || true
 	@touch $@
 
 setup: $(STAMP) ## Create the environment in .venv (seconds if it exists)

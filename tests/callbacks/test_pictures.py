@@ -71,7 +71,7 @@ def test_wandb_receives_audio_once_and_plots_each_time(model, batch, tmp_path, m
         pictures.on_validation_batch_start(logging_trainer, model, noisy, 0)
         pictures.on_validation_end(logging_trainer, model)
     shown = {"pictures/prediction", "pictures/codes", "health/code_counts", "trainer/global_step"}
-    assert logged == [shown, {"audio/clean", "audio/heard"}, shown]
+    assert logged == [shown, {"audio/clean", "audio/noisy"}, shown]
 
 
 def test_the_plot_equals_the_validation(model, batch):

@@ -76,7 +76,7 @@ def test_the_card_has_latency_and_checks(folder: Path, model: Pretraining) -> No
     ):
         assert words in text, words
     assert "Every check below passed" in text
-    failed = Certificate(model.latency, [Check("stages", "none", "the stem does", False)])
+    failed = Certificate(model.latency, [Check("stages", "none", "subsampling does", False)])
     text = card(model, "x", {"causal": failed})
     assert "Certificate of context `causal`" in text and "**Not certified**" in text and "**FAIL**" in text
 

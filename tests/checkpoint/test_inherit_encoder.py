@@ -75,7 +75,7 @@ def test_another_size_is_refused_naming_it(run_config, checkpoint, override):
 
 
 def test_another_subsampling_is_refused(run_config, checkpoint):
-    with pytest.raises(UserError, match="stem"):
+    with pytest.raises(UserError, match="subsampling_padding"):
         adopt(run_config, checkpoint, "encoder.subsampling_padding=shifted")
 
 

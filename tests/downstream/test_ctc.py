@@ -12,7 +12,7 @@ from streamnest.data.labels import Label
 from streamnest.downstream.asr.ctc import ctc_loss
 from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.errors import UserError
-from streamnest.frontier.evaluation import _recognise
+from streamnest.frontier.evaluation import _recognize
 from streamnest.randomness import random_keys
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_speaker_is_neither_seen_nor_unseen(run_config, speech_like):
     batch = batch_of(speech_like(3, 16000), ["abc"] * 3)
     batch.labels = [Label(text="abc", speaker=name) for name in ("ann", "bob", None)]
     data = SimpleNamespace(knows=lambda label: label.speaker and label.speaker == "ann")
-    assert [line[-1] for line in _recognise(recognizer(run_config("task=ctc")), data, batch)] == [True, False, None]
+    assert [line[-1] for line in _recognize(recognizer(run_config("task=ctc")), data, batch)] == [True, False, None]
 
 
 def test_frames_past_the_length_are_ignored(run_config):

@@ -68,14 +68,14 @@ class Job:
         return done.stdout.strip()
 
     def said(self, *texts: str) -> bool:
-        """Waits until the output holds each of the texts."""
+        """Waits until the output contains each of the texts."""
         return eventually(lambda: all(text in self.text() for text in texts), 180)
 
     def text(self) -> str:
         return self.output.read_text() if self.output.exists() else ""
 
     def state(self) -> dict[str, str]:
-        """What `scontrol` knows of the job, such as JobState, Restarts and ExitCode."""
+        """Returns the fields of `scontrol show job`, such as JobState, Restarts and ExitCode."""
         shown = self.run("scontrol", "show", "job", "--oneliner", self.number)
         return dict(word.split("=", 1) for word in shown.split() if "=" in word)
 
@@ -91,7 +91,7 @@ def assert_nothing_was_lost(job: Job, whole: Path, folder: Path) -> None:
     assert not list(job.folder.rglob("hpc_ckpt*")), "Lightning requeued as well"
 
 
-def test_a_signal_ahead_of_the_time_limit_saves_requeues_and_loses_nothing(
+def test_a_signal_before_the_time_limit_saves_and_requeues(
     cluster: dict[str, str], whole: Path, tmp_path: Path
 ) -> None:
     job = Job(cluster, tmp_path)

@@ -20,7 +20,7 @@ from streamnest.streaming.onnx_session import OnnxSession
 ROUNDS = int(os.environ.get("STREAMNEST_FUZZ", "1"))
 STATE = [
     {"name": "past", "output": "next_past", "shape": [2, 5, 4], "dtype": "float32", "initial": 0.0},
-    {"name": "heard", "output": "next_heard", "shape": [2], "dtype": "int64", "initial": -3},
+    {"name": "num_features", "output": "next_num_features", "shape": [2], "dtype": "int64", "initial": -3},
     {"name": "sums", "output": "next_sums", "shape": [2, 2], "dtype": "float64", "initial": [0.5, 1.5]},
 ]
 METADATA: dict[str, Any] = {

@@ -91,8 +91,15 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
     nan[2][1][0][0][0].fill_(float("nan"))
     negative[0][2].fill_(-5)
     wide[0][1] = torch.zeros(1, 7)
-    wrong: dict[str, Any] = {name: {k: v for k, v in saved.items() if k != name} for name in ("state", "heard")}
-    for name, value in {"heard": -1, "emitted": 2.0, "pending": saved["pending"].double(), "encoder": "other"}.items():
+    wrong: dict[str, Any] = {
+        name: {k: v for k, v in saved.items() if k != name} for name in ("state", "num_samples_in")
+    }
+    for name, value in {
+        "num_samples_in": -1,
+        "emitted": 2.0,
+        "pending": saved["pending"].double(),
+        "encoder": "other",
+    }.items():
         wrong[f"{name}={value}"[:20]] = {**saved, name: value}
     wrong |= {
         "nan": {**saved, "state": nan},
@@ -100,11 +107,11 @@ def _changed(saved: dict[str, Any]) -> dict[str, Any]:
         "wide": {**saved, "state": wide},
     }
     wrong |= {"less": {**saved, "emitted": saved["emitted"] - 2}, "list": [1], "none": None}
-    wrong |= {"more": {**saved, "pending": torch.zeros(10**6), "heard": saved["heard"] + 10**6}}
+    wrong |= {"more": {**saved, "pending": torch.zeros(10**6), "num_samples_in": saved["num_samples_in"] + 10**6}}
     wrong |= {"loud": {**saved, "pending": saved["pending"] + 1e19}} if len(saved["pending"]) else {}
     wrong |= {"meta": {**saved, "pending": saved["pending"].to("meta")}}
     wrong |= {"fresh": {**saved, "state": 3}}
-    return {**wrong, "bool": {**saved, "heard": True}, "ints": {**saved, "state": [[0] * 4, [0] * 3, [0] * 4]}}
+    return {**wrong, "bool": {**saved, "num_samples_in": True}, "ints": {**saved, "state": [[0] * 4, [0] * 3, [0] * 4]}}
 
 
 def test_an_invalid_state_opens_no_stream(run_config: Compose, speech_like: Audio) -> None:

@@ -88,7 +88,7 @@ class Pictures(Callback):
         assert self._utterance is not None
         sounds = {"audio/clean": to_numpy(self._utterance.clean[0])}
         if self._utterance.noisy is not self._utterance.clean:
-            sounds["audio/heard"] = to_numpy(self._utterance.noisy[0])
+            sounds["audio/noisy"] = to_numpy(self._utterance.noisy[0])
         return sounds
 
 

@@ -49,6 +49,8 @@ WEIGHTS: dict[str, str] = {
     "encoder.blocks.": "encoder.layers.",
     "head.predictor.": "head.prediction_network.",
 }
+# Keys of a saved stream: old -> new.
+STREAM_KEYS: dict[str, str] = {"heard": "num_samples_in"}
 # Entries of a checkpoint with named weights; the second one exists if weights are averaged.
 _STATES = ("state_dict", "current_model_state")
 
@@ -78,6 +80,11 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def current_weights(state: Mapping[Any, Any]) -> dict[Any, Any]:
     """Returns named weights under current names."""
     return {_renamed(name): value for name, value in state.items()}
+
+
+def current_stream(saved: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Returns a saved stream under the current keys."""
+    return {STREAM_KEYS.get(key, key) if isinstance(key, str) else key: value for key, value in saved.items()}
 
 
 def _renamed(name: Any) -> Any:

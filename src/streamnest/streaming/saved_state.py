@@ -63,14 +63,14 @@ def check_entries(saved: Any, fingerprint: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    needed = ("state", "pending", "heard", "emitted")
+    needed = ("state", "pending", "num_samples_in", "emitted")
     missing = [name for name in needed if name not in saved] if isinstance(saved, Mapping) else list(needed)
     if missing:
         raise UserError(f"the saved stream has no {', '.join(missing)}: pass the return value of save()")
     # Streams of earlier versions have no fingerprint.
     if saved.get("encoder", fingerprint) != fingerprint:
         raise UserError("the saved stream belongs to another model or context: restore it with the model that saved it")
-    for name in ("heard", "emitted"):
+    for name in ("num_samples_in", "emitted"):
         if type(saved[name]) is not int or not 0 <= saved[name] < OPEN_END:
             raise UserError(f"the saved stream has {name}={saved[name]!r}: it must be a whole number from 0")
 
@@ -110,7 +110,7 @@ def pending_of(saved: Mapping[str, Any], like: Tensor, progress: Progress, most:
     Raises:
         UserError: for anything but samples of that type, and for another number of samples.
     """
-    pending, expected = saved["pending"], saved["heard"] - progress.samples
+    pending, expected = saved["pending"], saved["num_samples_in"] - progress.samples
     if not isinstance(pending, Tensor) or pending.dtype != like.dtype or pending.is_meta:
         raise UserError(f"the pending samples of the saved stream are not a tensor of {like.dtype}")
     try:

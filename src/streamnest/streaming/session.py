@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from streamnest.config.aliases import current_stream
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -100,7 +101,7 @@ class StreamingSession(Session[_Stream]):
             return {
                 "state": plain_state(map_state(torch.clone, stream.state)),
                 "pending": stream.pending.clone(),
-                "heard": stream.num_samples_in,  # the key of streams that were saved by earlier versions
+                "num_samples_in": stream.num_samples_in,
                 "emitted": stream.emitted,
                 "encoder": self._fingerprint(),
             }
@@ -115,6 +116,7 @@ class StreamingSession(Session[_Stream]):
             return self._add(self._restored(saved))
 
     def _restored(self, saved: Mapping[str, Any]) -> _Stream:
+        saved = current_stream(saved) if isinstance(saved, Mapping) else saved
         check_entries(saved, self._fingerprint())
         emitted = saved["emitted"]
         progress = self._progress(emitted)
@@ -122,7 +124,7 @@ class StreamingSession(Session[_Stream]):
         state = state_of(saved, self._template(started=emitted > 0), progress, online)
         most = self.first_samples + round(MOST_PENDING_S * self.sample_rate)
         pending = pending_of(saved, self.model.frontend.window, progress, most)
-        return _Stream(state, pending, saved["heard"], emitted)
+        return _Stream(state, pending, saved["num_samples_in"], emitted)
 
     def _progress(self, emitted: int) -> Progress:
         """Computes the counters of a stream that has emitted `emitted` frames and has not ended."""

@@ -168,7 +168,7 @@ def test_voxpopuli_sessions_with_dev_utterances_stay_out_of_train(tmp_path, form
     path = audio(tmp_path / "in" / form / "2009" / f"{dev.stem.removesuffix('-en_dev')}_original.ogg")
     report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
     held_out = [item.name for item in report.dropped if item.cause == "session with dev or test utterances"]
-    assert held_out == ([str(path)] if form.startswith("unlabelled") else [])
+    assert held_out == ([str(path)] if form.startswith("unlabelled_data") else [])
     if form.startswith("raw"):
         shutil.rmtree(tmp_path / "in/unlabelled_data")
         report = run("voxpopuli", tmp_path / "in", tmp_path / "out")
