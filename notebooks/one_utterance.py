@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidge
 
 from IPython.display import Audio, display
 
-from streamnest.callbacks.pictures import predict
+from streamnest.callbacks.plots import predict
 from streamnest.plotting import draw_code_histogram, draw_prediction
 from streamnest.reporting.notebook import open_subject, repository, utterance_near
 

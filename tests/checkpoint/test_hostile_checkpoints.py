@@ -187,7 +187,7 @@ def test_environment_variables_are_not_read(folder: Path, monkeypatch: pytest.Mo
     [
         ("encoder", {"num_layers": 10**7}, r"encoder\.num_layers=10000000 must be a whole number from 1 to 512"),
         ("encoder", {"num_layers": "4"}, r"encoder\.num_layers='4' must be"),
-        ("encoder", {"num_layer": 4}, r"encoder\.num_layer is not a known key: is num_layers meant\?"),
+        ("encoder", {"num_layer": 4}, r"encoder\.num_layer is not a known key: did you mean num_layers\?"),
         ("encoder", {"d_model": 16384, "num_layers": 512}, "weights and config do not belong together"),
         ("encoder", {"dropout": float("nan")}, "dropout=nan must be a number"),
         ("encoder", {"contexts": {"[/b]": {}}}, "is not a name"),
@@ -305,9 +305,9 @@ def test_state_that_lightning_cannot_restore_is_a_user_error(change: dict[str, A
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda o, s: o["state"][0].update(exp_avg=torch.zeros(3)), "is not of this model"),
-        (lambda o, s: o["state"][0].update(exp_avg_sq=5), "is not of this model"),
-        (lambda o, s: o["state"][0].pop("exp_avg"), "is not of this model"),
+        (lambda o, s: o["state"][0].update(exp_avg=torch.zeros(3)), "does not fit this model"),
+        (lambda o, s: o["state"][0].update(exp_avg_sq=5), "does not fit this model"),
+        (lambda o, s: o["state"][0].pop("exp_avg"), "does not fit this model"),
         (lambda o, s: o["param_groups"][0].update(lr="x"), "settings of its optimizer"),
         (lambda o, s: o["param_groups"][0].update(betas=(0.9, 1.5)), "settings of its optimizer"),
         (lambda o, s: o["param_groups"][0].update(maximize=True), "settings of its optimizer"),

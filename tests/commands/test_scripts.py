@@ -92,7 +92,7 @@ def test_streaming_benchmark_prints_chunks_and_streams_per_core() -> None:
     ("name", "words", "message"),
     [
         ("soak", ("encoder=causal", "--minutes", "5"), "at least two parts"),
-        ("streaming", ("--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "whole number of frames of 80 ms"),
+        ("streaming", ("--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "multiple of the encoder frame, 80 ms"),
         ("reference", ("no_such_python",), "no_such_python cannot be started"),
     ],
 )

@@ -66,7 +66,7 @@ def test_an_installed_wheel_trains_in_an_empty_folder(wheel: Path, tmp_path: Pat
     empty.mkdir()
     assert "`lookahead40`" in call(command, "presets", folder=empty)
     assert "streamnest train masking=causal" in call(command, "train", "--help", folder=empty)
-    small = ("debug=fast", "trainer.max_steps=2", "size.d_model=32", "logger=csv", "~callbacks.pictures")
+    small = ("debug=fast", "trainer.max_steps=2", "size.d_model=32", "logger=csv", "~callbacks.plots")
     # Two processes, of which Lightning starts the second.
     text = call(command, "train", *small, "trainer=ddp_cpu", folder=empty)
     assert "step 2" in text and "streamnest train debug=fast" in text

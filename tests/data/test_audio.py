@@ -138,7 +138,7 @@ def test_rates_without_common_divisor_need_little_memory(tmp_path, monkeypatch, 
 
 def test_unrealistic_sampling_rates_are_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1), 10)
-    with pytest.raises(UserError, match="10 Hz: need 1000 to 768000"):
+    with pytest.raises(UserError, match="10 Hz: it must be from 1000 to 768000"):
         load_audio(tmp_path / "a.wav", 16000)
     (tmp_path / "m.jsonl").write_text(json.dumps(line([("a.wav", [0])], 0, rate=10)))
     with pytest.raises(UserError, match="sampling_rate is 10"):

@@ -18,7 +18,7 @@ from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
 
 ROOT = Path(__file__).parents[2]
-TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.pictures")
+TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.plots")
 
 
 def start(folder: Path, *words: str) -> Process:

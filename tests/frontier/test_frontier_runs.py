@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from processes import run
 
-TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.pictures", "data.max_duration=3")
+TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "~callbacks.plots", "data.max_duration=3")
 
 
 def frontier(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ TRAIN = (
     "trainer.max_steps=4",
     "logger=wandb",
     "threads=1",
-    "~callbacks.pictures",
+    "~callbacks.plots",
 )
 
 

@@ -268,14 +268,14 @@ def test_the_command_streams_compares_analyzes_and_skips_bad_files(
     for path in SPEECH:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "bad.wav").write_text("hello")
-    words = ("--audio_path", folder, "--compare_modes", "--analyze", "--pictures", tmp_path / "pictures")
+    words = ("--audio_path", folder, "--compare_modes", "--analyze", "--pictures", tmp_path / "plots")
     assert main("stream", "--model_path", checkpoint, *words, "--json", tmp_path / "s.json") == 0
     printed = capsys.readouterr()
     assert "1 of 3 files could not be read" in printed.err and "bad.wav" in printed.err
     records = json.loads((tmp_path / "s.json").read_text())
     assert [Path(r["file"]).name for r in records] == [path.name for path in SPEECH]
     assert all(r["comparison"]["max_difference"] < 1e-5 and r["analysis"]["hidden_frames"] > 0 for r in records)
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    assert len(list((tmp_path / "plots").glob("*.png"))) == 6
     assert "Predictions of masked frames" in printed.out and "frames are equal within 1e-05" in printed.out
     words = ("--audio_path", SPEECH[0], "--compare_modes", "--tolerance", "1e-12")
     assert main("stream", "--model_path", checkpoint, *words) == 1

@@ -140,8 +140,8 @@ class NormOverTime(nn.LayerNorm):
 
 
 class LaterConvolution(ConvolutionModule):
-    def _depthwise(self, x: Tensor, *args: Any) -> Tensor:
-        return super()._depthwise(torch.cat([x[:, 1:], x[:, :1]], dim=1), *args)
+    def _convolve(self, x: Tensor) -> Tensor:
+        return super()._convolve(torch.cat([x[:, 1:], x[:, :1]], dim=1))
 
 
 class PaddingVisible(ConvolutionModule):

@@ -18,7 +18,7 @@ FAST = [
     "threads=1",
     "size.d_model=32",
     "trainer.limit_val_batches=1",
-    "~callbacks.pictures",
+    "~callbacks.plots",
 ]
 
 

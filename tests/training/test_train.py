@@ -54,7 +54,7 @@ def test_the_summary_shows_loss_baseline_codes_and_checkpoint(
     for words in (
         "validation loss",
         "unigram baseline",
-        "below baseline",
+        "above baseline",
         "codes",
         "last.ckpt",
         "wandb sync",
@@ -69,7 +69,7 @@ def test_metrics_plots_config_and_checkpoints_are_written(first: tuple[str, Path
     header = (folder / "csv/metrics.csv").read_text().splitlines()[0]
     for name in ("train/loss", "train/accuracy", "train/loss_minus_entropy", "train/lr", "val/loss", "val/gain"):
         assert name in header.split(",")
-    assert (folder / "pictures/step_0000006.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "plots/step_0000006.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / ".hydra/config.yaml").is_file() and list((folder / "wandb").glob("offline-run-*"))
     model = load_pretrained(folder / "checkpoints/last.ckpt")
     encoded, frames = model(0.1 * torch.randn(1, 16000), torch.tensor([16000]))
@@ -103,7 +103,7 @@ def test_multirun_jobs_have_separate_folders_and_one_group(tmp_path: Path) -> No
 
 
 def test_ctrl_c_saves_and_ends_with_status_0(tmp_path: Path) -> None:
-    words = (*SHORT, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.pictures")
+    words = (*SHORT, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.plots")
     process = processes.Process("train.py", *words, env=environment(tmp_path))
     seen = []
     for line in process.stdout:

@@ -7,7 +7,7 @@ from streamnest.callbacks.collapse import CollapseAlarm
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.interrupt import StopOnSignal
-from streamnest.callbacks.pictures import Pictures
+from streamnest.callbacks.plots import Plots
 from streamnest.callbacks.progress import Progress
 from streamnest.callbacks.throughput import Throughput
 from streamnest.callbacks.watchdog import Watchdog
@@ -16,7 +16,7 @@ __all__ = [
     "BestAndLast",
     "CollapseAlarm",
     "GradientGuard",
-    "Pictures",
+    "Plots",
     "Progress",
     "StopOnSignal",
     "Throughput",

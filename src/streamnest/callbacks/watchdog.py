@@ -66,7 +66,7 @@ class Watchdog(Callback):
     def _dump(self, rank: int) -> str:
         path = self.dirpath / f"stalled_rank_{rank}.txt"
         try:
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 faulthandler.dump_traceback(file)
         except OSError as error:
             return f"stack traces could not be written: {error}"

@@ -68,7 +68,7 @@ _LIMITS = {
             *("data.batch_duration", "data.val_batch_duration", "data.max_duration", "data.max_hours"),
             *("data.temperature", "augment.speed.factors", "augment.reverb.t60"),
             *("task.scale", "task.conversations.seconds", "task.conversations.turn"),
-            *("callbacks.pictures.seconds", "callbacks.gradients.spike"),
+            *("callbacks.plots.seconds", "callbacks.gradients.spike"),
         ),
         _POSITIVE,
     ),

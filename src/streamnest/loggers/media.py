@@ -56,7 +56,7 @@ def log_media(logger: Logger, media: Media) -> None:
 
 
 def _to_wandb(logger: UnfailingWandbLogger, media: Media) -> None:
-    values: dict[str, Any] = {f"pictures/{name}": wandb.Image(str(path)) for name, path in media.plots.items()}
+    values: dict[str, Any] = {f"plots/{name}": wandb.Image(str(path)) for name, path in media.plots.items()}
     counts = media.code_counts
     # W&B plots at most 512 bins, so a bin is a group of neighboring codes.
     histogram = np.histogram(np.arange(len(counts)), bins=min(512, len(counts)), weights=counts)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streamnest.build import build_data, build_model
-from streamnest.callbacks.pictures import distance, nearest_row
+from streamnest.callbacks.plots import distance, nearest_row
 from streamnest.checkpoint.loading import load_pretrained, read_checkpoint
 from streamnest.config.compose import compose_config
 from streamnest.config.stored import task_name

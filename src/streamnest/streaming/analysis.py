@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamnest.callbacks.pictures import predict
+from streamnest.callbacks.plots import predict
 from streamnest.data.batch import Batch
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError

@@ -257,7 +257,7 @@ def test_an_index_is_kept_in_memory_without_a_cache(tmp_path, cache, caplog):
     make_index(tmp_path / "old", compressed=True)
     cache.write_text("no folder")
     cuts, _ = load_shards(str(tmp_path / "old"))
-    assert cuts.table.path is None and "is held in memory" in caplog.text and len(cuts) > 1000
+    assert cuts.table.path is None and "is kept in memory" in caplog.text and len(cuts) > 1000
 
 
 @pytest.mark.parametrize("compressed", [True, False])

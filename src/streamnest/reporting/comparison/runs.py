@@ -143,7 +143,7 @@ class Run:
 
     def example_plot(self) -> Path | None:
         """Returns the newest plot of the predictions for one utterance."""
-        found = sorted((self.folder / "pictures").glob("step_*.png"))
+        found = sorted((self.folder / "plots").glob("step_*.png"))
         return found[-1] if found else None
 
 

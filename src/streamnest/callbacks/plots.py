@@ -24,7 +24,7 @@ from streamnest.pretraining import Pretraining
 log = logging.getLogger(__name__)
 
 
-class Pictures(Callback):
+class Plots(Callback):
     """Plots one validation utterance, the same each time, and the code frequencies; first rank only.
 
     Plots are written to `dirpath/step_*.png` and sent to the loggers that show images. The audio is sent once, and the
