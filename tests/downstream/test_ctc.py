@@ -59,7 +59,7 @@ def test_a_batch_without_usable_text_has_zero_loss_with_gradients(run_config, sp
 def test_an_unknown_speaker_is_neither_seen_nor_unseen(run_config, speech_like):
     batch = batch_of(speech_like(3, 16000), ["abc"] * 3)
     batch.labels = [Label(text="abc", speaker=name) for name in ("ann", "bob", None)]
-    data = SimpleNamespace(knows=lambda label: label.speaker and label.speaker == "ann")
+    data = SimpleNamespace(is_seen=lambda label: label.speaker and label.speaker == "ann")
     assert [line[-1] for line in _recognize(recognizer(run_config("task=ctc")), data, batch)] == [True, False, None]
 
 
