@@ -12,8 +12,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.config.stored import (
+    ALLOWED,
     LIMITS,
-    PARTS,
     check_config,
     construct,
     require_loadable,
@@ -34,7 +34,7 @@ SchemaT = TypeVar("SchemaT")
 
 
 def build_data(cfg: DictConfig) -> SpeechDataModule:
-    """Builds the data module that the task of a run needs; it has not read anything yet."""
+    """Builds the data module that the task of a run needs, without reading any data."""
     require_manifests(cfg.data)
     with user_errors():
         augment = _custom(cfg.augment, AugmentConfig) or Augmentation(_typed(cfg.augment, AugmentConfig, "augment"))
@@ -142,13 +142,13 @@ def build_outline(config: Mapping[str, Any], labels: Any) -> DownstreamTask:
 
 def build_part(group: str, node: Mapping[str, Any]) -> Any:
     """Builds a part of a model from a composed config, which may name any class by `_target_`."""
-    known = isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) in PARTS[group]
+    known = isinstance(node, Mapping) and node.get("_target_", next(iter(ALLOWED[group]))) in ALLOWED[group]
     return construct(group, node) if known else instantiate(node)
 
 
 def _is_foreign(task: Any) -> bool:
     """True if the group `task` names a class outside of the table."""
-    return isinstance(task, Mapping) and task.get("_target_", TaskConfig._target_) not in PARTS["task"]
+    return isinstance(task, Mapping) and task.get("_target_", TaskConfig._target_) not in ALLOWED["task"]
 
 
 def _pretraining(

@@ -19,8 +19,8 @@ def entropy(counts: Tensor) -> float:
 def unigram_cross_entropy(train: Tensor, targets: Tensor) -> float:
     """Computes the unigram baseline: cross entropy in nats of target codes under the training set's code frequencies.
 
-    The frequencies are smoothed by the constant, out of several, that is best *on the targets themselves*, so the
-    baseline errs on the strong side.
+    The frequencies are smoothed by the one of several constants that is best *on the targets themselves*, which makes
+    the baseline rather too strong than too weak.
 
     Args:
         train: counts of codes in the training set, `(codebooks, classes)`.

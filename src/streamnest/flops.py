@@ -1,6 +1,6 @@
-"""Floating-point operations of training per second of audio, counted on the network itself.
+"""Counts the floating-point operations of training per second of audio by running the network.
 
-Nothing is computed: tensors are on PyTorch's `meta` device, which has shapes only.
+The tensors are on PyTorch's `meta` device, which has shapes but no values, so that nothing is computed.
 """
 
 from __future__ import annotations

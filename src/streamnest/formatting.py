@@ -27,7 +27,7 @@ def count(number: float) -> str:
 
 
 def speed(factor: float) -> str:
-    """5.1x real time; hours of audio per hour of computing."""
+    """Formats a speed in hours of audio per hour of computing, such as `5.1x real time`."""
     return f"{factor:.0f}x real time" if factor >= 10 else f"{factor:.1f}x real time"
 
 

@@ -121,12 +121,12 @@ def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str |
     Raises:
         UserError: for settings of wrong type or out of range, and for tensors of wrong size.
     """
-    own = isinstance(optimizer, torch.optim.AdamW)
-    if own and not all(_is_valid(group) for group in optimizer.param_groups):
+    is_adamw = isinstance(optimizer, torch.optim.AdamW)
+    if is_adamw and not all(_is_valid(group) for group in optimizer.param_groups):
         raise UserError(
             f"{path}: the settings of its optimizer are not valid: start from its weights with init_from instead"
         )
-    if own and not all(_fits(parameter, state) for parameter, state in optimizer.state.items()):
+    if is_adamw and not all(_fits(parameter, state) for parameter, state in optimizer.state.items()):
         raise UserError(
             f"{path}: the state of its optimizer does not fit this model: start from its weights with init_from instead"
         )

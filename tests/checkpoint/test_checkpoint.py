@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig
 
 from streamnest.build import build_model, find_task
-from streamnest.checkpoint.loading import StoredCheckpoint, check_architecture, load_pretrained, read_checkpoint
+from streamnest.checkpoint.compatibility import check_architecture
+from streamnest.checkpoint.loading import StoredCheckpoint, load_pretrained, read_checkpoint
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 

@@ -21,17 +21,16 @@ from models import ready
 from omegaconf import DictConfig
 
 import streamnest
+from streamnest.checkpoint.compatibility import check_training_state, stored_labels
 from streamnest.checkpoint.loading import (
     StoredCheckpoint,
-    check_training_state,
     load_model,
     read_checkpoint,
-    stored_labels,
     write_checkpoint,
 )
 from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, write_folder
 from streamnest.checkpoint.resume import newest_checkpoint, restoring
-from streamnest.config.stored import PARTS, check_config, storable
+from streamnest.config.stored import ALLOWED, check_config, storable
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.optim import Optimization
@@ -227,7 +226,7 @@ def test_a_small_file_cannot_describe_large_tensors(model: Pretraining, tmp_path
         ("a.ckpt", b"<!DOCTYPE html><html>", "a web page"),
         ("a.ckpt", b"a: 1\n", "it is a text file"),
         ("a.ckpt", b"", "is empty"),
-        ("a.ckpt", b"\x80\x02}q\x00.", "does not begin as one"),
+        ("a.ckpt", b"\x80\x02}q\x00.", "first bytes are not those of a checkpoint"),
         ("a.nemo", b"x", r"streamnest import-nemo"),
         ("a.onnx", b"x", r"streamnest stream"),
         ("a.wav", b"RIFF....WAVE", "an audio file"),
@@ -367,7 +366,7 @@ def wide(extra: int, **settings: Any) -> FastConformer:
 
 
 def test_a_class_of_the_user_loads_once_it_is_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PARTS, "encoder", dict(PARTS["encoder"]))
+    monkeypatch.setitem(ALLOWED, "encoder", dict(ALLOWED["encoder"]))
     rewrite(folder, lambda config: config["encoder"].update(_target_=f"{__name__}.wide", extra=1))
     with pytest.raises(UserError, match=r"streamnest\.allow_class\('encoder'"):
         load_model(folder)

@@ -112,7 +112,7 @@ def test_foreign_folders_are_refused_with_the_reason(folder: Path, tmp_path: Pat
     for content, words in (
         ({**config, "config": foreign}, r"os\.system"),
         ({**config, "format": 3}, "has format 3: this version reads 1 to 2"),
-        ({"model_type": "bert"}, "not of a model of streamnest"),
+        ({"model_type": "bert"}, "is not the config of a streamnest model"),
         ({**config, "config": wider}, "do not belong together"),
     ):
         (folder / CONFIG).write_text(json.dumps(content))

@@ -18,8 +18,8 @@ from runs import SHORT, environment
 
 from streamnest.build import build_model
 from streamnest.checkpoint.convert_convolution import BATCH_NORMS, Conversion, convert, place_kernel
-from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.checkpoint.transfer import transfer
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder.convolution import ConvolutionModule, FrozenBatchNorm
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining

@@ -17,8 +17,8 @@ from mutations import flipped, mutated
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
-from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import FILE, cuts_name, tar_name
+from streamnest.data.shards.indexing import index_folder
 from streamnest.data.shards.plan import PLAN, make_plan
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.writing import write_shards
@@ -113,7 +113,7 @@ def test_damaged_shards_of_other_origin_are_indexed_or_refused(shards, tmp_path,
     files = {name: data for name, data in shards.items() if name.startswith(("cuts.00", "recording"))}
     name = rng.choice([cuts_name(0), tar_name(0)])
     with suppress(UserError):
-        assert len(adopt(tmp_path / put(tmp_path / "x", {**files, name: flipped(rng, files[name])}))) == 6
+        assert len(index_folder(tmp_path / put(tmp_path / "x", {**files, name: flipped(rng, files[name])}))) == 6
 
 
 @pytest.mark.parametrize(

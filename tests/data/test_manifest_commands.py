@@ -15,8 +15,8 @@ from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.config import AugmentConfig, ReverbConfig
 from streamnest.data.conversations.rttm import load_excerpts
 from streamnest.data.manifest import load_cuts
-from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import cuts_name, tar_name
+from streamnest.data.shards.indexing import index_folder
 from streamnest.errors import UserError
 
 
@@ -104,7 +104,7 @@ def test_shards_of_other_origin_may_not_name_commands(tmp_path, row):
     (tmp_path / cuts_name(0)).write_bytes(gzip.compress(json.dumps(line).encode()))
     (tmp_path / tar_name(0)).touch()
     with pytest.raises(UserError, match=r"jsonl\.gz:1: names a command"):
-        adopt(tmp_path)
+        index_folder(tmp_path)
 
 
 def test_text_that_looks_like_a_command_is_kept(tmp_path, row):

@@ -13,7 +13,7 @@ from recognizers import LABELS
 import streamnest
 from streamnest.build import build_model
 from streamnest.checkpoint.loading import load_model, write_checkpoint
-from streamnest.config.stored import PARTS, task_settings
+from streamnest.config.stored import ALLOWED, task_settings
 from streamnest.config.tasks import CTCConfig
 from streamnest.downstream.asr.ctc import CTCRecognizer
 from streamnest.encoder import FastConformer
@@ -39,7 +39,7 @@ Compose = Callable[..., DictConfig]
 def test_an_own_task_trains_and_loads_once_allowed(
     run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PARTS, "task", dict(PARTS["task"]))
+    monkeypatch.setitem(ALLOWED, "task", dict(ALLOWED["task"]))
     model = build_model(run_config("task=ctc", f"task._target_={__name__}.OwnTask", "+task.extra=3"), labels=LABELS)
     assert type(model) is OwnTask
     path = tmp_path / "own.ckpt"

@@ -10,7 +10,8 @@ import torch
 from recognizers import LABELS, recognizer, transducer, untrained
 
 from streamnest.build import build_model
-from streamnest.checkpoint.loading import StoredCheckpoint, check_architecture, load_model
+from streamnest.checkpoint.compatibility import check_architecture
+from streamnest.checkpoint.loading import StoredCheckpoint, load_model
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
 from streamnest.downstream.asr.recognizer import StreamingRecognizer

@@ -16,7 +16,7 @@ from streamnest.frontier import plots, report
 from streamnest.frontier.command import main
 from streamnest.frontier.effects import plot_delays, plot_effects, plot_variants
 from streamnest.frontier.intervals import Bootstrap, rate
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import make_plan
 from streamnest.frontier.plots import Series, plot_frontier, plot_labels
 from streamnest.frontier.records import Records
@@ -26,13 +26,13 @@ from streamnest.frontier.tables import amount, as_json, as_markdown
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")
-OPTIONS = Options(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
+OPTIONS = FrontierOptions(presets=PRESETS, contexts=("causal", "full"), seeds=(0, 1), hours=(0.5, None), probes=True)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+def small(tmp_path_factory: pytest.TempPathFactory) -> report.FrontierReport:
     """A small report, which takes less time."""
-    options = Options(presets=("causal", "limited3200", "dynamic", "bidirectional"), contexts=("full",))
+    options = FrontierOptions(presets=("causal", "limited3200", "dynamic", "bidirectional"), contexts=("full",))
     records = Records(tmp_path_factory.mktemp("small"))
     fill(options, records)
     return report.gather(options, records, "the command")
@@ -85,7 +85,7 @@ def test_points_pool_seeds_and_compare_equal_training(tmp_path: Path) -> None:
 
 
 def test_seen_and_unseen_speakers_are_scored_separately(tmp_path: Path) -> None:
-    records, options = Records(tmp_path), Options(presets=("causal",))
+    records, options = Records(tmp_path), FrontierOptions(presets=("causal",))
     plan = fill(options, records)
     # The speaker of the last one is unknown.
     lines = [["a", 1, 10, 1, 2, True], ["b", 8, 10, 2, 2, False], ["c", 6, 10, 1, 2, None]]
@@ -99,14 +99,16 @@ def test_seen_and_unseen_speakers_are_scored_separately(tmp_path: Path) -> None:
 
 
 def test_points_are_sorted_by_latency(tmp_path: Path) -> None:
-    options = Options(presets=("bidirectional", "dynamic", "lookahead80", "causal"), contexts=("full", "causal"))
+    options = FrontierOptions(
+        presets=("bidirectional", "dynamic", "lookahead80", "causal"), contexts=("full", "causal")
+    )
     records = Records(tmp_path)
     points = read_points(fill(options, records), records)
     assert [p.name for p in points] == ["causal", "lookahead80", "bidirectional", "dynamic: causal", "dynamic: full"]
 
 
 def test_probe_table_lists_input_best_and_last_layer(tmp_path: Path) -> None:
-    records, options = Records(tmp_path), Options(presets=("causal",), probes=True)
+    records, options = Records(tmp_path), FrontierOptions(presets=("causal",), probes=True)
     fill(options, records)
     text = as_markdown(report.gather(options, records, "the command"))
     assert "| `causal` | 0 | 50.0 % | 40.0 % (1) | 35.0 % | 50.0 % | 60.0 % (1) | 65.0 % | – | – | – |" in text
@@ -135,7 +137,7 @@ def test_report_writes_tables_and_plots(tmp_path: Path) -> None:
 
 
 def test_single_label_panel_is_as_wide_as_its_title(tmp_path: Path) -> None:
-    options = Options(presets=("causal",), hours=(0.5, None))
+    options = FrontierOptions(presets=("causal",), hours=(0.5, None))
     records = Records(tmp_path)
     fill(options, records)
     found = report.gather(options, records)
@@ -147,7 +149,7 @@ def test_single_label_panel_is_as_wide_as_its_title(tmp_path: Path) -> None:
 
 
 def test_missing_evaluations_are_reported_and_left_blank(tmp_path: Path) -> None:
-    records, options = Records(tmp_path), Options(presets=("causal", "bidirectional"))
+    records, options = Records(tmp_path), FrontierOptions(presets=("causal", "bidirectional"))
     for stage in fill(options, records):
         if stage.pretrained or stage.preset == "bidirectional":
             records.path(stage).unlink()
@@ -160,7 +162,7 @@ def test_missing_evaluations_are_reported_and_left_blank(tmp_path: Path) -> None
 
 
 def test_results_of_several_code_versions_are_reported(tmp_path: Path) -> None:
-    records, options = Records(tmp_path), Options(presets=("causal",))
+    records, options = Records(tmp_path), FrontierOptions(presets=("causal",))
     path = records.path(fill(options, records)[0])
     path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "older"}))
     report.write(report.gather(options, records), tmp_path)
@@ -199,7 +201,7 @@ def test_label_budgets_are_rounded(hours: float, text: str) -> None:
     assert amount(hours) == text
 
 
-def test_report_survives_json_round_trip(tmp_path: Path, small: report.Report) -> None:
+def test_report_survives_json_round_trip(tmp_path: Path, small: report.FrontierReport) -> None:
     (tmp_path / "frontier.json").write_text(as_json(small))
     found = read_report(tmp_path / "frontier.json")
     assert as_json(found) == as_json(small) and as_markdown(found) == as_markdown(small)
@@ -207,7 +209,7 @@ def test_report_survives_json_round_trip(tmp_path: Path, small: report.Report) -
 
 
 @pytest.mark.parametrize("name", ["frontier", "frontier_two_seeds", "labels", "variants"])
-def test_published_results_have_the_fields_of_a_report(small: report.Report, name: str) -> None:
+def test_published_results_have_the_fields_of_a_report(small: report.FrontierReport, name: str) -> None:
     now, stored = json.loads(as_json(small)), json.loads((ROOT / f"docs/data/{name}.json").read_text())
     assert stored.keys() == now.keys()
     assert all(point.keys() == now["points"][0].keys() for point in stored["points"])
@@ -215,10 +217,10 @@ def test_published_results_have_the_fields_of_a_report(small: report.Report, nam
 
 
 @pytest.fixture(scope="module")
-def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+def varied(tmp_path_factory: pytest.TempPathFactory) -> report.FrontierReport:
     """A report with a worse variant, one that equals the baseline, and one without results."""
     variants = (("short", "masking.block_size=6"), ("same", "logger=csv"), ("unknown", "augment=none"))
-    options = Options(presets=("causal",), variants=variants)
+    options = FrontierOptions(presets=("causal",), variants=variants)
     records = Records(tmp_path_factory.mktemp("varied"))
     for stage in fill(options, records):
         if stage.variant == "short" and stage.kind == "evaluate":
@@ -228,7 +230,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
     return report.gather(options, records, "the command")
 
 
-def test_variants_are_compared_with_the_baseline_by_utterance(varied: report.Report) -> None:
+def test_variants_are_compared_with_the_baseline_by_utterance(varied: report.FrontierReport) -> None:
     scratch, baseline, short, same = varied.variants
     assert [v.name for v in varied.variants] == ["scratch", None, "short", "same"] and baseline.change is None
     assert short.change is not None and 0 < short.change.low < short.change.value < short.change.high
@@ -240,11 +242,11 @@ def test_variants_are_compared_with_the_baseline_by_utterance(varied: report.Rep
     )
 
 
-def test_report_without_variants_has_no_such_section(small: report.Report) -> None:
+def test_report_without_variants_has_no_such_section(small: report.FrontierReport) -> None:
     assert small.variants == [] and "Variants" not in as_markdown(small)
 
 
-def test_variants_are_in_table_plot_and_json(tmp_path: Path, varied: report.Report) -> None:
+def test_variants_are_in_table_plot_and_json(tmp_path: Path, varied: report.FrontierReport) -> None:
     assert tmp_path / "variants.png" in report.write(varied, tmp_path)
     page = (tmp_path / "frontier.md").read_text()
     assert "short: `masking.block_size=6`" in page and "none (from scratch)" in page and "unknown:" not in page
@@ -261,7 +263,7 @@ def test_invalid_report_is_a_user_error(tmp_path: Path, text: str) -> None:
         read_report(tmp_path / "frontier.json")
 
 
-def test_effect_and_delay_plots_show_stored_values(small: report.Report) -> None:
+def test_effect_and_delay_plots_show_stored_values(small: report.FrontierReport) -> None:
     points = small.largest
     gain, cost = plot_effects(points, "title").axes
     changes = {p.name: p.change.value for p in points if p.change}

@@ -15,14 +15,14 @@ import torch
 from frontiers import evaluation
 from rich.console import Console
 
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import make_plan
 from streamnest.frontier.processes import Launcher
 from streamnest.frontier.progress import Watcher, duration, steps
 from streamnest.frontier.records import Records
 from streamnest.frontier.runner import Runner
 
-OPTIONS = Options(presets=("causal", "limited3200"), pretrain_steps=5, finetune_steps=7)
+OPTIONS = FrontierOptions(presets=("causal", "limited3200"), pretrain_steps=5, finetune_steps=7)
 
 
 class FakeProcess:
@@ -106,7 +106,7 @@ def test_finished_stages_are_skipped_changed_ones_run(runner) -> None:
     again.run(make_plan(OPTIONS))
     assert started.commands == [] and "10 stages, 10 of them done" in output.getvalue()
     changed, started, _ = runner()
-    changed.run(make_plan(Options(**{**OPTIONS.plain(), "finetune_steps": 9})))
+    changed.run(make_plan(FrontierOptions(**{**OPTIONS.plain(), "finetune_steps": 9})))
     assert len(started.commands) == 8 and not any("masking=causal" in c for c in started.commands)
 
 
@@ -128,7 +128,7 @@ def test_failed_stage_stops_only_its_dependents(runner) -> None:
 
 def test_run_that_stopped_early_is_not_done(runner) -> None:
     runs, _, output = runner(steps=4)
-    failed = runs.run(make_plan(Options(presets=("causal",), pretrain_steps=5)))
+    failed = runs.run(make_plan(FrontierOptions(presets=("causal",), pretrain_steps=5)))
     assert "stopped at step 4 of 5" in output.getvalue() and len(failed) == 5
 
 
@@ -153,7 +153,7 @@ def test_interrupted_command_terminates_its_stages(runner) -> None:
 
 def test_stage_of_another_process_is_waited_for(runner) -> None:
     runs, started, output = runner()
-    plan = make_plan(Options(presets=("causal",), pretrain_steps=5))
+    plan = make_plan(FrontierOptions(presets=("causal",), pretrain_steps=5))
     path = runs.records.out / "locks" / plan[0].key
     path.parent.mkdir(parents=True)
     with path.open("w") as other:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage, make_plan
 from streamnest.frontier.records import Records
 
@@ -46,7 +46,7 @@ def share(stage: Stage) -> float:
     return float(value + scarce - (0.05 + scarce / 2 if stage.pretrained else 0))
 
 
-def fill(options: Options, records: Records) -> list[Stage]:
+def fill(options: FrontierOptions, records: Records) -> list[Stage]:
     """Records every stage as done, and returns the plan."""
     plan = make_plan(options)
     accuracies = {"log-mel": 0.5, "subsampling": 0.3, "1": 0.4, "2": 0.35, "weighted sum": 0.45}

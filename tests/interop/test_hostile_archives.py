@@ -16,7 +16,7 @@ import yaml
 from archives import CONFIGS, NEST, changed, contents, pack
 from hostile import flipped, mutated
 
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.errors import UserError
 from streamnest.files.plain_data import of_file
 from streamnest.interop.nemo import archive as archives

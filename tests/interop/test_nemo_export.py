@@ -12,13 +12,13 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import write_checkpoint
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.errors import UserError
 from streamnest.interop.nemo import encoder_state_from_nemo, export_nemo, import_nemo
 from streamnest.interop.nemo.archive import read_archive
 from streamnest.interop.nemo.context import contexts, nemo_contexts
-from streamnest.interop.nemo.section import Section
+from streamnest.interop.nemo.section import ConfigSection
 from streamnest.interop.nemo.weights import encoder_state_to_nemo
 from streamnest.pretraining import Pretraining
 
@@ -131,7 +131,7 @@ def test_contexts_survive_a_round_trip(style: str, choices: dict[str, dict[str, 
     config.left_context_ms, config.right_context_ms = 320.0, 40.0
     encoder = FastConformer(config)
     exported_contexts = nemo_contexts(encoder.default_context, encoder.choices)
-    read = contexts(Section("encoder", exported_contexts), encoder.frame_ms, TransferReport(NEST))
+    read = contexts(ConfigSection("encoder", exported_contexts), encoder.frame_ms, TransferReport(NEST))
     config.contexts = read["encoder.contexts"]
     again = FastConformer(config)
     assert (read["encoder.left_context_ms"], read["encoder.right_context_ms"]) == (320.0, 40.0)

@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from streamnest.build import build_model
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.loading import load_pretrained, write_checkpoint
-from streamnest.checkpoint.outcomes import TransferReport
 from streamnest.checkpoint.transfer import transfer
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.config.compose import compose_config
 from streamnest.errors import UserError
 from streamnest.interop.nemo import import_nemo

@@ -22,7 +22,7 @@ pytest.importorskip("onnxscript")
 
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.streaming import export
+from streamnest.streaming import export, exported_step
 from streamnest.streaming import onnx_session as runtime
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.quantization import quantize_step
@@ -198,10 +198,10 @@ def checkpoint(model: Pretraining, tmp_path: Path) -> Path:
 def test_the_file_names_the_context_that_was_exported(run_config: Callable[..., DictConfig]) -> None:
     model = ready(run_config("encoder=dynamic"))
     model.encoder.use_context("lookahead320")
-    graph = export.ExportedStep(model, 800)
+    graph = exported_step.ExportedStep(model, 800)
     assert export.describe(model, graph, 1)["context"] == "lookahead320"
     plain = ready(run_config("encoder=causal"))
-    assert export.describe(plain, export.ExportedStep(plain, 800), 1)["context"] is None
+    assert export.describe(plain, exported_step.ExportedStep(plain, 800), 1)["context"] is None
 
 
 def test_stream_runs_the_file_that_export_wrote(

@@ -30,9 +30,9 @@ def save_pretrained(model: EncoderTask, folder: str | Path) -> dict[str | None, 
         The certificate of each context of a dynamic encoder by name; the key is None for an encoder with one context.
     """
     certificates = {name: verify(model) for name in model.encoder.each_context()}
-    own: dict[str, Any] = {}
-    model.on_save_checkpoint(own)
-    shared = {**own["streamnest"], "config": without_credentials(own["streamnest"]["config"])}
+    checkpoint: dict[str, Any] = {}
+    model.on_save_checkpoint(checkpoint)
+    shared = {**checkpoint["streamnest"], "config": without_credentials(checkpoint["streamnest"]["config"])}
     write_folder(folder, model.state_dict(), shared, card(model, Path(folder).name, certificates))
     return certificates
 

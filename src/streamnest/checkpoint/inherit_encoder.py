@@ -9,17 +9,18 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from streamnest.checkpoint.loading import StoredCheckpoint, check_own, fields_with, read_own
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.loading import StoredCheckpoint, check_checkpoint, read_checked
 from streamnest.checkpoint.transfer import NO_STATISTICS, transfer
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder import EncoderConfig
+from streamnest.encoder.config import fields_with
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
 # Fields of a preset; all other fields of an encoder are its size.
 _PRESET = fields_with("preset", EncoderConfig)
 # Fields that each run sets for itself, because they change neither the weights nor the function.
-_OWN = fields_with("training", EncoderConfig) - _PRESET
+_TRAINING = fields_with("training", EncoderConfig) - _PRESET
 
 
 def with_encoder_of(
@@ -35,24 +36,24 @@ def with_encoder_of(
         overrides: overrides of the command line; None takes those of Hydra.
 
     Raises:
-        UserError: as `read_own`; and for sizes on the command line that differ from those of the checkpoint.
+        UserError: as `read_checked`; and for sizes on the command line that differ from those of the checkpoint.
     """
     if not cfg.encoder_from:
         return cfg
     path = str(continued.path) if continued else cfg.encoder_from
     if continued:
-        check_own(continued.content, path)
-    theirs = (continued.content if continued else read_own(path))["streamnest"]["config"]
-    ours: Any = OmegaConf.to_container(cfg.encoder, resolve=True)
+        check_checkpoint(continued.content, path)
+    stored = (continued.content if continued else read_checked(path))["streamnest"]["config"]
+    current: Any = OmegaConf.to_container(cfg.encoder, resolve=True)
     keys = [one.lstrip("+~").split("=")[0] for one in (_overrides() if overrides is None else overrides)]
     named = {key.removeprefix("encoder.").split(".")[0] for key in keys if key.startswith("encoder.")}
-    _refuse_sizes(path, theirs["encoder"], ours, named | (_sizes(keys) - _PRESET))
-    taken = _OWN | named | (_PRESET if "encoder" in keys else set())
+    _refuse_sizes(path, stored["encoder"], current, named | (_sizes(keys) - _PRESET))
+    taken = _TRAINING | named | (_PRESET if "encoder" in keys else set())
     cfg = copy.deepcopy(cfg)
-    merged = {**theirs["encoder"], **{key: ours[key] for key in taken if key in ours}}
-    for node, values in (("encoder", merged), ("frontend", theirs["frontend"]), ("size", theirs.get("size", {}))):
+    merged = {**stored["encoder"], **{key: current[key] for key in taken if key in current}}
+    for node, values in (("encoder", merged), ("frontend", stored["frontend"]), ("size", stored.get("size", {}))):
         cfg[node] = OmegaConf.merge(OmegaConf.structured(OmegaConf.get_type(cfg[node])), values)
-    cfg.preset = cfg.preset if "encoder" in keys else theirs.get("preset", "")
+    cfg.preset = cfg.preset if "encoder" in keys else stored.get("preset", "")
     return cfg
 
 
@@ -60,7 +61,7 @@ def load_encoder(model: EncoderTask, path: str | Path) -> TransferReport:
     """Copies front end, statistics and encoder of a checkpoint; convolutions of another kind are converted.
 
     Raises:
-        UserError: as `read_own`; and if the checkpoint has no values for a tensor of the encoder.
+        UserError: as `read_checked`; and if the checkpoint has no values for a tensor of the encoder.
     """
     report = transfer(model, path, encoder_only=True)
     new = [part for part in report.parts if part.outcome == "new" and part.name.startswith("encoder.")]
@@ -75,18 +76,18 @@ def _overrides() -> list[str]:
 
 
 def _sizes(keys: list[str]) -> set[str]:
-    """Fields of the encoder that the command line sets through the group `size`."""
+    """Returns the fields of the encoder that the command line sets through the group `size`."""
     from streamnest.config.schema import SizeConfig
 
     if "size" in keys:
-        return set(vars(SizeConfig())) - _OWN
-    return {key.removeprefix("size.") for key in keys if key.startswith("size.")} - _OWN
+        return set(vars(SizeConfig())) - _TRAINING
+    return {key.removeprefix("size.") for key in keys if key.startswith("size.")} - _TRAINING
 
 
-def _refuse_sizes(path: str, theirs: dict[str, Any], ours: dict[str, Any], named: set[str]) -> None:
-    wrong = [key for key in sorted(named - _PRESET - _OWN) if key in ours and theirs.get(key) != ours[key]]
+def _refuse_sizes(path: str, stored: dict[str, Any], current: dict[str, Any], named: set[str]) -> None:
+    wrong = [key for key in sorted(named - _PRESET - _TRAINING) if key in current and stored.get(key) != current[key]]
     if wrong:
         listed = "\n".join(
-            f"  {key}: {theirs.get(key)!r} in the checkpoint, {ours[key]!r} in this run" for key in wrong
+            f"  {key}: {stored.get(key)!r} in the checkpoint, {current[key]!r} in this run" for key in wrong
         )
         raise UserError(f"encoder_from={path} has an encoder of another size; leave out these settings:\n{listed}")

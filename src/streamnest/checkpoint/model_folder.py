@@ -1,4 +1,4 @@
-"""A model as a folder, as the Hugging Face hub keeps one: weights as safetensors, config as JSON."""
+"""Model folders in the layout of the Hugging Face hub: weights as safetensors, config as JSON."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _MAX_CONFIG_BYTES = 64 << 20
 
 
-def write_folder(folder: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Any], card: str) -> None:
+def write_folder(folder: str | Path, state: Mapping[str, Tensor], stored: Mapping[str, Any], card: str) -> None:
     """Writes weights, config and card, each file atomically; other files of the folder are kept.
 
     Args:
         folder: folder to write to, created if necessary.
         state: tensors by name.
-        own: config and labels, as in a checkpoint.
+        stored: config and labels, as in a checkpoint.
         card: model card, Markdown.
     """
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    config = {"model_type": "streamnest", "format": FORMAT, **own}
+    config = {"model_type": "streamnest", "format": FORMAT, **stored}
 
     def write_config(part: Path) -> None:
         sums = {"sha256": {WEIGHTS: _checksum(folder / WEIGHTS)}}
@@ -63,12 +63,14 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not the folder of a model: it has no {name}")
     config = _read_config(folder / CONFIG)
-    own = config.get("config") if isinstance(config, dict) else None
-    if not isinstance(own, dict) or not {"task", "frontend", "encoder"} <= set(own):
-        raise UserError(f"{folder / CONFIG} is not of a model of streamnest: it has no config of one")
+    stored = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(stored, dict) or not {"task", "frontend", "encoder"} <= set(stored):
+        raise UserError(
+            f"{folder / CONFIG} is not the config of a streamnest model: it must have task, frontend and encoder"
+        )
     if config.get("format") not in range(1, FORMAT + 1):
         raise UserError(f"{folder / CONFIG} has format {config.get('format')!r}: this version reads 1 to {FORMAT}")
-    kept = {"config": own, "labels": config.get("labels"), "format": config["format"]}
+    kept = {"config": stored, "labels": config.get("labels"), "format": config["format"]}
     return {"state_dict": _read_weights(folder, config), "streamnest": kept}
 
 

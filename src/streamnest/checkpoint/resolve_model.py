@@ -12,19 +12,19 @@ from streamnest.config.compose import compose_config
 from streamnest.encoder_task import EncoderTask
 
 
-def resolve_model(words: list[str], config_dir: Path) -> EncoderTask:
+def resolve_model(arguments: list[str], config_dir: Path) -> EncoderTask:
     """Loads a checkpoint, or builds an untrained model of a config with overrides.
 
     Args:
-        words: one path, or any number of overrides such as `encoder=causal`.
+        arguments: one path, or any number of overrides such as `encoder=causal`.
         config_dir: folder of `train.yaml` and the groups.
 
     Raises:
         UserError: for a checkpoint that cannot be read, unknown overrides, or values that do not fit each other.
     """
-    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
-        return load_model(words[0])
-    cfg = compose_config(words, config_dir, "untrained")
+    if len(arguments) == 1 and ("=" not in arguments[0] or Path(arguments[0]).exists()):
+        return load_model(arguments[0])
+    cfg = compose_config(arguments, config_dir, "untrained")
     torch.manual_seed(cfg.seed)
     model = build_model(cfg, training=False).eval()
     for norm in model.normalizers:

@@ -133,10 +133,10 @@ def checkpoint_to_continue(cfg: DictConfig) -> StoredCheckpoint | None:
     """
     if cfg.run_id is not None:
         folder = Path(cfg.paths.output_dir) / "checkpoints"
-        own = newest_checkpoint(folder)
-        if own is None and any(folder.glob("*.ckpt")):
+        newest = newest_checkpoint(folder)
+        if newest is None and any(folder.glob("*.ckpt")):
             log.warning("run %s has no valid checkpoint: it starts from the beginning", cfg.run_id)
-        if own is not None:
-            log.info("run %s continues at %s", cfg.run_id, own.path)
-            return own
+        if newest is not None:
+            log.info("run %s continues at %s", cfg.run_id, newest.path)
+            return newest
     return StoredCheckpoint.read(cfg.ckpt_path) if cfg.ckpt_path else None

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streamnest.checkpoint.compatibility import differences
 from streamnest.checkpoint.convert_convolution import Conversion, convert
-from streamnest.checkpoint.loading import differences, read_own
-from streamnest.checkpoint.outcomes import Part, TransferReport
+from streamnest.checkpoint.loading import read_checked
+from streamnest.checkpoint.transfer_report import TransferredPart, TransferReport
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
@@ -40,9 +41,9 @@ def transfer(
         encoder_only: transfer only the front end, the input statistics and the encoder.
 
     Raises:
-        UserError: as `read_own`; or if no tensor of the encoder fits.
+        UserError: as `read_checked`; or if no tensor of the encoder fits.
     """
-    checkpoint = read_own(path)
+    checkpoint = read_checked(path)
     config = checkpoint["streamnest"]["config"]
     wanted = _ENCODER if encoder_only else ""
     changed = [setting for setting in differences(config, model.config) if setting[0].startswith(wanted)]
@@ -54,9 +55,9 @@ def transfer(
         outcome, reason = _decide(_plain(name), value, source, converted, {name for name, _, _ in report.differences})
         if outcome in ("kept", "reshaped"):
             value.copy_(source[_plain(name)])
-        report.parts.append(Part(_plain(name), outcome, reason))
+        report.parts.append(TransferredPart(_plain(name), outcome, reason))
     known = {part.name for part in report.parts}
-    report.parts += [Part(name, "left out", _unused(name)) for name in source if name not in known]
+    report.parts += [TransferredPart(name, "left out", _unused(name)) for name in source if name not in known]
     if not any(part.name.startswith("encoder.") and part.outcome in ("kept", "reshaped") for part in report.parts):
         raise UserError(f"no encoder tensor in {path} fits this model:\n{_shapes(report)}")
     log.info("from %s: %s", path, ", ".join(f"{count} tensors {outcome}" for outcome, count in report.counts.items()))

@@ -14,8 +14,8 @@ from streamnest.commands.arguments.shard import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.data.manifest import LoadReport, load_cuts
-from streamnest.data.shards.adopting import adopt
 from streamnest.data.shards.index import ShardIndex
+from streamnest.data.shards.indexing import index_folder
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
 
@@ -36,7 +36,7 @@ def shard(args: argparse.Namespace) -> tuple[ShardIndex, Counter[str]]:
     """Writes the shards, or the index of existing ones, with a progress bar."""
     if args.index:
         bar = lambda numbers: track(numbers, "shards", console=terminal(stderr=True))
-        return adopt(args.index, track=bar), Counter()
+        return index_folder(args.index, track=bar), Counter()
     cuts, report = load(args)
     print(f"read: {printable(report)}")
     plan = make_plan(cuts, args.format, args.shard_size)

@@ -19,8 +19,8 @@ from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
+from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
-from streamnest.checkpoint.loading import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.transfer import transfer
 from streamnest.console.entry_point import PREEMPTED, without_trace

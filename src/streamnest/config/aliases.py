@@ -61,10 +61,10 @@ def modernize(checkpoint: dict[str, Any]) -> dict[str, Any]:
     Args:
         checkpoint: content of a file before its checks; unexpected content is left for them to refuse.
     """
-    own = checkpoint.get("streamnest")
-    if not isinstance(own, dict) or own.get("format", 1) != 1 or not isinstance(own.get("config"), dict):
+    stored = checkpoint.get("streamnest")
+    if not isinstance(stored, dict) or stored.get("format", 1) != 1 or not isinstance(stored.get("config"), dict):
         return checkpoint
-    checkpoint["streamnest"] = {**own, "config": current_config(own["config"]), "format": FORMAT}
+    checkpoint["streamnest"] = {**stored, "config": current_config(stored["config"]), "format": FORMAT}
     for name in _STATES:
         if isinstance(checkpoint.get(name), dict):
             checkpoint[name] = current_weights(checkpoint[name])

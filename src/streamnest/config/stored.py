@@ -6,147 +6,14 @@ Hydra and OmegaConf are not used here: nothing is interpolated, resolved or impo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
-from streamnest.config.schema import SizeConfig, StatisticsConfig, TrainConfig, TrainerConfig
-from streamnest.config.tasks import CTCConfig, DiarizationConfig, RNNTConfig, SpeakerConfig, TaskConfig
-from streamnest.data.config import AugmentConfig, DataConfig
-from streamnest.encoder import EncoderConfig, FastConformer
+from streamnest.config.allowed_classes import ALLOWED, HISTORY, LIMITS, SCHEMAS, AllowedClass
+from streamnest.config.schema import TrainConfig, TrainerConfig
+from streamnest.config.tasks import TaskConfig
 from streamnest.errors import UserError
-from streamnest.files.plain_data import Limits, check_value, hints_of, require_known, require_plain, short, typed
-from streamnest.frontend import FrontendConfig, LogMel
-from streamnest.masking import (
-    BlocksConfig,
-    ChunkConfig,
-    ChunkMasking,
-    MultiscaleConfig,
-    build_masking,
-    build_multiscale,
-)
-from streamnest.objectives import (
-    MaskedAndNextToken,
-    MaskedAndNextTokenConfig,
-    MaskedConfig,
-    MaskedPrediction,
-    NextTokenConfig,
-    NextTokenPrediction,
-)
-from streamnest.optim import OptimConfig, Optimization
-from streamnest.quantizer import QuantizerConfig, RandomProjectionQuantizer
-
-
-@dataclass(frozen=True)
-class Part:
-    """A class that a config may name: its constructor, and the schema of its arguments."""
-
-    make: Callable[..., Any]
-    schema: type[Any]
-
-
-# Tasks import this module, so they are imported when they are needed.
-def _pretraining() -> type:
-    from streamnest.pretraining import Pretraining
-
-    return Pretraining
-
-
-def _ctc() -> type:
-    from streamnest.downstream.asr.ctc import CTCRecognizer
-
-    return CTCRecognizer
-
-
-def _rnnt() -> type:
-    from streamnest.downstream.asr.rnnt import RNNTRecognizer
-
-    return RNNTRecognizer
-
-
-def _diarization() -> type:
-    from streamnest.downstream.diarization.task import Diarizer
-
-    return Diarizer
-
-
-def _speaker() -> type:
-    from streamnest.downstream.speaker.task import SpeakerRecognizer
-
-    return SpeakerRecognizer
-
-
-# By group and `_target_`; the first one of a group is the default.
-PARTS: dict[str, dict[str, Part]] = {
-    "frontend": {"streamnest.frontend.LogMel": Part(LogMel, FrontendConfig)},
-    "encoder": {"streamnest.encoder.FastConformer.build": Part(FastConformer.build, EncoderConfig)},
-    "masking": {
-        "streamnest.masking.build_masking": Part(build_masking, BlocksConfig),
-        "streamnest.masking.build_multiscale": Part(build_multiscale, MultiscaleConfig),
-        "streamnest.masking.ChunkMasking": Part(ChunkMasking, ChunkConfig),
-    },
-    "quantizer": {"streamnest.quantizer.RandomProjectionQuantizer": Part(RandomProjectionQuantizer, QuantizerConfig)},
-    "objective": {
-        "streamnest.objectives.MaskedPrediction": Part(MaskedPrediction, MaskedConfig),
-        "streamnest.objectives.NextTokenPrediction": Part(NextTokenPrediction, NextTokenConfig),
-        "streamnest.objectives.MaskedAndNextToken": Part(MaskedAndNextToken, MaskedAndNextTokenConfig),
-    },
-    "optim": {"streamnest.optim.Optimization": Part(Optimization, OptimConfig)},
-    # `make` returns the class of the task: it is built from the other groups as well.
-    "task": {
-        TaskConfig._target_: Part(_pretraining, TaskConfig),
-        CTCConfig._target_: Part(_ctc, CTCConfig),
-        RNNTConfig._target_: Part(_rnnt, RNNTConfig),
-        DiarizationConfig._target_: Part(_diarization, DiarizationConfig),
-        SpeakerConfig._target_: Part(_speaker, SpeakerConfig),
-    },
-}
-# Groups that describe the training of a stored model. Nothing is built from them when a model is loaded; their
-# `_target_` may be one that the configs of this or an earlier version contain.
-_HISTORY: dict[str, tuple[str, ...]] = {
-    "data": ("streamnest.data.datamodule.SpeechDataModule",),
-    "augment": (
-        "streamnest.data.augment.augmentation.Augmentation",
-        "streamnest.data.augment.augmentation.Augmentation.build",
-        "streamnest.data.augment.noise_and_speakers.NoiseAndSpeakerMixing",
-    ),
-    "augment.reverb": ("streamnest.data.augment.reverb.Reverberation",),
-    "augment.speed": ("streamnest.data.augment.speed.SpeedPerturbation",),
-    "trainer": ("lightning.Trainer",),
-    "trainer.strategy": ("streamnest.distributed.sharding.FullySharded",),
-    "statistics": (),
-}
-_SCHEMAS: dict[str, type] = {
-    "data": DataConfig,
-    "augment": AugmentConfig,
-    "statistics": StatisticsConfig,
-    "size": SizeConfig,
-}
-# Far above realistic values; a file with larger numbers could exhaust memory or never finish.
-LIMITS: Limits = {
-    **{"sample_rate": (1000, 768_000), "num_mels": (1, 1024), "window_ms": (1, 1000), "hop_ms": (1, 1000)},
-    **{"n_fft": (16, 16_384), "preemphasis": (-1, 1), "dither": (0, 1)},
-    **{
-        "subsampling_factor": (1, 64),
-        "subsampling_channels": (1, 8192),
-        "d_model": (1, 16_384),
-        "num_layers": (1, 512),
-    },
-    **{"num_heads": (1, 1024), "ff_expansion": (1, 64), "conv_kernel_size": (1, 1025)},
-    **{"left_context_ms": (-1, 600_000), "right_context_ms": (-1, 120_000), "weight": (-1e9, 1e9)},
-    **{
-        "feat_in": (1, 1024),
-        "stack": (1, 64),
-        "num_classes": (0, 1 << 20),
-        "num_codebooks": (0, 64),
-        "code_dim": (0, 4096),
-    },
-    **{"num_offsets": (0, 256), "block_size": (0, 1_000_000), "block_sizes": (0, 1_000_000)},
-    **{"chunk_frames": (0, 1_000_000), "seed": (-(1 << 63), (1 << 63) - 1), "max_steps": (-1, 1 << 40)},
-    **{"vocab_size": (0, 1 << 20), "prediction_dim": (0, 4096), "context_size": (0, 64), "prediction_layers": (0, 8)},
-    **{"joiner_dim": (0, 8192), "max_symbols": (0, 100), "max_scores": (0, 1 << 40), "max_speakers": (1, 64)},
-    **{"head_size": (1, 4096), "embedding_size": (1, 8192), "trials": (0, 1 << 30)},
-    **{"median_ms": (0, 60_000), "median_lookahead_ms": (0, 60_000), "time_frames": (0, 1_000_000), "bands": (0, 1024)},
-}
+from streamnest.files.plain_data import check_value, hints_of, require_known, require_plain, short, typed
 
 
 def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
@@ -160,12 +27,12 @@ def allow_class(group: str, target: Callable[..., Any], schema: type) -> None:
     Raises:
         UserError: for another group, and a schema that is not a dataclass.
     """
-    if group not in PARTS or not is_dataclass(schema):
-        raise UserError(f"allow_class: choose a group from {', '.join(PARTS)}, and give a dataclass as schema")
+    if group not in ALLOWED or not is_dataclass(schema):
+        raise UserError(f"allow_class: choose a group from {', '.join(ALLOWED)}, and give a dataclass as schema")
     if group == "task" and not issubclass(schema, TaskConfig):
         raise UserError("allow_class: the schema of a task must derive from streamnest.config.tasks.TaskConfig")
     make = (lambda: target) if group == "task" else target
-    PARTS[group][f"{target.__module__}.{target.__qualname__}"] = Part(make, schema)
+    ALLOWED[group][f"{target.__module__}.{target.__qualname__}"] = AllowedClass(make, schema)
 
 
 def construct(group: str, node: Mapping[str, Any]) -> Any:
@@ -221,7 +88,7 @@ def _with_target(node: Any) -> Any:
     fields = {"name": node} if isinstance(node, str) else node
     if not isinstance(fields, Mapping) or "_target_" in fields:
         return fields
-    targets = {part.schema.name: target for target, part in reversed(PARTS["task"].items())}
+    targets = {part.schema.name: target for target, part in reversed(ALLOWED["task"].items())}
     name = fields.get("name")
     if not isinstance(name, str) or name not in targets:
         raise UserError(f"task {short(name)} is unknown: choose {', '.join(reversed(targets))}")
@@ -246,10 +113,10 @@ def check_config(config: Any) -> dict[str, Any]:
     for group, node in config.items():
         if group == "task":
             task_settings(node)
-        elif group in PARTS:
+        elif group in ALLOWED:
             _settings(group, node)
-        elif group in _SCHEMAS:
-            typed(_SCHEMAS[group], node, group, LIMITS)
+        elif group in SCHEMAS:
+            typed(SCHEMAS[group], node, group, LIMITS)
         elif group == "trainer":
             _check_trainer(node)
         elif group not in ("logger", "callbacks", "paths"):
@@ -298,7 +165,7 @@ def check_labels(task: str, labels: Any) -> None:
 def storable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a config that is stored: keys of the schema, and training groups without foreign classes."""
     kept = {key: value for key, value in config.items() if key in hints_of(TrainConfig)}
-    return kept | {key: _without_targets(kept[key], key) for key in kept if key in _HISTORY}
+    return kept | {key: _without_targets(kept[key], key) for key in kept if key in HISTORY}
 
 
 def require_loadable(config: Mapping[str, Any]) -> None:
@@ -311,29 +178,29 @@ def require_loadable(config: Mapping[str, Any]) -> None:
         UserError: as `check_config`.
     """
     stored = storable(config)
-    for group in PARTS.keys() & stored.keys():
+    for group in ALLOWED.keys() & stored.keys():
         node = stored[group]
-        if isinstance(node, Mapping) and node.get("_target_", next(iter(PARTS[group]))) not in PARTS[group]:
+        if isinstance(node, Mapping) and node.get("_target_", next(iter(ALLOWED[group]))) not in ALLOWED[group]:
             stored[group] = {"name": TaskConfig.name} if group == "task" else {}
     check_config(stored)
 
 
-def _without_targets(node: Any, where: str) -> Any:
+def _without_targets(node: Any, location: str) -> Any:
     """Replaces each node with a foreign class by the name of the class."""
     if isinstance(node, Mapping):
-        if "_target_" in node and node["_target_"] not in _HISTORY.get(where, ()):
+        if "_target_" in node and node["_target_"] not in HISTORY.get(location, ()):
             return str(node["_target_"])
-        return {key: _without_targets(value, f"{where}.{key}") for key, value in node.items()}
-    return [_without_targets(value, where + "[]") for value in node] if isinstance(node, list) else node
+        return {key: _without_targets(value, f"{location}.{key}") for key, value in node.items()}
+    return [_without_targets(value, location + "[]") for value in node] if isinstance(node, list) else node
 
 
-def _settings(group: str, node: Any) -> tuple[Part, Any]:
+def _settings(group: str, node: Any) -> tuple[AllowedClass, Any]:
     part = _part(group, node)
     return part, typed(part.schema, node, group, LIMITS)
 
 
-def _part(group: str, node: Any) -> Part:
-    known = PARTS[group]
+def _part(group: str, node: Any) -> AllowedClass:
+    known = ALLOWED[group]
     target = node.get("_target_", next(iter(known))) if isinstance(node, Mapping) else next(iter(known))
     if not isinstance(target, str) or target not in known:
         raise UserError(
@@ -345,18 +212,20 @@ def _part(group: str, node: Any) -> Part:
 
 def _check_targets(config: Mapping[str, Any]) -> None:
     """Refuses classes in nodes that should have none; groups of the table are checked when they are built."""
-    for where, target in _targets(config, ""):
-        if where in PARTS or (where in _HISTORY and isinstance(target, str) and target in _HISTORY[where]):
+    for location, target in _targets(config, ""):
+        if location in ALLOWED or (location in HISTORY and isinstance(target, str) and target in HISTORY[location]):
             continue
-        raise UserError(f"{where or 'config'}._target_={short(target)} is refused: a file must not name a class there")
+        raise UserError(
+            f"{location or 'config'}._target_={short(target)} is refused: a file must not name a class there"
+        )
 
 
-def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+def _targets(node: Any, location: str) -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         if "_target_" in node:
-            yield where, node["_target_"]
+            yield location, node["_target_"]
         for key, value in node.items():
-            yield from _targets(value, f"{where}.{key}" if where else key)
+            yield from _targets(value, f"{location}.{key}" if location else key)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _targets(value, f"{where}[{index}]")
+            yield from _targets(value, f"{location}[{index}]")

@@ -1,4 +1,4 @@
-"""Schemas of the config groups `data` and `augment`: the only place of their defaults."""
+"""Schemas of the config groups `data` and `augment`, the only source of their defaults."""
 
 from __future__ import annotations
 

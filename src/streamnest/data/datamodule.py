@@ -112,7 +112,7 @@ class SpeechDataModule(L.LightningDataModule):
         """Makes the loader of the endless training batches; its state is the position in the data."""
         dataset = self._dataset("train", self.augment, self.config.cache_mb)
         dataset.speed = self.augment.speed if self.augment else None
-        rank, world_size = self._place()
+        rank, world_size = self._rank()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.config.seed, rank, world_size))
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
@@ -121,7 +121,7 @@ class SpeechDataModule(L.LightningDataModule):
             return []
         dataset = self._dataset("val", self.augment if self.config.augment_val else None, self.config.cache_mb)
         limits = (self.config.val_batch_duration or self.config.batch_duration, self.config.max_batch_size)
-        return self._loader(dataset, OnePassSampler(dataset.durations, *limits, *self._place()))
+        return self._loader(dataset, OnePassSampler(dataset.durations, *limits, *self._rank()))
 
     def statistics_batches(self) -> Iterator[Batch]:
         """Yields one epoch of clean training audio in a random order that is the same for every rank and seed."""
@@ -177,10 +177,10 @@ class SpeechDataModule(L.LightningDataModule):
         c = self.config
         # The most that fits if every utterance gets the slowest speed.
         longest = c.batch_duration * (dataset.speed.slowest if dataset.speed else 1.0)
-        limits, place = (longest, c.max_batch_size, c.num_buckets), (rank, world_size)
+        limits, ranks = (longest, c.max_batch_size, c.num_buckets), (rank, world_size)
         checksum = partial(digest, dataset.cuts)
         return BucketBatchSampler(
-            dataset.lengths, *limits, num_batches, seed, *place, mixture=self._mixture, digest=checksum
+            dataset.lengths, *limits, num_batches, seed, *ranks, mixture=self._mixture, digest=checksum
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:
@@ -189,7 +189,7 @@ class SpeechDataModule(L.LightningDataModule):
             dataset, sampler, self.config.num_workers, torch.cuda.is_available() if pin_memory is None else pin_memory
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _num_batches(self) -> int:

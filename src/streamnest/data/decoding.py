@@ -62,8 +62,8 @@ def _set_up_lhotse() -> None:
         warnings.simplefilter("ignore")
         set_audio_duration_mismatch_tolerance(TOLERANCE)
     backends = get_default_audio_backend().backends
-    place = next((i for i, backend in enumerate(backends) if isinstance(backend, LibsndfileBackend)), len(backends) - 1)
-    backends.insert(place + 1, _WithoutSeeking())
+    positions = (i for i, backend in enumerate(backends) if isinstance(backend, LibsndfileBackend))
+    backends.insert(next(positions, len(backends) - 1) + 1, _WithoutSeeking())
 
 
 _set_up_lhotse()

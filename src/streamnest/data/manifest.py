@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from lhotse.cut import Cut
@@ -17,6 +16,7 @@ from lhotse.serialization import deserialize_item
 
 from streamnest.console.terminal import printable
 from streamnest.data.checking import BadLineError, anchor, check_cut, command_in
+from streamnest.data.config import DataConfig
 from streamnest.data.lines import numbered_lines
 from streamnest.data.remedies import remedy
 from streamnest.errors import UserError
@@ -77,10 +77,10 @@ def load_cuts(
     *,
     check_files: bool = True,
     min_duration: float = 0.1,
-    max_duration: float = 16.0,
-    on_long: Literal["split", "skip"] = "split",
+    max_duration: float = DataConfig.max_duration,
+    on_long: str = DataConfig.on_long,
     sampling_rate: int = 16000,
-    max_bad_share: float = 0.1,
+    max_bad_share: float = DataConfig.max_bad_share,
     allow_commands: bool = False,
 ) -> tuple[list[Cut], LoadReport]:
     """Reads a cut manifest.

@@ -120,8 +120,8 @@ class RelativeAttention(nn.Module):
             attended = torch.cat([state.past, attended], dim=1)
         key, value = attended.permute(2, 0, 3, 1, 4).unbind()
         scale = 1.0 / math.sqrt(self.d_head)
-        place = self._project_positions(positions)
-        bias = relative_shift((query + self.position_bias.unsqueeze(1)) @ place)
+        projected = self._project_positions(positions)
+        bias = relative_shift((query + self.position_bias.unsqueeze(1)) @ projected)
         query = query + self.content_bias.unsqueeze(1)
         if self.training and x.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
@@ -152,8 +152,8 @@ class RelativeAttention(nn.Module):
         return cached[0][2]
 
     def _project(self, positions: Tensor) -> Tensor:
-        place = self.position(positions) / math.sqrt(self.d_head)
-        return place.view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
+        projected = self.position(positions) / math.sqrt(self.d_head)
+        return projected.view(-1, self.num_heads, self.d_head).permute(1, 2, 0)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """Computes the same as PyTorch's function, with a dropout that takes a quarter of the time and memory."""

@@ -1,19 +1,26 @@
-"""The schema of the encoder's config."""
+"""Schema of the encoder's config, and roles of its fields."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from streamnest.encoder.context import ContextChoice
 
 
-def _preset(default: Any) -> Any:
+def preset_field(default: Any) -> Any:
+    """Declares a field that presets choose; see `EncoderConfig`."""
     return field(default=default, metadata={"roles": ("preset",)})
 
 
-def _training(default: Any) -> Any:
+def training_field(default: Any) -> Any:
+    """Declares a field that affects training only; see `EncoderConfig`."""
     return field(default=default, metadata={"roles": ("training",)})
+
+
+def fields_with(role: str, *schemas: type) -> set[str]:
+    """Returns the names of the fields of schemas that have a role; see `EncoderConfig`."""
+    return {one.name for schema in schemas for one in fields(schema) if role in one.metadata.get("roles", ())}
 
 
 @dataclass
@@ -62,18 +69,18 @@ class EncoderConfig:
     num_layers: int = 8
     num_heads: int = 4
     ff_expansion: int = 4
-    left_context_ms: float | None = _preset(None)
-    right_context_ms: float | None = _preset(None)
-    style: str = _preset("chunked")
+    left_context_ms: float | None = preset_field(None)
+    right_context_ms: float | None = preset_field(None)
+    style: str = preset_field("chunked")
     contexts: dict[str, ContextChoice] = field(default_factory=dict, metadata={"roles": ("preset", "training")})
     conv_kernel_size: int = 9
-    conv_padding: str = _preset("causal")
-    conv_norm: str = _preset("layer_norm")
+    conv_padding: str = preset_field("causal")
+    conv_norm: str = preset_field("layer_norm")
     bias: bool = True
     scale_input: bool = True
-    dropout: float = _training(0.1)
-    dropout_input: float = _training(0.1)
-    dropout_attention: float = _training(0.1)
-    normalize: str = _preset("global")
-    activation_checkpointing: bool = _training(False)
-    allow_future_leak: bool = _training(False)
+    dropout: float = training_field(0.1)
+    dropout_input: float = training_field(0.1)
+    dropout_attention: float = training_field(0.1)
+    normalize: str = preset_field("global")
+    activation_checkpointing: bool = training_field(False)
+    allow_future_leak: bool = training_field(False)

@@ -52,91 +52,91 @@ def require_plain(value: Any, name: str, interpolations: bool = False) -> None:
     """
     waiting, seen = [(name, value, 0)], 0
     while waiting:
-        where, one, depth = waiting.pop()
+        location, one, depth = waiting.pop()
         seen += 1
         size = len(one) if type(one) in (dict, list) else 0
         if depth > MAX_DEPTH or seen + len(waiting) + size > MAX_VALUES:
             raise UserError(f"{name} has more than {MAX_DEPTH} levels or more than {MAX_VALUES} values")
         if type(one) is dict:
-            waiting += [(f"{where}.{_key(key, where)}", inner, depth + 1) for key, inner in one.items()]
+            waiting += [(f"{location}.{_key(key, location)}", inner, depth + 1) for key, inner in one.items()]
         elif type(one) is list:
-            waiting += [(f"{where}[{index}]", inner, depth + 1) for index, inner in enumerate(one)]
+            waiting += [(f"{location}[{index}]", inner, depth + 1) for index, inner in enumerate(one)]
         elif type(one) is str:
             if "${" in one and not interpolations:
                 raise UserError(
-                    f"{where}={short(one)} has an interpolation (${{...}}), which is not supported in files"
+                    f"{location}={short(one)} has an interpolation (${{...}}), which is not supported in files"
                 )
         elif one is not None and type(one) not in (bool, int, float):
-            raise UserError(f"{where} is of type {type(one).__name__}, which is not plain data")
+            raise UserError(f"{location} is of type {type(one).__name__}, which is not plain data")
 
 
-def _key(key: Any, where: str) -> str:
+def _key(key: Any, location: str) -> str:
     if type(key) is not str or "${" in key or len(key) > MAX_NAME or not key.isprintable():
-        raise UserError(f"{where} has the key {short(key)}, which is not a name")
+        raise UserError(f"{location} has the key {short(key)}, which is not a name")
     return key
 
 
-def typed(schema: type[SchemaT], values: Any, where: str, limits: Limits | None = None) -> SchemaT:
+def typed(schema: type[SchemaT], values: Any, location: str, limits: Limits | None = None) -> SchemaT:
     """Builds a dataclass from a mapping whose keys, types and sizes are checked; missing keys have their defaults.
 
     Args:
         schema: dataclass with fields that are scalars, lists, mappings and dataclasses.
         values: plain data.
-        where: name of the data in messages.
+        location: name of the data in messages.
         limits: lowest and highest value of numbers, by the name of the field.
 
     Raises:
         UserError: naming the key.
     """
     hints = hints_of(schema)  # type: ignore[arg-type]  # a class is hashable
-    require_known(values, hints, where)
-    checked = {key: check_value(hints[key], value, f"{where}.{key}", limits or {}) for key, value in values.items()}
+    require_known(values, hints, location)
+    checked = {key: check_value(hints[key], value, f"{location}.{key}", limits or {}) for key, value in values.items()}
     return schema(**checked)
 
 
-def require_known(values: Any, known: Iterable[str], where: str) -> None:
+def require_known(values: Any, known: Iterable[str], location: str) -> None:
     """Refuses anything but a mapping, and unknown keys, naming the most similar one."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}={short(values)} must be a mapping of names to values")
+        raise UserError(f"{location}={short(values)} must be a mapping of names to values")
     if unknown := [key for key in values if key not in set(known)]:
         near = difflib.get_close_matches(str(unknown[0]), known, 1)
         hint = f": did you mean {near[0]}?" if near else ""
-        raise UserError(f"{where}.{short(unknown[0], '')} is not a known key{hint}")
+        raise UserError(f"{location}.{short(unknown[0], '')} is not a known key{hint}")
 
 
-def check_value(kind: Any, value: Any, where: str, limits: Limits) -> Any:
+def check_value(kind: Any, value: Any, location: str, limits: Limits) -> Any:
     """Checks a value of a dataclass field and returns it, with dataclasses built; see `typed`."""
     if kind is Any:
         return value
     if get_origin(kind) in (Union, types.UnionType):
         inner = [one for one in get_args(kind) if one is not type(None)]
-        return None if value is None else check_value(inner[0], value, where, limits)
+        return None if value is None else check_value(inner[0], value, location, limits)
     if is_dataclass(kind):
-        return typed(kind, value, where, limits)  # type: ignore[arg-type]  # a dataclass of a hint is a type
+        return typed(kind, value, location, limits)  # type: ignore[arg-type]  # a dataclass of a hint is a type
     if get_origin(kind) in (list, dict):
-        return _container(kind, value, where, limits)
+        return _container(kind, value, location, limits)
     if kind in (int, float):
-        return _number(kind, value, where, limits.get(where.rpartition(".")[2].partition("[")[0]))
+        return _number(kind, value, location, limits.get(location.rpartition(".")[2].partition("[")[0]))
     if type(value) is not kind:
-        raise UserError(f"{where}={short(value)} must be of type {kind.__name__}")
+        raise UserError(f"{location}={short(value)} must be of type {kind.__name__}")
     return value
 
 
-def _container(kind: Any, value: Any, where: str, limits: Limits) -> Any:
+def _container(kind: Any, value: Any, location: str, limits: Limits) -> Any:
     if type(value) is not get_origin(kind) or len(value) > MAX_ENTRIES:
         name = get_origin(kind).__name__
-        raise UserError(f"{where}={short(value)} must be a {name} of at most {MAX_ENTRIES} entries")
+        raise UserError(f"{location}={short(value)} must be a {name} of at most {MAX_ENTRIES} entries")
     inner = get_args(kind)[-1]
     if isinstance(value, dict):
-        return {key: check_value(inner, one, f"{where}.{key}", limits) for key, one in value.items()}
-    return [check_value(inner, one, f"{where}[{index}]", limits) for index, one in enumerate(value)]
+        return {key: check_value(inner, one, f"{location}.{key}", limits) for key, one in value.items()}
+    return [check_value(inner, one, f"{location}[{index}]", limits) for index, one in enumerate(value)]
 
 
-def _number(kind: type, value: Any, where: str, limits: tuple[float, float] | None) -> Any:
+def _number(kind: type, value: Any, location: str, limits: tuple[float, float] | None) -> Any:
     low, high = limits or (-_LARGEST, _LARGEST)
     if type(value) not in {int, kind} or not low <= value <= high or not math.isfinite(value):
         what = "a whole number" if kind is int else "a number"
-        raise UserError(f"{where}={short(value)} must be {what} from {low:g} to {high:g}")
+        raise UserError(f"{location}={short(value)} must be {what} from {low:g} to {high:g}")
     return value
 
 

@@ -43,7 +43,7 @@ def load_tensors(path: str | Path, what: str = "checkpoint") -> Any:
     """
     path = Path(path)
     try:
-        if reason := _something_else(path):
+        if reason := _foreign_kind(path):
             raise UserError(f"{path} {reason}")
         if damage := _damage(path):
             raise UserError(f"{path} is not a valid {what}: {damage}")
@@ -105,7 +105,7 @@ def check_shapes(state: dict[str, Tensor], wanted: Iterable[tuple[str, Tensor]],
             )
 
 
-def _something_else(path: Path) -> str:
+def _foreign_kind(path: Path) -> str:
     """Returns the kind of a file that is not of torch, with the remedy; empty if it may be of torch."""
     with path.open("rb") as file:
         start = file.read(512)
@@ -120,7 +120,7 @@ def _something_else(path: Path) -> str:
     if start.startswith(_ZIP):
         return ""
     is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
-    kind = "it is a text file" if is_text else "it does not begin as one"
+    kind = "it is a text file" if is_text else "its first bytes are not those of a checkpoint"
     return f"is not a valid checkpoint (truncated, corrupt or unsafe): {kind}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 
 # Presets of the frontier, from the smallest to the largest receptive field.
 PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320", "dynamic", "bidirectional")
@@ -13,7 +13,7 @@ PRESETS = ("causal", "limited3200", "lookahead40", "lookahead80", "lookahead320"
 
 def parser(description: str) -> ArgumentParser:
     """Returns the parser of the command."""
-    made, defaults = ArgumentParser("streamnest frontier", description), Options()
+    made, defaults = ArgumentParser("streamnest frontier", description), FrontierOptions()
     add = made.add_argument
     add("--out", type=Path, default=Path("logs/frontier"), help="folder of all results")
     add("--presets", nargs="+", default=list(defaults.presets), metavar="NAME", help=f"or all: {' '.join(PRESETS)}")
@@ -37,7 +37,7 @@ def parser(description: str) -> ArgumentParser:
     return made
 
 
-def _add_training(made: ArgumentParser, defaults: Options) -> None:
+def _add_training(made: ArgumentParser, defaults: FrontierOptions) -> None:
     group = made.add_argument_group("training", "Overrides are those of training; PRESET:key=value is for one preset.")
     group.add_argument("--pretrain-steps", type=int, default=defaults.pretrain_steps, help="updates of pretraining")
     group.add_argument("--finetune-steps", type=int, default=defaults.finetune_steps, help="updates of CTC training")
@@ -60,7 +60,7 @@ def _add_training(made: ArgumentParser, defaults: Options) -> None:
     )
 
 
-def _add_evaluation(made: ArgumentParser, defaults: Options) -> None:
+def _add_evaluation(made: ArgumentParser, defaults: FrontierOptions) -> None:
     group = made.add_argument_group("evaluation")
     group.add_argument("--eval-manifest", metavar="PATH", help="cuts to transcribe (default: validation set of CTC)")
     group.add_argument("--probes", action="store_true", help="probe each pretrained encoder (streamnest probe)")

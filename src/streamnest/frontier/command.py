@@ -18,7 +18,7 @@ from streamnest.errors import UserError
 from streamnest.frontier import report
 from streamnest.frontier.arguments import PRESETS, parser
 from streamnest.frontier.configs import with_configs
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage, make_plan
 from streamnest.frontier.processes import Launcher
 from streamnest.frontier.progress import Watcher
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace, root: Path, argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _report(options: Options, records: Records, command: str, console: Console) -> int:
+def _report(options: FrontierOptions, records: Records, command: str, console: Console) -> int:
     results = report.gather(options, records, command)
     paths = report.write(results, records.out)
     partial = "" if results.done == results.planned else f"partial, {results.done} of {results.planned} evaluations: "
@@ -79,7 +79,7 @@ def _show(plan: list[Stage], launcher: Launcher) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace, encoders: Path) -> Options:
+def _options(args: argparse.Namespace, encoders: Path) -> FrontierOptions:
     """Makes the options of the command line; presets and contexts are looked up in the configs."""
     known = sorted(path.stem for path in encoders.glob("*.yaml") if not path.stem.startswith("base_"))
     presets = PRESETS if args.presets == ["all"] else tuple(args.presets)
@@ -87,8 +87,8 @@ def _options(args: argparse.Namespace, encoders: Path) -> Options:
         if preset not in known:
             raise UserError(f"--presets {preset}: choose from {', '.join(known)}, or all for {' '.join(PRESETS)}")
     contexts = args.contexts or list(OmegaConf.load(encoders / "dynamic.yaml").contexts)
-    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(Options) if f.name != "configs"}
+    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(FrontierOptions) if f.name != "configs"}
     given |= {"presets": presets, "contexts": contexts if "dynamic" in presets else ()}
     given["variants"] = tuple(map(tuple, args.variants))
     given = {name: tuple(dict.fromkeys(value)) if isinstance(value, list) else value for name, value in given.items()}
-    return Options(**given)
+    return FrontierOptions(**given)

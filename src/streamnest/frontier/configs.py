@@ -12,11 +12,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from streamnest.config.compose import compose_config
-from streamnest.frontier.options import Options, setting_of
+from streamnest.frontier.options import FrontierOptions, setting_of
 from streamnest.frontier.plan import affects_result, every_stage
 
 
-def with_configs(options: Options, folder: Path) -> Options:
+def with_configs(options: FrontierOptions, folder: Path) -> FrontierOptions:
     """Adds to options the digests of the config files that their training stages use.
 
     The hash of a stage already contains the values of its overrides; a digest adds the values that only files set.

@@ -67,8 +67,8 @@ def plot_variants(variants: Sequence[Variant], title: str, note: str = "") -> Fi
 
 def _label(variant: Variant, several: bool) -> str:
     name = "no pretraining" if variant.name == SCRATCH else str(variant.name).replace("_", " ")
-    place = [variant.preset, variant.context, None if variant.hours is None else amount(variant.hours)]
-    return ", ".join([name, *(part for part in place if part and several)])
+    scope = [variant.preset, variant.context, None if variant.hours is None else amount(variant.hours)]
+    return ", ".join([name, *(part for part in scope if part and several)])
 
 
 def plot_delays(points: Sequence[Point], title: str) -> Figure:
@@ -87,8 +87,8 @@ def plot_delays(points: Sequence[Point], title: str) -> Figure:
         axes.barh(row, wait, 0.6, color=_BLUE, label=None if row else "mean algorithmic latency")
         axes.barh(row, median, 0.6, left=wait, color=HIDDEN, label=None if row else "compute time of a chunk, p50")
         axes.plot([wait + median, wait + slow], [row, row], color=INK, lw=1.4, label=None if row else "p99")
-        place = (wait + max(median, slow), row)
-        axes.annotate(f"{wait + median:.3g} ms", place, (7, 0), textcoords="offset points", va="center", fontsize=9)
+        position = (wait + max(median, slow), row)
+        axes.annotate(f"{wait + median:.3g} ms", position, (7, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(known)), [point.name for point, _ in known])
     axes.margins(x=0.12)
     axes.set_xlabel("time from the arrival of a sample to its output frame (ms)")

@@ -24,7 +24,7 @@ _OWN = {
 
 
 @dataclass(frozen=True)
-class Options:
+class FrontierOptions:
     """Options that determine the stages and their results, independent of the machine.
 
     Attributes:
@@ -118,7 +118,7 @@ class Options:
         return asdict(self)
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Options:
+    def of(cls, plain: dict[str, Any]) -> FrontierOptions:
         """Makes options of the values that `plain` returned."""
         return cls(**{key: _frozen(value) for key, value in plain.items()})
 

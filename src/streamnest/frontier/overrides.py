@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamnest.frontier.options import Options, merge, setting_of
+from streamnest.frontier.options import FrontierOptions, merge, setting_of
 
 # Live-edge masks are for streaming encoders.
 _OF_PRESET = {"bidirectional": ("masking=random",)}
@@ -12,16 +12,18 @@ _OF_PRESET = {"bidirectional": ("masking=random",)}
 _OF_EACH_RUN = ("dropout", "activation_checkpointing")
 
 
-def pretraining_overrides(options: Options, preset: str, seed: int, variant: Sequence[str] = ()) -> tuple[str, ...]:
+def pretraining_overrides(
+    options: FrontierOptions, preset: str, seed: int, variant: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Returns the overrides of a pretraining run; those of a variant come last and are for this preset already."""
     first = (f"encoder={preset}", f"seed={seed}", "logger=csv")
     steps = f"trainer.max_steps={options.pretrain_steps}"
-    own = (*first, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
-    return merge([*own, *_given(options, preset, "both", "pretrain"), *variant])
+    fixed = (*first, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
+    return merge([*fixed, *_given(options, preset, "both", "pretrain"), *variant])
 
 
 def finetuning_overrides(
-    options: Options, preset: str, seed: int, hours: float | None, pretraining: Sequence[str] | None
+    options: FrontierOptions, preset: str, seed: int, hours: float | None, pretraining: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Returns the overrides of a fine-tuning run.
 
@@ -34,9 +36,11 @@ def finetuning_overrides(
     """
     first = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
     budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
-    own = ("finetune", "scratch" if pretraining is None else "pretrained")
-    overrides = merge([*first, *budget, *_given(options, preset, "both", *own)])
-    return overrides if pretraining is None else _as_pretrained(overrides, pretraining, _given(options, preset, *own))
+    groups = ("finetune", "scratch" if pretraining is None else "pretrained")
+    overrides = merge([*first, *budget, *_given(options, preset, "both", *groups)])
+    return (
+        overrides if pretraining is None else _as_pretrained(overrides, pretraining, _given(options, preset, *groups))
+    )
 
 
 def _as_pretrained(overrides: Sequence[str], pretraining: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +55,7 @@ def _as_pretrained(overrides: Sequence[str], pretraining: Sequence[str], own: Se
     return merge([*overrides, *kept, *(one for one in pretraining if sized and _sets_size(one))])
 
 
-def _given(options: Options, preset: str, *names: str) -> list[str]:
+def _given(options: FrontierOptions, preset: str, *names: str) -> list[str]:
     """Returns the overrides for a preset from the named options."""
     return options.for_preset([override for name in names for override in getattr(options, name)], preset)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from streamnest.frontier.options import Options, setting_of
+from streamnest.frontier.options import FrontierOptions, setting_of
 from streamnest.frontier.overrides import finetuning_overrides, pretraining_overrides
 
 Kind = Literal["pretrain", "finetune", "evaluate", "probe"]
@@ -88,7 +88,7 @@ class Stage:
         }
 
 
-def make_plan(options: Options) -> list[Stage]:
+def make_plan(options: FrontierOptions) -> list[Stage]:
     """Returns all stages once, each after its dependency, ordered by seed and preset."""
     plan: dict[str, Stage] = {}
     for stage in every_stage(options):
@@ -96,7 +96,7 @@ def make_plan(options: Options) -> list[Stage]:
     return list(plan.values())
 
 
-def every_stage(options: Options) -> Iterator[Stage]:
+def every_stage(options: FrontierOptions) -> Iterator[Stage]:
     """Yields the stages of each preset, then those of variants; stages with the same hash may occur more than once."""
     for seed in options.seeds:
         for preset in options.presets:
@@ -107,7 +107,7 @@ def every_stage(options: Options) -> Iterator[Stage]:
                     yield from _varied(options, preset, seed, name, changed)
 
 
-def _baseline(options: Options, preset: str, seed: int) -> Iterator[Stage]:
+def _baseline(options: FrontierOptions, preset: str, seed: int) -> Iterator[Stage]:
     overrides = pretraining_overrides(options, preset, seed)
     pretrain = Stage("pretrain", preset, seed, overrides, configs=options.digest_of(overrides))
     yield pretrain
@@ -119,7 +119,7 @@ def _baseline(options: Options, preset: str, seed: int) -> Iterator[Stage]:
             yield from _finetuning(options, preset, seed, hours, encoder)
 
 
-def _varied(options: Options, preset: str, seed: int, variant: str, changed: Sequence[str]) -> Iterator[Stage]:
+def _varied(options: FrontierOptions, preset: str, seed: int, variant: str, changed: Sequence[str]) -> Iterator[Stage]:
     overrides = pretraining_overrides(options, preset, seed, changed)
     pretrain = Stage("pretrain", preset, seed, overrides, variant=variant, configs=options.digest_of(overrides))
     yield pretrain
@@ -128,7 +128,7 @@ def _varied(options: Options, preset: str, seed: int, variant: str, changed: Seq
 
 
 def _finetuning(
-    options: Options, preset: str, seed: int, hours: float | None, encoder: Stage | None
+    options: FrontierOptions, preset: str, seed: int, hours: float | None, encoder: Stage | None
 ) -> Iterator[Stage]:
     """Yields a fine-tuning stage and its evaluations."""
     overrides = finetuning_overrides(options, preset, seed, hours, encoder.overrides if encoder else None)

@@ -24,7 +24,7 @@ class StageError(Exception):
 
 @dataclass(frozen=True)
 class Launcher:
-    """Makes the processes of stages; its attributes do not affect results.
+    """Builds the command lines of stages; its attributes do not affect results.
 
     Attributes:
         records: records of the frontier.

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_whole
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage
 
 
@@ -58,12 +58,12 @@ class Records:
         record = {**stage.identity, "seconds": round(seconds, 2), "finished": now, "commit": version, "result": result}
         write_whole(self.path(stage), json.dumps(record, ensure_ascii=False) + "\n")
 
-    def keep_options(self, options: Options, command: str) -> None:
+    def keep_options(self, options: FrontierOptions, command: str) -> None:
         """Stores the options and the command of this frontier."""
         text = json.dumps({"command": command, "options": options.plain()}, indent=1, ensure_ascii=False)
         write_whole(self.out / "plan.json", text + "\n")
 
-    def options(self) -> tuple[Options, str]:
+    def options(self) -> tuple[FrontierOptions, str]:
         """Returns the options and the command of the last start.
 
         Raises:
@@ -73,7 +73,7 @@ class Records:
         if not path.is_file():
             raise UserError(f"{self.out} has no frontier (plan.json): run the command without --report first")
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return Options.of(stored["options"]), stored["command"]
+        return FrontierOptions.of(stored["options"]), stored["command"]
 
 
 def code_version() -> str | None:

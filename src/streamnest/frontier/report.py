@@ -8,24 +8,24 @@ from typing import Any
 
 from streamnest.files.atomic_write import write_whole
 from streamnest.frontier.effects import plot_variants
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage, make_plan
 from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import read_points
-from streamnest.frontier.tables import Report, amount, as_csv, as_json, as_markdown
+from streamnest.frontier.tables import FrontierReport, amount, as_csv, as_json, as_markdown
 from streamnest.frontier.variants import read_variants
 from streamnest.plotting import save
 from streamnest.probing.linear_probe import INPUT, MIXED
 
 
-def gather(options: Options, records: Records, command: str = "") -> Report:
+def gather(options: FrontierOptions, records: Records, command: str = "") -> FrontierReport:
     """Collects the results so far."""
     plan = make_plan(options)
     evaluations = [stage for stage in plan if stage.kind == "evaluate"]
     stored = {stage.key: records.read(stage) for stage in plan}
     commits = sorted({str(record["commit"]) for record in stored.values() if record and record["commit"]})
-    return Report(
+    return FrontierReport(
         options=options,
         points=read_points(plan, records),
         probes=_probes(plan, records),
@@ -37,7 +37,7 @@ def gather(options: Options, records: Records, command: str = "") -> Report:
     )
 
 
-def write(report: Report, out: Path) -> list[Path]:
+def write(report: FrontierReport, out: Path) -> list[Path]:
     """Writes `frontier.{json,csv,md,png}`; `labels.png` with several label budgets, `variants.png` with variants."""
     texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
     paths = [out / f"frontier.{suffix}" for suffix in texts]
@@ -56,7 +56,7 @@ def write(report: Report, out: Path) -> list[Path]:
     return paths
 
 
-def note(report: Report, labels: float | None = None) -> str:
+def note(report: FrontierReport, labels: float | None = None) -> str:
     """Returns the subtitle of a plot: budget and intervals; `labels` in hours if there is a single budget."""
     options, seeds = report.options, len(report.options.seeds)
     partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
@@ -85,8 +85,8 @@ def _probes(plan: Sequence[Stage], records: Records) -> list[dict[str, Any]]:
 
 def _layers(layers: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """Returns the values of a probe; the input is listed separately, to show what the encoder adds or loses."""
-    own = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
-    known: dict[str, float] = {layer["layer"]: layer[name] for layer in own}
+    probed = [layer for layer in layers if layer["layer"] != MIXED and layer.get(name) is not None]
+    known: dict[str, float] = {layer["layer"]: layer[name] for layer in probed}
     at_input = known.pop(INPUT, None)
     if not known:
         return {name: None}

@@ -8,15 +8,15 @@ from typing import Any
 
 from streamnest.errors import UserError
 from streamnest.frontier.intervals import Estimate
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.results import REFERENCE, Point, System
-from streamnest.frontier.tables import Report, Row
+from streamnest.frontier.tables import FrontierReport, Row
 from streamnest.frontier.variants import Variant
 
 _COMPUTE = ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path) -> FrontierReport:
     """Reads a `frontier.json`, which does not store the errors of single utterances.
 
     Raises:
@@ -27,7 +27,7 @@ def read_report(path: Path) -> Report:
         head = {name: stored[name] for name in ("probes", "done", "planned", "commits", "command")}
         # Reports of earlier versions have no variants.
         head["variants"] = [_variant(row) for row in stored.get("variants", [])]
-        return Report(options=Options.of(stored["options"]), points=_points(stored["points"]), **head)
+        return FrontierReport(options=FrontierOptions.of(stored["options"]), points=_points(stored["points"]), **head)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -37,8 +37,8 @@ def read_report(path: Path) -> Report:
 def _points(rows: list[Row]) -> list[Point]:
     points: dict[tuple[Any, ...], Point] = {}
     for row in rows:
-        place = (row["preset"], row["context"], row["hours"])
-        point = points.setdefault(place, Point(*place, scratch=None, pretrained=None))
+        key = (row["preset"], row["context"], row["hours"])
+        point = points.setdefault(key, Point(*key, scratch=None, pretrained=None))
         if row["pretrained"]:
             point.pretrained = _system(row)
             point.change = _estimate(row, "cer_change_by_pretraining")
@@ -61,10 +61,10 @@ def _system(row: Row) -> System:
 
 
 def _variant(row: Row) -> Variant:
-    place = {name: row[name] for name in ("name", "preset", "context", "hours")}
+    identity = {name: row[name] for name in ("name", "preset", "context", "hours")}
     system = _stored_system(row, {"train_hours": row["train_hours"]})
     overrides = row["overrides"] if "overrides" in row else row["words"]  # its name in earlier versions
-    return Variant(**place, overrides=overrides, system=system, change=_estimate(row, "cer_change"))
+    return Variant(**identity, overrides=overrides, system=system, change=_estimate(row, "cer_change"))
 
 
 def _stored_system(row: Row, known: dict[str, Any], reference: Estimate | None = None) -> System:

@@ -12,7 +12,7 @@ from typing import Any
 
 from streamnest.formatting import markdown_table
 from streamnest.frontier.intervals import Estimate
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.results import REFERENCE, Point, System
 from streamnest.frontier.variants import SCRATCH, Variant
 
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Report:
+class FrontierReport:
     """Results of a frontier.
 
     Attributes:
@@ -34,7 +34,7 @@ class Report:
         variants: variants of pretraining with results.
     """
 
-    options: Options
+    options: FrontierOptions
     points: list[Point]
     probes: list[Row]
     done: int
@@ -54,7 +54,7 @@ class Report:
         return [p for p in self.points if p.hours == self.budgets[0]] if self.points else []
 
 
-def as_json(report: Report) -> str:
+def as_json(report: FrontierReport) -> str:
     """Formats all results as JSON, with rates as fractions."""
     head = {"done": report.done, "planned": report.planned, "commits": report.commits, "command": report.command}
     content = {"options": report.options.plain(), **head, "points": rows(report), "probes": report.probes}
@@ -62,7 +62,7 @@ def as_json(report: Report) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: FrontierReport) -> str:
     """Formats a line for each point and initialization, with rates as fractions."""
     lines = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows(report)]
     text = io.StringIO()
@@ -72,7 +72,7 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def rows(report: Report) -> list[Row]:
+def rows(report: FrontierReport) -> list[Row]:
     """Returns a row for each point and initialization; unknown values are None."""
     return [_row(point, pretrained, system) for point in report.points for pretrained, system in point.systems]
 
@@ -101,7 +101,7 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
     }
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: FrontierReport) -> str:
     """Formats the results as a Markdown page."""
     parts = ["# Quality against latency", _state(report)]
     if report.points:
@@ -119,7 +119,7 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _state(report: Report) -> str:
+def _state(report: FrontierReport) -> str:
     options = report.options
     whole = "" if report.done == report.planned else f"**Partial: {report.done} of {report.planned} evaluations.** "
     mixed = "" if len(report.commits) < 2 else "**Results of several versions of the code.** "
@@ -128,7 +128,7 @@ def _state(report: Report) -> str:
     return f"{text}\n\n    {report.command}" if report.command else text
 
 
-def main_table(report: Report) -> str:
+def main_table(report: FrontierReport) -> str:
     """Formats latency, compute and error rates for the largest label budget as Markdown, without unknown columns."""
     head = ["preset", "latency mean / worst", "compute p50 / p99", "CER from scratch", "CER pretrained"]
     head += ["CER change by pretraining", "WER from scratch", "WER pretrained"]
@@ -146,7 +146,7 @@ def _main_cells(point: Point) -> list[str]:
     return [f"`{point.name}`", _latency(point), cost, *rates[0], _relative(point.change), *rates[1]]
 
 
-def _explained(report: Report) -> str:
+def _explained(report: FrontierReport) -> str:
     seeds = len(report.options.seeds)
     sampled = "utterances" if seeds == 1 else f"utterances and the {seeds} seeds"
     return (
@@ -157,7 +157,7 @@ def _explained(report: Report) -> str:
     )
 
 
-def _by_speakers(report: Report) -> str:
+def _by_speakers(report: FrontierReport) -> str:
     head = ["preset", "scratch, seen", "scratch, unseen", "pretrained, seen", "pretrained, unseen"]
     lines = []
     for point in report.largest:
@@ -169,7 +169,7 @@ def _by_speakers(report: Report) -> str:
 _SPEAKERS = ("cer_seen", "cer_unseen")
 
 
-def _reference(report: Report) -> str:
+def _reference(report: FrontierReport) -> str:
     lines = []
     for point in report.largest:
         systems = (point.scratch, point.pretrained)
@@ -181,7 +181,7 @@ def _reference(report: Report) -> str:
     return markdown_table(["preset", "latency mean / worst", "from scratch", "pretrained"], lines) + "\n\n" + text
 
 
-def _labels(report: Report) -> str:
+def _labels(report: FrontierReport) -> str:
     shown: list[tuple[str, Callable[[Point], str]]] = [
         ("preset", lambda p: f"`{p.name}`"),
         ("labels", lambda p: amount(p.train_hours)),
@@ -194,7 +194,7 @@ def _labels(report: Report) -> str:
     return markdown_table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
 
 
-def variants_table(report: Report) -> str:
+def variants_table(report: FrontierReport) -> str:
     """Formats the effect of each variant of pretraining as Markdown."""
     head = ["preset", "labels", "pretraining", "CER", "CER, unseen speakers", "CER change from the baseline"]
     return markdown_table(head, [_variant_cells(variant) for variant in report.variants])
@@ -211,9 +211,9 @@ def _variant_cells(variant: Variant) -> list[str]:
 
 def _variant(variant: Variant) -> Row:
     system = variant.system
-    place = {name: getattr(variant, name) for name in ("name", "overrides", "preset", "context", "hours")}
+    identity = {name: getattr(variant, name) for name in ("name", "overrides", "preset", "context", "hours")}
     return {
-        **place,
+        **identity,
         "train_hours": float(next(iter(system.records.values()))["train_hours"]),
         "seeds": len(system.records),
         **_spread("cer", system.cer),
@@ -225,13 +225,13 @@ def _variant(variant: Variant) -> Row:
     }
 
 
-def _probes(report: Report) -> str:
+def _probes(report: FrontierReport) -> str:
     names = {"phones": "phones", "cer": "CER", "speakers": "speakers"}
     lines = [
         [f"`{row['preset']}`", str(row["seed"]), *(cell for name in names for cell in _probe(row, name))]
         for row in report.probes
     ]
-    columns = [f"{name}, {place}" for name in names.values() for place in ("input", "best layer", "last layer")]
+    columns = [f"{name}, {layer}" for name in names.values() for layer in ("input", "best layer", "last layer")]
     return markdown_table(["preset", "seed", *columns], lines)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamnest.frontier.intervals import Estimate
-from streamnest.frontier.options import Options
+from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage, every_stage
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import System, change_of, results_of, system_of
@@ -39,19 +39,19 @@ class Variant:
     change: Estimate | None = None
 
 
-def read_variants(options: Options, records: Records) -> list[Variant]:
+def read_variants(options: FrontierOptions, records: Records) -> list[Variant]:
     """Returns, for each preset, context and budget with variants, from scratch, the baseline and the variants."""
     stages = [stage for stage in every_stage(options) if stage.kind == "evaluate"]
-    places = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
+    scopes = dict.fromkeys((stage.preset, stage.context, stage.hours) for stage in stages)
     found: list[Variant] = []
-    for place in places:
-        here = [s for s in stages if (s.preset, s.context, s.hours) == place]
+    for scope in scopes:
+        here = [s for s in stages if (s.preset, s.context, s.hours) == scope]
         rows = _rows(options, here, records)
         found += rows if any(row.name not in (None, SCRATCH) for row in rows) else []
     return found
 
 
-def _rows(options: Options, stages: Sequence[Stage], records: Records) -> list[Variant]:
+def _rows(options: FrontierOptions, stages: Sequence[Stage], records: Records) -> list[Variant]:
     overrides = {name: shlex.join(given) for name, *given in options.variants}
     baseline = [stage for stage in stages if stage.variant is None]
     reference = system_of(results_of(baseline, records, True))
@@ -60,9 +60,9 @@ def _rows(options: Options, stages: Sequence[Stage], records: Records) -> list[V
         (None, reference),
         *((name, system_of(results_of([s for s in stages if s.variant == name], records, True))) for name in overrides),
     ]
-    place = (stages[0].preset, stages[0].context, stages[0].hours)
+    scope = (stages[0].preset, stages[0].context, stages[0].hours)
     return [
-        Variant(name, overrides.get(name or "", ""), *place, system, _against(system, reference))
+        Variant(name, overrides.get(name or "", ""), *scope, system, _against(system, reference))
         for name, system in systems
         if system
     ]

@@ -94,11 +94,13 @@ class RandomBlockMasking(Masking):
         start, end = self._window(input_lengths, current_frame)
         length = (end - start)[:, None]
         # Position inside the window, which is masked like an utterance of its own.
-        place = torch.arange(num_frames, device=start.device) - start[:, None]
-        mask = self._overlapping(place, length, keys) if self.allow_overlap else self._slotted(place, length, keys)
+        position = torch.arange(num_frames, device=start.device) - start[:, None]
+        mask = (
+            self._overlapping(position, length, keys) if self.allow_overlap else self._slotted(position, length, keys)
+        )
         short = self.block_size >= length.double() * self.max_mask_ratio
-        mask = torch.where(short, place < _SHORT_BLOCK, mask)
-        return mask & (place >= 0) & (place < length)
+        mask = torch.where(short, position < _SHORT_BLOCK, mask)
+        return mask & (position >= 0) & (position < length)
 
     def _window(self, lengths: Tensor, current_frame: int | Tensor | None) -> tuple[Tensor, Tensor]:
         if current_frame is None:
@@ -114,15 +116,15 @@ class RandomBlockMasking(Masking):
             start = (end - self.left_context_size).clamp_min(0)
         return start, end
 
-    def _overlapping(self, place: Tensor, length: Tensor, keys: Tensor) -> Tensor:
-        # One coin per possible start is equivalent to a binomial number of distinct uniform starts.
-        coins = at(uniform(keys, place.shape[1]), place)
-        starts = (coins < self.mask_prob) & (place >= 0) & (place < length - self.block_size)
+    def _overlapping(self, position: Tensor, length: Tensor, keys: Tensor) -> Tensor:
+        # An independent decision for each possible start is equivalent to a binomial number of distinct uniform starts.
+        numbers = at(uniform(keys, position.shape[1]), position)
+        starts = (numbers < self.mask_prob) & (position >= 0) & (position < length - self.block_size)
         begun = starts.long().cumsum(1)
-        ended = torch.nn.functional.pad(begun, (self.block_size, 0))[:, : place.shape[1]]
+        ended = torch.nn.functional.pad(begun, (self.block_size, 0))[:, : position.shape[1]]
         return begun > ended
 
-    def _slotted(self, place: Tensor, length: Tensor, keys: Tensor) -> Tensor:
+    def _slotted(self, position: Tensor, length: Tensor, keys: Tensor) -> Tensor:
         # float64, so that rounding up agrees with exact arithmetic on every device.
         spans = torch.ceil(length.double() * self.mask_prob / self.block_size).long()
         size = torch.where((spans + 1) * self.block_size > length, length // (spans + 1), self.block_size)
@@ -130,9 +132,9 @@ class RandomBlockMasking(Masking):
         # Sampled for the size after shrinking, so that no span leaves the utterance.
         offset = (uniform(fold_keys(keys, _OFFSET_STREAM), 1) * size).long()
         usable = length // size - 1
-        tickets = random_bits(fold_keys(keys, _SLOT_STREAM), place.shape[1])
-        slots = torch.arange(place.shape[1], device=place.device)
-        tickets = tickets.masked_fill(slots >= usable, torch.iinfo(torch.int64).max)
-        chosen = (tickets.argsort(1).argsort(1) < spans) & (slots < usable)
-        slot = (place - offset).div(size, rounding_mode="floor")
-        return at(chosen, slot) & (place >= offset)
+        priorities = random_bits(fold_keys(keys, _SLOT_STREAM), position.shape[1])
+        slots = torch.arange(position.shape[1], device=position.device)
+        priorities = priorities.masked_fill(slots >= usable, torch.iinfo(torch.int64).max)
+        chosen = (priorities.argsort(1).argsort(1) < spans) & (slots < usable)
+        slot = (position - offset).div(size, rounding_mode="floor")
+        return at(chosen, slot) & (position >= offset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +13,6 @@ from streamnest.errors import UserError
 
 # Most scores held at once, 256 MB of float32; more are computed in pieces, and recomputed in the backward pass.
 _MAX_LOGITS = 1 << 26
-
-
-def training_field(default: Any) -> Any:
-    """Declares a config field that affects training only; see `EncoderConfig`."""
-    return field(default=default, metadata={"roles": ("training",)})
 
 
 @dataclass
@@ -108,7 +102,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """For plots: scores for the first codebook `(B, T', classes)`, and which frames are predicted `(B, T')`."""
+        """Returns plot data: scores of the first codebook `(B, T', classes)`, and the predicted frames `(B, T')`."""
         raise NotImplementedError
 
     def in_words(self, receptive_field_end: Tensor | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from streamnest.encoder.config import training_field
 from streamnest.errors import UserError
 from streamnest.objectives.base import (
     Objective,
@@ -15,7 +16,6 @@ from streamnest.objectives.base import (
     PredictionResult,
     check_frames,
     cross_entropy,
-    training_field,
 )
 from streamnest.quantizer import count_codes
 

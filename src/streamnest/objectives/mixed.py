@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from streamnest.encoder.config import training_field
 from streamnest.errors import UserError
-from streamnest.objectives.base import Objective, PredictionContext, PredictionResult, training_field
+from streamnest.objectives.base import Objective, PredictionContext, PredictionResult
 from streamnest.objectives.masked import MaskedConfig, MaskedPrediction
 from streamnest.objectives.next_token import NextTokenConfig, NextTokenPrediction
 

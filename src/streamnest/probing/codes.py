@@ -134,9 +134,11 @@ def code_distances(codes: Tensor, labels: Tensor, num_codes: int, num_labels: in
     """
     halves = torch.full((2, num_labels, num_codes), float("nan"), dtype=torch.float64)
     for label in range(num_labels):
-        own = codes[labels == label]
-        if len(own) >= 2 * frames:
-            sampled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(label))[: 2 * frames]]
+        of_label = codes[labels == label]
+        if len(of_label) >= 2 * frames:
+            sampled = of_label[
+                torch.randperm(len(of_label), generator=torch.Generator().manual_seed(label))[: 2 * frames]
+            ]
             halves[:, label] = torch.stack([half.bincount(minlength=num_codes) for half in sampled.split(frames)])
     shares = halves / frames
     one, other = shares[0][:, None], shares[1][None]

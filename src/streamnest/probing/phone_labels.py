@@ -95,15 +95,15 @@ def _lines(path: str | Path, example: dict[str, Any]) -> Iterator[tuple[int, dic
             yield number, _entry(f"{path}, line {number}", line, example)
 
 
-def _entry(place: str, line: str, example: dict[str, Any]) -> dict[str, Any]:
+def _entry(location: str, line: str, example: dict[str, Any]) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{place} is not valid JSON ({error}): expected {_written(example)}") from error
+        raise UserError(f"{location} is not valid JSON ({error}): expected {_written(example)}") from error
     for name in example:
         if not isinstance(entry, dict) or name not in entry:
             raise UserError(
-                f"{place} has no field {name}: expected {_written(example)}; Lhotse manifests are not supported here"
+                f"{location} has no field {name}: expected {_written(example)}; Lhotse manifests are not supported here"
             )
     return dict(entry)
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.console.entry_point import continue_command, sync_command
 from streamnest.console.terminal import plain, printable, printable_lines
 from streamnest.data.datamodule import SpeechDataModule

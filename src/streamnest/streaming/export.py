@@ -1,146 +1,30 @@
-"""Export of the streaming step as an ONNX graph: audio window and state in, frames and next state out.
-
-The graph computes `step` for one chunk of fixed size. The first chunk of a stream differs only in its initial values:
-the window begins with zeros, and the frame count is negative if the first chunk needs fewer feature frames than others.
-"""
+"""Export of the streaming step as an ONNX graph with metadata."""
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streamnest import __version__
 from streamnest.config.stored import task_name
-from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
-from streamnest.frontend import LOG_GUARD, FrontendState, LogMel
+from streamnest.streaming.exported_step import ExportedStep
 from streamnest.streaming.graph_metadata import FORMAT
 from streamnest.streaming.heads import ExportedHead
 from streamnest.streaming.onnx_session import METADATA, require
-from streamnest.streaming.session import StreamingSession
-from streamnest.streaming.step import StreamState, init_state, step
 
 OPSET = 18
-HEAD_MEMORY = "head_memory"
 # A protobuf message is limited to 2 GiB; the weights of larger models are written to a separate file.
 _ONE_FILE_BYTES = 1_900_000_000
-
-
-class MatrixLogMel(LogMel):
-    """Log-mel front end whose DFT is a matrix product, which every runtime supports; as exact as the FFT.
-
-    Args:
-        frontend: front end with the same settings.
-    """
-
-    dft: Tensor
-
-    def __init__(self, frontend: LogMel) -> None:
-        window_ms = 1000.0 * len(frontend.window) / frontend.sample_rate
-        sizes = (frontend.sample_rate, frontend.num_mels, window_ms, frontend.hop_ms, frontend.n_fft)
-        super().__init__(*sizes, frontend.preemphasis, frontend.dither)
-        self.window, self.filterbank = frontend.window, frontend.filterbank
-        time = torch.arange(len(self.window), dtype=torch.float64)[:, None]
-        angle = 2 * math.pi / self.n_fft * (time * torch.arange(self.n_fft // 2 + 1) % self.n_fft)
-        waves = self.window.double()[:, None] * torch.cat([angle.cos(), angle.sin()], dim=1)
-        self.register_buffer("dft", waves.to(self.window.dtype), persistent=False)
-
-    def from_frames(self, frames: Tensor) -> Tensor:
-        """Computes log-mel features of frames, as `LogMel.from_frames`."""
-        real, imaginary = (frames @ self.dft).chunk(2, dim=-1)
-        return torch.log((real.square() + imaginary.square()) @ self.filterbank + LOG_GUARD)
-
-
-class ExportedStep(nn.Module):
-    """Step of one chunk for a batch of streams, whose state is a flat list of tensors.
-
-    Audio `(B, window_samples)`, ends `(B,)` and the state -> frames `(B, chunk, d)`, the next state, and the output of
-    the head if the task has one.
-
-    Args:
-        model: model to export; a copy is used.
-        max_left_ms: cap of an unlimited left context, see `FastConformer.init_state`.
-
-    Raises:
-        UserError: for models that cannot stream.
-    """
-
-    def __init__(self, model: EncoderTask, max_left_ms: float = STREAM_LEFT_MS) -> None:
-        super().__init__()
-        session = StreamingSession(model, max_left_ms)  # raises for models that cannot stream
-        self.model = copy.deepcopy(model).float().cpu().eval()
-        self.model.frontend = MatrixLogMel(self.model.frontend)
-        for layer in self.model.encoder.layers:
-            layer.attention.masked_score = FINITE_MASKED
-        frontend, encoder = model.frontend, model.encoder
-        features = encoder.chunk * encoder.subsampling.factor
-        # Warm-up frames are ordinary chunks of the graph; the program that runs it drops them.
-        self.missing = -encoder.subsampling.lookahead
-        warmup = encoder.warmup * encoder.subsampling.factor * frontend.hop
-        self.reach = len(frontend.window) // 2
-        self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
-        self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples - warmup
-        self.initial_zeros = self.window_samples - self.first_samples
-        self.head = self.model.exported_head()
-        self.eval()
-        self._init_carried(init_state(self.model, 1, max_left_ms))
-
-    def _init_carried(self, state: StreamState) -> None:
-        """Finds the tensors that a step changes, their shapes after the first step, and their initial values."""
-        _, first = step(self.model, torch.zeros(1, self.first_samples), state)
-        _, second = step(self.model, torch.zeros(1, self.chunk_samples), first)
-        self.template = second
-        initial, before, after = (_named(s) for s in (state, first, second))
-        self.carried = [name for name in after if after[name] is not before[name]]
-        # Some caches are longer before the first step; they are constant then, so that their last part suffices.
-        self.initial = {name: _last(initial[name], after[name].shape) for name in initial}
-        for name in self.carried:
-            if name in ("num_features", "norm_frames"):
-                self.initial[name] = self.initial[name] - self.missing
-        if self.head and self.head.memory_size:
-            self.initial[HEAD_MEMORY] = torch.zeros(1, self.head.memory_size)
-            self.carried.append(HEAD_MEMORY)
-
-    def forward(self, window: Tensor, end: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Computes one step.
-
-        Args:
-            window: `(B, window_samples)`, the samples of this chunk after those that overlap with the previous window.
-            end: `(B,)` total samples of each stream that has ended, `OPEN_END` for others.
-            state: the tensors named in `carried`, from the previous step.
-        """
-        values = {**self.initial, **dict(zip(self.carried, state, strict=True))}
-        tensors = iter(values.values())
-        norm, encoder = _rebuild(self.template.norm, tensors), _rebuild(self.template.encoder, tensors)
-        position = encoder.num_features * self.model.frontend.hop - self.reach
-        frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.num_features)
-        encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
-        tensors_after = _named(after)
-        if self.head is None:
-            return encoded, *(tensors_after[name] for name in self.carried)
-        outputs, tensors_after[HEAD_MEMORY] = self.head(encoded, self._valid(encoder.position), values.get(HEAD_MEMORY))
-        return encoded, *(tensors_after[name] for name in self.carried), outputs
-
-    def _valid(self, position: Tensor) -> Tensor | None:
-        """Marks the frames of a step after the warm-up `(B, chunk)`, for streams at frame `position` `(B,)`."""
-        warmup, chunk = self.model.encoder.warmup, self.model.encoder.chunk
-        return position[:, None] + torch.arange(chunk) >= warmup if warmup else None
-
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """Returns inputs for the first step of `batch` streams of silence."""
-        state = [self.initial[name].expand(batch, *self.initial[name].shape[1:]).clone() for name in self.carried]
-        return torch.zeros(batch, self.window_samples), torch.full((batch,), OPEN_END), *state
 
 
 def export_step(
@@ -243,31 +127,3 @@ def _describe_tensor(name: str, initial: Tensor, batch: int | None) -> dict[str,
     dtype = str(initial.dtype).removeprefix("torch.")
     shape = [batch, *initial.shape[1:]]
     return {"name": name, "output": f"next_{name}", "shape": shape, "dtype": dtype, "initial": value}
-
-
-def _named(state: StreamState) -> dict[str, Tensor]:
-    """Returns tensors by name, without those of the front end, which follow from the window and the frame count."""
-    return dict([*_flatten(state.norm, "norm"), *_flatten(state.encoder)])
-
-
-def _flatten(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yields names and tensors of nested tuples, such as `layers_0_attention_past`."""
-    if isinstance(state, Tensor):
-        yield name, state
-        return
-    labels = getattr(state, "_fields", range(len(state)))
-    for label, part in zip(labels, state, strict=True):
-        yield from _flatten(part, f"{name}_{label}" if name else str(label))
-
-
-def _rebuild(template: Any, tensors: Iterator[Tensor]) -> Any:
-    if isinstance(template, Tensor):
-        return next(tensors)
-    parts = [_rebuild(part, tensors) for part in template]
-    return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
-
-
-def _last(x: Tensor, shape: torch.Size) -> Tensor:
-    for dim, size in enumerate(shape):
-        x = x.narrow(dim, x.shape[dim] - size, size)
-    return x

@@ -34,7 +34,7 @@ def streamed_tables(records: Sequence[Record]) -> list[Table]:
 
 
 def verdict(records: Sequence[Record], tolerance: float) -> list[str]:
-    """Says whether streamed and offline frames agree: a line for all files, or one for each file that differs."""
+    """Reports whether streamed and offline frames agree: a line for all files, or one for each file that differs."""
     compared = [record for record in records if "comparison" in record]
     lines = [f"{printable(r['file'])}: {_disagreement(r['comparison'])}" for r in compared if not _equal(r)]
     if lines or not compared:

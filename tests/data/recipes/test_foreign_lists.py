@@ -20,18 +20,18 @@ from lhotse.cut import Cut
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recipes import validation
+from streamnest.data.recipes import parallel_measuring
 from streamnest.data.recipes.measuring import measure
-from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.options import RecipeOptions
 from streamnest.data.recipes.preparation import prepare
-from streamnest.data.recipes.report import Report
+from streamnest.data.recipes.report import PreparationReport
 from streamnest.errors import UserError
 
 
-def run(corpus: str, source: Path, **choices: Any) -> tuple[dict[str, Cut], Report]:
+def run(corpus: str, source: Path, **choices: Any) -> tuple[dict[str, Cut], PreparationReport]:
     """Returns cuts by id, and the report."""
     out = source.parent / "out"
-    report = prepare(corpus, Options(source, **choices), out, dev_share=0)
+    report = prepare(corpus, RecipeOptions(source, **choices), out, dev_share=0)
     found, load = load_cuts(out / "cuts_train.jsonl.gz", max_duration=60, min_duration=1e-3)
     assert not load.bad
     return {cut.id: cut for cut in found}, report
@@ -190,7 +190,7 @@ def test_text_in_another_encoding_is_dropped_and_reported(kaldi: Path) -> None:
 def test_commands_run_only_if_the_user_allows_them(tmp_path: Path, kaldi: Path) -> None:
     write(kaldi / "wav.scp", f"u0 cat {tmp_path}/2.wav |\nu1 false |\n")
     write(kaldi / "segments", "x u0 0.5 1.5 1\ny u1 0 1\n")
-    report = prepare("kaldi", Options(kaldi, allow_commands=True), tmp_path / "out", dev_share=0)
+    report = prepare("kaldi", RecipeOptions(kaldi, allow_commands=True), tmp_path / "out", dev_share=0)
     (cut,) = CutSet.from_file(tmp_path / "out/cuts_train.jsonl.gz")
     assert cut.recording.sources[0].type == "command" and report.causes == {"unreadable": 1}
     np.testing.assert_allclose(cut.load_audio()[0], soundfile.read(tmp_path / "2.wav")[0][8000:24000, 1], atol=1e-6)
@@ -235,7 +235,7 @@ def test_a_damaged_archive_is_an_error_with_its_name(tmp_path: Path, corpus: str
     rows = "".join(f"{random.Random(i).random()}|\n" for i in range(200))
     path.write_bytes(spoil(gzip.compress(rows.encode())))
     with pytest.raises(UserError, match=path.name):
-        prepare(corpus, Options(tmp_path / "in" if corpus == "voxpopuli" else path), tmp_path / "out")
+        prepare(corpus, RecipeOptions(tmp_path / "in" if corpus == "voxpopuli" else path), tmp_path / "out")
 
 
 FORMATS = {"wav": {}, "w64": {}, "aiff": {}, "au": {}, "ogg": {}, "flac": {}, "caf": {}, "mp3": {}}
@@ -363,7 +363,7 @@ def test_all_content_of_lists_is_used_or_reported(
 ) -> None:
     """Checks that the manifests load and their cuts decode."""
     known = {str(path): measure(str(path)) for path in tmp_path.glob("*.wav")}
-    monkeypatch.setattr(validation, "measure", lambda path, limits: known.get(path) or measure(path, limits))
+    monkeypatch.setattr(parallel_measuring, "measure", lambda path, limits: known.get(path) or measure(path, limits))
     said = [SupervisionSegment("s", "call", 0, 0.7, text="a", speaker="p")]
     cut = MonoCut("c", 0.5, 1.5, 1, recording=stereo, supervisions=said, custom={"k": 1})
     rows = {

@@ -19,15 +19,15 @@ from rich.console import Console
 
 from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recipes import command, cuts, validation
+from streamnest.data.recipes import command, cuts, parallel_measuring
 from streamnest.data.recipes.journal import Journal
 from streamnest.data.recipes.measuring import measure
-from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.options import RecipeOptions
+from streamnest.data.recipes.parallel_measuring import measure_files
 from streamnest.data.recipes.piece import Piece
 from streamnest.data.recipes.preparation import prepare, require_usable
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.data.recipes.splitting import assign_parts
-from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
 
@@ -47,7 +47,7 @@ def folder(tmp_path):
 def decoded(monkeypatch):
     """Records the files that are decoded."""
     paths = []
-    monkeypatch.setattr(validation, "measure", lambda path, limits: paths.append(path) or measure(path, limits))
+    monkeypatch.setattr(parallel_measuring, "measure", lambda path, limits: paths.append(path) or measure(path, limits))
     return paths
 
 
@@ -112,7 +112,7 @@ def test_empty_not_finite_and_truncated_audio_is_reported(tmp_path):
 def test_measurements_agree_with_lhotse(tmp_path, rate):
     stereo = np.stack([speech(3), speech(3, 5)], 1)
     soundfile.write(tmp_path / "a.wav", stereo, rate)
-    prepare("folder", Options(tmp_path), tmp_path / "out", dev_share=0, relative=True)
+    prepare("folder", RecipeOptions(tmp_path), tmp_path / "out", dev_share=0, relative=True)
     cut = load_cuts(tmp_path / "out/cuts_train.jsonl.gz")[0][0]
     assert len(load_mono(cut)) == pytest.approx(48000 * 16000 / rate, abs=1)
 
@@ -126,37 +126,37 @@ def test_the_level_is_that_of_the_audio(tmp_path):
 
 def test_a_second_run_decodes_only_new_or_changed_files(tmp_path, folder, decoded):
     out = tmp_path / "out"
-    first = prepare("folder", Options(folder), out)
+    first = prepare("folder", RecipeOptions(folder), out)
     assert len(decoded) == first.files == 9 and first.known == 0
     manifest = (out / "cuts_train.jsonl.gz").read_bytes()
-    again = prepare("folder", Options(folder), out)
+    again = prepare("folder", RecipeOptions(folder), out)
     assert len(decoded) == 9 and again.known == 9 and (out / "cuts_train.jsonl.gz").read_bytes() == manifest
     audio(folder / "ann/0.wav", 4, 7)
     new = audio(folder / "ann/new.wav")
-    prepare("folder", Options(folder), out)
+    prepare("folder", RecipeOptions(folder), out)
     assert sorted(decoded[9:]) == sorted([str(folder / "ann/0.wav"), str(new)])
 
 
 def test_other_segment_limits_require_new_measurements(tmp_path, folder, decoded):
-    prepare("folder", Options(folder), tmp_path / "out")
-    prepare("folder", Options(folder), tmp_path / "out", limits=Limits(0.5, 2.0))
+    prepare("folder", RecipeOptions(folder), tmp_path / "out")
+    prepare("folder", RecipeOptions(folder), tmp_path / "out", limits=SegmentLimits(0.5, 2.0))
     assert len(decoded) == 18
 
 
 def test_a_run_killed_while_writing_its_journal_continues(tmp_path, folder, decoded):
-    prepare("folder", Options(folder), tmp_path / "out")
+    prepare("folder", RecipeOptions(folder), tmp_path / "out")
     journal = tmp_path / "out/journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:4]) + lines[4][:50])
-    report = prepare("folder", Options(folder), tmp_path / "out")
+    report = prepare("folder", RecipeOptions(folder), tmp_path / "out")
     assert report.known == 4 and sum(part.cuts for part in report.parts.values()) == 9
-    prepare("folder", Options(folder), tmp_path / "out")
+    prepare("folder", RecipeOptions(folder), tmp_path / "out")
     assert len(decoded) == 9 + 5
 
 
 def test_a_failed_run_keeps_earlier_manifests(tmp_path, folder, monkeypatch):
     out = tmp_path / "out"
-    prepare("folder", Options(folder), out)
+    prepare("folder", RecipeOptions(folder), out)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")}
 
     def stop(*args):
@@ -164,29 +164,29 @@ def test_a_failed_run_keeps_earlier_manifests(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(cuts, "_cut", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepare("folder", Options(folder), out)
+        prepare("folder", RecipeOptions(folder), out)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("cuts")} == before
 
 
 def test_a_run_without_dev_removes_the_earlier_dev(tmp_path, folder):
     out = tmp_path / "out"
-    prepare("folder", Options(folder), out)
+    prepare("folder", RecipeOptions(folder), out)
     mine = (out / "cuts_mine.jsonl.gz").write_bytes(b"")
     assert (out / "cuts_dev.jsonl.gz").exists() and mine == 0
-    prepare("folder", Options(folder), out, dev_share=0)
+    prepare("folder", RecipeOptions(folder), out, dev_share=0)
     assert sorted(path.name for path in out.glob("cuts*")) == ["cuts_mine.jsonl.gz", "cuts_train.jsonl.gz"]
 
 
 def test_several_processes_give_the_same_result(tmp_path, folder):
     paths = sorted(str(path) for path in folder.rglob("*.*"))
-    alone = check_files(paths, Journal(tmp_path / "one", Limits(0.5, 2)), 1)
-    together = check_files(paths, Journal(tmp_path / "two", Limits(0.5, 2)), 2)
+    alone = measure_files(paths, Journal(tmp_path / "one", SegmentLimits(0.5, 2)), 1)
+    together = measure_files(paths, Journal(tmp_path / "two", SegmentLimits(0.5, 2)), 2)
     assert alone == together and len(alone[0]) == 9
 
 
 def test_the_report_counts_cuts_hours_speakers_and_causes(tmp_path, folder):
     (folder / "ann/x.m4a").write_bytes(b"x")
-    prepare("folder", Options(folder, speaker_level=1), tmp_path / "out")
+    prepare("folder", RecipeOptions(folder, speaker_level=1), tmp_path / "out")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["files"] == 9 and sum(part["cuts"] for part in report["parts"].values()) == 9
     assert sum(part["hours"] for part in report["parts"].values()) == pytest.approx(22.5 / 3600, abs=1e-3)
@@ -197,7 +197,7 @@ def test_the_report_counts_cuts_hours_speakers_and_causes(tmp_path, folder):
 def test_a_corpus_without_usable_audio_is_refused_with_causes(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.wav").write_bytes(b"x")
-    report = prepare("folder", Options(tmp_path / "in"), tmp_path / "out")
+    report = prepare("folder", RecipeOptions(tmp_path / "in"), tmp_path / "out")
     with pytest.raises(UserError, match="no usable audio: 1 unreadable"):
         require_usable(report, tmp_path / "in", tmp_path / "out")
 
@@ -205,7 +205,7 @@ def test_a_corpus_without_usable_audio_is_refused_with_causes(tmp_path):
 def test_names_that_are_not_utf8_are_dropped_and_reported(tmp_path, folder):
     os.rename(audio(folder / "a.wav"), os.fsencode(folder) + b"/caf\xe9.wav")
     audio(folder / "café [red].wav")
-    report = prepare("folder", Options(folder), tmp_path / "out")
+    report = prepare("folder", RecipeOptions(folder), tmp_path / "out")
     assert report.causes == {"name is not UTF-8": 1} and report.files == 10
     assert all(Console(file=io.StringIO()).print(table) is None for table in report.tables())
 
@@ -217,13 +217,13 @@ def die(paths, limits):
 def test_a_crashed_worker_is_reported_with_its_files(tmp_path, monkeypatch):
     path = str(audio(tmp_path / "a.wav"))
     journal = Journal(tmp_path / "journal", None)
-    monkeypatch.setattr(validation, "_measure_all", die)
+    monkeypatch.setattr(parallel_measuring, "_measure_all", die)
     with pytest.raises(UserError, match=r"a process crashed or ran out of memory while it decoded[\s\S]*a.wav"):
-        check_files([path], journal, 2)
+        measure_files([path], journal, 2)
 
 
 def test_relative_paths_allow_moving_audio_and_manifests(tmp_path, folder):
-    prepare("folder", Options(folder), tmp_path / "in/manifests", relative=True)
+    prepare("folder", RecipeOptions(folder), tmp_path / "in/manifests", relative=True)
     shutil.move(tmp_path / "in", tmp_path / "moved")
     loaded = load_cuts(tmp_path / "moved/manifests/cuts_train.jsonl.gz")[0]
     assert len(load_mono(loaded[0]))
@@ -231,7 +231,7 @@ def test_relative_paths_allow_moving_audio_and_manifests(tmp_path, folder):
 
 def test_paths_are_absolute_by_default(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prepare("folder", Options(Path("in")), Path("out"))
+    prepare("folder", RecipeOptions(Path("in")), Path("out"))
     with gzip.open("out/cuts_train.jsonl.gz", "rt") as lines:
         source = json.loads(next(lines))["recording"]["sources"][0]["source"]
     assert os.path.isabs(source)

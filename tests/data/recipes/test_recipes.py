@@ -11,16 +11,16 @@ from layouts import LAYOUTS, audio, text
 
 from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
-from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.options import RecipeOptions
 from streamnest.data.recipes.preparation import prepare
 from streamnest.data.recipes.registry import RECIPES
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.errors import UserError
 
 
 def run(corpus, source, out, level=0, **choices):
-    options = Options(source, speaker_level=level, **choices)
-    return prepare(corpus, options, out, limits=Limits(2, 20))
+    options = RecipeOptions(source, speaker_level=level, **choices)
+    return prepare(corpus, options, out, limits=SegmentLimits(2, 20))
 
 
 def cuts(out, part):
@@ -100,7 +100,7 @@ def test_the_data_page_explains_every_corpus_and_cause():
 @pytest.mark.parametrize("corpus", sorted(set(RECIPES) - {"folder", "manifest", "lhotse"}))
 def test_a_wrong_layout_is_refused_with_the_expected_one(tmp_path, corpus):
     audio(tmp_path / "in/a.wav")
-    with pytest.raises(UserError, match=r"(missing|holds no)[\s\S]*SOURCE/"):
+    with pytest.raises(UserError, match=r"(missing|contains no)[\s\S]*SOURCE/"):
         run(corpus, tmp_path / "in", tmp_path / "out")
 
 
@@ -134,7 +134,7 @@ def test_a_missing_subset_of_libri_light_is_refused(tmp_path):
     layouts.librilight(tmp_path / "in")
     report = run("librilight", tmp_path / "in", tmp_path / "out", subset="small")
     assert report.files == 1
-    with pytest.raises(UserError, match="holds no large"):
+    with pytest.raises(UserError, match="contains no large"):
         run("librilight", tmp_path / "in", tmp_path / "out", subset="large")
 
 

@@ -23,8 +23,8 @@ from streamnest.data.manifest import load_cuts
 from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.data.shards import store as stores
 from streamnest.data.shards import writing
-from streamnest.data.shards.adopting import adopt
-from streamnest.data.shards.index import ShardIndex, index_shard, tar_name
+from streamnest.data.shards.index import ShardIndex, tar_name
+from streamnest.data.shards.indexing import index_folder, index_shard
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.writing import write_shards
@@ -136,21 +136,21 @@ def test_foreign_shards_get_an_index_and_keep_their_files(manifest, shards, tmp_
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="no shards"):
         load_shards(str(tmp_path))
-    adopt(tmp_path)
+    index_folder(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {p.name for p in shards.iterdir()} - {"cuts.dropped.json"}
     assert load_shards(str(tmp_path))[1] == load_shards(str(shards))[1]
     assert len(list(CutSet.from_shar(in_dir=tmp_path))) == 21
     with pytest.raises(UserError, match="already has an index"):
-        adopt(tmp_path)
+        index_folder(tmp_path)
     with pytest.raises(UserError, match=r"no recording\.NNNNNN\.tar in this folder"):
-        adopt(tmp_path / "none")
+        index_folder(tmp_path / "none")
 
 
 def test_shards_of_another_rate_get_no_index(shards, tmp_path):
     for path in shards.glob("*.0*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match=r"samples are \('ü0', 16000, 16000\), expected \('ü0', 8000, 8000\)"):
-        adopt(tmp_path, sampling_rate=8000)
+        index_folder(tmp_path, sampling_rate=8000)
 
 
 @pytest.mark.parametrize("name", ["recording.000001.tar", "cuts.000000.jsonl.gz"])
@@ -159,11 +159,11 @@ def test_incomplete_shards_get_no_index(shards, tmp_path, name):
         if path.name != name:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match=f"{name} is missing"):
-        adopt(tmp_path)
+        index_folder(tmp_path)
     # An incomplete download of cuts beside a complete archive.
     (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
     with pytest.raises(UserError, match=r"recordings for 0 cuts|cannot be read: [^\n]*$"):
-        adopt(tmp_path)
+        index_folder(tmp_path)
 
 
 def test_a_truncated_archive_is_reported_once(damaged, caplog):

@@ -102,12 +102,12 @@ class ConversationDataset(SpeechDataset):
     def _make(self, index: int, step: int, skipped: Counter[str]) -> tuple[Any, Samples, ConversationLabel] | None:
         """Returns the cut whose id is the key, the audio, and the turns of a conversation; None if it has none."""
         simulated = index < len(self.anchors)
-        place = self.anchors[index] if simulated else self._recorded + index - len(self.anchors)
-        cut = self.cuts[place]
+        cut_index = self.anchors[index] if simulated else self._recorded + index - len(self.anchors)
+        cut = self.cuts[cut_index]
         if simulated:
-            mix, turns = self._simulate(place, step, skipped)
+            mix, turns = self._simulate(cut_index, step, skipped)
             return (cut, mix, ConversationLabel(turns=turns)) if turns else None
-        audio = self._load(place, skipped)
+        audio = self._load(cut_index, skipped)
         turns = clipped((Turn(str(s.speaker), s.start, s.end) for s in cut.supervisions), cut.duration)
         return None if audio is None else (cut, audio, ConversationLabel(turns=turns, real=True))
 

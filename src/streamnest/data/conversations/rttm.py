@@ -65,18 +65,18 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     return turns
 
 
-def _turn(fields: list[str], place: str) -> tuple[str, Turn]:
+def _turn(fields: list[str], location: str) -> tuple[str, Turn]:
     if fields[0].upper() != "SPEAKER" or not _NAME < len(fields) <= _MOST_FIELDS:
         raise UserError(
-            f"{place} is not a line of RTTM: need SPEAKER, recording, channel, start, duration, <NA>, <NA>, speaker, "
-            f"<NA>, <NA> (names without spaces); found {' '.join(fields)[:100]!r}"
+            f"{location} is not a line of RTTM: need SPEAKER, recording, channel, start, duration, <NA>, <NA>, "
+            f"speaker, <NA>, <NA> (names without spaces); found {' '.join(fields)[:100]!r}"
         )
     try:
         start, duration = float(fields[3]), float(fields[4])
     except ValueError:
         start = duration = math.nan
     if not (0 <= start < math.inf and 0 <= duration < math.inf):
-        raise UserError(f"{place}: start {fields[3]} and duration {fields[4]}: need seconds of at least 0")
+        raise UserError(f"{location}: start {fields[3]} and duration {fields[4]}: need seconds of at least 0")
     return fields[1], Turn(fields[_NAME], start, round(start + duration, 8))
 
 

@@ -1,4 +1,4 @@
-"""Data module of tasks that need to know the speaker of each utterance."""
+"""Data module of tasks that need the speaker of each utterance."""
 
 from __future__ import annotations
 

@@ -15,22 +15,22 @@ from streamnest.console.entry_point import without_trace
 from streamnest.console.overrides import override
 from streamnest.console.terminal import printable, terminal
 from streamnest.data.recipes.arguments import USES, parse
-from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.options import RecipeOptions
 from streamnest.data.recipes.preparation import prepare, require_usable
 from streamnest.data.recipes.registry import RECIPES
-from streamnest.data.recipes.report import Report
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.report import PreparationReport
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.errors import UserError
 from streamnest.locations import train_command
 
 
-def run(args: argparse.Namespace, console: Console) -> Report:
+def run(args: argparse.Namespace, console: Console) -> PreparationReport:
     """Prepares a corpus and shows a progress bar."""
-    options = Options(
+    options = RecipeOptions(
         args.source, args.part, args.audio, args.language, args.subset, args.speaker_level, args.allow_commands
     )
     _refuse_unused(args)
-    limits = Limits(args.min_seconds, args.max_seconds) if args.max_seconds else None
+    limits = SegmentLimits(args.min_seconds, args.max_seconds) if args.max_seconds else None
     columns = (TextColumn("checking files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=None)

@@ -9,22 +9,22 @@ from lhotse.augmentation import Resample, Speed, Tempo
 from lhotse.cut import Cut, MonoCut, MultiCut
 from lhotse.utils import fastcopy
 
-from streamnest.data.recipes.measuring import Facts
+from streamnest.data.recipes.measuring import Measurement
 from streamnest.data.recipes.piece import Piece
 
 
-def make_cuts(piece: Piece, facts: Facts, path: str) -> Iterator[Cut]:
+def make_cuts(piece: Piece, measurement: Measurement, path: str) -> Iterator[Cut]:
     """Yields the cuts of a piece: one, or one for each segment.
 
     Args:
         piece: an utterance or recording that lies inside its file.
-        facts: measurements of the file.
+        measurement: measurements of the file.
         path: path for the manifest; for a command, the command itself.
     """
-    recording = _recording(piece, facts, path)
+    recording = _recording(piece, measurement, path)
     whole = _whole(recording, piece.channels)
-    if piece.divisible and facts.segments is not None:
-        for start, end in facts.segments:
+    if piece.divisible and measurement.segments is not None:
+        for start, end in measurement.segments:
             # The name holds the position, so that other limits never give the same name to other audio.
             yield _cut(whole, piece, f"{piece.id}-{round(start * 1000):08d}-{round(end * 1000):08d}", start, end)
     else:
@@ -33,11 +33,11 @@ def make_cuts(piece: Piece, facts: Facts, path: str) -> Iterator[Cut]:
         yield _cut(whole, piece, piece.id, piece.start, end)
 
 
-def _recording(piece: Piece, facts: Facts, path: str) -> Recording:
+def _recording(piece: Piece, measurement: Measurement, path: str) -> Recording:
     kind = "file" if piece.command is None else "command"
-    sources = [AudioSource(kind, list(range(facts.channels)), path)]
+    sources = [AudioSource(kind, list(range(measurement.channels)), path)]
     name = piece.id if piece.duration is None else _stem(piece)
-    recording = Recording(name, sources, facts.sampling_rate, facts.num_samples, facts.duration)
+    recording = Recording(name, sources, measurement.sampling_rate, measurement.num_samples, measurement.duration)
     for transform in piece.details.transforms if piece.details else ():
         # These three change the length or the rate, which Lhotse tracks in separate methods.
         if isinstance(transform, Speed):

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from streamnest.data.recipes.measuring import Facts
+from streamnest.data.recipes.measuring import Measurement
 from streamnest.data.recipes.piece import Command
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import open_own
 
@@ -27,10 +27,10 @@ class Journal:
         limits: segment limits; entries made with other limits are ignored.
     """
 
-    def __init__(self, path: Path, limits: Limits | None) -> None:
+    def __init__(self, path: Path, limits: SegmentLimits | None) -> None:
         self.path, self.limits = path, limits
         self._torn = False
-        self._known: dict[str, tuple[list[Any] | None, Facts]] = {}
+        self._known: dict[str, tuple[list[Any] | None, Measurement]] = {}
         try:
             text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
         except OSError as error:
@@ -40,19 +40,19 @@ class Journal:
         for line in text.split("\n"):
             self._recall(line)
 
-    def look_up(self, path: str) -> Facts | None:
+    def look_up(self, path: str) -> Measurement | None:
         """Returns the measurements of a file, or None if it is unknown or has changed."""
-        key, facts = self._known.get(path, (None, None))
-        return facts if key is not None and key == self._key(path) else None
+        key, measurement = self._known.get(path, (None, None))
+        return measurement if key is not None and key == self._key(path) else None
 
-    def add(self, found: Iterable[Facts]) -> None:
+    def add(self, measurements: Iterable[Measurement]) -> None:
         """Stores measurements on disk. Missing files, which may appear later, and commands are not stored."""
         lines, self._torn = ["\n"] if self._torn else [], False
-        for facts in found:
-            key = self._key(facts.path)
-            if facts.cause != "missing" and key is not None:
-                self._known[facts.path] = key, facts
-                lines.append(json.dumps({"key": key, **asdict(facts)}, ensure_ascii=False) + "\n")
+        for measurement in measurements:
+            key = self._key(measurement.path)
+            if measurement.cause != "missing" and key is not None:
+                self._known[measurement.path] = key, measurement
+                lines.append(json.dumps({"key": key, **asdict(measurement)}, ensure_ascii=False) + "\n")
         try:
             with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
                 file.write("".join(lines))
@@ -73,7 +73,7 @@ class Journal:
         try:
             entry = json.loads(line)
             key = entry.pop("key")
-            self._known[entry["path"]] = key, Facts(**entry)
+            self._known[entry["path"]] = key, Measurement(**entry)
         # A killed run can leave half a line; that file is checked again.
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return

@@ -14,7 +14,7 @@ Parse = Callable[[dict[str, Any], str], Piece | Dropped | Iterable[Piece | Dropp
 
 
 def read_lines(path: Path, parse: Parse) -> Iterator[Piece | Dropped]:
-    """Yields the result of `parse(row, place)` for each line; an unreadable line becomes a `Dropped`.
+    """Yields the result of `parse(row, location)` for each line; an unreadable line becomes a `Dropped`.
 
     Args:
         path: JSON-lines file, gzipped or not.
@@ -29,13 +29,13 @@ def read_lines(path: Path, parse: Parse) -> Iterator[Piece | Dropped]:
                 yield from _parse(line, f"{path}:{number}", parse)
 
 
-def _parse(line: str, place: str, parse: Parse) -> list[Piece | Dropped]:
+def _parse(line: str, location: str, parse: Parse) -> list[Piece | Dropped]:
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError("not an object")
-        found = parse(row, place)
-        return [found] if isinstance(found, (Piece, Dropped)) else list(found)
+        parsed = parse(row, location)
+        return [parsed] if isinstance(parsed, (Piece, Dropped)) else list(parsed)
     # json and Lhotse raise many exceptions on foreign lines, for example for deep nesting or huge numbers.
     except Exception as error:
-        return [Dropped(place, "broken line", f"{type(error).__name__}: {error}"[:300])]
+        return [Dropped(location, "broken line", f"{type(error).__name__}: {error}"[:300])]

@@ -15,7 +15,7 @@ import soundfile
 
 from streamnest.data.audio_ranges import HIGHEST_RATE, LARGEST_SAMPLE, LOWEST_RATE
 from streamnest.data.recipes.piece import Command
-from streamnest.data.recipes.segmentation import Limits, find_segments, frame_size, levels
+from streamnest.data.recipes.segmentation import SegmentLimits, find_segments, frame_size, levels
 
 # Seconds; Lhotse accepts a file whose length differs by less from its manifest.
 _TOLERANCE = 0.025
@@ -26,7 +26,7 @@ _NIST_HEADER = 1024
 
 
 @dataclass(frozen=True)
-class Facts:
+class Measurement:
     """Measurements of one file.
 
     Attributes:
@@ -56,7 +56,7 @@ class Facts:
         return self.num_samples / self.sampling_rate if self.sampling_rate else 0.0
 
 
-def measure(path: str, limits: Limits | None = None) -> Facts:
+def measure(path: str, limits: SegmentLimits | None = None) -> Measurement:
     """Decodes a file of any length in bounded memory. Faults of the file are returned, never raised.
 
     Args:
@@ -65,19 +65,19 @@ def measure(path: str, limits: Limits | None = None) -> Facts:
     """
     try:
         if not isinstance(path, Command) and not Path(path).is_file():
-            return Facts(path, "missing")
+            return Measurement(path, "missing")
         source = _output(path) if isinstance(path, Command) else path
         with soundfile.SoundFile(source) as file:
             if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
                 rate = f"a sampling rate of {file.samplerate} Hz: need {LOWEST_RATE} to {HIGHEST_RATE}"
-                return Facts(path, "unreadable", rate)
-            facts = _decode(path, file, limits)
-            if facts.cause in (None, "constant") and (lost := _lost(source, file)):
-                facts = replace(facts, cause="not as long as declared", detail=lost)
-            return facts
+                return Measurement(path, "unreadable", rate)
+            measurement = _decode(path, file, limits)
+            if measurement.cause in (None, "constant") and (lost := _lost(source, file)):
+                measurement = replace(measurement, cause="not as long as declared", detail=lost)
+            return measurement
     # Decoders raise many exceptions on damaged files, and one file must not end the run.
     except Exception as error:
-        return Facts(path, "unreadable", f"{type(error).__name__}: {error}")
+        return Measurement(path, "unreadable", f"{type(error).__name__}: {error}")
 
 
 def _output(command: Command) -> io.BytesIO:
@@ -87,7 +87,7 @@ def _output(command: Command) -> io.BytesIO:
     return io.BytesIO(done.stdout)
 
 
-def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
+def _decode(path: str, file: Any, limits: SegmentLimits | None) -> Measurement:
     rate, declared, channels = file.samplerate, file.frames, file.channels
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     parts = []
@@ -104,7 +104,7 @@ def _decode(path: str, file: Any, limits: Limits | None) -> Facts:
     segments = None
     if cause is None and limits is not None and count > limits.longest * rate:
         segments = find_segments(np.concatenate(parts), limits)
-    return Facts(path, cause, detail, rate, count, channels, round(level_db, 2), segments)
+    return Measurement(path, cause, detail, rate, count, channels, round(level_db, 2), segments)
 
 
 def _lost(source: str | io.BytesIO, file: Any) -> str:
@@ -123,9 +123,9 @@ def _lost(source: str | io.BytesIO, file: Any) -> str:
     # A program that writes to a pipe does not know the size, and writes 0 or nearly the largest number.
     if not sizes or not length or int(sizes[1]) >= _UNKNOWN_SIZE:
         return ""
-    declared, there = int(sizes[1]), int(sizes[2] or length[1])
-    seconds = max(0, declared - there) / max(1, there) * file.frames / file.samplerate
-    return f"{1 - there / declared:.0%} is lost" if seconds > _TOLERANCE else ""
+    declared, present = int(sizes[1]), int(sizes[2] or length[1])
+    seconds = max(0, declared - present) / max(1, present) * file.frames / file.samplerate
+    return f"{1 - present / declared:.0%} is lost" if seconds > _TOLERANCE else ""
 
 
 def _head(source: str | io.BytesIO) -> bytes:

@@ -10,7 +10,7 @@ from streamnest.data.recipes.piece import Dropped, Piece
 
 
 @dataclass(frozen=True)
-class Options:
+class RecipeOptions:
     """Options for a recipe, which ignores those that it does not use.
 
     Attributes:
@@ -32,7 +32,7 @@ class Options:
     allow_commands: bool = False
 
 
-Read = Callable[[Options], Iterable[Piece | Dropped]]
+Read = Callable[[RecipeOptions], Iterable[Piece | Dropped]]
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from typing import IO, Any
 from streamnest.data.recipes.cuts import make_cuts
 from streamnest.data.recipes.files import is_utf8, replacing
 from streamnest.data.recipes.journal import Journal
-from streamnest.data.recipes.measuring import Facts
-from streamnest.data.recipes.options import Options
+from streamnest.data.recipes.measuring import Measurement
+from streamnest.data.recipes.options import RecipeOptions
+from streamnest.data.recipes.parallel_measuring import measure_files
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.data.recipes.registry import RECIPES
-from streamnest.data.recipes.report import Part, Report
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.report import PartTotals, PreparationReport
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.data.recipes.splitting import assign_parts, check_share
-from streamnest.data.recipes.validation import check_files
 from streamnest.errors import UserError
 
 # Seconds. Lists round times: an utterance may end this much after its file and is then truncated.
@@ -32,15 +32,15 @@ Progress = Callable[[int, int], None]
 
 def prepare(
     corpus: str,
-    options: Options,
+    options: RecipeOptions,
     out: Path,
     *,
     dev_share: float = 0.02,
-    limits: Limits | None = Limits(),  # noqa: B008 (frozen)
+    limits: SegmentLimits | None = SegmentLimits(),  # noqa: B008 (frozen)
     jobs: int = 1,
     relative: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> PreparationReport:
     """Writes `cuts_PART.jsonl.gz` for each part, `report.json` and `dropped.jsonl` into `out`.
 
     `out/journal.jsonl` keeps the files that were checked, so that an interrupted run continues. Manifests appear only
@@ -72,17 +72,17 @@ def prepare(
         raise UserError(f"{options.source}: no such folder or file: --source must name the unpacked corpus")
     audio = None if options.audio is None else Path(os.path.abspath(options.audio))
     options = replace(options, source=Path(os.path.abspath(options.source)), audio=audio)
-    report = Report(corpus)
+    report = PreparationReport(corpus)
     pieces = list(_distinct(RECIPES[corpus].read(options), report))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be created: {error.strerror}") from error
-    facts = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
-    pieces = [_with_numbers(piece, facts[piece.source]) for piece in pieces]
-    usable = [piece for piece in pieces if _good(piece, facts[piece.source], report)]
+    measurements = _check(pieces, Journal(out / "journal.jsonl", limits), jobs, progress, report)
+    pieces = [_with_numbers(piece, measurements[piece.source]) for piece in pieces]
+    usable = [piece for piece in pieces if _good(piece, measurements[piece.source], report)]
     try:
-        _write(assign_parts(usable, dev_share), facts, out, relative, report)
+        _write(assign_parts(usable, dev_share), measurements, out, relative, report)
         if not options.part:
             _remove_stale(out, report)
         report.write(out)
@@ -91,7 +91,7 @@ def prepare(
     return report
 
 
-def require_usable(report: Report, source: Path, out: Path) -> None:
+def require_usable(report: PreparationReport, source: Path, out: Path) -> None:
     """Refuses a corpus without usable audio.
 
     Raises:
@@ -102,7 +102,7 @@ def require_usable(report: Report, source: Path, out: Path) -> None:
         raise UserError(f"{source}: no usable audio: {causes}; {out / 'dropped.jsonl'} lists every item")
 
 
-def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piece]:
+def _distinct(items: Iterable[Piece | Dropped], report: PreparationReport) -> Iterator[Piece]:
     """Yields the pieces with new ids; reports everything else."""
     seen = set()
     for item in items:
@@ -119,7 +119,7 @@ def _distinct(items: Iterable[Piece | Dropped], report: Report) -> Iterator[Piec
             yield _in_utf8(item, report)
 
 
-def _in_utf8(piece: Piece, report: Report) -> Piece:
+def _in_utf8(piece: Piece, report: PreparationReport) -> Piece:
     """Returns the piece without fields in another encoding, which are reported."""
     wrong = [name for name in ("speaker", "text", "language") if not is_utf8(getattr(piece, name))]
     if not wrong:
@@ -130,7 +130,9 @@ def _in_utf8(piece: Piece, report: Report) -> Piece:
     return replace(piece, **nothing)
 
 
-def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: Report) -> dict[str, Facts]:
+def _check(
+    pieces: list[Piece], journal: Journal, jobs: int, progress: Progress, report: PreparationReport
+) -> dict[str, Measurement]:
     paths = list(dict.fromkeys(piece.source for piece in pieces))
     done = 0
 
@@ -139,32 +141,34 @@ def _check(pieces: list[Piece], journal: Journal, jobs: int, progress: Progress,
         done += count
         progress(done, len(paths))
 
-    facts, report.known = check_files(paths, journal, jobs, tick)
+    measurements, report.known = measure_files(paths, journal, jobs, tick)
     report.files = len(paths)
     report.dropped += [
-        Dropped(path, facts[path].cause or "", facts[path].detail) for path in paths if facts[path].cause
+        Dropped(path, measurements[path].cause or "", measurements[path].detail)
+        for path in paths
+        if measurements[path].cause
     ]
-    return facts
+    return measurements
 
 
-def _with_numbers(piece: Piece, facts: Facts) -> Piece:
+def _with_numbers(piece: Piece, measured: Measurement) -> Piece:
     """Returns the piece with channel numbers as positions, if the file has other channels than its manifest says."""
     numbers = piece.details.numbers if piece.details else ()
-    if not numbers or len(numbers) == facts.channels:
+    if not numbers or len(numbers) == measured.channels:
         return piece
-    return replace(piece, channels=tuple(numbers[place] for place in piece.channels or range(len(numbers))))
+    return replace(piece, channels=tuple(numbers[position] for position in piece.channels or range(len(numbers))))
 
 
-def _good(piece: Piece, facts: Facts, report: Report) -> bool:
+def _good(piece: Piece, measured: Measurement, report: PreparationReport) -> bool:
     """Returns True if the file is good and the piece lies inside it; reports the piece otherwise."""
-    if facts.cause:
+    if measured.cause:
         return False
-    length = facts.duration / piece.speed
+    length = measured.duration / piece.speed
     end = length if piece.duration is None else piece.start + piece.duration
-    if piece.channels and max(piece.channels) >= facts.channels:
-        cause, detail = "no such channel", f"{piece.id}: {max(piece.channels)} of {facts.channels}"
-    elif piece.details and piece.details.transforms and piece.details.sampling_rate != facts.sampling_rate:
-        cause, detail = "transform that cannot be kept", f"{piece.id}: the file has {facts.sampling_rate} Hz"
+    if piece.channels and max(piece.channels) >= measured.channels:
+        cause, detail = "no such channel", f"{piece.id}: {max(piece.channels)} of {measured.channels}"
+    elif piece.details and piece.details.transforms and piece.details.sampling_rate != measured.sampling_rate:
+        cause, detail = "transform that cannot be kept", f"{piece.id}: the file has {measured.sampling_rate} Hz"
     elif not (0 <= piece.start < min(end, length) and end <= length + _OVERHANG):
         cause, detail = "outside its file", f"{piece.id}: {piece.start:.2f} to {end:.2f} s of {length:.2f} s"
     else:
@@ -173,7 +177,7 @@ def _good(piece: Piece, facts: Facts, report: Report) -> bool:
     return False
 
 
-def _remove_stale(out: Path, report: Report) -> None:
+def _remove_stale(out: Path, report: PreparationReport) -> None:
     """Removes manifests of parts that no longer exist: with another share, an old dev would now overlap with train."""
     try:
         parts = json.loads((out / "report.json").read_text(encoding="utf-8"))["parts"]
@@ -183,19 +187,21 @@ def _remove_stale(out: Path, report: Report) -> None:
         (out / f"cuts_{part}.jsonl.gz").unlink(missing_ok=True)
 
 
-def _write(pieces: list[Piece], facts: dict[str, Facts], out: Path, relative: bool, report: Report) -> None:
+def _write(
+    pieces: list[Piece], measurements: dict[str, Measurement], out: Path, relative: bool, report: PreparationReport
+) -> None:
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {}
         for piece in pieces:
-            part, known = str(piece.part), facts[piece.source]
+            part, measured = str(piece.part), measurements[piece.source]
             path = os.path.relpath(piece.path, out) if relative else os.path.abspath(piece.path)
             path = piece.command.strip().removesuffix("|") if piece.command else path
-            cuts = list(make_cuts(piece, known, path))
+            cuts = list(make_cuts(piece, measured, path))
             if not cuts:
-                report.dropped.append(Dropped(str(piece.path), "no speech", f"in {known.duration:.1f} s"))
+                report.dropped.append(Dropped(str(piece.path), "no speech", f"in {measured.duration:.1f} s"))
             for cut in cuts:
                 if part not in files:
                     files[part] = stack.enter_context(replacing(out / f"cuts_{part}.jsonl.gz"))
                 files[part].write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
                 speakers = {each.speaker for each in cut.supervisions if each.speaker}
-                report.parts.setdefault(part, Part()).add(cut.duration, speakers)
+                report.parts.setdefault(part, PartTotals()).add(cut.duration, speakers)

@@ -19,7 +19,7 @@ _EXAMPLES = 3
 
 
 @dataclass
-class Part:
+class PartTotals:
     """Totals of one manifest."""
 
     cuts: int = 0
@@ -33,7 +33,7 @@ class Part:
 
 
 @dataclass
-class Report:
+class PreparationReport:
     """Usable cuts by part, and all dropped items.
 
     Attributes:
@@ -45,7 +45,7 @@ class Report:
     """
 
     corpus: str
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, PartTotals] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     files: int = 0
     known: int = 0
@@ -86,13 +86,15 @@ class Report:
             usable.add_row(name, str(part.cuts), f"{part.seconds / 3600:.2f}", str(len(part.speakers) or "unknown"))
         yield usable
         if self.dropped:
-            lost = Table(title="dropped", title_justify="left")
-            lost.add_column("cause")
-            lost.add_column("count", justify="right")
-            lost.add_column("examples", overflow="fold")
+            dropped = Table(title="dropped", title_justify="left")
+            dropped.add_column("cause")
+            dropped.add_column("count", justify="right")
+            dropped.add_column("examples", overflow="fold")
             for cause, count in self.causes.most_common():
-                lost.add_row(plain(cause), str(count), plain("\n".join(_text(item) for item in self._examples(cause))))
-            yield lost
+                dropped.add_row(
+                    plain(cause), str(count), plain("\n".join(_text(item) for item in self._examples(cause)))
+                )
+            yield dropped
 
     def _examples(self, cause: str) -> list[Dropped]:
         return [item for item in self.dropped if item.cause == cause][:_EXAMPLES]

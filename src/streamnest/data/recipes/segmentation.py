@@ -26,7 +26,7 @@ _SMOOTHING = round(0.3 / FRAME)
 
 
 @dataclass(frozen=True)
-class Limits:
+class SegmentLimits:
     """Shortest and longest segment in seconds; twice the shortest must not exceed the longest.
 
     Raises:
@@ -73,7 +73,7 @@ def find_speech(db: Levels) -> NDArray[np.bool_]:
     return _windows(db > threshold, _ROOM) > 0
 
 
-def find_segments(db: Levels, limits: Limits) -> list[tuple[float, float]]:
+def find_segments(db: Levels, limits: SegmentLimits) -> list[tuple[float, float]]:
     """Returns start and end of each segment in seconds, in order; none if the audio is shorter than the shortest."""
     shortest, longest = limits.frames
     speech = find_speech(db)

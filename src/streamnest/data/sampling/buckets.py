@@ -61,9 +61,9 @@ class Buckets:
         self._count = count
         longest = ordered[np.cumsum(count) - 1]
         size = np.clip(batch_duration // longest, 1, max_batch_size).astype(np.int64)
-        group_sizes = _deal(count, -(-count // (size * group)))
+        group_sizes = _distribute(count, -(-count // (size * group)))
         self._parts = np.minimum(group_sizes, group)
-        self._sizes = _deal(group_sizes, self._parts)
+        self._sizes = _distribute(group_sizes, self._parts)
         self._starts = np.cumsum(self._sizes) - self._sizes
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ def _equal_shares(ordered: Floats, num_buckets: int) -> Ints:
     return np.minimum(before / ordered.sum() * num_buckets, num_buckets - 1).astype(np.int64)
 
 
-def _deal(totals: Ints, parts: Ints) -> Ints:
+def _distribute(totals: Ints, parts: Ints) -> Ints:
     """Splits each total into a number of parts that differ by at most one; returns all parts, concatenated."""
     index = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
     return np.repeat(totals // parts, parts) + (index < np.repeat(totals % parts, parts))

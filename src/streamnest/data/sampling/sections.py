@@ -35,7 +35,7 @@ class Sections:
     def __init__(self, sizes: Sequence[int], seed: int, largest: int = SECTION) -> None:
         self._sizes, self._number = sizes, max(1, -(-sum(sizes) // largest))
         self._piece = [max(1, min(_PIECE, size // (_FEWEST * self._number))) for size in sizes]
-        self._order = [self._deal(source, seed) for source in range(len(sizes))]
+        self._order = [self._distribute(source, seed) for source in range(len(sizes))]
 
     def __len__(self) -> int:
         return self._number
@@ -50,7 +50,7 @@ class Sections:
             spans.append([(start + a * piece, start + min(b * piece, size)) for a, b in runs])
         return spans
 
-    def _deal(self, source: int, seed: int) -> NDArray[np.int32]:
+    def _distribute(self, source: int, seed: int) -> NDArray[np.int32]:
         pieces = np.arange(-(-self._sizes[source] // self._piece[source]), dtype=np.int32)
         return numpy_generator(seed, source, "sections").permutation(pieces)
 

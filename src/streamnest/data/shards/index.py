@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import soundfile
-from lhotse import SupervisionSegment
 from numpy.typing import NDArray
 
-from streamnest.data.checking import LONGEST, check_name, check_number, check_supervision, command_in
-from streamnest.data.lines import numbered_lines
 from streamnest.data.shards.mapping import map_arrays
-from streamnest.errors import UserError
-from streamnest.files.plain_data import first_line
 
 Ints = NDArray[np.int64]
 
@@ -63,18 +55,6 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         start = self.ends[index - 1] if index else 0
         return self.data[start : self.ends[index]].tobytes().decode()
-
-
-class _Place(NamedTuple):
-    """Entry of one cut while an index is built."""
-
-    cut_id: str
-    duration: float
-    speaker: str
-    text: str
-    language: str
-    offset: int
-    size: int
 
 
 @dataclass
@@ -166,87 +146,6 @@ class ShardIndex:
 
 _PLAIN = ("duration", "shard", "offset", "size")
 _TEXTS = ("ids", "speakers", "texts", "languages")
-
-
-def index_shard(folder: Path, shard: int, sampling_rate: int) -> ShardIndex:
-    """Reads a shard back and checks that every cut has audio of its length; a shard without files is empty.
-
-    Raises:
-        UserError: for cuts without their audio, another sampling rate, damaged or truncated files, and cuts that name
-            commands.
-    """
-    tar = folder / tar_name(shard)
-    cuts = _read_cuts(folder / cuts_name(shard))
-    try:
-        places = list(_places(tar, cuts, sampling_rate)) if cuts or tar.is_file() else []
-    except UserError:
-        raise
-    # Archives and decoders raise many exceptions on damaged files.
-    except Exception as error:
-        raise UserError(f"{tar}: cannot be read: {type(error).__name__}: {first_line(error)}") from error
-    names = sorted({place.speaker for place in places} - {""})
-    number = {"": -1, **{name: i for i, name in enumerate(names)}}
-    return ShardIndex(
-        ids=Texts.pack(place.cut_id for place in places),
-        duration=np.array([place.duration for place in places], np.float64),
-        speaker=np.array([number[place.speaker] for place in places], np.int32),
-        shard=np.full(len(places), shard, np.int32),
-        offset=np.array([place.offset for place in places], np.int64),
-        size=np.array([place.size for place in places], np.int64),
-        speakers=Texts.pack(names),
-        texts=Texts.pack(place.text for place in places),
-        languages=Texts.pack(place.language for place in places),
-    )
-
-
-def _read_cuts(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    cuts = []
-    for number, line in numbered_lines(path):
-        try:
-            cut = json.loads(line)
-            command = command_in(cut)
-            cut["id"], cut["duration"], cut["supervisions"] = _checked(cut)
-        # As in manifests: json raises many exceptions on foreign lines.
-        except Exception as error:
-            raise UserError(f"{path}:{number}: broken line: {type(error).__name__}: {error}") from error
-        if command is not None:
-            raise UserError(f"{path}:{number}: names a command, which is not allowed in shards: {command[:200]!r}")
-        cuts.append(cut)
-    return cuts
-
-
-def _checked(cut: dict[str, Any]) -> tuple[str, float, list[dict[str, Any]]]:
-    """Returns id, duration and supervisions of a cut after checking their types."""
-    parts = [SupervisionSegment.from_dict(part) for part in cut.get("supervisions", [])]
-    for part in parts:
-        check_supervision(part)
-    return check_name(cut["id"], "id"), check_number(cut["duration"], "duration", 0, LONGEST), [vars(p) for p in parts]
-
-
-def _places(tar: Path, cuts: list[dict[str, Any]], sampling_rate: int) -> Iterable[_Place]:
-    with tarfile.open(tar) as archive, tar.open("rb") as file:
-        members = [member for member in archive if not member.name.endswith(".json")]
-        if len(members) != len(cuts):
-            raise UserError(f"{tar}: {len(members)} recordings for {len(cuts)} cuts")
-        for cut, member in zip(cuts, members):
-            file.seek(member.offset_data)
-            info = soundfile.info(io.BytesIO(file.read(member.size)))
-            expected = (cut["id"], sampling_rate, count_samples(cut["duration"], sampling_rate))
-            found = (member.name.rpartition(".")[0], info.samplerate, info.frames)
-            if found != expected:
-                raise UserError(f"{tar}: id, rate and samples are {found}, expected {expected}")
-            parts = sorted(cut["supervisions"], key=lambda part: part["start"])
-            text = " ".join(part["text"].strip() for part in parts if (part.get("text") or "").strip())
-            speaker, language = (_single(part.get(key) for part in parts) for key in ("speaker", "language"))
-            yield _Place(cut["id"], cut["duration"], speaker, text, language, member.offset_data, member.size)
-
-
-def _single(values: Iterable[str | None]) -> str:
-    """Returns the common value; empty if the values differ or there are none."""
-    found = {value or "" for value in values}
-    return found.pop() if len(found) == 1 else ""
 
 
 def count_samples(seconds: Any, sampling_rate: int) -> Any:

@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -14,6 +14,7 @@ from lhotse import SupervisionSegment
 from numpy.typing import NDArray
 
 from streamnest.data.audio import BadAudioError
+from streamnest.data.config import DataConfig
 from streamnest.data.manifest import LoadReport
 from streamnest.data.remedies import remedy
 from streamnest.data.sampling.durations import LazyLengths
@@ -23,7 +24,7 @@ from streamnest.data.shards.plan import PLAN, load_plan
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store, open_store
 from streamnest.data.shards.unpacking import plain_copy
-from streamnest.data.shards.windows import Selection, stretches
+from streamnest.data.shards.windows import Selection, block_ranges
 from streamnest.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -143,10 +144,10 @@ def load_shards(
     *,
     check_files: bool = True,
     min_duration: float = 0.1,
-    max_duration: float = 16.0,
-    on_long: Literal["split", "skip"] = "split",
+    max_duration: float = DataConfig.max_duration,
+    on_long: str = DataConfig.on_long,
     sampling_rate: int = 16000,
-    max_bad_share: float = 0.1,
+    max_bad_share: float = DataConfig.max_bad_share,
     allow_commands: bool = False,
 ) -> tuple[ShardedCuts, LoadReport]:
     """Reads the index of shards; the arguments are those of `load_cuts`.
@@ -167,8 +168,8 @@ def load_shards(
     """
     store = open_store(location)
     index = _load_index(store, location, sampling_rate)
-    lost = _lost(store, index) if check_files else []
-    selection = Selection(index, (min_duration, max_duration), on_long == "split", sampling_rate, lost)
+    absent = _missing_shards(store, index) if check_files else []
+    selection = Selection(index, (min_duration, max_duration), on_long == "split", sampling_rate, absent)
     missing = selection.counts["missing file"]
     if missing > max_bad_share * len(index):
         raise UserError(
@@ -185,7 +186,7 @@ def load_shards(
 def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
     plan = load_plan(store, location)
     if plan is None:
-        raise UserError(f"{location}: no shards (no {PLAN}){_instead(store)}")
+        raise UserError(f"{location}: no shards (no {PLAN}){_remedy(store)}")
     if plan.sampling_rate != sampling_rate:
         raise UserError(
             f"{location}: sampling rate {plan.sampling_rate} Hz, expected {sampling_rate}: write the shards again"
@@ -202,14 +203,14 @@ def _load_index(store: Store, location: str, sampling_rate: int) -> ShardIndex:
         raise UserError(f"{location}/{FILE}: cannot be read: {error or type(error).__name__}") from error
 
 
-def _instead(store: Store) -> str:
+def _remedy(store: Store) -> str:
     """Returns the remedy for a folder without shards."""
     path = store.path("")
     found = remedy(path) if path else ""
     return found or "; write them with streamnest shard"
 
 
-def _lost(store: Store, index: ShardIndex) -> list[int]:
+def _missing_shards(store: Store, index: ShardIndex) -> list[int]:
     """Returns the numbers of the shards without an archive."""
-    shards = {int(shard) for first, stop in stretches(len(index)) for shard in np.unique(index.shard[first:stop])}
+    shards = {int(shard) for first, stop in block_ranges(len(index)) for shard in np.unique(index.shard[first:stop])}
     return [shard for shard in sorted(shards) if store.size(tar_name(shard)) is None]

@@ -61,7 +61,7 @@ class RemoteStore:
         """Implements `Store.size`."""
         files, root = self._connect()
         try:
-            return self._ask(lambda: files.size(f"{root}/{name}"))
+            return self._request(lambda: files.size(f"{root}/{name}"))
         except FileNotFoundError:
             return None
 
@@ -74,7 +74,7 @@ class RemoteStore:
         files, root = self._connect()
         data = path.read_bytes()
         try:
-            self._ask(lambda: files.pipe_file(f"{root}/{name}", data))
+            self._request(lambda: files.pipe_file(f"{root}/{name}", data))
         except NotImplementedError as error:
             raise UserError(f"{self.url}: is read-only") from error
 
@@ -97,9 +97,9 @@ class RemoteStore:
         files, root = self._connect()
         # Only network file systems accept a timeout.
         limit = {"timeout": _TIMEOUT} if getattr(files, "async_impl", False) else {}
-        return self._ask(lambda: files.cat_file(f"{root}/{name}", **part, **limit))
+        return self._request(lambda: files.cat_file(f"{root}/{name}", **part, **limit))
 
-    def _ask(self, request: Callable[[], Any]) -> Any:
+    def _request(self, request: Callable[[], Any]) -> Any:
         """Runs a request and repeats it after temporary failures."""
         waits = () if self._lost else _WAITS
         for wait in (*waits, None):

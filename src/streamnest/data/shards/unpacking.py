@@ -47,8 +47,8 @@ def plain_copy(store: Store, name: str) -> Path | None:
     with zipfile.ZipFile(io.BufferedReader(_Stored(store, name), _PIECE)) as packed:
         copy = folder / f"{_checksum(packed)}.npz"
         try:
-            _make_own(folder)
-            with _alone(folder / "lock"):
+            _make_private(folder)
+            with _locked(folder / "lock"):
                 if not copy.exists():
                     _unpack(packed, copy)
         except StoreError:
@@ -61,11 +61,15 @@ def plain_copy(store: Store, name: str) -> Path | None:
 
 def cache_folder() -> Path:
     """Returns `$STREAMNEST_CACHE`, or a folder in the user's cache."""
-    own = os.environ.get("STREAMNEST_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
+    configured = os.environ.get("STREAMNEST_CACHE")
+    return (
+        Path(configured)
+        if configured
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
+    )
 
 
-def _make_own(folder: Path) -> None:
+def _make_private(folder: Path) -> None:
     """Creates a folder that only its user can read, and refuses one in which others could have placed files.
 
     Raises:
@@ -94,7 +98,7 @@ def _unpack(packed: zipfile.ZipFile, copy: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock of this machine, which is released when its process ends."""
     lock = open_own(path, os.O_RDWR)
     try:

@@ -48,7 +48,7 @@ class Selection:
         limits: shortest and longest cut in seconds.
         split: split longer cuts into windows, at the same samples as `load_cuts`; otherwise drop them.
         rate: sampling rate in Hz.
-        lost: numbers of the shards without an archive.
+        missing: numbers of the shards without an archive.
 
     Attributes:
         seconds: total duration of the usable cuts.
@@ -57,13 +57,13 @@ class Selection:
     """
 
     def __init__(
-        self, index: ShardIndex, limits: tuple[float, float], split: bool, rate: int, lost: Sequence[int] = ()
+        self, index: ShardIndex, limits: tuple[float, float], split: bool, rate: int, missing: Sequence[int] = ()
     ) -> None:
         self.index, self.rate = index, rate
-        self._limits, self._split, self._lost = limits, split, np.array(lost, np.int32)
+        self._limits, self._split, self._missing = limits, split, np.array(missing, np.int32)
         self.seconds, self.counts = 0.0, Counter[str]()
         counts, present = [], np.zeros(len(index.speakers) + 1, bool)
-        for first, stop in stretches(len(index)):
+        for first, stop in block_ranges(len(index)):
             windows = self._select(first, stop, self.counts)
             counts.append(np.bincount((windows.entry - first) // _BLOCK, minlength=-(-(stop - first) // _BLOCK)))
             self.seconds += float(windows.duration.sum())
@@ -78,13 +78,13 @@ class Selection:
     def row(self, number: int) -> tuple[int, int, int, int, float]:
         """Returns entry, number, first sample, samples and seconds of one window, as in `Windows`."""
         block = int(np.searchsorted(self._ends, number, side="right"))
-        first, stop, place = block * _BLOCK, min((block + 1) * _BLOCK, len(self.index)), number - self._start(block)
+        first, stop, offset = block * _BLOCK, min((block + 1) * _BLOCK, len(self.index)), number - self._start(block)
         whole = self._whole(first, stop)
         if whole is None:
-            entry, window, start, samples, duration = (column[place].item() for column in self._select(first, stop))
+            entry, window, start, samples, duration = (column[offset].item() for column in self._select(first, stop))
             return entry, window, start, samples, duration
-        seconds = float(whole[1][place])
-        return first + int(whole[0][place]), -1, 0, count_samples(seconds, self.rate), seconds
+        seconds = float(whole[1][offset])
+        return first + int(whole[0][offset]), -1, 0, count_samples(seconds, self.rate), seconds
 
     def durations(self, start: int, stop: int) -> NDArray[np.float64]:
         """Returns the seconds of a range of windows."""
@@ -107,30 +107,31 @@ class Selection:
         if seconds.max() > longest:
             return None
         usable = seconds >= shortest
-        if len(self._lost):
-            usable &= self._there(first, stop)
+        if len(self._missing):
+            usable &= self._available(first, stop)
         places = np.flatnonzero(usable)
         return places, seconds[places]
 
-    def _there(self, first: int, stop: int) -> NDArray[np.bool_]:
-        if not len(self._lost):
+    def _available(self, first: int, stop: int) -> NDArray[np.bool_]:
+        if not len(self._missing):
             return np.ones(stop - first, bool)
-        return ~np.isin(self.index.shard[first:stop], self._lost)
+        return ~np.isin(self.index.shard[first:stop], self._missing)
 
     def _select(self, first: int, stop: int, counts: Counter[str] | None = None) -> Windows:
         counts = Counter() if counts is None else counts
         duration, (shortest, longest) = np.array(self.index.duration[first:stop]), self._limits
-        there = self._there(first, stop)
-        counts["missing file"] += int((~there).sum())
+        available = self._available(first, stop)
+        counts["missing file"] += int((~available).sum())
         long = duration > longest
-        counts["split" if self._split else "too long"] += int((long & there).sum())
-        windows = _cut(duration, np.flatnonzero(there if self._split else there & ~long), long, longest, self.rate)
+        counts["split" if self._split else "too long"] += int((long & available).sum())
+        entries = np.flatnonzero(available if self._split else available & ~long)
+        windows = _cut(duration, entries, long, longest, self.rate)
         kept = windows.duration >= shortest
         counts["too short"] += int((~kept).sum())
         return windows.take(kept)._replace(entry=windows.entry[kept] + first)
 
 
-def stretches(count: int) -> Iterator[tuple[int, int]]:
+def block_ranges(count: int) -> Iterator[tuple[int, int]]:
     """Yields first and end of the ranges of whole blocks that are processed at a time."""
     return ((first, min(first + _STRETCH, count)) for first in range(0, count, _STRETCH))
 

@@ -22,7 +22,8 @@ from lhotse.shar import SharWriter
 from numpy.typing import NDArray
 
 from streamnest.data.audio import BadAudioError, load_channels
-from streamnest.data.shards.index import FILE, ShardIndex, cuts_name, index_shard, tar_name
+from streamnest.data.shards.index import FILE, ShardIndex, cuts_name, tar_name
+from streamnest.data.shards.indexing import index_shard
 from streamnest.data.shards.plan import PLAN, Plan, load_plan
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import PARTS, Store, open_store

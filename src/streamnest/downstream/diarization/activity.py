@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from streamnest.config.tasks import DiarizationConfig
 from streamnest.data.conversations.simulation import Turn
 from streamnest.errors import UserError
 from streamnest.plotting import runs, to_numpy
@@ -37,8 +38,8 @@ def turns_to_frames(turns: Sequence[Turn], frames: int, frame_s: float, most: in
     center = (torch.arange(frames, dtype=torch.float64) + 0.5) * frame_s
     active = torch.zeros(frames, most, dtype=torch.bool)
     for column, speaker in enumerate(arrivals(turns, most)):
-        own = torch.tensor([(t.start, t.end) for t in turns if t.speaker == speaker], dtype=torch.float64)
-        active[:, column] = ((center[:, None] >= own[:, 0]) & (center[:, None] < own[:, 1])).any(1)
+        spans = torch.tensor([(t.start, t.end) for t in turns if t.speaker == speaker], dtype=torch.float64)
+        active[:, column] = ((center[:, None] >= spans[:, 0]) & (center[:, None] < spans[:, 1])).any(1)
     return active
 
 
@@ -68,7 +69,7 @@ class Decision:
         future: frames of the filter after it, which delay the decision.
     """
 
-    def __init__(self, threshold: float = 0.5, past: int = 0, future: int = 0) -> None:
+    def __init__(self, threshold: float = DiarizationConfig.threshold, past: int = 0, future: int = 0) -> None:
         if not 0 < threshold < 1:
             raise UserError(f"task.threshold={threshold}: must be above 0 and below 1")
         self.threshold, self.past, self.future = threshold, past, future

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamnest.config.tasks import DiarizationConfig
 from streamnest.errors import UserError
 
 
@@ -19,7 +20,7 @@ class ActivityLoss(NamedTuple):
     order: Tensor
 
 
-def activity_loss(logits: Tensor, active: Tensor, valid: Tensor, order: str = "pit") -> ActivityLoss:
+def activity_loss(logits: Tensor, active: Tensor, valid: Tensor, order: str = DiarizationConfig.order) -> ActivityLoss:
     """Computes the binary cross entropy of speaker activity.
 
     Args:

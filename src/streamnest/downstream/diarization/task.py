@@ -39,7 +39,9 @@ class ActivityHead(nn.Module):
         UserError: for another kind.
     """
 
-    def __init__(self, d_model: int, speakers: int, kind: str = "gru", size: int = 128) -> None:
+    def __init__(
+        self, d_model: int, speakers: int, kind: str = DiarizationConfig.head, size: int = DiarizationConfig.head_size
+    ) -> None:
         super().__init__()
         if kind not in ("gru", "linear"):
             raise UserError(f"task.head={kind!r}: choose gru or linear")

@@ -81,8 +81,8 @@ def _plot_bars(
     for row, name in enumerate(names):
         bars = [(turn.start, turn.end - turn.start) for turn in turns if turn.speaker == name]
         color, hatch = styles[name]
-        place = (row + below - height / 2, height)
-        axes.broken_barh(bars, place, facecolors=color, hatch=hatch, edgecolor="white", lw=0)
+        extent = (row + below - height / 2, height)
+        axes.broken_barh(bars, extent, facecolors=color, hatch=hatch, edgecolor="white", lw=0)
     axes.set_yticks(range(len(names)), [caption(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.55)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamnest.config.tasks import DiarizationConfig
 from streamnest.data.conversations.simulation import Turn
 from streamnest.downstream.metrics.error_rates import bootstrap, rate
 from streamnest.errors import UserError
@@ -53,7 +54,9 @@ class Scorer:
         UserError: if pyannote.metrics is missing.
     """
 
-    def __init__(self, collar: float = 0.25, skip_overlap: bool = False) -> None:
+    def __init__(
+        self, collar: float = DiarizationConfig.collar, skip_overlap: bool = DiarizationConfig.skip_overlap
+    ) -> None:
         if collar < 0:
             raise UserError(f"task.collar={collar}: must be 0 s or more")
         self.collar, self.skip_overlap = collar, skip_overlap

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from streamnest.config.tasks import SpeakerConfig
 from streamnest.randomness import hash_id, numpy_generator
 
 # Largest number of utterances; all pairs of them are in memory.
 _MOST = 2000
 
 
-def sample_trials(ids: Sequence[str], speakers: Sequence[str], most: int = 4000) -> NDArray[np.int64]:
+def sample_trials(ids: Sequence[str], speakers: Sequence[str], most: int = SpeakerConfig.trials) -> NDArray[np.int64]:
     """Samples pairs of utterances: up to `most` / 2 of the same speaker and as many of different speakers.
 
     The pairs depend on ids and speakers only, not on the order of the arguments.

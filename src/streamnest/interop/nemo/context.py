@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder.context import Context, ContextChoices
-from streamnest.interop.nemo.section import Section
+from streamnest.interop.nemo.section import ConfigSection
 
 _STYLES = {"regular": "regular", "chunked_limited": "chunked"}
 
 
-def contexts(section: Section, frame_ms: float, report: TransferReport) -> dict[str, Any]:
+def contexts(section: ConfigSection, frame_ms: float, report: TransferReport) -> dict[str, Any]:
     """Reads context, style and choices of contexts of an encoder, by their streamnest keys.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder import EncoderConfig
 from streamnest.interop.nemo.context import nemo_contexts
 from streamnest.interop.nemo.targets import OWN

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.config.stored import task_name
 from streamnest.errors import UserError
 from streamnest.interop.nemo.archive import write_archive

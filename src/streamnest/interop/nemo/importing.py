@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from streamnest.build import build_model, plain
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.config.compose import compose_config
 from streamnest.config.stored import construct
 from streamnest.errors import UserError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.errors import UserError
 
 
-class Section:
+class ConfigSection:
     """A section of a config; records which of its keys were read.
 
     Args:
@@ -91,7 +91,7 @@ class Section:
         return {str(key): value for key, value in self._values.items() if key not in self._read}
 
 
-def report_unread(section: Section, report: TransferReport) -> None:
+def report_unread(section: ConfigSection, report: TransferReport) -> None:
     """Reports the keys of a section that were not read."""
     for key, value in section.unread().items():
         report.add("left out", f"{section.name}.{key}", f"unknown key ({str(value)[:40]})")

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamnest.checkpoint.outcomes import TransferReport
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.errors import UserError
 from streamnest.interop.nemo.context import contexts
-from streamnest.interop.nemo.section import Section, report_unread
+from streamnest.interop.nemo.section import ConfigSection, report_unread
 
 _UNNORMALIZED = (None, False, "NA", "none")
 # Settings of training, memory or speed, which do not change the output of a trained encoder.
@@ -57,12 +57,12 @@ def read_settings(config: dict[str, Any], report: TransferReport) -> Settings:
     for name in ("preprocessor", "encoder"):
         if not isinstance(config.get(name), dict):
             raise UserError(f"the config has no {name} section: its class is {config.get('target', 'unknown')}")
-    _frontend(Section("preprocessor", config["preprocessor"]), settings, report)
-    _encoder(Section("encoder", config["encoder"]), settings, report)
+    _frontend(ConfigSection("preprocessor", config["preprocessor"]), settings, report)
+    _encoder(ConfigSection("encoder", config["encoder"]), settings, report)
     return settings
 
 
-def _frontend(section: Section, settings: Settings, report: TransferReport) -> None:
+def _frontend(section: ConfigSection, settings: Settings, report: TransferReport) -> None:
     section.require_class("AudioToMelSpectrogramPreprocessor")
     rate = section.whole("sample_rate", 16000)
     window = section.get("n_window_size") or int(section.number("window_size", 0.02) * rate)
@@ -103,7 +103,7 @@ def _frontend(section: Section, settings: Settings, report: TransferReport) -> N
     report_unread(section, report)
 
 
-def _normalization(section: Section, settings: Settings) -> str:
+def _normalization(section: ConfigSection, settings: Settings) -> str:
     value = section.get("normalize", "per_feature")
     if isinstance(value, dict) and {"fixed_mean", "fixed_std"} <= set(value):
         mean, std = ([float(x) for x in value[key]] for key in ("fixed_mean", "fixed_std"))
@@ -122,7 +122,7 @@ def _normalization(section: Section, settings: Settings) -> str:
     return f"{label} becomes encoder.normalize={kind}"
 
 
-def _encoder(section: Section, settings: Settings, report: TransferReport) -> None:
+def _encoder(section: ConfigSection, settings: Settings, report: TransferReport) -> None:
     section.require_class("ConformerEncoder")
     section.require("subsampling", "striding", "dw_striding")
     section.require("self_attention_model", "rel_pos", "rel_pos")
@@ -167,7 +167,7 @@ def _encoder(section: Section, settings: Settings, report: TransferReport) -> No
     report_unread(section, report)
 
 
-def _convolution(section: Section, settings: Settings, report: TransferReport) -> None:
+def _convolution(section: ConfigSection, settings: Settings, report: TransferReport) -> None:
     taps = section.whole("conv_kernel_size", 31)
     past = section.get("conv_context_size")
     symmetric = [(taps - 1) // 2] * 2

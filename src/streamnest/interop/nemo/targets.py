@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamnest.checkpoint.outcomes import TransferReport
-from streamnest.interop.nemo.section import Section, report_unread
+from streamnest.checkpoint.transfer_report import TransferReport
+from streamnest.interop.nemo.section import ConfigSection, report_unread
 from streamnest.interop.nemo.settings import Settings
 
 # Section in which the export stores settings that NeMo does not have.
@@ -52,8 +52,8 @@ def read_targets(config: dict[str, Any], settings: Settings, report: TransferRep
         _new_targets(settings, reason, report)
     else:
         settings.targets = True
-        _quantizer(Section("quantizer", config["quantizer"]), config, settings, report)
-        _masking(Section("masking", config["masking"]), settings, report)
+        _quantizer(ConfigSection("quantizer", config["quantizer"]), config, settings, report)
+        _masking(ConfigSection("masking", config["masking"]), settings, report)
         _objective(config, settings, report)
     for key, value in config.items():
         if key not in _UNREPORTED | used and value is not None:
@@ -83,7 +83,7 @@ def _new_targets(settings: Settings, reason: str, report: TransferReport) -> Non
     report.add("new", "quantizer, mask embedding, heads", f"{reason}: initialized at random for further pretraining")
 
 
-def _quantizer(section: Section, config: dict[str, Any], settings: Settings, report: TransferReport) -> None:
+def _quantizer(section: ConfigSection, config: dict[str, Any], settings: Settings, report: TransferReport) -> None:
     section.require("feat_in", settings.values["frontend.num_mels"], settings.values["frontend.num_mels"])
     section.require("time_ahead", False, False)
     distance = section.require("dist_fn", "cosine", "l2", "cosine")
@@ -93,7 +93,7 @@ def _quantizer(section: Section, config: dict[str, Any], settings: Settings, rep
         "quantizer.num_codebooks": section.whole("num_books"),
         "quantizer.code_dim": section.whole("code_dim"),
     }
-    own = Section(f"{OWN}.quantizer", Section(OWN, config.get(OWN)).get("quantizer"))
+    own = ConfigSection(f"{OWN}.quantizer", ConfigSection(OWN, config.get(OWN)).get("quantizer"))
     normalize = own.get("normalize", settings.values["encoder.normalize"])
     settings.values["quantizer.normalize"] = _FORMER.get(normalize, normalize)
     report.add(
@@ -106,7 +106,7 @@ def _quantizer(section: Section, config: dict[str, Any], settings: Settings, rep
     report_unread(section, report)
 
 
-def _masking(section: Section, settings: Settings, report: TransferReport) -> None:
+def _masking(section: ConfigSection, settings: Settings, report: TransferReport) -> None:
     settings.groups["masking"] = "random"
     value = section.get("mask_value")
     settings.values |= {
@@ -123,8 +123,8 @@ def _masking(section: Section, settings: Settings, report: TransferReport) -> No
 
 
 def _objective(config: dict[str, Any], settings: Settings, report: TransferReport) -> None:
-    loss, decoder = Section("loss", config.get("loss")), Section("decoder", config["decoder"])
-    own = Section(OWN, config.get(OWN))
+    loss, decoder = ConfigSection("loss", config.get("loss")), ConfigSection("decoder", config["decoder"])
+    own = ConfigSection(OWN, config.get(OWN))
     settings.groups["objective"] = "masked"
     settings.values |= {
         "objective.mask_threshold": loss.number("mask_threshold", 0.8),

@@ -18,7 +18,7 @@ from streamnest.streaming.probes.modes import INFERENCE_MODES, TRAINING_MODES
 from streamnest.streaming.probes.reach import Stage
 from streamnest.streaming.probes.sounds import noise, sound
 from streamnest.streaming.probes.subject import INFERENCE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Leak, Limits, first_difference
+from streamnest.streaming.probes.trace import FrameLimits, Leak, first_difference
 
 SIZES = (3, 4, 32)
 _SAMPLES = 4_800
@@ -87,7 +87,7 @@ def order_leaks(subject: Subject, rows: int = 5) -> Iterator[Leak]:
             yield difference.at(f"permuted rows, {mode.name}")
 
 
-def _rows(subject: Subject, lengths: Tensor, chosen: Tensor) -> Limits:
+def _rows(subject: Subject, lengths: Tensor, chosen: Tensor) -> FrameLimits:
     def limits(stage: Stage) -> tuple[int, Tensor]:
         return 0, torch.where(chosen, subject.reach.valid(stage, lengths), 0)
 

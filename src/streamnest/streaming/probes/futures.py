@@ -12,7 +12,7 @@ from streamnest.streaming.probes.check import Check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, with_future
 from streamnest.streaming.probes.subject import Mode, Subject
-from streamnest.streaming.probes.trace import Difference, Leak, Limits, Trace, first_difference
+from streamnest.streaming.probes.trace import Difference, FrameLimits, Leak, Trace, first_difference
 
 # The utterance ends at the boundary, in a batch of the same length.
 ENDED = "ended"
@@ -52,7 +52,7 @@ def future_leak(
     return None
 
 
-def known_frames(reach: Reach, boundary: Tensor, lengths: Tensor) -> Limits:
+def known_frames(reach: Reach, boundary: Tensor, lengths: Tensor) -> FrameLimits:
     """Returns limits that select the frames of each row before a boundary and inside the utterance."""
     return lambda stage: (0, torch.minimum(reach.known(stage, boundary), reach.valid(stage, lengths)))
 

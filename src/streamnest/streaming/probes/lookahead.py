@@ -57,13 +57,13 @@ def _measured(subject: Subject, frame: int, phase: int, last: int) -> list[tuple
     by_gradient = _last_feature(subject, frame, samples)
     name, end = f"frame {phase + 1} of {reach.chunk}", (frame + 1) * reach.span
 
-    def milliseconds(last_sample: int) -> str:
+    def after_span(last_sample: int) -> str:
         return f"{(last_sample + 1 - end) * 1000 / reach.frontend.sample_rate:.4f} ms"
 
-    ahead = "no influence" if by_sample is None else milliseconds(by_sample) + subject.weights
+    ahead = "no influence" if by_sample is None else after_span(by_sample) + subject.weights
     by_feature = "no influence" if by_gradient is None else f"feature {by_gradient}"
     return [
-        (Check(f"look-ahead, {name}", milliseconds(sample), ahead, by_sample == sample), (by_sample or 0) > sample),
+        (Check(f"look-ahead, {name}", after_span(sample), ahead, by_sample == sample), (by_sample or 0) > sample),
         (
             Check(f"look-ahead by gradient, {name}", f"feature {feature}", by_feature, by_gradient == feature),
             (by_gradient or 0) > feature,

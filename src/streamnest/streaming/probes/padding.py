@@ -13,7 +13,7 @@ from streamnest.streaming.probes.futures import leak_check
 from streamnest.streaming.probes.reach import Reach
 from streamnest.streaming.probes.sounds import noise, random_like, sound
 from streamnest.streaming.probes.subject import INFERENCE, TRAINING, TRAINING_BFLOAT16, Mode, Subject
-from streamnest.streaming.probes.trace import Leak, Limits, Trace, first_difference
+from streamnest.streaming.probes.trace import FrameLimits, Leak, Trace, first_difference
 
 
 def padding(model: EncoderTask, seed: int) -> list[Check]:
@@ -91,5 +91,5 @@ def amount_leaks(subject: Subject, mode: Mode) -> Iterator[Leak]:
             return
 
 
-def _inside(reach: Reach, lengths: Tensor) -> Limits:
+def _inside(reach: Reach, lengths: Tensor) -> FrameLimits:
     return lambda stage: (0, reach.valid(stage, lengths))

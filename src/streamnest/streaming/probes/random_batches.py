@@ -16,7 +16,7 @@ from streamnest.streaming.probes.modes import INFERENCE_MODES, TRAINING_MODES
 from streamnest.streaming.probes.reach import Reach, Stage
 from streamnest.streaming.probes.sounds import noise
 from streamnest.streaming.probes.subject import Mode, Subject
-from streamnest.streaming.probes.trace import Leak, Limits, first_difference
+from streamnest.streaming.probes.trace import FrameLimits, Leak, first_difference
 
 BATCHES, SECONDS = 60, 40.0
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
@@ -108,7 +108,7 @@ def _leak(subject: Subject, size: Size, generator: torch.Generator) -> Leak | No
     return None if difference is None else difference.at(place + subject.weights)
 
 
-def _others(limits: Limits, replaced: Tensor) -> Limits:
+def _others(limits: FrameLimits, replaced: Tensor) -> FrameLimits:
     def kept(stage: Stage) -> tuple[Tensor | int, Tensor | int]:
         first, last = limits(stage)
         return first, torch.where(replaced, 0, torch.as_tensor(last))

@@ -15,7 +15,7 @@ from streamnest.streaming.probes.reach import Stage
 
 Trace = list[tuple[Stage, Tensor]]
 # For a stage: first frame of each row that is compared, and first frame that is not compared anymore, `(B,)`.
-Limits = Callable[[Stage], tuple[Tensor | int, Tensor | int]]
+FrameLimits = Callable[[Stage], tuple[Tensor | int, Tensor | int]]
 
 
 class Leak(NamedTuple):
@@ -85,7 +85,7 @@ def _modules(model: EncoderTask) -> list[tuple[Stage, nn.Module]]:
     return [*modules, (Stage("encoder output", "encoder"), encoder)]
 
 
-def first_difference(one: Trace, other: Trace, limits: Limits, tolerance: float = 0.0) -> Difference | None:
+def first_difference(one: Trace, other: Trace, limits: FrameLimits, tolerance: float = 0.0) -> Difference | None:
     """Finds the first stage in which two runs differ within `limits`; None if they agree.
 
     Args:

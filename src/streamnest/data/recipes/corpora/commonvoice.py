@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamnest.data.recipes.files import need, reading
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -20,7 +20,7 @@ LAYOUT = """  SOURCE/LANGUAGE/{train,dev,test}.tsv
 _TABLES = ("dev", "test", "train")
 
 
-def read_commonvoice(options: Options) -> Iterator[Piece | Dropped]:
+def read_commonvoice(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads the official train, dev and test parts of all languages below the source, or of one.
 
     `subset=validated` or `subset=other` adds those clips to `train`, except those of speakers in dev and test.
@@ -35,7 +35,7 @@ def read_commonvoice(options: Options) -> Iterator[Piece | Dropped]:
             yield from _read(need(folder / f"{options.subset}.tsv", "Common Voice", LAYOUT), None, seen, held_out)
 
 
-def _languages(options: Options) -> list[Path]:
+def _languages(options: RecipeOptions) -> list[Path]:
     if (options.source / "train.tsv").is_file():
         return [options.source]
     pattern = f"{options.language or '*'}/train.tsv"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamnest.data.recipes.files import NOT_READ, READ, reading, walk
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -16,7 +16,7 @@ LAYOUT = f"""  SOURCE/**/*  ending in {", ".join(sorted(READ))}
 _NOT_SPEECH = ("noise", "music", "rir")
 
 
-def read_folder(options: Options) -> Iterator[Piece | Dropped]:
+def read_folder(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads every audio file, as an utterance if it has a transcript; reports unsupported formats."""
     if not options.source.is_dir():
         raise UserError(f"{options.source} is not a folder: use manifest, kaldi or lhotse for lists of files")

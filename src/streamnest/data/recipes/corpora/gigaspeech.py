@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from streamnest.data.recipes.files import need
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -21,7 +21,7 @@ LAYOUT = """  SOURCE/GigaSpeech.json
 _NO_SPEECH = {"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"}
 
 
-def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
+def read_gigaspeech(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads the segments of one subset as `train` (by default the largest), `dev` and `test`.
 
     The whole list is read into memory, which takes several times its size.
@@ -43,7 +43,7 @@ def read_gigaspeech(options: Options) -> Iterator[Piece | Dropped]:
             yield Dropped(f"{path}: {name}", "broken line", f"{type(error).__name__}: {error}")
 
 
-def _segments(audio: dict[str, Any], options: Options, parts: dict[str, str]) -> Iterator[Piece | Dropped]:
+def _segments(audio: dict[str, Any], options: RecipeOptions, parts: dict[str, str]) -> Iterator[Piece | Dropped]:
     path = options.source / audio["path"]
     for row in audio["segments"]:
         part = next((parts[name] for name in row["subsets"] if name in parts), None)

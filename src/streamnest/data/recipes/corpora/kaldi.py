@@ -12,7 +12,7 @@ from pathlib import Path
 
 from streamnest.console.redaction import redact
 from streamnest.data.recipes.files import reading
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Command, Dropped, Piece
 from streamnest.errors import UserError
 
@@ -23,7 +23,7 @@ LAYOUT = """  SOURCE/wav.scp, and optionally segments, utt2spk, text
 _BLANK = " \t\r\f\v"
 
 
-def read_kaldi(options: Options) -> Iterator[Piece | Dropped]:
+def read_kaldi(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads the utterances of `segments`, or each recording of `wav.scp` as an utterance if there is no `segments`."""
     if (options.source / "wav.scp").is_file():
         folders = [(options.part, options.source)]
@@ -35,22 +35,24 @@ def read_kaldi(options: Options) -> Iterator[Piece | Dropped]:
         yield from _read(folder, part, options)
 
 
-def _read(folder: Path, part: str | None, options: Options) -> Iterator[Piece | Dropped]:
+def _read(folder: Path, part: str | None, options: RecipeOptions) -> Iterator[Piece | Dropped]:
     listed, segments = _Table(folder / "wav.scp"), _Table(folder / "segments")
     speakers, texts = _Table(folder / "utt2spk"), _Table(folder / "text")
     recordings: dict[str, Piece | Dropped] = {
-        name: _recording(name, value, listed.place(name), part, options) for name, value in listed.rows.items()
+        name: _recording(name, value, listed.location(name), part, options) for name, value in listed.rows.items()
     }
     known = recordings
     if segments.exists:
-        yield from (found for found in recordings.values() if isinstance(found, Dropped))
-        known = {name: _segment(name, value, segments.place(name), recordings) for name, value in segments.rows.items()}
-    for name, found in known.items():
+        yield from (piece for piece in recordings.values() if isinstance(piece, Dropped))
+        known = {
+            name: _segment(name, value, segments.location(name), recordings) for name, value in segments.rows.items()
+        }
+    for name, piece in known.items():
         yield (
-            found
-            if isinstance(found, Dropped)
+            piece
+            if isinstance(piece, Dropped)
             else replace(
-                found,
+                piece,
                 speaker=speakers.rows.get(name) or None,
                 text=texts.rows.get(name) or None,
                 divisible=not segments.exists and not texts.rows.get(name),
@@ -59,21 +61,23 @@ def _read(folder: Path, part: str | None, options: Options) -> Iterator[Piece | 
     for table in (listed, segments, speakers, texts):
         yield from table.dropped
     for table in (speakers, texts):
-        yield from (Dropped(table.place(name), "unknown utterance", name) for name in table.rows if name not in known)
+        yield from (
+            Dropped(table.location(name), "unknown utterance", name) for name in table.rows if name not in known
+        )
 
 
-def _recording(name: str, value: str, place: str, part: str | None, options: Options) -> Piece | Dropped:
+def _recording(name: str, value: str, location: str, part: str | None, options: RecipeOptions) -> Piece | Dropped:
     if not value:
-        return Dropped(place, "broken line", f"{name}: no path")
+        return Dropped(location, "broken line", f"{name}: no path")
     if not value.endswith("|"):
         return Piece(name, (options.audio or Path.cwd()) / value, part)
     if not options.allow_commands:
         # A command in a data file runs only if the user allows it.
-        return Dropped(place, "a command, not a file", f"{name}: {redact(value)}")
+        return Dropped(location, "a command, not a file", f"{name}: {redact(value)}")
     return Piece(name, Path(name), part, command=Command(value))
 
 
-def _segment(name: str, value: str, place: str, recordings: dict[str, Piece | Dropped]) -> Piece | Dropped:
+def _segment(name: str, value: str, location: str, recordings: dict[str, Piece | Dropped]) -> Piece | Dropped:
     """Reads a line of `segments`: recording, start, end (-1: end of the recording), optional channel."""
     fields = _fields(value)
     try:
@@ -82,13 +86,13 @@ def _segment(name: str, value: str, place: str, recordings: dict[str, Piece | Dr
         if len(fields) > 4 or min(channels or (0,)) < 0:
             raise ValueError
     except (ValueError, IndexError):
-        return Dropped(place, "broken line", f"{name}: {value}"[:300])
-    found = recordings.get(recording)
-    if found is None:
-        return Dropped(place, "recording is not listed", f"{name}: {recording}")
-    if isinstance(found, Dropped):
-        return Dropped(place, found.cause, f"{name}: {recording}")
-    return replace(found, id=name, start=start, duration=None if end == -1 else end - start, channels=channels)
+        return Dropped(location, "broken line", f"{name}: {value}"[:300])
+    piece = recordings.get(recording)
+    if piece is None:
+        return Dropped(location, "recording is not listed", f"{name}: {recording}")
+    if isinstance(piece, Dropped):
+        return Dropped(location, piece.cause, f"{name}: {recording}")
+    return replace(piece, id=name, start=start, duration=None if end == -1 else end - start, channels=channels)
 
 
 @dataclass
@@ -110,7 +114,7 @@ class _Table:
             for number, line in enumerate(lines, 1):
                 self._add(number, line.strip(_BLANK + "\n"))
 
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """Returns file and line of a key."""
         return f"{self.path}:{self.lines[name]}"
 

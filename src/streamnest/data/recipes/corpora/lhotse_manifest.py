@@ -19,22 +19,22 @@ from lhotse.utils import fastcopy
 
 from streamnest.console.redaction import redact
 from streamnest.data.recipes.jsonlines import read_lines
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Command, CutDetails, Dropped, Piece
 from streamnest.errors import UserError
 from streamnest.files.plain_data import short
 
 LAYOUT = """  SOURCE is a file of cuts or recordings (.jsonl, .jsonl.gz), or a folder of files *cuts_PART.jsonl[.gz]
-  paths in it are relative to --audio if given, else to the manifest"""
+  paths in it are relative to --audio if supervision, else to the manifest"""
 
 
-def read_lhotse(options: Options) -> Iterator[Piece | Dropped]:
+def read_lhotse(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads cuts with position, channels, transforms, supervisions and plain custom fields, and whole recordings."""
     files = [options.source]
     if options.source.is_dir():
         files = sorted(path for path in options.source.glob("*cuts_*.jsonl*") if not path.name.startswith("."))
     if not files:
-        raise UserError(f"{options.source} holds no cuts:\n{LAYOUT}")
+        raise UserError(f"{options.source} contains no cuts:\n{LAYOUT}")
     for path in files:
         part = options.part or (_part(path) if options.source.is_dir() else None)
         yield from read_lines(path, partial(_items, options=options, audio=options.audio or path.parent, part=part))
@@ -45,40 +45,40 @@ def _part(path: Path) -> str:
 
 
 def _items(
-    row: dict[str, Any], place: str, options: Options, audio: Path, part: str | None
+    row: dict[str, Any], location: str, options: RecipeOptions, audio: Path, part: str | None
 ) -> Iterator[Piece | Dropped]:
     # JSON escapes can encode lone surrogates, which cannot be written as UTF-8.
     json.dumps(row, ensure_ascii=False).encode()
     item = deserialize_item(row)
     if isinstance(item, (MixedCut, PaddingCut)):
-        yield Dropped(place, "mixed or padded cut", item.id)
+        yield Dropped(location, "mixed or padded cut", item.id)
         return
     recording = item if isinstance(item, Recording) else getattr(item, "recording", None)
     source = recording.sources[0] if isinstance(recording, Recording) and len(recording.sources) == 1 else None
     if recording is None or source is None or source.type not in ("file", "command"):
-        yield Dropped(place, "not one file of audio", str(getattr(item, "id", "")))
+        yield Dropped(location, "not one file of audio", str(getattr(item, "id", "")))
     elif source.type == "command" and not options.allow_commands:
-        yield Dropped(place, "a command, not a file", f"{item.id}: {redact(str(source.source))}")
+        yield Dropped(location, "a command, not a file", f"{item.id}: {redact(str(source.source))}")
     elif fault := _fault(recording.transforms or []):
-        yield Dropped(place, "transform that cannot be kept", f"{item.id}: {fault}")
+        yield Dropped(location, "transform that cannot be kept", f"{item.id}: {fault}")
     else:
-        where = {"path": audio / source.source, "part": part}
+        origin = {"path": audio / source.source, "part": part}
         if source.type == "command":
-            where = {"path": Path(recording.id), "part": part, "command": Command(source.source)}
-        yield from [_whole(item, where)] if isinstance(item, Recording) else _of_cut(item, source, where, place)
+            origin = {"path": Path(recording.id), "part": part, "command": Command(source.source)}
+        yield from [_whole(item, origin)] if isinstance(item, Recording) else _of_cut(item, source, origin, location)
 
 
-def _whole(recording: Recording, where: dict[str, Any]) -> Piece:
+def _whole(recording: Recording, origin: dict[str, Any]) -> Piece:
     details = _details(recording)
-    return Piece(str(recording.id), divisible=not details.transforms, details=details, **where)
+    return Piece(str(recording.id), divisible=not details.transforms, details=details, **origin)
 
 
-def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str) -> Iterator[Piece | Dropped]:
+def _of_cut(cut: DataCut, source: AudioSource, origin: dict[str, Any], location: str) -> Iterator[Piece | Dropped]:
     custom = {str(key): value for key, value in (cut.custom or {}).items() if _is_plain(value)}
     supervisions = tuple(map(_checked, cut.supervisions))
     left_out = sorted(set(cut.custom or {}) - set(custom)) + (["features"] if cut.has_features else [])
     if left_out:
-        yield Dropped(place, "not audio of the cut", f"{cut.id}: {', '.join(left_out)} left out, the cut is kept")
+        yield Dropped(location, "not audio of the cut", f"{cut.id}: {', '.join(left_out)} left out, the cut is kept")
     speakers = {each.speaker for each in supervisions}
     whole = not cut.start and abs(cut.duration - cut.recording.duration) < 1e-3
     yield Piece(
@@ -88,22 +88,22 @@ def _of_cut(cut: DataCut, source: AudioSource, where: dict[str, Any], place: str
         speaker=speakers.pop() if len(speakers) == 1 and all(speakers) else None,
         channels=_channels(cut, source),
         details=_details(cut.recording, supervisions, custom),
-        **where,
+        **origin,
     )
 
 
-def _checked(given: SupervisionSegment) -> SupervisionSegment:
+def _checked(segment: SupervisionSegment) -> SupervisionSegment:
     """Returns a supervision with string fields.
 
     Raises:
         TypeError, ValueError: for fields that are lists or the like, and for invalid times.
     """
-    if not (math.isfinite(given.start) and 0 <= given.duration < math.inf):
-        raise ValueError(f"supervision {given.id} has a duration of {given.duration} s at {given.start} s")
-    labels = {key: getattr(given, key) for key in ("text", "speaker", "language")}
+    if not (math.isfinite(segment.start) and 0 <= segment.duration < math.inf):
+        raise ValueError(f"supervision {segment.id} has a duration of {segment.duration} s at {segment.start} s")
+    labels = {key: getattr(segment, key) for key in ("text", "speaker", "language")}
     if any(isinstance(value, (bool, list, dict)) for value in labels.values()):
-        raise TypeError(f"supervision {given.id} has fields that are not strings")
-    return fastcopy(given, id=str(given.id), **{k: None if v is None else str(v) for k, v in labels.items()})
+        raise TypeError(f"supervision {segment.id} has fields that are not strings")
+    return fastcopy(segment, id=str(segment.id), **{k: None if v is None else str(v) for k, v in labels.items()})
 
 
 def _details(

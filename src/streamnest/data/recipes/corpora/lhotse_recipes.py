@@ -17,7 +17,7 @@ from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_musan, 
 from lhotse.recipes.rir_noise import PARTS
 
 from streamnest.data.recipes.files import need, reading, walk
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -47,11 +47,11 @@ def lists_only() -> Iterator[None]:
         yield
 
 
-def read_librispeech(options: Options) -> Iterator[Piece | Dropped]:
+def read_librispeech(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads LibriSpeech and mini LibriSpeech; both dev sets become `dev`, the test sets stay separate."""
     source = options.source
     if not [path for kind in ("train", "dev", "test") for path in source.glob(f"{kind}-*/")]:
-        raise UserError(f"{source} holds no folder train-*, dev-* or test-*: LibriSpeech is expected as\n{LIBRISPEECH}")
+        raise UserError(f"{source} contains no train-*, dev-* or test-*: LibriSpeech is expected as\n{LIBRISPEECH}")
     for name, sets in sorted(_run(prepare_librispeech, source).items()):
         part = name.replace("-", "_") if name.startswith("test") else name.split("-")[0]
         yield from _utterances(sets, part, source / name, {".flac"})
@@ -67,7 +67,7 @@ def _missing(folder: Path, known: set[str]) -> Iterator[Dropped]:
             yield from (Dropped(str(path.parent / f"{name}.flac"), "missing") for name in names if name not in known)
 
 
-def read_aishell(options: Options) -> Iterator[Piece | Dropped]:
+def read_aishell(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads AISHELL-1."""
     for name in ("transcript/aishell_transcript_v0.8.txt", "wav"):
         need(options.source / "data_aishell" / name, "AISHELL-1", AISHELL)
@@ -75,19 +75,19 @@ def read_aishell(options: Options) -> Iterator[Piece | Dropped]:
         yield from _utterances(sets, name, options.source / "data_aishell/wav" / name, {".wav"})
 
 
-def read_musan(options: Options) -> Iterator[Piece]:
+def read_musan(options: RecipeOptions) -> Iterator[Piece]:
     """Reads the parts `music`, `noise` and `speech` of MUSAN."""
     parts = [name for name in ("music", "noise", "speech") if (options.source / name).is_dir()]
     if not parts:
-        raise UserError(f"{options.source} holds no music, noise or speech: MUSAN is expected as\n{MUSAN}")
+        raise UserError(f"{options.source} contains no music, noise or speech: MUSAN is expected as\n{MUSAN}")
     yield from _recordings(_run(prepare_musan, options.source, parts=parts))
 
 
-def read_rirs(options: Options) -> Iterator[Piece]:
+def read_rirs(options: RecipeOptions) -> Iterator[Piece]:
     """Reads the parts `point_noise`, `iso_noise`, `real_rir` and `sim_rir` of RIRS_NOISES (SLR28)."""
     parts = [name for name, folder in PARTS.items() if (options.source / folder).is_dir()]
     if not parts:
-        raise UserError(f"{options.source} holds none of its folders: RIRS_NOISES is expected as\n{RIRS}")
+        raise UserError(f"{options.source} contains none of its folders: RIRS_NOISES is expected as\n{RIRS}")
     yield from _recordings(_run(prepare_rir_noise, options.source, parts=parts))
 
 
@@ -112,8 +112,8 @@ def _utterances(sets: dict[str, Any], part: str, folder: Path, suffixes: set[str
     yield from (Dropped(str(path), "not listed in the corpus") for path in walk(folder, suffixes) if path not in listed)
 
 
-def _recordings(found: dict[str, Any]) -> Iterator[Piece]:
-    for part, sets in found.items():
+def _recordings(manifests: dict[str, Any]) -> Iterator[Piece]:
+    for part, sets in manifests.items():
         yield from (Piece(each.id, Path(each.sources[0].source), part) for each in sets["recordings"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.data.recipes.jsonlines import read_lines
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -19,7 +19,7 @@ _PREFIX = "download/librilight/"
 _PREPARED = "libriheavy_cuts_"
 
 
-def read_libriheavy(options: Options) -> Iterator[Piece | Dropped]:
+def read_libriheavy(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads `small`, `medium` and `large`, or one of them (`subset`), as `train`; other parts keep their names."""
     manifests = {
         path.name[len(_PREPARED) :].split(".")[0]: path for path in sorted(options.source.glob(f"{_PREPARED}*"))
@@ -37,7 +37,7 @@ def read_libriheavy(options: Options) -> Iterator[Piece | Dropped]:
         yield from read_lines(path, partial(_piece, audio=audio, part="train" if name in trained else name))
 
 
-def _piece(row: dict[str, Any], place: str, audio: Path, part: str) -> Piece:
+def _piece(row: dict[str, Any], location: str, audio: Path, part: str) -> Piece:
     source = row["recording"]["sources"][0]["source"]
     supervision = row["supervisions"][0]
     texts = supervision.get("custom", {}).get("texts")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamnest.data.recipes.files import walk
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Piece
 from streamnest.errors import UserError
 
@@ -20,13 +20,13 @@ LAYOUT = """  SOURCE/{small,medium,large}/SPEAKER/BOOK/CHAPTER.flac
   SOURCE/{small,medium,large}/SPEAKER/BOOK/CHAPTER.json"""
 
 
-def read_librilight(options: Options) -> Iterator[Piece]:
+def read_librilight(options: RecipeOptions) -> Iterator[Piece]:
     """Reads all existing subsets, or one; the speaker comes from the JSON file beside the audio, or from the folder."""
     folders = [options.source / name for name in ([options.subset] if options.subset else SUBSETS)]
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
         wanted = options.subset or "small, medium or large"
-        raise UserError(f"{options.source} holds no {wanted}: Libri-Light is expected as\n{LAYOUT}")
+        raise UserError(f"{options.source} contains no {wanted}: Libri-Light is expected as\n{LAYOUT}")
     for folder in folders:
         for path in walk(folder, {".flac"}):
             name = path.relative_to(options.source).with_suffix("").as_posix()

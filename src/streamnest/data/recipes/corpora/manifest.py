@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.data.recipes.jsonlines import read_lines
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -18,21 +18,21 @@ LAYOUT = """  SOURCE is a JSON-lines file, or a folder of such files named after
 _NAMES = ("*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz")
 
 
-def read_manifest(options: Options) -> Iterator[Piece | Dropped]:
+def read_manifest(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads each line as an utterance; one without duration and text is a recording that may be segmented."""
     if options.source.is_dir():
         files = sorted(path for pattern in _NAMES for path in options.source.glob(pattern))
     else:
         files = [options.source]
     if not files:
-        raise UserError(f"{options.source} holds no list:\n{LAYOUT}")
+        raise UserError(f"{options.source} contains no list:\n{LAYOUT}")
     for path in files:
         part = options.part or (path.name.split(".")[0] if options.source.is_dir() else None)
         audio = options.audio or path.parent
         yield from read_lines(path, partial(_piece, audio=audio, part=part))
 
 
-def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Piece:
+def _piece(row: dict[str, Any], location: str, audio: Path, part: str | None) -> Piece:
     name = row["audio_filepath"]
     duration = _known(row, "duration")
     start = float(_known(row, "offset") or 0.0)
@@ -42,7 +42,7 @@ def _piece(row: dict[str, Any], place: str, audio: Path, part: str | None) -> Pi
         _known(row, "lang") or _known(row, "language"),
     )
     return Piece(
-        id=str(_known(row, "id") or f"{_short(Path(name))}-{place.rpartition(':')[2]}"),
+        id=str(_known(row, "id") or f"{_short(Path(name))}-{location.rpartition(':')[2]}"),
         path=audio / name,
         part=part,
         start=start,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamnest.data.recipes.files import need, reading
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -18,13 +18,13 @@ LAYOUT = """  SOURCE/mls_LANGUAGE[_opus]/{train,dev,test}/transcripts.txt
   SOURCE/mls_LANGUAGE[_opus]/{train,dev,test}/audio/SPEAKER/BOOK/SPEAKER_BOOK_NUMBER.flac (or .opus)"""
 
 
-def read_mls(options: Options) -> Iterator[Piece | Dropped]:
+def read_mls(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads all languages below the source, or one of them, in FLAC or Opus."""
     language = options.language or "*"
     folders = [*options.source.glob(f"mls_{language}/"), *options.source.glob(f"mls_{language}_opus/")]
     folders = sorted({folder for folder in folders if "_lm_" not in folder.name})
     if not folders:
-        raise UserError(f"{options.source} holds no mls_{language}: MLS is expected as\n{LAYOUT}")
+        raise UserError(f"{options.source} contains no mls_{language}: MLS is expected as\n{LAYOUT}")
     for folder in folders:
         for part in ("train", "dev", "test"):
             yield from _read(need(folder / part / "transcripts.txt", "MLS", LAYOUT), folder, part)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamnest.data.recipes.files import need, reading, walk
-from streamnest.data.recipes.options import Options, Recipe
+from streamnest.data.recipes.options import Recipe, RecipeOptions
 from streamnest.data.recipes.piece import Dropped, Piece
 from streamnest.errors import UserError
 
@@ -27,7 +27,7 @@ LAYOUT = """  SOURCE/unlabelled_data/LANGUAGE/YEAR/*.ogg
 PARTS = ("train", "dev", "test")
 
 
-def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
+def read_voxpopuli(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     """Reads transcribed utterances with their parts, and the rest as `train`, or without a part if none is transcribed.
 
     Sessions with utterances in dev or test are dropped, so that the same speech is not in train.
@@ -36,7 +36,7 @@ def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
     sessions = _languages(options, "unlabelled_data") or _languages(options, "raw_audios")
     if not transcribed and not sessions:
         language = f" of language {options.language}" if options.language else ""
-        raise UserError(f"{options.source} holds no audio{language}: VoxPopuli is expected as\n{LAYOUT}")
+        raise UserError(f"{options.source} contains no audio{language}: VoxPopuli is expected as\n{LAYOUT}")
     held_out, taken = set(), set()
     for item in (item for folder in transcribed for item in _utterances(folder, options.source)):
         if isinstance(item, Piece):
@@ -56,11 +56,11 @@ def read_voxpopuli(options: Options) -> Iterator[Piece | Dropped]:
 
 def _session(name: str) -> str:
     """Returns the name of the session in a name, such as `20131007-0900-PLENARY-10`."""
-    found = re.match(r"\d{8}-\d{4}-[A-Z]+(-\d+)?(?![\d:])", name)
-    return found.group() if found else name
+    match = re.match(r"\d{8}-\d{4}-[A-Z]+(-\d+)?(?![\d:])", name)
+    return match.group() if match else name
 
 
-def _languages(options: Options, form: str) -> list[Path]:
+def _languages(options: RecipeOptions, form: str) -> list[Path]:
     folders = sorted(path for path in (options.source / form).glob("*/") if path.is_dir())
     return [path for path in folders if options.language in (None, path.name)]
 
@@ -69,13 +69,13 @@ def _utterances(folder: Path, source: Path) -> Iterator[Piece | Dropped]:
     """Yields the utterances of a language: from single files, or from whole sessions if there are none."""
     published = folder / f"asr_{folder.name}.tsv.gz"
     if published.is_file() and not (folder / "asr_train.tsv").is_file():
-        yield from _stretches(published, source / "raw_audios/original", folder.name)
+        yield from _spans(published, source / "raw_audios/original", folder.name)
         return
     for part in PARTS:
         yield from _transcribed(need(folder / f"asr_{part}.tsv", "VoxPopuli", LAYOUT), part)
 
 
-def _stretches(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dropped]:
+def _spans(path: Path, sessions: Path, language: str) -> Iterator[Piece | Dropped]:
     """Yields the rows of a published list: spans of sessions, including their pauses."""
     with reading(path, newline="") as file:
         for number, row in enumerate(csv.DictReader(file, delimiter="|"), 2):

@@ -19,7 +19,7 @@ _STYLES = {"new": "yellow", "differs": "bold yellow", "left out": "yellow"}
 
 
 @dataclass(frozen=True)
-class Part:
+class TransferredPart:
     """A tensor, setting or file of a checkpoint: its name, one of `OUTCOMES`, and the reason."""
 
     name: str
@@ -38,12 +38,12 @@ class TransferReport:
     """
 
     source: Path
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TransferredPart] = field(default_factory=list)
     differences: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     def add(self, outcome: str, name: str, reason: str) -> None:
         """Adds a part, unless the same line is present already."""
-        part = Part(name, outcome, reason)
+        part = TransferredPart(name, outcome, reason)
         if part not in self.parts:
             self.parts.append(part)
 

@@ -1,4 +1,4 @@
-"""Measurement of many files in several processes, each file once.
+"""Measurement of many audio files in several processes, each file once.
 
 Results are appended to a journal, so that an interrupted or repeated run decodes only files that are new or changed.
 """
@@ -12,16 +12,16 @@ from itertools import islice
 from multiprocessing import get_context
 
 from streamnest.data.recipes.journal import Journal
-from streamnest.data.recipes.measuring import Facts, measure
-from streamnest.data.recipes.segmentation import Limits
+from streamnest.data.recipes.measuring import Measurement, measure
+from streamnest.data.recipes.segmentation import SegmentLimits
 from streamnest.errors import UserError
 
 _CHUNK = 16
 
 
-def check_files(
+def measure_files(
     paths: list[str], journal: Journal, jobs: int = 1, tick: Callable[[int], None] = lambda count: None
-) -> tuple[dict[str, Facts], int]:
+) -> tuple[dict[str, Measurement], int]:
     """Returns the measurements of every file, and the number of files that the journal already had.
 
     Args:
@@ -33,27 +33,27 @@ def check_files(
     Raises:
         UserError: if a worker crashes, as C decoders can on damaged files.
     """
-    known = {path: facts for path in paths if (facts := journal.look_up(path)) is not None}
+    known = {path: measurement for path in paths if (measurement := journal.look_up(path)) is not None}
     tick(len(known))
     unknown = iter([path for path in paths if path not in known])
     result = dict(known)
     chunks = iter(lambda: list(islice(unknown, _CHUNK)), [])
-    for found in _measured(chunks, journal.limits, jobs):
-        journal.add(found)
-        result.update((facts.path, facts) for facts in found)
-        tick(len(found))
+    for measured in _in_processes(chunks, journal.limits, jobs):
+        journal.add(measured)
+        result.update((measurement.path, measurement) for measurement in measured)
+        tick(len(measured))
     return result, len(known)
 
 
-def _measure_all(paths: list[str], limits: Limits | None) -> list[Facts]:
+def _measure_all(paths: list[str], limits: SegmentLimits | None) -> list[Measurement]:
     return [measure(path, limits) for path in paths]
 
 
-def _measured(chunks: Iterator[list[str]], limits: Limits | None, jobs: int) -> Iterator[list[Facts]]:
+def _in_processes(chunks: Iterator[list[str]], limits: SegmentLimits | None, jobs: int) -> Iterator[list[Measurement]]:
     if jobs <= 1:
         yield from (_measure_all(chunk, limits) for chunk in chunks)
         return
-    waiting: dict[Future[list[Facts]], list[str]] = {}
+    waiting: dict[Future[list[Measurement]], list[str]] = {}
     # Spawned, because forking a process that has the threads of torch can deadlock.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
@@ -72,17 +72,17 @@ def _measured(chunks: Iterator[list[str]], limits: Limits | None, jobs: int) -> 
 def _through(
     pool: ProcessPoolExecutor,
     chunks: Iterator[list[str]],
-    limits: Limits | None,
-    waiting: dict[Future[list[Facts]], list[str]],
+    limits: SegmentLimits | None,
+    waiting: dict[Future[list[Measurement]], list[str]],
     ahead: int,
-) -> Iterator[list[Facts]]:
+) -> Iterator[list[Measurement]]:
     """Yields measurements in order of completion; `waiting` holds at most `ahead` chunks in progress."""
     for chunk in islice(chunks, ahead):
         waiting[pool.submit(_measure_all, chunk, limits)] = chunk
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            found = future.result()
+            measured = future.result()
             del waiting[future]
-            yield found
+            yield measured
             for chunk in islice(chunks, 1):
                 waiting[pool.submit(_measure_all, chunk, limits)] = chunk
