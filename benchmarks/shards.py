@@ -162,8 +162,8 @@ def measure_loader(folder: str) -> list[Row]:
     count = len(cuts)
     del sampler
     parts = [count - count // 10 - count // 100, count // 10, count // 100]
-    mixture = Mixture(cuts.lengths, parts, [1, 1, 1])
-    mixed, mix = timed(lambda: BucketBatchSampler(cuts.lengths, **limits, mixture=mixture))
+    mixture = Mixture(cuts.lazy_durations, parts, [1, 1, 1])
+    mixed, mix = timed(lambda: BucketBatchSampler(cuts.lazy_durations, **limits, mixture=mixture))
     walk(mixed, cuts)
     with_mixture = private_mb() - before
     resume_mixed, (_, item) = resume_seconds(mixed), timed(lambda: [cuts[i] for i in range(0, count, count // 1000)])

@@ -74,7 +74,7 @@ class SpeechDataModule(L.LightningDataModule):
                 require_readable(part, corpus, self.config.channel)
         names, weights = [s.name for s in self.sources["train"]], [s.weight for s in self.sources["train"]]
         train = cuts["train"]
-        self._mixture = make_mixture(train.lengths, train.sizes, names, weights, self.config.temperature)
+        self._mixture = make_mixture(train.lazy_durations, train.sizes, names, weights, self.config.temperature)
         if self.augment is not None:
             self._load_recordings(self.augment)
         self._cuts = cuts
@@ -180,7 +180,7 @@ class SpeechDataModule(L.LightningDataModule):
         limits, ranks = (longest, c.max_batch_size, c.num_buckets), (rank, world_size)
         checksum = partial(digest, dataset.cuts)
         return BucketBatchSampler(
-            dataset.lengths, *limits, num_batches, seed, *ranks, mixture=self._mixture, digest=checksum
+            dataset.lazy_durations, *limits, num_batches, seed, *ranks, mixture=self._mixture, digest=checksum
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:

@@ -17,9 +17,9 @@ from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Channel, Samples
 from streamnest.data.augment.speed import SpeedPerturbation
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label, label_of
-from streamnest.data.sampling.durations import Lengths
+from streamnest.data.sampling.durations import Durations
 from streamnest.data.sampling.samplers import BatchIndex
-from streamnest.data.sampling.sources import durations, lengths
+from streamnest.data.sampling.sources import durations, lazy_durations
 from streamnest.randomness import hash_id
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ class SpeechDataset(Dataset[Batch]):
         return durations(self.cuts)
 
     @property
-    def lengths(self) -> Lengths:
+    def lazy_durations(self) -> Durations:
         """Durations that can be read slice by slice."""
-        return lengths(self.cuts)
+        return lazy_durations(self.cuts)
 
     def __len__(self) -> int:
         return len(self.cuts)

@@ -138,8 +138,8 @@ def test_lengths_of_sources_are_read_across_boundaries():
     parts = [DURATIONS[:10], DURATIONS[10:11], DURATIONS[11:30]]
     corpus = Corpus([CutsWithDurations(part) for part in parts])
     for start, stop in ((0, 30), (0, 10), (9, 12), (10, 11), (15, 99), (12, 12)):
-        assert corpus.lengths[start:stop].tolist() == DURATIONS[:30][start:stop].tolist()
-    assert len(corpus.lengths) == 30 and Corpus([]).lengths[0:9].tolist() == []
+        assert corpus.lazy_durations[start:stop].tolist() == DURATIONS[:30][start:stop].tolist()
+    assert len(corpus.lazy_durations) == 30 and Corpus([]).lazy_durations[0:9].tolist() == []
 
 
 class CutsWithDurations(list):
@@ -205,7 +205,7 @@ def test_reading_an_index_in_blocks_changes_nothing(tmp_path, monkeypatch, on_lo
     cuts, report = load_shards(str(tmp_path / "x"), **options)
     found, seconds = described(cuts), cuts.durations.tolist()
     for start, stop in ((0, 1), (255, 600), (1000, 1000), (700, 10**6)):
-        assert cuts.lengths[start:stop].tolist() == seconds[start:stop]
+        assert cuts.lazy_durations[start:stop].tolist() == seconds[start:stop]
     monkeypatch.setattr(windows, "_BLOCK", 10**6)
     monkeypatch.setattr(windows, "_STRETCH", 10**6)
     whole, same = load_shards(str(tmp_path / "x"), **options)

@@ -26,7 +26,7 @@ from streamnest.data.conversations.simulation import (
 from streamnest.data.conversations.speakers import SpeakerDataModule
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import label_of
-from streamnest.data.sampling.durations import Lengths
+from streamnest.data.sampling.durations import Durations
 from streamnest.data.sampling.samplers import BatchIndex, BucketBatchSampler
 from streamnest.data.sampling.sources import Corpus, durations
 from streamnest.errors import UserError
@@ -77,7 +77,7 @@ class ConversationDataset(SpeechDataset):
         return np.concatenate([np.full(len(self.anchors), self.simulator.seconds), durations(self.excerpts)])
 
     @property
-    def lengths(self) -> Lengths:
+    def lazy_durations(self) -> Durations:
         """The same as `durations`."""
         return self.durations
 

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 _SLICE = 2**20
 
 
-class Lengths(Protocol):
+class Durations(Protocol):
     """Seconds of each cut: an array, or an object whose slices are arrays."""
 
     def __len__(self) -> int:
@@ -23,7 +23,7 @@ class Lengths(Protocol):
         """Returns the seconds of the cuts in a slice, `(stop - start,)`."""
 
 
-class LazyLengths:
+class LazyDurations:
     """Durations that a function reads.
 
     Args:
@@ -42,7 +42,7 @@ class LazyLengths:
         return self._read(start, max(start, stop))
 
 
-def total(lengths: Lengths, start: int = 0, stop: int | None = None) -> float:
+def total(durations: Durations, start: int = 0, stop: int | None = None) -> float:
     """Sums the seconds of the cuts from a start to a stop index."""
-    stop = len(lengths) if stop is None else stop
-    return sum(float(np.sum(lengths[at : min(at + _SLICE, stop)])) for at in range(start, stop, _SLICE))
+    stop = len(durations) if stop is None else stop
+    return sum(float(np.sum(durations[at : min(at + _SLICE, stop)])) for at in range(start, stop, _SLICE))

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
-from streamnest.data.sampling.durations import Floats, Lengths, total
+from streamnest.data.sampling.durations import Durations, Floats, total
 from streamnest.errors import UserError
 from streamnest.randomness import numpy_generator
 
@@ -27,7 +27,7 @@ class Mixture:
     An epoch is as long as all sources together.
 
     Args:
-        lengths: `(N,)` seconds, sources concatenated.
+        durations: `(N,)` seconds, sources concatenated.
         sizes: number of utterances of each source.
         shares: share of each source in the audio of an epoch; the shares need not add up to 1.
 
@@ -35,10 +35,10 @@ class Mixture:
         rates: mean number of times that an utterance of each source occurs in an epoch.
     """
 
-    def __init__(self, lengths: Lengths, sizes: Sequence[int], shares: Sequence[float]) -> None:
+    def __init__(self, durations: Durations, sizes: Sequence[int], shares: Sequence[float]) -> None:
         ends = np.cumsum(sizes).tolist()
-        hours = [total(lengths, end - size, end) for size, end in zip(sizes, ends)]
-        everything, weight = total(lengths), float(sum(shares))
+        hours = [total(durations, end - size, end) for size, end in zip(sizes, ends)]
+        everything, weight = total(durations), float(sum(shares))
         self.sizes = sizes
         self.rates = [share / weight * everything / part for share, part in zip(shares, hours)]
 
@@ -97,7 +97,7 @@ def count_slots(rate: float, size: int) -> int:
 
 
 def make_mixture(
-    lengths: Lengths,
+    durations: Durations,
     sizes: Sequence[int],
     names: Sequence[str],
     weights: Sequence[float | None],
@@ -106,7 +106,7 @@ def make_mixture(
     """Makes the mixture of sources; None without weights and temperature: every utterance once an epoch.
 
     Args:
-        lengths: `(N,)` seconds, sources concatenated.
+        durations: `(N,)` seconds, sources concatenated.
         sizes: number of utterances of each source.
         names: names of the sources, for messages.
         weights: share of each source in the audio; for all sources or for none.
@@ -129,9 +129,9 @@ def make_mixture(
     if temperature is not None and not temperature > 0:
         raise UserError(f"data.temperature={temperature}: need a number above 0")
     ends = np.cumsum(sizes).tolist()
-    hours = [total(lengths, end - size, end) / 3600 for size, end in zip(sizes, ends)]
+    hours = [total(durations, end - size, end) / 3600 for size, end in zip(sizes, ends)]
     shares = np.array(given) if temperature is None else np.power(hours, 1 / temperature)
-    mixture = Mixture(lengths, sizes, shares.tolist())
+    mixture = Mixture(durations, sizes, shares.tolist())
     for name, share, rate, size in zip(names, shares / shares.sum(), mixture.rates, sizes):
         repeats = count_slots(rate, size) / size
         _info("source %s: %.1f %% of the audio, %.3g times an epoch", name, 100 * share, repeats)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from streamnest.data.sampling.durations import Floats, Lengths
+from streamnest.data.sampling.durations import Durations, Floats
 from streamnest.data.sampling.mixing import Mixture
 from streamnest.data.sampling.schedule import BatchLimits, Schedule
 from streamnest.data.sampling.sections import SECTION
@@ -53,7 +53,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
     `max_batch_size=b` get the utterances of one process with `2b`, unless `batch_duration` limits the batch.
 
     Args:
-        durations: `(N,)` seconds, an array or `Lengths`.
+        durations: `(N,)` seconds, an array or `Durations`.
         batch_duration: maximum padded seconds in a batch (longest utterance times size). A longer utterance gets a
             batch of its own.
         max_batch_size: maximum number of utterances in a batch.
@@ -73,7 +73,7 @@ class BucketBatchSampler(Sampler[BatchIndex]):
 
     def __init__(
         self,
-        durations: Lengths,
+        durations: Durations,
         batch_duration: float,
         max_batch_size: int,
         num_buckets: int,

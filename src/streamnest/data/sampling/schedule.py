@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamnest.data.sampling.buckets import Arrangement, Buckets
-from streamnest.data.sampling.durations import Lengths
+from streamnest.data.sampling.durations import Durations
 from streamnest.data.sampling.mixing import Mixture, Slots
 from streamnest.data.sampling.sections import SECTION, CorpusSection, Ints, Sections
 from streamnest.randomness import numpy_generator
@@ -39,7 +39,7 @@ class Schedule:
     the start, section by section.
 
     Args:
-        lengths: `(N,)` seconds.
+        durations: `(N,)` seconds.
         limits: limits of batches.
         seed: seed of the order.
         shuffle: False for sections in their order, each sorted by duration, the same in every epoch.
@@ -53,7 +53,7 @@ class Schedule:
 
     def __init__(
         self,
-        lengths: Lengths,
+        durations: Durations,
         limits: BatchLimits,
         seed: int,
         shuffle: bool = True,
@@ -61,9 +61,9 @@ class Schedule:
         group: int = 1,
         largest: int = SECTION,
     ) -> None:
-        self.lengths, self.limits, self.seed, self.shuffle = lengths, limits, seed, shuffle
+        self.durations, self.limits, self.seed, self.shuffle = durations, limits, seed, shuffle
         self.mixture, self.group = mixture, group
-        self._sections = Sections(mixture.sizes if mixture else [len(lengths)], seed, largest)
+        self._sections = Sections(mixture.sizes if mixture else [len(durations)], seed, largest)
         self._kept: _SectionBatches | None = None
         self._arranged: tuple[int, int, Arrangement] | None = None
         self._counts: Ints = np.array([len(self._part(i).buckets) for i in range(len(self._sections))], np.int64)
@@ -98,7 +98,7 @@ class Schedule:
     def _part(self, number: int) -> _SectionBatches:
         if self._kept is None or self._kept.number != number:
             self._kept = None
-            section = CorpusSection(self._sections, number, self.lengths)
+            section = CorpusSection(self._sections, number, self.durations)
             slots = self.mixture.slots(section.durations, section.sizes) if self.mixture else None
             durations = section.durations if slots is None else slots.durations
             buckets = Buckets(durations, *self.limits, group=self.group)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamnest.data.sampling.durations import Floats, Lengths
+from streamnest.data.sampling.durations import Durations, Floats
 from streamnest.randomness import numpy_generator
 
 Ints = NDArray[np.int64]
@@ -70,10 +70,10 @@ class CorpusSection:
         durations: `(N,)` seconds.
     """
 
-    def __init__(self, sections: Sections, number: int, lengths: Lengths) -> None:
+    def __init__(self, sections: Sections, number: int, durations: Durations) -> None:
         spans = sections.spans(number)
         self.sizes = [sum(stop - first for first, stop in source) for source in spans]
         flat = [span for source in spans for span in source]
         numbers = [np.arange(*span, dtype=np.int32) for span in flat]
         self.utterances: NDArray[np.int32] = np.concatenate([np.zeros(0, np.int32), *numbers])
-        self.durations: Floats = np.concatenate([np.zeros(0), *(lengths[slice(*span)] for span in flat)])
+        self.durations: Floats = np.concatenate([np.zeros(0), *(durations[slice(*span)] for span in flat)])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamnest.console.redaction import refuse_secrets
 from streamnest.data.manifest import LoadReport, load_cuts
-from streamnest.data.sampling.durations import LazyLengths, Lengths
+from streamnest.data.sampling.durations import Durations, LazyDurations
 from streamnest.data.shards.reading import load_shards
 from streamnest.data.shards.store import is_url
 from streamnest.errors import UserError
@@ -83,10 +83,10 @@ class Corpus(Sequence[Any]):
         return np.concatenate([durations(part) for part in self.parts]) if self.parts else np.zeros(0)
 
     @property
-    def lengths(self) -> Lengths:
+    def lazy_durations(self) -> Durations:
         """Durations that are read slice by slice if the sources support it."""
-        parts = [lengths(part) for part in self.parts]
-        return parts[0] if len(parts) == 1 else LazyLengths(len(self), partial(_read_across, parts, self._ends))
+        parts = [lazy_durations(part) for part in self.parts]
+        return parts[0] if len(parts) == 1 else LazyDurations(len(self), partial(_read_across, parts, self._ends))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -107,15 +107,15 @@ def durations(cuts: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([cut.duration for cut in cuts], np.float64) if indexed is None else indexed
 
 
-def lengths(cuts: Sequence[Any]) -> Lengths:
+def lazy_durations(cuts: Sequence[Any]) -> Durations:
     """Returns the seconds of each cut, read slice by slice if there is an index."""
-    indexed = getattr(cuts, "lengths", None)
+    indexed = getattr(cuts, "lazy_durations", None)
     return durations(cuts) if indexed is None else indexed
 
 
 def digest(cuts: Sequence[Any]) -> str:
     """Computes a checksum of durations and ids; of a very large corpus, only some of the ids are read."""
-    checksum, seconds = hashlib.blake2b(digest_size=16), lengths(cuts)
+    checksum, seconds = hashlib.blake2b(digest_size=16), lazy_durations(cuts)
     for start in range(0, len(seconds), _SLICE):
         checksum.update(np.ascontiguousarray(seconds[start : start + _SLICE], np.float64).tobytes())
     for index in range(0, len(cuts), max(1, len(cuts) // _MOST_IDS)):
@@ -123,7 +123,7 @@ def digest(cuts: Sequence[Any]) -> str:
     return checksum.hexdigest()
 
 
-def _read_across(parts: Sequence[Lengths], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
+def _read_across(parts: Sequence[Durations], ends: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
     """Reads a slice of several concatenated arrays."""
     slices = [np.zeros(0)]
     for part, end in zip(parts, ends):

@@ -17,7 +17,7 @@ from streamnest.data.audio import BadAudioError
 from streamnest.data.config import DataConfig
 from streamnest.data.manifest import LoadReport
 from streamnest.data.remedies import remedy
-from streamnest.data.sampling.durations import LazyLengths
+from streamnest.data.sampling.durations import LazyDurations
 from streamnest.data.shards.checking import check_index
 from streamnest.data.shards.index import FILE, ShardIndex, tar_name
 from streamnest.data.shards.plan import PLAN, load_plan
@@ -97,9 +97,9 @@ class ShardedCuts(Sequence[ShardedCut]):
         self.store, self.table, self.selection = store, selection.index, selection
 
     @property
-    def lengths(self) -> LazyLengths:
+    def lazy_durations(self) -> LazyDurations:
         """Returns lazy per-cut durations in seconds, read in slices."""
-        return LazyLengths(len(self), self.selection.durations)
+        return LazyDurations(len(self), self.selection.durations)
 
     @property
     def durations(self) -> NDArray[np.float64]:
