@@ -127,7 +127,7 @@ def test_an_invalid_checkpoint_is_refused_with_the_reason(model: Pretraining, tm
     for name, reason in (("short", "truncated"), ("text", "a text file"), ("empty", "is empty")):
         with pytest.raises(UserError, match=reason):
             read_checkpoint(tmp_path / f"{name}.ckpt")
-    with pytest.raises(UserError, match="not a checkpoint of streamnest"):
+    with pytest.raises(UserError, match="not a streamnest checkpoint"):
         read_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "nowhere.ckpt")
