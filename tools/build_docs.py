@@ -1,12 +1,15 @@
-"""Builds the documentation site: `python tools/build_docs.py`; the result is build/docs/index.html.
+"""Builds the documentation site in build/docs: `python tools/build_docs.py`.
 
 Copies the Markdown files of the repository to build/site/pages with their relative places, so that links that work on a
-forge also work on the site. Adds an API reference, one page for each package, and the executed notebooks that exist.
+forge also work on the site. Adds an API reference, one page for each package, and the executed notebooks in
+build/notebooks, which `python tools/run_notebooks.py --html build/notebooks` makes.
+
 Dead links and docstrings that cannot be read are errors. Docstrings are parsed, not imported: torch is not needed.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -20,12 +23,13 @@ SITE = ROOT / "build/site"
 OUT = ROOT / "build/docs"
 FOLDERS = ("docs", "benchmarks")
 SINGLE = ("data/sample16k/README.md", "tests/fixtures/README.md")
-# Places where `python tools/run_notebooks.py` may have left executed notebooks as HTML.
-NOTEBOOKS = ("build/notebooks", "notebooks")
+NOTEBOOKS = ROOT / "build/notebooks"
+RUN_NOTEBOOKS = "python tools/run_notebooks.py --html build/notebooks"
 
 
 def main() -> int:
     """Builds the site and returns the exit status of the builder."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     shutil.rmtree(SITE, ignore_errors=True)
     pages = SITE / "pages"
     copy_pages(pages)
@@ -84,14 +88,21 @@ def write_api(folder: Path) -> None:
 def write_notebooks(folder: Path) -> None:
     """Copies executed notebooks, if there are any, and writes a page that links to them."""
     folder.mkdir(parents=True)
-    found = {path.name: path for place in NOTEBOOKS for path in sorted((ROOT / place).glob("*.html"))}
+    executed = sorted(NOTEBOOKS.glob("*.html"))
     lines = ["# Executed notebooks", "", "The notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).", ""]
-    for name, path in found.items():
-        shutil.copy(path, folder / name)
-        lines.append(f"- [{path.stem}]({name})")
-    if not found:
-        lines.append("This site was built without executed notebooks: run `make notebooks` before `make docs`.")
+    for path in executed:
+        shutil.copy(path, folder / path.name)
+        lines.append(f"- [{title(path)}]({path.name})")
+    if not executed:
+        lines.append(f"This site was built without them. Run `{RUN_NOTEBOOKS}`, then `make docs` again.")
+        print(f"no executed notebooks in {NOTEBOOKS.relative_to(ROOT)}: make them with {RUN_NOTEBOOKS}")
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def title(page: Path) -> str:
+    """Returns the title of an HTML page, or its name."""
+    match = re.search(r"<title>(.*?)</title>", page.read_text(encoding="utf-8"))
+    return match[1] if match else page.stem
 
 
 if __name__ == "__main__":

@@ -248,6 +248,8 @@ def check_config(config: Any) -> dict[str, Any]:
             task_settings(node)
         elif group in PARTS:
             _settings(group, node)
+        elif group in _HISTORY and isinstance(node, str):
+            continue  # the name of a class of the user, see `_without_targets`
         elif group in _SCHEMAS:
             typed(_SCHEMAS[group], node, group, LIMITS)
         elif group == "trainer":
