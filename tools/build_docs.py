@@ -34,7 +34,7 @@ def main() -> int:
     pages = SITE / "pages"
     copy_pages(pages)
     write_api(pages / "api")
-    write_notebooks(pages / "notebooks")
+    write_notebooks(pages)
     shutil.copy(ROOT / "docs/zensical.toml", SITE / "zensical.toml")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     done = subprocess.run(command, cwd=SITE, capture_output=True, text=True, check=False)
@@ -85,18 +85,22 @@ def write_api(folder: Path) -> None:
     (folder / "index.md").write_text(intro + "\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_notebooks(folder: Path) -> None:
-    """Copies executed notebooks, if there are any, and writes a page that links to them."""
+def write_notebooks(pages: Path) -> None:
+    """Copies executed notebooks, if there are any, and links them from a page of their own and from the manual."""
+    folder = pages / "notebooks"
     folder.mkdir(parents=True)
     executed = sorted(NOTEBOOKS.glob("*.html"))
-    lines = ["# Executed notebooks", "", "The notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).", ""]
     for path in executed:
         shutil.copy(path, folder / path.name)
-        lines.append(f"- [{title(path)}]({path.name})")
-    if not executed:
-        lines.append(f"This site was built without them. Run `{RUN_NOTEBOOKS}`, then `make docs` again.")
+    if executed:
+        links = "".join(f"- [{title(path)}]({{folder}}{path.name})\n" for path in executed)
+    else:
+        links = f"This site was built without them. Run `{RUN_NOTEBOOKS}`, then `make docs` again.\n"
         print(f"no executed notebooks in {NOTEBOOKS.relative_to(ROOT)}: make them with {RUN_NOTEBOOKS}")
-    (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    intro = "# Executed notebooks\n\nThe notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).\n\n"
+    (folder / "index.md").write_text(intro + links.replace("{folder}", ""), encoding="utf-8")
+    with (pages / "docs/NOTEBOOKS.md").open("a", encoding="utf-8") as manual:
+        manual.write("\n## Executed notebooks\n\n" + links.replace("{folder}", "../notebooks/"))
 
 
 def title(page: Path) -> str:
