@@ -53,6 +53,7 @@ $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
+# Executed notebooks are included if build/notebooks has them: make notebooks ARGS='--html build/notebooks'
 docs: $(VENV)/.docs ## Build the documentation site in build/docs; dead links are errors
 	$(BIN)/python tools/build_docs.py
 

@@ -1,4 +1,4 @@
-"""Information of codes about phones: `python benchmarks/compare_targets.py --manifest M --phones P`.
+"""Compares how much kinds of codes tell about phones: `python benchmarks/compare_targets.py`.
 
 Prints for each kind and number of codes the phone-normalized mutual information (PNMI of HuBERT, Hsu et al. 2021,
 section IV-C) and the perplexity of the codes. No encoder is trained. Fitted codes are fitted to the same utterances,
@@ -13,9 +13,36 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamnest.console.arguments import ArgumentParser
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data/sample16k"
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/compare_targets.py", __doc__)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as quantizer.normalize=global"
+    )
+    parser.add_argument("--manifest", default=str(SAMPLE / "manifest.jsonl"), help="JSON lines with id and path")
+    parser.add_argument("--phones", default=str(SAMPLE / "phones.jsonl"), help="JSON lines with id and phones")
+    parser.add_argument("--most", type=int, default=200, help="largest number of utterances")
+    parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024], help="numbers of codes")
+    parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="code dimensions")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import itertools
 import sys
-from pathlib import Path
 
 from rich.table import Table
 
@@ -30,21 +57,11 @@ from streamnest.probing.linear_probe import shared_information
 from streamnest.probing.phone_labels import read_utterances
 from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data/sample16k"
-
 
 @without_trace
 def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="config overrides such as quantizer.normalize=global")
-    parser.add_argument("--manifest", default=str(SAMPLE / "manifest.jsonl"), help="lines of id and path")
-    parser.add_argument("--phones", default=str(SAMPLE / "phones.jsonl"), help="lines of id and phones")
-    parser.add_argument("--most", type=int, default=200, help="largest number of utterances")
-    parser.add_argument("--classes", nargs="+", type=int, default=[100, 256, 1024])
-    parser.add_argument("--dims", nargs="+", type=int, default=[8, 16], help="code dimensions")
-    args = parser.parse_intermixed_args()
+    """Prints the table."""
+    args = parse()
     table = Table(title="Information of codes about phones")
     for name in ("codes", "dimension", "number", "PNMI", "perplexity"):
         table.add_column(name, justify="right")

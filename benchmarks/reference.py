@@ -1,4 +1,4 @@
-"""Comparison of a streaming step with NVIDIA NeMo on one machine, in turns: `python benchmarks/reference.py PYTHON`.
+"""Compares a streaming step with NVIDIA NeMo on one machine, in turns: `python benchmarks/reference.py PYTHON`.
 
 PYTHON is the interpreter of an environment with nemo_toolkit[asr]. Both run steps of 80 ms, one stream, one thread,
 d 256, 8 layers, 70 encoder frames of left context, random weights. NeMo is timed from features to encoder frames,
@@ -12,13 +12,31 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Callable, Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/reference.py", __doc__)
+    parser.add_argument("python", metavar="PYTHON", help="interpreter of an environment with nemo_toolkit[asr]")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each step, of which the median is printed")
+    parser.add_argument("--count", type=int, default=40, help="steps per turn")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -112,11 +130,7 @@ def timers(python: str, factor: int, folder: Path) -> dict[str, Timer]:
 @without_trace
 def main() -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("python", help="interpreter of an environment with nemo_toolkit[asr]")
-    parser.add_argument("--rounds", type=int, default=7, help="turns that each takes; medians over them are shown")
-    parser.add_argument("--count", type=int, default=40, help="steps a turn")
-    args = parser.parse_args()
+    args = parse()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     table = Table(title=f"Steps of {CHUNK_MS} ms, one thread, d 256, 8 layers", title_justify="left")

@@ -7,6 +7,20 @@ steps: 80 ms, features to encoder frames, d 256, 8 layers, 70 frames of left con
 from __future__ import annotations
 
 import argparse
+
+
+def parse() -> argparse.Namespace:
+    """Parses a command line without the package, which the environment of NeMo does not have."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("factor", type=int, choices=(4, 8), help="subsampling factor")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import json
 import sys
 import time
@@ -67,9 +81,7 @@ class Stream:
 @torch.inference_mode()
 def main() -> None:
     """Runs steps for one subsampling factor until the input ends."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("factor", type=int, choices=(4, 8), help="subsampling")
-    args = parser.parse_args()
+    args = parse()
     torch.set_num_threads(1)
     stream = Stream(build(args.factor))
     for _ in range(80):  # until the cache is full

@@ -1,7 +1,7 @@
-"""Soak test of streaming: time and memory over hours, `python benchmarks/soak.py CHECKPOINT`, or `encoder=limited3200`.
+"""Soak test of streaming, time and memory over hours: `python benchmarks/soak.py CHECKPOINT`.
 
-Speech of the built-in corpus is repeated in one stream that is never reset. Prints a line for each part of the stream.
-Exit status 1: between the first and the last part, memory grew by more than a tenth, or the time per second of audio by
+Repeats speech of the built-in corpus in one stream that is never reset, and prints a line for each part of it. Exit
+status 1: between the first and the last part, memory grew by more than a tenth, or the time per second of audio by
 more than a quarter. Run nothing else on the machine.
 """
 
@@ -12,11 +12,36 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from streamnest.console.arguments import ArgumentParser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/soak.py", __doc__)
+    parser.add_argument(
+        "model", nargs="+", metavar="MODEL", help="a checkpoint, or config overrides such as encoder=limited3200"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="minutes of audio in total")
+    parser.add_argument("--part", type=float, default=10, help="minutes of audio per line of the table")
+    parser.add_argument("--piece", type=float, default=0.08, help="seconds of audio pushed at a time")
+    parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from rich.progress import track
@@ -32,7 +57,6 @@ from streamnest.streaming.audio_sources import find_audio, load_audio
 
 # Largest ratio of the last part to the first; other processes influence time, not memory.
 _MEMORY_GROWTH, _TIME_GROWTH = 1.1, 1.25
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def resident_gb() -> float:
@@ -73,15 +97,8 @@ def soak(args: argparse.Namespace) -> list[tuple[float, float, float, float]]:
 
 @without_trace
 def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="+", help="a checkpoint, or config overrides such as encoder=limited3200")
-    parser.add_argument("--minutes", type=float, default=60, help="of audio")
-    parser.add_argument("--part", type=float, default=10, help="minutes of audio a line")
-    parser.add_argument("--piece", type=float, default=0.08, help="seconds that arrive at a time")
-    parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_intermixed_args()
+    """Prints the table and returns 1 if time or memory grew."""
+    args = parse()
     if not 0 < args.piece / 60 <= args.part <= args.minutes / 2:
         raise UserError(f"--minutes {args.minutes:g} --part {args.part:g}: there must be at least two parts")
     torch.set_num_threads(args.threads)

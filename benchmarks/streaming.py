@@ -1,4 +1,4 @@
-"""Compute cost of streaming: `python benchmarks/streaming.py --help`.
+"""Measures the compute cost of streaming: `python benchmarks/streaming.py`.
 
 One thread, steps of one chunk, random weights. For each size: milliseconds per chunk of one stream, and the number of
 real-time streams per core when they are batched. The table also has the time to read the weights on this machine, which
@@ -12,6 +12,33 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
+from collections.abc import Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line."""
+    parser = ArgumentParser("python benchmarks/streaming.py", __doc__)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="config overrides for all rows, such as encoder.left_context_ms=5600",
+    )
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "medium", "large"], help="choices of size=")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="streams stepped together")
+    parser.add_argument("--chunk", type=float, default=0.08, help="seconds of audio per step")
+    parser.add_argument("--export", action="store_true", help="also time the exported step, in float32 and int8")
+    parser.add_argument("--count", type=int, default=60, help="timed steps")
+    return parser.parse(argv)
+
+
+if __name__ == "__main__":
+    parse()  # a help page or an error needs none of the imports below
+
+# isort: split
+
 import statistics
 import sys
 import tempfile
@@ -35,6 +62,7 @@ from streamnest.streaming.step import init_state, step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 REFERENCE_FACTORS = (8, 4)
+REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.subsampling_channels=256"]
 
 
 @torch.inference_mode()
@@ -126,20 +154,6 @@ def row(label: str, overrides: list[str], args: argparse.Namespace) -> list[str]
     ]
 
 
-def parse() -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "overrides", nargs="*", help="config overrides for all rows, such as encoder.left_context_ms=5600"
-    )
-    parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "medium", "large"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="streams stepped together")
-    parser.add_argument("--chunk", type=float, default=0.08, help="seconds of audio a step")
-    parser.add_argument("--export", action="store_true", help="time the exported step too, in float32 and int8")
-    parser.add_argument("--count", type=int, default=60, help="timed steps")
-    return parser.parse_args()
-
-
 @without_trace
 def main() -> int:
     """Prints the table."""
@@ -171,8 +185,6 @@ def main() -> int:
     console.print("Comparison with NeMo at the reference size: benchmarks/reference.py.")
     return 0
 
-
-REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "size.subsampling_channels=256"]
 
 if __name__ == "__main__":
     sys.exit(main())

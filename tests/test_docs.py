@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import re
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import pairwise
@@ -59,23 +62,39 @@ def test_relative_links_lead_to_files_and_headings() -> None:
 
 
 def test_commands_and_their_options_exist() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    options = {plain(option) for option in re.findall(r'"((?:--)?[a-z][\w-]*)"', source)}
     for page in PAGES:
         for name, rest in re.findall(r"(?<!from )streamnest ([a-z][a-z-]*)((?:[^`\n]|\\\n)*)", code(page)):
             assert name in COMMANDS, f"{page}: streamnest {name}"
-            for option in () if name == "train" else re.findall(r"(?<=\s)--[a-z][\w-]*", rest.split(" #")[0]):
-                assert plain(option) in options, f"{page}: streamnest {name} {option}"
+            for option in () if name == "train" else options(rest):
+                assert option in help_page(name), f"{page}: streamnest {name} {option}"
 
 
-def plain(option: str) -> str:
-    """Returns the name of an option with dashes and today's word; commands still accept the former spellings."""
-    return option.lstrip("-").replace("_", "-").replace("picture", "plot")
+def options(arguments: str) -> list[str]:
+    """Returns the options on a command line, up to a comment."""
+    return re.findall(r"(?<=\s)--[a-z][\w-]*", arguments.split(" #", maxsplit=1)[0])
+
+
+@cache
+def help_page(name: str) -> str:
+    """Returns what `streamnest NAME --help` prints."""
+    module = importlib.import_module(f"streamnest.commands.arguments.{name.replace('-', '_')}")
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        module.parse(argv=["--help"])
+    return printed.getvalue()
+
+
+def test_scripts_and_their_options_exist() -> None:
+    for page in PAGES:
+        for path, rest in re.findall(r"python ((?:benchmarks|tools)/\w+\.py)((?:[^`\n]|\\\n)*)", code(page)):
+            assert (ROOT / path).is_file(), f"{page}: {path}"
+            for option in options(rest):
+                assert f'"{option}"' in (ROOT / path).read_text(), f"{page}: {path} {option}"
 
 
 def overrides(page: Path) -> Iterator[tuple[str, str]]:
-    """Yields the overrides on a page whose key begins with a config group: key and value."""
-    for key, value in re.findall(r"(?<![\w./-])[+~]{0,2}([a-z_]+(?:\.[a-z_\d]+)*)=([\w,.]*)", code(page)):
+    """Yields the overrides on a page whose key begins with a config group: key and value; not those that add a key."""
+    for key, value in re.findall(r"(?<![\w./+-])~?([a-z_]+(?:\.[a-z_\d]+)*)=([\w,.]*)", code(page)):
         if key.split(".")[0] in GROUPS:
             yield key, value
 
@@ -114,8 +133,8 @@ def has(schema: type, names: list[str]) -> bool:
 def test_paths_in_the_manual_exist() -> None:
     places = "tests|src|configs|benchmarks|tools|scripts|notebooks|docs"
     for page in [*MANUAL, *SINGLE]:
-        for path in re.findall(rf"`((?:{places})/[\w./-]+\.\w+)`", text(page)):
-            placeholder = re.search(r"\.ipynb$|my_|DATE", path)
+        for path in re.findall(rf"`((?:{places})/[\w./-]+)`", text(page)):
+            placeholder = re.search(r"\.ipynb$|my_|DATE|GROUP", path)
             assert placeholder or (ROOT / path).exists(), f"{page}: {path}"
 
 

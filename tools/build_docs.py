@@ -1,12 +1,15 @@
-"""Builds the documentation site: `python tools/build_docs.py`; the result is build/docs/index.html.
+"""Builds the documentation site in build/docs: `python tools/build_docs.py`.
 
 Copies the Markdown files of the repository to build/site/pages with their relative places, so that links that work on a
-forge also work on the site. Adds an API reference, one page for each package, and the executed notebooks that exist.
+forge also work on the site. Adds an API reference, one page for each package, and the executed notebooks in
+build/notebooks, which `python tools/run_notebooks.py --html build/notebooks` makes.
+
 Dead links and docstrings that cannot be read are errors. Docstrings are parsed, not imported: torch is not needed.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -20,17 +23,18 @@ SITE = ROOT / "build/site"
 OUT = ROOT / "build/docs"
 FOLDERS = ("docs", "benchmarks")
 SINGLE = ("data/sample16k/README.md", "tests/fixtures/README.md")
-# Places where `python tools/run_notebooks.py` may have left executed notebooks as HTML.
-NOTEBOOKS = ("build/notebooks", "notebooks")
+NOTEBOOKS = ROOT / "build/notebooks"
+RUN_NOTEBOOKS = "python tools/run_notebooks.py --html build/notebooks"
 
 
 def main() -> int:
     """Builds the site and returns the exit status of the builder."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     shutil.rmtree(SITE, ignore_errors=True)
     pages = SITE / "pages"
     copy_pages(pages)
     write_api(pages / "api")
-    write_notebooks(pages / "notebooks")
+    write_notebooks(pages)
     shutil.copy(ROOT / "docs/zensical.toml", SITE / "zensical.toml")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     done = subprocess.run(command, cwd=SITE, capture_output=True, text=True, check=False)
@@ -81,17 +85,28 @@ def write_api(folder: Path) -> None:
     (folder / "index.md").write_text(intro + "\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_notebooks(folder: Path) -> None:
-    """Copies executed notebooks, if there are any, and writes a page that links to them."""
+def write_notebooks(pages: Path) -> None:
+    """Copies executed notebooks, if there are any, and links them from a page of their own and from the manual."""
+    folder = pages / "notebooks"
     folder.mkdir(parents=True)
-    found = {path.name: path for place in NOTEBOOKS for path in sorted((ROOT / place).glob("*.html"))}
-    lines = ["# Executed notebooks", "", "The notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).", ""]
-    for name, path in found.items():
-        shutil.copy(path, folder / name)
-        lines.append(f"- [{path.stem}]({name})")
-    if not found:
-        lines.append("This site was built without executed notebooks: run `make notebooks` before `make docs`.")
-    (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    executed = sorted(NOTEBOOKS.glob("*.html"))
+    for path in executed:
+        shutil.copy(path, folder / path.name)
+    if executed:
+        links = "".join(f"- [{title(path)}]({{folder}}{path.name})\n" for path in executed)
+    else:
+        links = f"This site was built without them. Run `{RUN_NOTEBOOKS}`, then `make docs` again.\n"
+        print(f"no executed notebooks in {NOTEBOOKS.relative_to(ROOT)}: make them with {RUN_NOTEBOOKS}")
+    intro = "# Executed notebooks\n\nThe notebooks are described in [Notebooks](../docs/NOTEBOOKS.md).\n\n"
+    (folder / "index.md").write_text(intro + links.replace("{folder}", ""), encoding="utf-8")
+    with (pages / "docs/NOTEBOOKS.md").open("a", encoding="utf-8") as manual:
+        manual.write("\n## Executed notebooks\n\n" + links.replace("{folder}", "../notebooks/"))
+
+
+def title(page: Path) -> str:
+    """Returns the title of an HTML page, or its name."""
+    match = re.search(r"<title>(.*?)</title>", page.read_text(encoding="utf-8"))
+    return match[1] if match else page.stem
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ def build_data(cfg: DictConfig) -> SpeechDataModule:
     """Builds the data module that the task of a run needs, without reading any data."""
     require_manifests(cfg.data)
     with user_errors():
-        augment = _custom(cfg.augment, AugmentConfig) or Augmentation(_typed(cfg.augment, AugmentConfig, "augment"))
-        data = _custom(cfg.data, DataConfig, augment=augment)
+        augment = _custom("augment", cfg.augment, AugmentConfig) or Augmentation(
+            _typed(cfg.augment, AugmentConfig, "augment")
+        )
+        data = _custom("data", cfg.data, DataConfig, augment)
         return data or _data_module(cfg, _typed(cfg.data, DataConfig, "data"), augment)
 
 
@@ -50,9 +52,12 @@ def build_stored_data(config: Mapping[str, Any], **changes: Any) -> SpeechDataMo
         changes: values of its group `data` to replace.
 
     Raises:
-        UserError: for an unknown key and a wrong type.
+        UserError: for an unknown key, a wrong type, and a checkpoint trained with a data module of the user.
     """
-    fields = {**config.get("data", {}), **changes, "allow_commands": False}
+    stored = config.get("data", {})
+    if not isinstance(stored, Mapping):
+        raise UserError(f"the checkpoint was trained with data._target_={stored}, whose settings are not stored")
+    fields = {**stored, **changes, "allow_commands": False}
     return _data_module(config, typed(DataConfig, fields, "data"), None)
 
 
@@ -63,16 +68,29 @@ def _data_module(
     node: Any = OmegaConf.to_container(cfg.task, resolve=True) if isinstance(cfg, DictConfig) else cfg["task"]
     if not issubclass(task, DownstreamTask):
         return SpeechDataModule(config, augment)
-    return task.build_data(task_settings(node), config, augment)
+    return task.build_data(_task_settings(task, node), config, augment)
 
 
 def _typed(node: DictConfig, schema: type[SchemaT], group: str) -> SchemaT:
     return typed(schema, OmegaConf.to_container(node, resolve=True), group)
 
 
-def _custom(node: DictConfig, schema: Any, **arguments: Any) -> Any:
-    """Instantiates the class of a user that `_target_` names; None if it names the default class."""
-    return None if node._target_ == schema._target_ else instantiate(node, **arguments)
+def _custom(group: str, node: DictConfig, schema: Any, *arguments: Any) -> Any:
+    """Builds the class of a user that `_target_` names from its config; None if it names the default class.
+
+    The config has the schema `Settings` of the class, if it has one, or that of the group.
+    """
+    if node._target_ == schema._target_:
+        return None
+    made = _import(f"{group}._target_", node._target_)
+    return made(_typed(node, getattr(made, "Settings", schema), group), *arguments)
+
+
+def _import(key: str, target: str) -> Any:
+    try:
+        return get_class(target)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{key}={target} cannot be imported: {first_line(error)}") from None
 
 
 def build_model(
@@ -121,10 +139,7 @@ def find_task(cfg: DictConfig | Mapping[str, Any]) -> type[DownstreamTask] | typ
     if not (isinstance(cfg, DictConfig) and _is_foreign(cfg.task)):
         task: type[DownstreamTask] | type[Pretraining] = task_class(cfg["task"])
         return task
-    try:
-        task = get_class(cfg.task._target_)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"task._target_={cfg.task._target_} cannot be imported: {first_line(error)}") from None
+    task = _import("task._target_", cfg.task._target_)
     if not issubclass(task, (DownstreamTask, Pretraining)):
         raise UserError(f"task._target_={cfg.task._target_} must derive from DownstreamTask or Pretraining")
     return task
@@ -149,6 +164,11 @@ def build_part(group: str, node: Mapping[str, Any]) -> Any:
 def _is_foreign(task: Any) -> bool:
     """True if the group `task` names a class outside of the table."""
     return isinstance(task, Mapping) and task.get("_target_", TaskConfig._target_) not in ALLOWED["task"]
+
+
+def _task_settings(task: type[DownstreamTask], node: Mapping[str, Any]) -> Any:
+    """Returns the settings of a task, whose class may be outside of the table."""
+    return typed(task.Settings, node, "task", LIMITS) if _is_foreign(node) else task_settings(node)
 
 
 def _pretraining(
@@ -177,7 +197,7 @@ def _downstream(
             "init_from is for task=pretrain: use encoder_from=CKPT to initialize the encoder of another task"
         )
     node = cfg["task"]
-    settings: Any = typed(task.Settings, node, "task", LIMITS) if _is_foreign(node) else task_settings(node)
+    settings = _task_settings(task, node)
     if labels is None and data is not None:
         data.setup("fit")
         labels = task.find_labels(settings, data)

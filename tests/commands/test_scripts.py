@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,15 @@ def test_flops_without_arguments_prints_every_size_and_stride(capsys: pytest.Cap
     assert main("flops", "--sizes", "tiny") == 0
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     assert [[cell.strip() for cell in row] for row in rows] == [["`tiny`", "40 ms"], ["`tiny`", "80 ms"]]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools"])
+def test_scripts_parse_their_arguments_before_slow_imports(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        source = path.read_text()
+        slow = [found.start() for found in re.finditer(r"^(?:import|from) (?:torch|lhotse|nbclient)\b", source, re.M)]
+        if slow and not path.name.startswith("draw_"):
+            assert "    parse()  # a help page" in source[: min(slow)], path
 
 
 def test_step_benchmark_compares_only_the_sizes_of_the_reference() -> None:

@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class BestAndLast(ModelCheckpoint):
     """`ModelCheckpoint` that also saves `last.ckpt` if a run ends between two validations.
 
-    Args:
-        arguments: arguments of `ModelCheckpoint`; `dirpath` is required.
+    The arguments are those of `ModelCheckpoint`; `dirpath` is required.
     """
 
     def on_train_batch_end(

@@ -115,6 +115,8 @@ def check_config(config: Any) -> dict[str, Any]:
             task_settings(node)
         elif group in ALLOWED:
             _settings(group, node)
+        elif group in HISTORY and isinstance(node, str):
+            continue  # the name of a class of the user, see `_without_targets`
         elif group in SCHEMAS:
             typed(SCHEMAS[group], node, group, LIMITS)
         elif group == "trainer":
