@@ -22,8 +22,8 @@ def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def count(number: float) -> str:
-    """Formats a count, such as 13.5M; in thousands below a tenth of a million."""
-    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k"
+    """Formats a count, such as 13.5M; in thousands below a million."""
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k"
 
 
 def speed(factor: float) -> str:

@@ -35,8 +35,8 @@ def train_script() -> Path:
 
 
 def train_command() -> str:
-    """Returns the command that trains, as a user types it: `python train.py` or `streamnest train`."""
-    return "python train.py" if repository() else "streamnest train"
+    """Returns the command that trains, as a user types it: `python train.py` in a checkout, else `streamnest train`."""
+    return "python train.py" if repository() == Path.cwd() else "streamnest train"
 
 
 def set_root() -> None:

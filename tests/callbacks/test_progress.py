@@ -51,8 +51,8 @@ def test_a_validation_line_is_broken_between_its_parts():
     Progress(console=Console(file=file, width=60))._print(validation_parts(metrics, 700))
     lines = file.getvalue().splitlines()
     assert lines == [
-        "validation at step 700  loss 7.588  accuracy 3.1%  cer 50.0%",
-        "  wer 90.0%  2.651 nats below the unigram baseline",
+        "validation at step 700  loss 7.588  accuracy 3.1%  CER 50.0%",
+        "  WER 90.0%  2.651 nats below the unigram baseline",
     ]
 
 

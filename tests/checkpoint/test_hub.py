@@ -75,10 +75,20 @@ def test_the_card_has_latency_and_checks(folder: Path, model: Pretraining) -> No
         "It streams.",
     ):
         assert words in text, words
-    assert "Every check below passed" in text
+    assert "Certified: look-ahead 42.4 ms. Measured" in text and "metrics: [accuracy]" in text and "# license:" in text
     failed = Certificate(model.latency, [Check("stages", "none", "subsampling does", False)])
     text = card(model, "x", {"causal": failed})
-    assert "Certificate of context `causal`" in text and "**Not certified**" in text and "**FAIL**" in text
+    assert (
+        "Certificate of context `causal`" in text
+        and "**Not certified: a check failed**." in text
+        and "**FAIL**" in text
+    )
+
+
+def test_the_card_of_an_offline_model_claims_no_bound(run_config: Compose) -> None:
+    offline = build_model(run_config("encoder=bidirectional"))
+    text = card(offline, "x", {None: Certificate(offline.latency)})
+    assert "Offline model: its look-ahead has no bound" in text and "Certified" not in text and "streaming" not in text
 
 
 @pytest.mark.slow
@@ -86,7 +96,7 @@ def test_the_verify_command_measures_the_values_of_the_card(model: Pretraining, 
     streamnest.save_pretrained(model, tmp_path / "one")
     done = run("scripts/save_pretrained.py", tmp_path / "one", tmp_path / "two")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "look-ahead 42.4 ms, certified" in done.stdout
+    assert "certified: look-ahead 42.4 ms\n" in done.stdout
     texts = [(tmp_path / name / CARD).read_text() for name in ("one", "two")]
     assert "| look-ahead, frame 1 of 2 | 42.4375 ms | 42.4375 ms | pass |" in texts[1]
     # Rounding errors depend on the number of threads, so those that were measured may differ.

@@ -34,6 +34,7 @@ def parser() -> ArgumentParser:
     made.add_argument("files", nargs="*")
     made.add_argument("--chunk-size", type=float, default=0.5, help="seconds")
     made.add_argument("--plot", help="path")
+    made.add_argument("--seed", type=int, default=0, help="seed (of the sample)")
     return made
 
 
@@ -57,6 +58,7 @@ def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
     args = parser().parse(["a", "--chunk_size=2", "--picture", "p.png", "b", "--", "--plot"])
     assert (args.files, args.chunk_size, args.plot) == (["a", "b", "--plot"], 2.0, "p.png")
     assert "--chunk-size X" in parser().format_help() and "seconds (default: 0.5)" in parser().format_help()
+    assert "seed (of the sample; default: 0)" in parser().format_help()
 
 
 @pytest.mark.parametrize(

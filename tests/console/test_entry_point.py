@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hydra.errors import ConfigCompositionException
 
 from streamnest.console.entry_point import without_trace
 from streamnest.errors import UserError
+from streamnest.locations import repository, train_command
 
 
 @pytest.mark.parametrize("error", [UserError("no such file"), ConfigCompositionException("no such file")])
@@ -36,6 +39,26 @@ def test_other_errors_are_raised_and_other_statuses_kept() -> None:
     assert main(0) == 1
     with pytest.raises(ZeroDivisionError):
         main(1)
+
+
+def test_warnings_are_plain_after_a_library_has_set_up_logging(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    foreign = logging.StreamHandler(sys.stderr)
+    foreign.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    root.addHandler(foreign)
+    try:
+        without_trace(lambda: logging.getLogger("streamnest.x").warning("a note") or 0)()
+    finally:
+        root.removeHandler(foreign)
+    assert capsys.readouterr().err == "a note\n"
+
+
+def test_the_training_command_fits_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = repository()
+    assert root
+    for folder, command in ((root, "python train.py"), (tmp_path, "streamnest train")):
+        monkeypatch.chdir(folder)
+        assert train_command() == command
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from streamnest.build import build_model
 from streamnest.callbacks import ValHistory
+from streamnest.callbacks.gradients import GradientGuard
 from streamnest.data.manifest import LoadReport
 from streamnest.reporting import panels as report
 from streamnest.reporting.summary import EndedRun
@@ -155,6 +156,19 @@ def test_the_summary_compares_each_loss_term_with_its_baseline(composed, data, t
     ):
         assert words in text, words
     assert "split" not in text and "entropy" not in text
+
+
+def test_the_summary_counts_skipped_steps(composed, data, trainer):
+    guard = GradientGuard("skipped")
+    trainer.callbacks = [guard]
+    assert "skipped steps" not in summary(composed, data, trainer)
+    guard.skipped = 12
+    assert "skipped steps       12, with a gradient" in summary(composed, data, trainer)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(44.9, "44 s"), (60, "1 min 0 s"), (11520, "3 h 12 min")])
+def test_durations_have_two_units_at_most(seconds, text):
+    assert report._duration(seconds) == text
 
 
 def test_the_record_of_validations_survives_a_resume():

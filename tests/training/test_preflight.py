@@ -52,6 +52,13 @@ def test_an_emulated_precision_gives_a_warning_with_the_slowdown(
     assert list(doubts(cfg, trainer())) == []
 
 
+def test_more_workers_than_cores_give_a_warning(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    for workers, warned in ((2, []), (4, [True])):
+        found = list(doubts(run_config(f"data.num_workers={workers}"), trainer()))
+        assert ["num_workers=4 is more than the 2 CPU cores" in doubt for doubt in found] == warned
+
+
 def test_the_rank_of_non_finite_frames_is_nan() -> None:
     frames = torch.randn(30, 8)
     assert effective_rank(frames) > 1

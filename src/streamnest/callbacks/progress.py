@@ -200,7 +200,7 @@ def validation_parts(metrics: dict[str, float], step: int) -> list[str]:
     parts = [f"validation at step {step}", f"loss {metrics['val/loss']:.3f}"]
     if "val/accuracy" in metrics:
         parts.append(f"accuracy {metrics['val/accuracy']:.1%}")
-    parts += [f"{name} {metrics[f'val/{name}']:.1%}" for name in ("cer", "wer") if f"val/{name}" in metrics]
+    parts += [f"{name.upper()} {metrics[f'val/{name}']:.1%}" for name in ("cer", "wer") if f"val/{name}" in metrics]
     if "val/gain" in metrics:
         gain = metrics["val/gain"]
         parts.append(f"{abs(gain):.3f} nats {'below' if gain >= 0 else 'above'} the unigram baseline")

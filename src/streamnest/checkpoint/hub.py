@@ -69,15 +69,13 @@ def card(model: EncoderTask, name: str, certificates: dict[str | None, Certifica
     """
     encoder, latency = model.encoder, model.latency
     parameters = sum(p.numel() for p in encoder.parameters()) / 1e6
+    task = task_name(model.config)
     streams = "It streams." if latency.streams else "It needs whole utterances and does not stream."
     lines = [
-        "---",
-        "library_name: streamnest",
-        f"tags: [speech, fastconformer{', streaming' if latency.streams else ''}]",
-        "---",
+        *_fields(task, latency.streams),
         f"# {name}",
         "",
-        f"A FastConformer of streamnest {__version__}, task `{task_name(model.config)}`: {parameters:.1f}M parameters "
+        f"A FastConformer of streamnest {__version__}, task `{task}`: {parameters:.1f}M parameters "
         f"in {len(encoder.layers)} layers, a frame of {encoder.d_model} values per {encoder.frame_ms:g} ms of audio at "
         f"{model.frontend.sample_rate} Hz. {streams}",
     ]
@@ -85,6 +83,31 @@ def card(model: EncoderTask, name: str, certificates: dict[str | None, Certifica
     for context, certificate in certificates.items():
         lines += ["", *_certificate(context, certificate)]
     return "\n".join(lines) + "\n"
+
+
+# Metrics of each task by their names on model hubs.
+_METRICS = {
+    "pretrain": "accuracy",
+    "ctc": "cer, wer",
+    "rnnt": "cer, wer",
+    "diarization": "der",
+    "speaker": "eer",
+}
+
+
+def _fields(task: str, streams: bool) -> list[str]:
+    """Returns the fields that a model hub reads; those that a checkpoint does not contain are comments to fill in."""
+    return [
+        "---",
+        "library_name: streamnest",
+        f"tags: [speech, fastconformer{', streaming' if streams else ''}]",
+        *([f"metrics: [{_METRICS[task]}]"] if task in _METRICS else []),
+        "# Fill in before you publish the folder:",
+        "# license: LICENSE OF THE WEIGHTS, such as cc-by-4.0",
+        "# language: [LANGUAGE, ...], such as en",
+        "# datasets: [NAME, ...] of the training data",
+        "---",
+    ]
 
 
 _USE = [
@@ -104,7 +127,8 @@ _USE = [
 def _certificate(context: str | None, certificate: Certificate) -> list[str]:
     latency = certificate.latency
     title = "Certificate" if context is None else f"Certificate of context `{context}`"
-    verdict = "Every check below passed" if certificate.passed else "**Not certified**: a check below failed"
+    verdict = certificate.verdict
+    verdict = verdict[0].upper() + verdict[1:] if certificate.passed else f"**{verdict.capitalize()}**"
     declared = {
         "look-ahead past the end of a frame": latency.lookahead_ms,
         "- front end": latency.front_end_ms,
@@ -117,7 +141,7 @@ def _certificate(context: str | None, certificate: Certificate) -> list[str]:
     return [
         f"## {title}",
         "",
-        f"{verdict}; measured when the model was saved. `streamnest verify FOLDER` repeats the checks.",
+        f"{verdict}. Measured when the model was saved; `streamnest verify FOLDER` repeats the checks.",
         "",
         "| computed from the layers | |",
         "| --- | --- |",

@@ -10,7 +10,6 @@ from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
 from streamnest.commands.arguments.save_pretrained import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable
-from streamnest.formatting import milliseconds
 
 
 @without_trace
@@ -19,8 +18,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     certificates = save_pretrained(load_model(args.checkpoint), args.folder)
     for context, certificate in certificates.items():
-        verdict = "certified" if certificate.passed else "not certified"
-        ahead = milliseconds(certificate.latency.lookahead_ms)
-        print(f"{f'{printable(context)}: ' if context else ''}look-ahead {ahead}, {verdict}")
+        print(f"{f'{printable(context)}: ' if context else ''}{certificate.verdict}")
     print(f"wrote {WEIGHTS}, {CONFIG} and {CARD} to {printable(args.folder)}")
     return 0 if all(certificate.passed for certificate in certificates.values()) else 1

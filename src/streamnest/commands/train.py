@@ -109,6 +109,8 @@ def _set_up_libraries(cfg: DictConfig) -> None:
         ".*FSDP2-wrapped module.*returned a view.*",  # nothing writes into the outputs of a layer
         "Checkpoint directory .* exists and is not empty.*",  # as in each run that continues
         "The dirpath has changed from.*",
+        "This DataLoader will create.*",  # `preflight` warns of too many workers
+        "The number of training batches .* is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -82,11 +82,12 @@ class _HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, default = action.help, action.default
-        if not text or "default" in text or default in (None, False, argparse.SUPPRESS, []):
+        # Not `default in (..., False)`: a default of 0 equals False.
+        if not text or "default" in text or default is False or default in (None, argparse.SUPPRESS, []):
             return text
-        if isinstance(default, (list, tuple)):
-            return f"{text} (default: {' '.join(map(str, default)).replace('%', '%%')})"
-        return f"{text} (default: %(default)s)"
+        several = isinstance(default, (list, tuple))
+        shown = " ".join(map(str, default)).replace("%", "%%") if several else "%(default)s"
+        return f"{text[:-1]}; default: {shown})" if text.endswith(")") else f"{text} (default: {shown})"
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         kind = action.type if isinstance(action.type, type) else str

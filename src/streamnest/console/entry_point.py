@@ -42,8 +42,7 @@ def without_trace(main: Callable[P, int]) -> Callable[P, int]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         _let_ctrl_c_interrupt()
         _escape_unknown_letters()
-        # Prints warnings of commands that do not set up logging.
-        logging.lastResort.setFormatter(PlainFormatter())  # type: ignore[union-attr]
+        _print_plain_warnings()
         try:
             with as_user_errors():
                 refuse_secrets_in(sys.argv[1:])
@@ -89,6 +88,15 @@ def _escape_unknown_letters() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _print_plain_warnings() -> None:
+    """Prints warnings of commands that do not set up logging without their level and the name of the logger."""
+    # Lhotse logs while it is imported, which makes `logging` install a handler with its own format.
+    installed = [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+    for handler in (logging.lastResort, *installed):
+        if handler is not None:
+            handler.setFormatter(PlainFormatter())
 
 
 def _let_ctrl_c_interrupt() -> None:

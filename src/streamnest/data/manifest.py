@@ -63,8 +63,10 @@ class LoadReport:
         )
 
     def __str__(self) -> str:
-        amount = f"{self.hours:.2f} h" if self.seconds >= 360 else f"{self.seconds / 60:.1f} min"
-        parts = [amount, _counted(self.num_cuts, "cut"), _counted(len(self.speakers), "speaker")]
+        minutes = f"{self.seconds / 60:.1f} min" if self.seconds >= 60 else f"{self.seconds:.1f} s"
+        amount = f"{self.hours:.2f} h" if self.seconds >= 360 else minutes
+        speakers = _counted(len(self.speakers), "speaker") if self.speakers else "speakers unknown"
+        parts = [amount, _counted(self.num_cuts, "cut"), speakers]
         return ", ".join(parts + [f"{count} {cause}" for cause, count in sorted(self.counts.items())])
 
 

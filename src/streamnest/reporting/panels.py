@@ -17,6 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
 from streamnest.checkpoint.transfer_report import TransferReport
@@ -95,9 +96,10 @@ def summary_panel(run: EndedRun) -> Group:
 def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
     encoder = model.encoder
     total, trained = _parameters(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    updated = "all" if trained == total else count(trained)
     return [
         ("encoder", f"{cfg.preset}, {len(encoder.layers)} layers of width {encoder.d_model}"),
-        ("parameters", f"{count(total)}, {count(trained)} trained, {count(_parameters(encoder))} in the encoder"),
+        ("parameters", f"{count(total)} ({count(_parameters(encoder))} in the encoder), {updated} trained"),
     ]
 
 
@@ -213,9 +215,10 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     checkpoint = _checkpoint(trainer)
     return [
         ("audio seen", f"{float(model.get_buffer('seconds_seen')) / 3600:.2f} h"),
-        ("wall time", f"{int(seconds) // 60} min {int(seconds) % 60} s"),
+        ("wall time", _duration(seconds)),
         ("peak memory", f"{peak_memory_gb(model.device):.1f} GB"),
         *_speed_rows(trainer),
+        *_skipped_steps(trainer),
         ("skipped utterances", ", ".join(f"{n} {cause}" for cause, n in sorted(skipped.items())) or "none"),
         ("checkpoint", str(checkpoint) if checkpoint else "none"),
         *[("W&B", problem) for logger in trainer.loggers for problem in getattr(logger, "problems", ())],
@@ -228,6 +231,19 @@ def _speed_rows(trainer: L.Trainer) -> list[Row]:
         ("speed", f"{speed(t.audio / t.wall)} per process, {t.waited / t.wall:.1%} of the time waiting for data")
         for t in totals
     ]
+
+
+def _skipped_steps(trainer: L.Trainer) -> list[Row]:
+    """Counts updates that were skipped because of their gradient, if there were any."""
+    guards = [c for c in getattr(trainer, "callbacks", ()) if isinstance(c, GradientGuard) and c.skipped]
+    return [("skipped steps", f"{guard.skipped}, with a gradient that spikes or is not finite") for guard in guards]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _commands(trainer: L.Trainer) -> list[Row]:

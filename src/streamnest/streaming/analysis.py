@@ -48,7 +48,7 @@ def analyze_predictions(model: EncoderTask, audio: Tensor, name: str = "audio") 
         "hidden_frames": len(frames),
         "accuracy": float(correct.mean()) if len(frames) else None,
         "nats": float(prediction.nats[frames].mean()) if len(frames) else None,
-        "predicted_entropy": float(-(share * np.log(share)).sum()) if len(frames) else None,
+        "predicted_entropy": float(0.0 - (share * np.log(share)).sum()) if len(frames) else None,
         "codes_predicted": len(codes),
         "histogram": {int(codes[at]): int(counts[at]) for at in order},
         "accuracy_by_second": {int(s): float(correct[seconds == s].mean()) for s in np.unique(seconds)},

@@ -53,7 +53,7 @@ class Certificate:
             return "not certified: a check failed"
         if self.latency.streams:
             return f"certified: look-ahead {milliseconds(self.latency.lookahead_ms)}"
-        return "offline model: its look-ahead has no bound, and it cannot stream. The checks above passed."
+        return "offline model: its look-ahead has no bound, and it cannot stream; every check passed"
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the certificate for JSON; infinite values become null."""

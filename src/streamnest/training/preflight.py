@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -52,6 +53,12 @@ def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
         yield (
             "nothing is masked, so objective=masked only predicts codes of visible frames: choose another masking, or "
             "objective=next_token"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cfg.data.num_workers > cores:
+        yield (
+            f"data.num_workers={cfg.data.num_workers} is more than the {cores} CPU cores of this process: a smaller "
+            "number gives the same batches and is faster"
         )
     half = {"bf16": torch.bfloat16, "16": torch.float16}.get(str(trainer.precision).split("-")[0])
     if half is not None and isinstance(trainer.accelerator, CPUAccelerator):

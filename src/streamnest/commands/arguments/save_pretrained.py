@@ -3,7 +3,8 @@
 The folder holds model.safetensors, config.json and README.md, a model card with the certificate that streamnest verify
 would give (docs/CHECKPOINTS.md).
 
-Exit status 0: certified; 1: written, but a check failed, as the card states; 2: the checkpoint cannot be read.
+Exit status 0: every check passed; 1: written, but a check failed, as the card states; 2: the checkpoint cannot be
+read.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def rows_of_rates(first: Mapping[str, float], last: Mapping[str, float]) -> list
     for unit, name in (("cer", "character error rate"), ("wer", "word error rate")):
         if f"val/{unit}" in last:
             now = {key: last.get(f"val/{unit}{key}") for key in ("_low", "_high", "_seen", "_unseen")}
-            text = f"{change(first, last, f'val/{unit}')} ({now['_low']:.1%} to {now['_high']:.1%})"
+            text = f"{change(first, last, f'val/{unit}')} (95% interval {now['_low']:.1%} to {now['_high']:.1%})"
             groups = [f"{now[key]:.1%} for {key[1:]} speakers" for key in ("_seen", "_unseen") if now[key] is not None]
             rows.append((name, ", ".join([text, *groups])))
     return rows
