@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamnest.plotting import INK, MUTED, code_colors, plain_axes, plot_mel, to_numpy
+from streamnest.plotting import INK, MUTED, code_colors, heading, plain_axes, plot_mel, to_numpy
 from streamnest.probing.codes import LabelInformation
 from streamnest.probing.phone_labels import Phone
 
