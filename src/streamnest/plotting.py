@@ -143,8 +143,8 @@ def heading(figure: Figure, title: str, note: str = "") -> None:
     lines = caption(note).count("\n") + 1 if note else 0
     text = figure.suptitle(caption(title) + "\n " * lines, fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
     if note:
-        below = {"xy": (0, 0), "xycoords": text, "fontsize": 10.5, "color": INK, "ha": "left", "va": "bottom"}
-        figure.add_artist(Annotation(caption(note), **below))
+        below: dict[str, Any] = {"xycoords": text, "fontsize": 10.5, "color": INK, "ha": "left", "va": "bottom"}
+        figure.add_artist(Annotation(caption(note), (0, 0), **below))
 
 
 def plain_axes(axes: Axes) -> None:
