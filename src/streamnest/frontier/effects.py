@@ -39,7 +39,8 @@ def plot_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
     for flag in (True, False):
         cost.plot([], [], MARKERS[flag], color=COLORS[flag], label=NAMES[flag])
     figure.legend(*cost.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    figure.supxlabel("relative change of the character error rate (%)", fontsize=10, color=INK)
+    for axes in (gain, cost):
+        axes.set_xlabel("relative change of the character error rate (%)", fontsize=10)
     heading(figure, title, note)
     return figure
 
