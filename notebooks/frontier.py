@@ -61,7 +61,7 @@ display(Markdown(main_table(report)))
 # change of errors relative to the offline encoder with the same training.
 
 # %%
-display(plot_effects(report.largest, "Differences", note(report, hours)))
+display(plot_effects(report.largest, "Effect of pretraining and cost of streaming", note(report, hours)))
 
 # %% [markdown]
 # ## Latency with compute time

@@ -25,7 +25,7 @@ warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidge
 from IPython.display import Audio, display
 
 from streamnest.callbacks.plots import predict
-from streamnest.plotting import draw_code_histogram, draw_prediction
+from streamnest.plotting import plot_code_histogram, plot_prediction
 from streamnest.reporting.notebook import open_subject, repository, utterance_near
 
 subject = open_subject(repository())
@@ -47,7 +47,7 @@ display(Audio(utterance.clean[0].numpy(), rate=model.frontend.sample_rate))
 
 # %%
 prediction = predict(model, utterance, "notebook")
-display(draw_prediction(prediction))
+display(plot_prediction(prediction))
 
 # %%
 masked = prediction.selected
@@ -59,4 +59,4 @@ print(f"{masked.sum()} masked frames, {correct:.0%} correct, mean loss {predicti
 # Healthy targets use many codes; without normalization of the features, a few dozen would be in use.
 
 # %%
-display(draw_code_histogram({"training": model.train_counts[0].double().numpy()}))
+display(plot_code_histogram({"training": model.train_counts[0].double().numpy()}))

@@ -57,7 +57,7 @@ display(plot_staircase(Prober(model).staircase(), title))
 
 # %%
 leaky = twin(model, {"conv_padding": "symmetric", "allow_future_leak": True})
-title = f"With symmetric convolutions: look-ahead {milliseconds(leaky.latency.lookahead_ms)}"
+title = f"Receptive field with symmetric convolutions: look-ahead {milliseconds(leaky.latency.lookahead_ms)}"
 display(plot_staircase(Prober(leaky).staircase(), title))
 
 # %% [markdown]
@@ -87,7 +87,7 @@ display(plot_influence_by_age(Prober(model).staircase(first=120, count=24), "Inf
 # %%
 delays = emission_delays(model.encoder, model.frontend, model.input_norm.causal)
 if latency.streams:
-    title = f"{subject.name}: latency of each sample"
+    title = f"Algorithmic latency of each sample: {subject.name}"
     display(plot_waits(delays, latency.frame_ms, title, chunks=max(2, 8 // len(delays))))
 
 # %% [markdown]

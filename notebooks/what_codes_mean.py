@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", message="IProgress not found|install .ipywidge
 
 from IPython.display import display
 
-from streamnest.plotting import draw_code_histogram
+from streamnest.plotting import plot_code_histogram
 from streamnest.probing.code_plots import (
     plot_code_distances,
     plot_label_information,
@@ -84,7 +84,7 @@ display(plot_spoken_codes(mel, strips, utterances[place].phones, hop, stride))
 
 # %%
 counts = {name.replace("\n", " "): count_codes(codes[name][:, None], sizes[name])[0].double().numpy() for name in codes}
-display(draw_code_histogram(counts))
+display(plot_code_histogram(counts))
 
 # %% [markdown]
 # ## Codes against phones

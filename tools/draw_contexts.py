@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 
 from streamnest.encoder.context import Context
 from streamnest.masking import RandomBlockMasking
-from streamnest.plotting import save
+from streamnest.plotting import heading, save
 
 FRAMES, LAYERS = 12, 2
 CASES = {
-    "causal": Context(None, 0),
-    "chunked, 2 frames ahead": Context(None, 2),
-    "chunked, limited left context": Context(3, 2),
-    "delayed by 2 frames": Context(None, 2, "delayed"),
-    "regular, 2 frames ahead per layer": Context(None, 2, "regular"),
+    "Causal": Context(None, 0),
+    "Chunked, 2 frames ahead": Context(None, 2),
+    "Chunked, limited left context": Context(3, 2),
+    "Delayed by 2 frames": Context(None, 2, "delayed"),
+    "Regular, 2 frames per layer": Context(None, 2, "regular"),
 }
 # Values of the color maps: visible, the frame itself or masked, not received yet.
 VISIBLE, OWN, LATER = 0.6, 1.0, 0.35
@@ -42,18 +42,19 @@ def receptive_field(context: Context) -> np.ndarray:
     return visible
 
 
-def draw_context(axes: Axes, title: str, context: Context) -> None:
+def plot_context(axes: Axes, title: str, context: Context) -> None:
     """Plots the receptive field of one style of context."""
     axes.imshow(receptive_field(context), cmap=ListedColormap(["white", "#9ecae1", "#08519c"]), vmin=0, vmax=1)
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("input frame", fontsize=8)
-    axes.set_xticks(np.arange(-0.5, FRAMES), minor=True)
-    axes.set_yticks(np.arange(-0.5, FRAMES), minor=True)
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel("input frame", fontsize=10)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(0, FRAMES, 2))
+        axis.set_ticks(np.arange(-0.5, FRAMES), minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.5)
-    axes.tick_params(which="both", length=0, labelsize=8)
+    axes.tick_params(which="both", length=0, labelsize=9)
 
 
-def draw_masks(axes: Axes) -> None:
+def plot_masks(axes: Axes) -> None:
     """Plots the masks of one utterance at several live edges."""
     masking = RandomBlockMasking(
         1, mask_prob=0.03, block_size=12, allow_overlap=True, causal=True, left_context_size=100
@@ -73,29 +74,30 @@ def draw_masks(axes: Axes) -> None:
         vmax=1,
         aspect="auto",
         interpolation="nearest",
+        extent=(0, 2.4, 60, 0),
     )
     axes.set_title(
-        "Causal masks (blue) in the last second before the live edge; audio that has not arrived yet is gray",
-        fontsize=9,
+        "Causal masks (blue) in the last second before the live edge (gray: audio that has not arrived yet)",
+        fontsize=11,
+        loc="left",
     )
     axes.set_yticks(
-        [6 + 16 * i for i in range(len(edges))], [f"live edge at {edge / 100:g} s" for edge in edges], fontsize=8
+        [6 + 16 * i for i in range(len(edges))], [f"live edge at {edge / 100:g} s" for edge in edges], fontsize=10
     )
-    axes.set_xlabel("feature frame (10 ms)", fontsize=8)
-    axes.tick_params(labelsize=8)
+    axes.set_xlabel("time (s)", fontsize=10)
+    axes.tick_params(labelsize=9)
 
 
 def draw() -> Figure:
     """Plots the receptive fields above the masks."""
     figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
-    title = f"Receptive field of each output frame after {LAYERS} layers (dark: the frame itself)"
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    heading(figure, f"Receptive field of each output frame after {LAYERS} layers (dark: the frame itself)")
     grid = figure.add_gridspec(2, len(CASES), height_ratios=[1.9, 1])
     for column, (title, context) in enumerate(CASES.items()):
         axes = figure.add_subplot(grid[0, column])
-        draw_context(axes, title, context)
-        axes.set_ylabel("" if column else "output frame", fontsize=8)
-    draw_masks(figure.add_subplot(grid[1, :]))
+        plot_context(axes, title, context)
+        axes.set_ylabel("" if column else "output frame", fontsize=10)
+    plot_masks(figure.add_subplot(grid[1, :]))
     return figure
 
 

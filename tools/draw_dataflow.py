@@ -27,7 +27,7 @@ from streamnest.encoder.context import Context
 from streamnest.frontend import LogMel
 from streamnest.masking import RandomBlockMasking
 from streamnest.normalization import Normalizer
-from streamnest.plotting import HIDDEN, INK, MUTED, code_colors, draw_mel, runs, to_numpy
+from streamnest.plotting import INK, MUTED, ORANGE, code_colors, plot_mel, runs, to_numpy
 from streamnest.quantizer import RandomProjectionQuantizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ TARGETS, INPUT, LOSS, PAPER = "#1f7a8c", "#6d4aa3", "#c8553d", "#ffffff"
 WAVE, MEL, NETWORK, FRAMES = (0.025, 0.15), (0.22, 0.20), (0.475, 0.20), (0.735, 0.245)
 TOP, BOTTOM = (0.60, 0.25), (0.085, 0.25)
 # The strips and the loss between them are thinner than a row.
-STRIP_TOP, STRIP_BOTTOM, MIDDLE = (0.68, 0.10), (0.16, 0.10), (0.395, 0.15)
+STRIP_TOP, STRIP_BOTTOM, MIDDLE = (0.665, 0.125), (0.145, 0.125), (0.395, 0.15)
 
 
 def main() -> None:
@@ -97,20 +97,20 @@ def _mask(frames: int, cfg: DictConfig) -> Tensor:
 
 
 def _upper_lane(figure: Figure, audio: Tensor, mel: Tensor, codes: Any, classes: int) -> None:
-    _wave(_panel(figure, WAVE, TOP, TARGETS, "speech", "16 kHz"), audio, TARGETS)
-    draw_mel(_panel(figure, MEL, TOP, TARGETS, "log-mel", "80 bands, every 10 ms"), to_numpy(mel[0]), None, HOP)
+    _wave(_panel(figure, WAVE, TOP, TARGETS, "Speech", "16 kHz"), audio, TARGETS)
+    plot_mel(_panel(figure, MEL, TOP, TARGETS, "Log-mel", "80 bands, every 10 ms"), to_numpy(mel[0]), None, HOP)
     _clear(figure.axes[-1])
-    box = _panel(figure, NETWORK, TOP, TARGETS, "random-projection quantizer", "not trained; not part of the stream")
+    box = _panel(figure, NETWORK, TOP, TARGETS, "Random-projection quantizer", "not trained; not part of the stream")
     _projection(box, codes, classes)
 
 
 def _lower_lane(figure: Figure, audio: Tensor, mel: Tensor, mask: Any, lookahead_ms: float) -> None:
-    _wave(_panel(figure, WAVE, BOTTOM, INPUT, "+ noise or another voice", "input of the encoder"), audio, INPUT)
-    axes = _panel(figure, MEL, BOTTOM, INPUT, "normalized, spans masked", "causal normalization and masks")
-    draw_mel(axes, to_numpy(mel[0]), mask, HOP)
+    _wave(_panel(figure, WAVE, BOTTOM, INPUT, "Augmented speech", "noise or a second talker added"), audio, INPUT)
+    axes = _panel(figure, MEL, BOTTOM, INPUT, "Normalized, spans masked", "causal normalization and masks")
+    plot_mel(axes, to_numpy(mel[0]), mask, HOP)
     _clear(axes)
     caption = f"{lookahead_ms:g} ms of look-ahead, verified before training"
-    _visibility(_panel(figure, NETWORK, BOTTOM, INPUT, "streaming FastConformer", caption), lookahead_ms)
+    _visibility(_panel(figure, NETWORK, BOTTOM, INPUT, "Streaming FastConformer", caption), lookahead_ms)
 
 
 def _wave(axes: Axes, audio: Tensor, color: str) -> None:
@@ -162,26 +162,26 @@ def _visibility(axes: Axes, lookahead_ms: float) -> None:
 
 
 def _frames(figure: Figure, codes: Any, masked: Any, unmasked: Any) -> None:
-    targets = _panel(figure, FRAMES, STRIP_TOP, TARGETS, "targets: a code every 40 ms", "")
+    targets = _panel(figure, FRAMES, STRIP_TOP, TARGETS, f"Targets: a code every {FRAME_MS} ms", "")
     # Partly masked frames have no target, so their codes are pale.
     known = (masked | unmasked)[:, None]
     shown = np.where(known, code_colors(codes), 0.2 * code_colors(codes) + 0.8)
     targets.imshow(shown[None], aspect="auto", interpolation="none", extent=(0, len(codes), 0, 1))
     predictions = _panel(figure, FRAMES, STRIP_BOTTOM, INPUT, "", "predictions for masked and unmasked frames")
     predictions.set(xlim=(0, len(codes)), ylim=(0, 1))
-    for kind, color in ((masked, HIDDEN), (unmasked, "#cfe8e4")):
+    for kind, color in ((masked, ORANGE), (unmasked, "#cfe8e4")):
         for start, end in runs(kind):
             predictions.axvspan(start, end, lw=0, color=color)
     for name, kind in (("masked", masked), ("unmasked", unmasked)):
         start, end = max(runs(kind), key=lambda span: span[1] - span[0])
-        predictions.text((start + end) / 2, 0.48, name, ha="center", va="center", fontsize=8.5, color=INK, rotation=90)
+        predictions.text((start + end) / 2, 0.5, name, ha="center", va="center", fontsize=9, color=INK, rotation=90)
     _loss(figure)
 
 
 def _loss(figure: Figure) -> None:
     axes = _panel(figure, (FRAMES[0] + 0.035, FRAMES[1] - 0.07), MIDDLE, LOSS, "", "")
     axes.set_facecolor(LOSS)
-    axes.text(0.5, 0.66, "cross entropy", ha="center", va="center", fontsize=14, color="white", weight="bold")
+    axes.text(0.5, 0.66, "Cross entropy", ha="center", va="center", fontsize=14, color="white", weight="bold")
     axes.text(0.5, 0.28, "mean over masked frames\n+ mean over unmasked frames", ha="center", va="center", fontsize=9.5)
     axes.texts[-1].set_color("white")
 

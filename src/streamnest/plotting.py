@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
+from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from streamnest.console.terminal import caption
 
-INK, MUTED, HIDDEN, RIGHT, WRONG = "#1f2933", "#7b8794", "#f4a261", "#2a9d8f", "#c9d1d9"
+INK, MUTED, ORANGE, TEAL, PALE = "#1f2933", "#7b8794", "#f4a261", "#2a9d8f", "#c9d1d9"
 # Colors that remain distinct without red-green vision (Okabe and Ito 2008); in gray, markers and lines tell them apart.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _GOLDEN_RATIO = 0.618034
@@ -56,16 +57,16 @@ class Prediction:
     sample_rate: int = 16000
 
 
-def draw_prediction(p: Prediction) -> Figure:
+def plot_prediction(p: Prediction) -> Figure:
     """Plots log-mel with masked frames, targets with predictions, and the loss of each predicted frame over time."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
     mel, strips, cost = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 1.5, 1.7])
-    figure.suptitle(caption(p.title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
-    image = draw_mel(mel, p.features, p.mask, p.hop, p.sample_rate)
+    heading(figure, p.title)
+    image = plot_mel(mel, p.features, p.mask, p.hop, p.sample_rate)
     figure.colorbar(image, ax=mel, label="normalized log-mel", pad=0.01, aspect=14)
-    mel.legend(handles=[Patch(**_MASKED, label="masked")], loc="upper right", fontsize=8, framealpha=0.9)
-    _draw_codes(strips, p)
-    _draw_cost(cost, p)
+    mel.legend(handles=[Patch(**_MASKED, label="masked")], loc="upper right", fontsize=9, framealpha=0.9)
+    _plot_codes(strips, p)
+    _plot_cost(cost, p)
     cost.set_xlabel("time (s)")
     cost.set_xlim(0, len(p.mask) * p.hop)
     for axes in (mel, strips, cost):
@@ -73,7 +74,7 @@ def draw_prediction(p: Prediction) -> Figure:
     return figure
 
 
-def draw_mel(
+def plot_mel(
     axes: Axes, mel: NDArray[np.float32], mask: NDArray[np.bool_] | None, hop: float, sample_rate: int | None = None
 ) -> AxesImage:
     """Plots log-mel `(D, T)` with masked frames `(T,)` hatched.
@@ -102,7 +103,7 @@ def draw_mel(
     return image
 
 
-def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
+def plot_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
     """Plots code frequencies by rank on logarithmic axes, a line for each named count `(classes,)`."""
     figure = Figure(figsize=(7.5, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -115,7 +116,8 @@ def draw_code_histogram(counts: dict[str, NDArray[np.float64]]) -> Figure:
             np.arange(1, len(share) + 1), share, color=color, ls=line, lw=2, label=label, **_sparse(marker, len(share))
         )
         axes.axhline(1 / len(values), color=MUTED, lw=1, ls=":")
-    axes.set_title("Code frequencies (dotted: uniform)", fontsize=11, color=INK, loc="left")
+    heading(figure, "Code frequencies", "Dotted: uniform over all codes")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("rank of the code")
     axes.set_ylabel("share of frames")
     axes.legend(frameon=False, fontsize=9)
@@ -136,11 +138,20 @@ def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
+def heading(figure: Figure, title: str, note: str = "") -> None:
+    """Writes the title of a figure on the left in bold, and a note below it in regular weight."""
+    lines = caption(note).count("\n") + 1 if note else 0
+    text = figure.suptitle(caption(title) + "\n " * lines, fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    if note:
+        below: dict[str, Any] = {"xycoords": text, "fontsize": 10.5, "color": INK, "ha": "left", "va": "bottom"}
+        figure.add_artist(Annotation(caption(note), (0, 0), **below))
+
+
 def plain_axes(axes: Axes) -> None:
     """Removes frame lines and mutes the ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelsize=8)
+    axes.tick_params(color=MUTED, labelcolor=INK, labelsize=9)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
 
@@ -159,32 +170,33 @@ def to_numpy(x: torch.Tensor) -> NDArray[Any]:
     return (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
 
 
-def _draw_codes(axes: Axes, p: Prediction) -> None:
+def _plot_codes(axes: Axes, p: Prediction) -> None:
     width = p.stride
     rows = np.ones((3, len(p.codes), 3))
     rows[0], rows[1] = code_colors(p.codes), code_colors(p.predicted)
     rows[1:][:, ~p.selected] = 1.0
     hit = p.selected & (p.codes == p.predicted)
-    rows[2, p.selected] = _rgb(WRONG)
-    rows[2, hit] = _rgb(RIGHT)
+    rows[2, p.selected] = _rgb(PALE)
+    rows[2, hit] = _rgb(TEAL)
     axes.imshow(rows, aspect="auto", extent=(0.0, len(p.codes) * width, 2.5, -0.5), interpolation="none")
     axes.set_yticks([0, 1, 2], ["target code", "predicted", "correct"])
     axes.hlines([0.5, 1.5], 0, len(p.codes) * width, color="white", lw=3)
 
 
-def _draw_cost(axes: Axes, p: Prediction) -> None:
+def _plot_cost(axes: Axes, p: Prediction) -> None:
     where = np.flatnonzero(p.selected)
     hit = (p.codes == p.predicted)[where]
     centers = (where + 0.5) * p.stride
-    for chosen, color, name in ((hit, RIGHT, "correct"), (~hit, WRONG, "wrong")):
-        axes.bar(centers[chosen], p.nats[where][chosen], width=0.86 * p.stride, color=color, lw=0, label=name)
+    for chosen, color, name in ((hit, TEAL, "correct"), (~hit, PALE, "wrong")):
+        axes.bar(centers[chosen], p.nats[where][chosen], width=0.86 * p.stride, color=color, lw=0)
+        axes.bar(0, 0, color=color, label=name)  # an empty series would have the wrong color in the legend
     axes.set_ylabel("cross entropy (nats)")
     if len(where):
         _line(axes, float(p.nats[where].mean()), "mean", INK, "-")
     if p.baseline is not None:
         _line(axes, p.baseline, "unigram baseline", OKABE_ITO[1], "--")
     axes.set_ylim(0, 1.35 * max([*p.nats[where], p.baseline or 0.0, 1.0]))
-    axes.legend(loc="upper right", fontsize=8, ncols=4, frameon=False)
+    axes.legend(loc="upper right", fontsize=9, ncols=4, frameon=False)
 
 
 def _slaney_mel(hz: float) -> float:

@@ -13,7 +13,7 @@ from streamnest.callbacks import Plots
 from streamnest.callbacks.plots import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
-from streamnest.plotting import code_colors, draw_prediction, runs
+from streamnest.plotting import code_colors, plot_prediction, runs
 
 SMALL = (
     "size.d_model=32",
@@ -99,7 +99,7 @@ def test_the_baseline_is_that_of_the_plotted_term(model):
 
 def test_the_frequency_axis_is_in_khz(model, batch):
     shown = predict(model, nearest_row(batch, 48000), "now")
-    mel = draw_prediction(shown).axes[0]
+    mel = plot_prediction(shown).axes[0]
     assert mel.get_ylabel() == "frequency (kHz)"
     assert [text.get_text() for text in mel.get_yticklabels()] == ["0.5", "1", "2", "4", "8"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from streamnest.data.batch import Batch
 from streamnest.loggers.media import Media, log_media
-from streamnest.plotting import Prediction, draw_code_histogram, draw_prediction, save, to_numpy
+from streamnest.plotting import Prediction, plot_code_histogram, plot_prediction, save, to_numpy
 from streamnest.pretraining import Pretraining
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ class Plots(Callback):
             log.warning("no plot of step %d: the predictions are not finite", step)
             return
         counts = {"training": to_numpy(model.train_counts[0].double())}
-        figures = {"prediction": draw_prediction(prediction)}
+        figures = {"prediction": plot_prediction(prediction)}
         if counts["training"].any():
-            figures["codes"] = draw_code_histogram(counts)
+            figures["codes"] = plot_code_histogram(counts)
         try:
             self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
         except OSError as error:

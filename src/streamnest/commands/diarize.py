@@ -113,7 +113,18 @@ def draw(
     der = f"   DER {score.errors / score.total:.1%}" if score and score.total else ""
     frame_s = found.seconds / max(1, len(found.probabilities))
     probabilities = to_numpy(found.probabilities)
-    save(plot_turns(f"{found.path.name}{der}", probabilities, found.turns, names, frame_s, reference, assignment), out)
+    save(
+        plot_turns(
+            f"Speaker activity: {found.path.name}{der}",
+            probabilities,
+            found.turns,
+            names,
+            frame_s,
+            reference,
+            assignment,
+        ),
+        out,
+    )
 
 
 def plot_path(args: argparse.Namespace, found: Diarized, many: bool) -> Path:

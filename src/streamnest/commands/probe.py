@@ -50,6 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(args.json, {"notes": notes, "layers": [asdict(f) for f in figures]})
     if args.plot:
         # The last parts of a path name the run and the checkpoint.
-        title = " ".join("/".join(Path(word).parts[-3:]) for word in args.model)
+        title = "Probes of each encoder layer: " + " ".join("/".join(Path(word).parts[-3:]) for word in args.model)
         console.print(f"plot: {save(plot_layers(figures, title), args.plot)}")
     return 0

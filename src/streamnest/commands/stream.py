@@ -22,7 +22,7 @@ from streamnest.downstream.exported import ExportedRecognizer, check_options, is
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
-from streamnest.plotting import draw_code_histogram, draw_prediction, save
+from streamnest.plotting import plot_code_histogram, plot_prediction, save
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
 from streamnest.streaming.analysis import analyze_predictions, code_counts
@@ -113,8 +113,8 @@ def examine(
         plots["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
         fields["analysis"], prediction = analyze_predictions(model, audio, path.stem)
-        plots["predictions"] = draw_prediction(prediction)
-        plots["codes"] = draw_code_histogram(code_counts(model, prediction))
+        plots["predictions"] = plot_prediction(prediction)
+        plots["codes"] = plot_code_histogram(code_counts(model, prediction))
     return fields, plots
 
 

@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from streamnest.console.terminal import caption
 from streamnest.data.audio import BadAudioError, load_mono, source_name
 from streamnest.data.manifest import LoadReport, load_cuts
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
-from streamnest.plotting import HIDDEN, INK, RIGHT, plain_axes
+from streamnest.plotting import INK, ORANGE, TEAL, heading, plain_axes
 
 Floats = NDArray[np.float64]
 
@@ -156,18 +155,18 @@ def fill(durations: Floats, batch_duration: float, max_batch_size: int, num_buck
 def plot_inspection(inspection: Inspection, title: str) -> Figure:
     """Plots hours by duration, levels, minutes of each speaker, and padding of batches."""
     figure = Figure(figsize=(11, 6.4), dpi=110, layout="constrained")
-    figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    heading(figure, title)
     (durations, levels), (speakers, padding) = figure.subplots(2, 2)
     unit, scale = ("hours", 3600) if inspection.durations.sum() >= 3600 else ("minutes", 60)
-    durations.hist(inspection.durations, bins=40, weights=inspection.durations / scale, color=RIGHT)
+    durations.hist(inspection.durations, bins=40, weights=inspection.durations / scale, color=TEAL)
     _label(durations, "Amount of audio by utterance duration", "duration (s)", unit)
     if len(inspection.levels):
-        levels.hist(inspection.levels, bins=30, color=HIDDEN)
+        levels.hist(inspection.levels, bins=30, color=ORANGE)
     levels.yaxis.set_major_locator(MaxNLocator(integer=True))
     _label(
         levels,
         f"Level of decoded utterances (n = {len(inspection.levels)})",
-        "RMS level (dB of full scale)",
+        "RMS level (dBFS)",
         "utterances",
     )
     _plot_speakers(speakers, np.sort([seconds / 60 for seconds in inspection.speakers.values()])[::-1])
@@ -175,10 +174,10 @@ def plot_inspection(inspection: Inspection, title: str) -> Figure:
         shares = 100 * inspection.fill.shares
         padding.plot(inspection.fill.longest, shares, ".", color=INK, ms=4, clip_on=False)
         padding.axhline(
-            100 * inspection.fill.padding, color=HIDDEN, ls="--", label=f"all batches: {inspection.fill.padding:.1%}"
+            100 * inspection.fill.padding, color=ORANGE, ls="--", label=f"all batches: {inspection.fill.padding:.1%}"
         )
         padding.set_ylim(0, max(1.0, 1.1 * float(shares.max())))
-        padding.legend(frameon=False, fontsize=8)
+        padding.legend(frameon=False, fontsize=9)
     _label(padding, "Padding of each batch", "longest utterance of the batch (s)", "padding (%)")
     return figure
 
@@ -191,7 +190,7 @@ def _plot_speakers(axes: Axes, minutes: Floats) -> None:
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     plain_axes(axes)

@@ -13,7 +13,7 @@ from streamnest.frontier.plots import COLORS, MARKERS, NAMES
 from streamnest.frontier.results import REFERENCE, Point
 from streamnest.frontier.tables import amount
 from streamnest.frontier.variants import SCRATCH, Variant
-from streamnest.plotting import HIDDEN, INK, MUTED, plain_axes
+from streamnest.plotting import INK, MUTED, ORANGE, heading, plain_axes
 
 _BLUE = "#264653"
 
@@ -34,13 +34,14 @@ def plot_effects(points: Sequence[Point], title: str, note: str = "") -> Figure:
         for pretrained, system in point.systems:
             _plot_change(cost, row + (0.15 if pretrained else -0.15), system.cer_reference, pretrained)
     names = [point.name for point in points]
-    _finish(gain, names, "by pretraining (left of 0: fewer errors)")
-    _finish(cost, names, f"from {REFERENCE} (right of 0: cost of streaming)")
+    _finish(gain, names, "Change by pretraining (left of 0: fewer errors)")
+    _finish(cost, names, f"Change from {REFERENCE} (right of 0: cost of streaming)")
     for flag in (True, False):
         cost.plot([], [], MARKERS[flag], color=COLORS[flag], label=NAMES[flag])
-    cost.legend(loc="best", fontsize=9, frameon=False)
-    figure.supxlabel("relative change of the character error rate (%)", fontsize=10, color=INK)
-    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
+    figure.legend(*cost.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    for axes in (gain, cost):
+        axes.set_xlabel("relative change of the character error rate (%)", fontsize=10)
+    heading(figure, title, note)
     return figure
 
 
@@ -59,9 +60,9 @@ def plot_variants(variants: Sequence[Variant], title: str, note: str = "") -> Fi
     for row, variant in enumerate(known):
         _plot_change(axes, row, variant.change, variant.name != SCRATCH)
     labels = [_label(variant, several) for variant in known]
-    _finish(axes, labels, "compared with the default pretraining (right of 0: more errors)")
+    _finish(axes, labels, "Compared with the default pretraining (right of 0: more errors)")
     axes.set_xlabel("relative change of the character error rate (%)", fontsize=10, color=INK)
-    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")
+    heading(figure, title, note)
     return figure
 
 
@@ -85,7 +86,7 @@ def plot_delays(points: Sequence[Point], title: str) -> Figure:
     for row, (point, compute) in enumerate(known):
         wait, median, slow = point.latency(), compute["p50_ms"], compute["p99_ms"]
         axes.barh(row, wait, 0.6, color=_BLUE, label=None if row else "mean algorithmic latency")
-        axes.barh(row, median, 0.6, left=wait, color=HIDDEN, label=None if row else "compute time of a chunk, p50")
+        axes.barh(row, median, 0.6, left=wait, color=ORANGE, label=None if row else "compute time of a chunk, p50")
         axes.plot([wait + median, wait + slow], [row, row], color=INK, lw=1.4, label=None if row else "p99")
         position = (wait + max(median, slow), row)
         axes.annotate(f"{wait + median:.3g} ms", position, (7, 0), textcoords="offset points", va="center", fontsize=9)
@@ -94,10 +95,9 @@ def plot_delays(points: Sequence[Point], title: str) -> Figure:
     axes.set_xlabel("time from the arrival of a sample to its output frame (ms)")
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    heading(figure, title)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     plain_axes(axes)
-    axes.tick_params(axis="y", labelsize=9, labelcolor=INK)
     return figure
 
 
@@ -118,7 +118,6 @@ def _finish(axes: Axes, names: Sequence[str], title: str) -> None:
     axes.axvline(0, color=MUTED, lw=1)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.grid(axis="x", alpha=0.25)
     plain_axes(axes)
-    axes.tick_params(axis="y", labelsize=9, labelcolor=INK)

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.results import Point
 from streamnest.frontier.tables import amount
-from streamnest.plotting import INK, MUTED, OKABE_ITO, plain_axes
+from streamnest.plotting import INK, MUTED, OKABE_ITO, heading, plain_axes
 from streamnest.reporting.latency_axis import LatencyAxis
 
 # Distinct without red-green vision; in gray, markers and lines tell them apart.
@@ -66,7 +66,7 @@ def plot_frontier(points: Sequence[Point], title: str, note: str = "") -> Figure
     figure.legend(
         handles=_legend(points), frameon=False, fontsize=9, labelcolor=INK, loc="outside lower center", ncols=3
     )
-    _set_title(figure, title, note)
+    heading(figure, title, note)
     return figure
 
 
@@ -87,17 +87,16 @@ def plot_labels(points: Sequence[Point], title: str, note: str = "") -> Figure:
             _errorbars(axes, values, Series(here, pretrained, dynamic=False))
         _label_scale(axes, sorted({p.train_hours for p in points}))
         axes.tick_params(labelbottom=number + columns >= len(names))
-        axes.set_title(name, fontsize=10, color=INK, loc="left")
+        axes.set_title(name, fontsize=11, color=INK, loc="left")
         axes.grid(axis="y", alpha=0.25)
         plain_axes(axes)
-        axes.tick_params(labelsize=9, labelcolor=INK)
     for axes in grid[len(names) :]:
         axes.set_visible(False)
     handles = _legend([p for p in points if not p.context] or points)[:2]
     grid[0].legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK)
     figure.supylabel("character error rate (%)", fontsize=10, color=INK)
     figure.supxlabel("transcribed speech", fontsize=10, color=INK)
-    _set_title(figure, title, note)
+    heading(figure, title, note)
     return figure
 
 
@@ -163,7 +162,7 @@ def _name_latencies(axes: Axes, points: Sequence[Point], axis: LatencyAxis) -> N
     top = axes.secondary_xaxis("top")
     top.set_xticks(list(names), ["\n".join(dict.fromkeys(here)) for here in names.values()])
     top.xaxis.set_minor_locator(NullLocator())
-    top.tick_params(length=0, labelsize=8.5, labelcolor=INK, labelrotation=30)
+    top.tick_params(length=0, labelsize=9, labelcolor=INK, labelrotation=30)
     top.spines["top"].set_visible(False)
     for label in top.get_xticklabels():
         label.set(ha="left", va="bottom", rotation_mode="anchor")
@@ -196,7 +195,3 @@ def _label_scale(axes: Axes, hours: Sequence[float]) -> None:
     axes.margins(x=0.1)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _set_title(figure: Figure, title: str, note: str) -> None:
-    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, color=INK, x=0.01, ha="left")

@@ -13,14 +13,14 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamnest.plotting import INK, MUTED, code_colors, draw_mel, plain_axes, to_numpy
+from streamnest.plotting import INK, MUTED, code_colors, heading, plain_axes, plot_mel, to_numpy
 from streamnest.probing.codes import LabelInformation
 from streamnest.probing.phone_labels import Phone
 
 _LABELS = ("phones", "speakers")
 # Far apart in lightness, so that they differ in gray as well.
 _COLORS = {"phones": "#1d6f66", "speakers": "#f4a261"}
-_TICKS, _SMALL, _TITLE = 10, 10, 12
+_TICKS, _SMALL, _TITLE = 10, 10, 11
 
 
 def plot_spoken_codes(
@@ -43,7 +43,7 @@ def plot_spoken_codes(
     """
     figure = Figure(figsize=(12, 4.8 + 0.45 * len(codes)), dpi=110, layout="constrained")
     top, strips = figure.subplots(2, 1, sharex=True, height_ratios=[4, 0.6 + 0.5 * len(codes)])
-    draw_mel(top, mel, None, hop)
+    plot_mel(top, mel, None, hop)
     for start, end, label in (phone for phone in phones if phone[0] < seconds):
         top.axvline(start, color="white", lw=0.9, alpha=0.9)
         middle = (start + min(end, seconds)) / 2
@@ -77,6 +77,7 @@ def plot_phones_of_codes(
         min_frames: codes with fewer frames are left out.
     """
     figure = Figure(figsize=(12, 7), dpi=110, layout="constrained")
+    heading(figure, "Phones of each code")
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False).ravel()
     frequent = torch.stack([counts.sum(1) for counts in tables.values()]).sum(0).argsort(descending=True)[:most]
     shares = [_sorted_by_phone(counts[:, counts.sum(0) >= min_frames], frequent) for counts in tables.values()]
@@ -114,7 +115,7 @@ def plot_label_information(information: Mapping[str, Mapping[str, LabelInformati
             axes.bar(place, one.chance, 0.34, **chance)
             above = f"{one.share - one.chance:+.2f}"
             axes.text(place, one.share + 0.008, above, ha="center", va="bottom", fontsize=_SMALL, color=INK)
-    axes.set_title("Information of codes about labels", fontsize=_TITLE, color=INK, loc="left")
+    heading(figure, "Information of codes about phones and speakers")
     if not legend:
         _finish(axes)
         _explain(axes, "The utterances have neither phone labels nor speakers.")
@@ -139,7 +140,7 @@ def plot_code_distances(distances: Tensor, names: Sequence[str], title: str) -> 
     known = ~distances.diagonal().isnan()
     figure = Figure(figsize=(9, 7), dpi=110, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, fontsize=_TITLE, color=INK, loc="left")
+    heading(figure, title)
     _finish(axes)
     if not known.any():
         _explain(axes, "Too few frames of each label for a comparison.\nUse more utterances.")
@@ -157,7 +158,7 @@ def plot_code_distances(distances: Tensor, names: Sequence[str], title: str) -> 
 
 def _finish(axes: Axes) -> None:
     plain_axes(axes)
-    axes.tick_params(labelsize=_TICKS, labelcolor=INK)
+    axes.tick_params(labelsize=_TICKS)
 
 
 def _explain(axes: Axes, reason: str) -> None:

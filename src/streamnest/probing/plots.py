@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamnest.plotting import INK, plain_axes, to_numpy
+from streamnest.plotting import INK, heading, plain_axes, to_numpy
 from streamnest.probing.layerwise import LayerFigures
 
 # Points, at the size that a figure is saved in.
-SMALL, TITLE, HEADING = 10, 12, 14
+SMALL, TITLE = 10, 11
 _COLUMNS = 3
 _MOST_TICKS = 10
 # Title of a panel, label of its y axis, and its lines: field, name in the legend, color, marker and line style.
@@ -102,12 +102,13 @@ def plot_spectra(models: Mapping[str, Mapping[str, Tensor]], title: str) -> Figu
             used = to_numpy(shares[shares > _ZERO])
             style = _LINE_STYLES[number % len(_LINE_STYLES)]
             axes.loglog(np.arange(1, len(used) + 1), used, color=color, lw=2, ls=style, label=layer)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("rank of the singular value", fontsize=SMALL)
         axes.set_ylim(top=1)
         _finish(axes, model)
     panels[0].set_ylabel("singular value (share of the sum)", fontsize=SMALL)
     panels[-1].legend(title="layer", loc="lower left", fontsize=SMALL, frameon=False)
-    _heading(figure, title)
+    heading(figure, title)
     return figure
 
 
@@ -125,7 +126,7 @@ def plot_similarity(similarities: Mapping[str, Tensor], names: Sequence[str], ti
         _layer_ticks(axes, names)
         axes.set_yticks(axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()])
     figure.colorbar(image, ax=panels, shrink=0.8).set_label("linear CKA", fontsize=SMALL)
-    _heading(figure, title)
+    heading(figure, title)
     return figure
 
 
@@ -142,12 +143,8 @@ def _grid(panels: int, title: str, columns: int = _COLUMNS) -> tuple[Figure, NDA
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[panels:]:
         axes.remove()
-    _heading(figure, title)
+    heading(figure, title)
     return figure, grid[:panels]
-
-
-def _heading(figure: Figure, title: str) -> None:
-    figure.suptitle(title, fontsize=HEADING, color=INK, x=0.01, ha="left", weight="bold")
 
 
 def _label(axes: Axes, title: str, unit: str, layers: Sequence[str]) -> None:
@@ -162,7 +159,7 @@ def _finish(axes: Axes, title: str, grid: bool = True) -> None:
     if grid:
         axes.grid(alpha=0.25)
     plain_axes(axes)
-    axes.tick_params(labelsize=SMALL, labelcolor=INK)
+    axes.tick_params(labelsize=SMALL)
 
 
 def _layer_ticks(axes: Axes, names: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ class LatencyAxis:
         axes.set_xscale("log")
         ends = [*self._finite, *([self._whole] if self._whole else [])]
         axes.set_xlim(ends[0] / 1.35, ends[-1] * 1.4)
-        axes.set_xticks(ends, [*(f"{ms:.4g}" for ms in self._finite), *(["whole\nutterance"] if self._whole else [])])
+        axes.set_xticks(ends, [*(f"{ms:.5g}" for ms in self._finite), *(["whole\nutterance"] if self._whole else [])])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("mean algorithmic latency (ms)")
         if self._whole:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamnest.console.terminal import caption
 from streamnest.data.conversations.simulation import Turn
-from streamnest.plotting import INK, MUTED, plain_axes
+from streamnest.plotting import INK, MUTED, heading, plain_axes
 
 # Ordered so that neighbors differ in lightness, and hatched so that bars differ in gray as well.
 _COLORS = ("#264653", "#f4a261", "#2a9d8f", "#e9c46a", "#8e6c8a", "#9fc5e8")
@@ -46,7 +46,7 @@ def plot_turns(
     heights = [0.35 * max(1, len(speakers)), 0.62 * len(names)] if reference is not None else [0.62 * len(names)]
     figure = Figure(figsize=(11, 1.3 + sum(heights)), dpi=110, layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    figure.suptitle(caption(title), fontsize=12, color=INK, x=0.01, ha="left", weight="bold")
+    heading(figure, title)
     if reference is not None:
         _plot_bars(panels[0], reference, speakers, styles, height=0.7)
         panels[0].set_ylabel("reference", fontsize=_SMALL, color=INK)
@@ -57,7 +57,7 @@ def plot_turns(
     panels[-1].set_xlim(0, seconds)
     for axes in panels:
         plain_axes(axes)
-        axes.tick_params(labelsize=_SMALL, labelcolor=INK)
+        axes.tick_params(labelsize=_SMALL)
     return figure
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from streamnest.plotting import INK, MUTED, OKABE_ITO, plain_axes
+from streamnest.plotting import INK, MUTED, OKABE_ITO, heading, plain_axes
 from streamnest.reporting.comparison.runs import Run, labels, settings
 from streamnest.reporting.comparison.tables import is_share, title
 from streamnest.reporting.latency_axis import LatencyAxis
 
 _MARKERS, _LINES = "osD^vPX*", ("-", "--", "-.", ":")
-_HEALTH = {"val/perplexity": "perplexity of the codes", "val/codes_used": "codes used", "val/rank": "effective rank"}
+_HEALTH = {"val/perplexity": "Code perplexity", "val/codes_used": "Codes used", "val/rank": "Effective rank"}
 _MEAN = "latency_mean_ms"
 _COLUMNS, _MOST_PANELS, _MOST_NAMED = 3, 9, 16
 
@@ -28,7 +28,7 @@ def plot_latency(runs: Sequence[Run], metric: str) -> Figure | None:
     if len(set(known.values())) < 2:
         return None
     axis = LatencyAxis(known.values())
-    figure, axes = _single(title(metric) + " against latency", len(known))
+    figure, axes = _single(_name(metric) + " against latency", len(known))
     for number, latency in known.items():
         style = {**_style(number), "ls": "", "ms": 7}
         axes.plot(axis.place(latency), values[number], label=labels(runs)[number], **style)
@@ -45,7 +45,7 @@ def plot_latency(runs: Sequence[Run], metric: str) -> Figure | None:
 def plot_curves(runs: Sequence[Run], metric: str) -> Figure | None:
     """Plots a metric over the training steps of each run; None if no run was validated."""
     shown = sum(metric in run.curves for run in runs)
-    figure, axes = _single(title(metric) + " during training", shown)
+    figure, axes = _single(_name(metric) + " during training", shown)
     if not shown:
         return None
     _plot_lines(axes, runs, metric)
@@ -74,8 +74,7 @@ def plot_settings(runs: Sequence[Run], metric: str) -> Figure | None:
         axes.set_visible(False)
     for axes in [axes for axes in panels if axes.get_subplotspec().colspan.start]:
         axes.set_ylabel("")
-    heading = title(metric) + " by setting"
-    figure.suptitle(heading[0].upper() + heading[1:], x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
+    _heading(figure, _name(metric) + " by setting")
     return figure
 
 
@@ -87,7 +86,7 @@ def plot_health(runs: Sequence[Run]) -> Figure | None:
     figure = Figure(figsize=(4.2 * len(names), 3.4), dpi=130, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         _plot_lines(axes, runs, name)
-        axes.set_title(_HEALTH[name], fontsize=10, color=INK, loc="left")
+        axes.set_title(_HEALTH[name], fontsize=11, color=INK, loc="left")
         axes.set_xlabel("training step")
         axes.set_ylim(bottom=0)
         plain_axes(axes)
@@ -106,17 +105,26 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": color, "marker": marker, "ls": _LINES[number % len(_LINES)]}
 
 
-def _single(heading: str, runs: int) -> tuple[Figure, Axes]:
+def _single(name: str, runs: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.8, 4.6 + 0.2 * min(runs, _MOST_NAMED)), dpi=130, layout="constrained")
-    figure.suptitle(heading[0].upper() + heading[1:], x=0.01, ha="left", color=INK, fontsize=12, weight="bold")
+    _heading(figure, name)
     return figure, figure.subplots()
+
+
+def _name(metric: str) -> str:
+    """Returns the title of a metric without its unit, for the title of a figure."""
+    return title(metric).partition(" (")[0]
+
+
+def _heading(figure: Figure, text: str) -> None:
+    heading(figure, text[0].upper() + text[1:])
 
 
 def _legend(figure: Figure, runs: int) -> None:
     """Names the runs below the plot, unless they are too many to tell apart."""
     if runs <= _MOST_NAMED:
         handles = figure.axes[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower left", frameon=False, fontsize=8.5, labelcolor=INK)
+        figure.legend(*handles, loc="outside lower left", frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _name_presets(axes: Axes, place: float, values: Sequence[float], presets: Sequence[str], below: bool) -> None:
@@ -141,6 +149,7 @@ def _plot_lines(axes: Axes, runs: Sequence[Run], metric: str) -> None:
             every = max(1, len(curve.steps) // 10)
             style = {**_style(number), "ms": 5, "lw": 1.6, "markevery": every}
             axes.plot(curve.steps, curve.values, label=labels(runs)[number], **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _plot_setting(axes: Axes, key: str, runs: Sequence[Run], values: dict[int, float]) -> None:
