@@ -95,6 +95,8 @@ def test_the_baseline_is_that_of_the_plotted_term(model):
     assert unigram_baseline(model, metrics) == pytest.approx(5.2)
     assert unigram_baseline(model, {"val/unigram": torch.tensor(5.5)}) == pytest.approx(5.5)
     assert unigram_baseline(model, {}) is None
+    weighted = SimpleNamespace(objective=SimpleNamespace(weights={"masked": 0.5}))
+    assert unigram_baseline(weighted, {"val/unigram": torch.tensor(2.5)}) == pytest.approx(5.0)
 
 
 def test_the_frequency_axis_is_in_khz(model, batch):

@@ -165,15 +165,16 @@ def test_only_runs_with_the_same_objective_are_compared(tmp_path: Path) -> None:
     write_configured_run(tmp_path / "4_objective", 0.1, objective={"unmasked_weight": 1})
     write_configured_run(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
     write_configured_run(tmp_path / "6_task", 0.1, task="ctc")
+    write_configured_run(tmp_path / "7_noisy", 0.1, data={"augment_val": True})
     parts = comparable(find_runs([tmp_path]))
     assert [[run.folder.name for run in part] for part in parts.values()] == [
         ["0_m", "1_m"],
-        *([name] for name in ("2_m", "3_codes", "4_objective", "5_data", "6_task")),
+        *([name] for name in ("2_m", "3_codes", "4_objective", "5_data", "6_task", "7_noisy")),
     ]
     assert any("masking.mask_prob=0.5" in heading for heading in parts) and "ctc" in parts
-    assert [compare(part, "val/loss").best for part in parts.values()] == [1, *[None] * 5]
+    assert [compare(part, "val/loss").best for part in parts.values()] == [1, *[None] * 6]
     ranked = comparable(find_runs([tmp_path]), "val/rank")
-    assert [len(part) for part in ranked.values()] == [5, 1, 1]
+    assert [len(part) for part in ranked.values()] == [5, 1, 1, 1]
 
 
 @pytest.mark.parametrize("width", [80, 100, 220])
