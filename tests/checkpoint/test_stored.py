@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from runs import UNCHECKED
 
-from streamnest.checkpoint.loading import load_model
+from streamnest.checkpoint.loading import StoredCheckpoint, load_model
+from streamnest.checkpoint.resume import AtomicCheckpointIO
 from streamnest.config.aliases import FORMAT, current_weights, modernize
 from streamnest.streaming.onnx_session import OnnxSession
 
@@ -102,3 +103,9 @@ def test_old_names_of_both_sets_of_weights_are_translated_once() -> None:
 
     assert modernize(stored("seconds_heard")) == stored("seconds_seen", format=FORMAT)
     assert modernize(stored("seconds_heard", format=FORMAT)) == stored("seconds_heard", format=FORMAT)
+
+
+def test_a_checkpoint_that_was_read_is_loaded_once_and_released(tmp_path: Path) -> None:
+    stored = StoredCheckpoint(tmp_path / "not_there.ckpt", {"state_dict": {}})
+    assert AtomicCheckpointIO(stored).load_checkpoint(stored.path) == {"state_dict": {}}
+    assert stored.content == {}
