@@ -15,7 +15,7 @@ from runs import UNCHECKED
 
 from streamnest.checkpoint.loading import StoredCheckpoint, load_model
 from streamnest.checkpoint.resume import AtomicCheckpointIO
-from streamnest.config.aliases import FORMAT, current_weights, modernize
+from streamnest.config.aliases import FORMAT, current_stream, current_weights, modernize
 from streamnest.streaming.onnx_session import OnnxSession
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
@@ -103,6 +103,7 @@ def test_old_names_of_both_sets_of_weights_are_translated_once() -> None:
 
     assert modernize(stored("seconds_heard")) == stored("seconds_seen", format=FORMAT)
     assert modernize(stored("seconds_heard", format=FORMAT)) == stored("seconds_heard", format=FORMAT)
+    assert current_stream({"heard": 1, "emitted": 2}) == {"num_samples_in": 1, "emitted": 2}
 
 
 def test_a_checkpoint_that_was_read_is_loaded_once_and_released(tmp_path: Path) -> None:
