@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from streamnest.build import build_model
-from streamnest.callbacks import Plots
+from streamnest.callbacks import Plots, plots
 from streamnest.callbacks.plots import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
@@ -95,6 +96,18 @@ def test_the_baseline_is_that_of_the_plotted_term(model):
     assert unigram_baseline(model, metrics) == pytest.approx(5.2)
     assert unigram_baseline(model, {"val/unigram": torch.tensor(5.5)}) == pytest.approx(5.5)
     assert unigram_baseline(model, {}) is None
+    weighted = SimpleNamespace(objective=SimpleNamespace(weights={"masked": 0.5}))
+    assert unigram_baseline(weighted, {"val/unigram": torch.tensor(2.5)}) == pytest.approx(5.0)
+
+
+def test_the_plot_shows_the_baseline_of_its_validation(model, batch, tmp_path, monkeypatch):
+    plotted = []
+    monkeypatch.setattr(plots, "draw_prediction", lambda shown: plotted.append(shown.baseline) or Figure())
+    callback, validation = Plots(tmp_path), trainer(batch, 0)
+    validation.callback_metrics["val/unigram"] = torch.tensor(5.5)
+    callback.on_validation_batch_start(validation, model, batch, 0)
+    callback.on_validation_end(validation, model)
+    assert plotted == [pytest.approx(5.5)]
 
 
 def test_the_frequency_axis_is_in_khz(model, batch):

@@ -41,7 +41,8 @@ def test_a_terminal_of_80_columns_shows_the_whole_remaining_time(fit):
     lines = text.replace("\r", "\n").splitlines()
     assert "step 20/20" in text and "validation batch 2/2" in text
     bars = [line for line in lines if line.startswith("step ")]
-    assert bars and all(len(line) <= 80 and re.search(r"(\d\d:\d\d|--:--)(?!…)", line) for line in bars)
+    assert bars and all(len(line) <= 80 and re.match(r"step +\d+/20 +(\d\d:\d\d|--:--)(?!…)", line) for line in bars)
+    assert "━" not in text and "━" in printed(fit, terminal=True, width=120, max_steps=5)
 
 
 def test_a_validation_line_is_broken_between_its_parts():

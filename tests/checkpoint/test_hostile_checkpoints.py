@@ -153,7 +153,7 @@ def test_flipped_bytes_of_a_folder_are_detected(folder: Path) -> None:
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_classes_anywhere_in_a_config_are_refused(folder: Path, evil: Any) -> None:
-    config = json.loads((folder / CONFIG).read_text())["config"]
+    config = check_config(json.loads((folder / CONFIG).read_text())["config"])
     places: list[Callable[[dict[str, Any]], Any]] = [
         lambda c: c.update(encoder=evil),
         lambda c: c["encoder"].update(contexts={"causal": evil}),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from inprocess import main
 from models import ready
 from omegaconf import DictConfig
-from processes import run
 
 import streamnest
 from streamnest.build import build_model
@@ -22,6 +22,7 @@ from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
 from streamnest.checkpoint.transfer import transfer
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
+from streamnest.streaming import certificate
 from streamnest.streaming.certificate import Certificate, Check
 
 Compose = Callable[..., DictConfig]
@@ -92,11 +93,13 @@ def test_the_card_of_an_offline_model_claims_no_bound(run_config: Compose) -> No
 
 
 @pytest.mark.slow
-def test_the_verify_command_measures_the_values_of_the_card(model: Pretraining, tmp_path: Path) -> None:
+def test_the_command_measures_the_values_of_the_card(
+    model: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(certificate, "PROBES", [certificate.lookahead, certificate.latencies])
     streamnest.save_pretrained(model, tmp_path / "one")
-    done = run("scripts/save_pretrained.py", tmp_path / "one", tmp_path / "two")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "certified: look-ahead 42.4 ms\n" in done.stdout
+    assert main("save_pretrained", tmp_path / "one", tmp_path / "two") == 0
+    assert "certified: look-ahead 42.4 ms\n" in capsys.readouterr().out
     texts = [(tmp_path / name / CARD).read_text() for name in ("one", "two")]
     assert "| look-ahead, frame 1 of 2 | 42.4375 ms | 42.4375 ms | pass |" in texts[1]
     # Rounding errors depend on the number of threads, so those that were measured may differ.

@@ -11,9 +11,11 @@ import inprocess
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from runs import UNCHECKED
 
-from streamnest.checkpoint.loading import load_model
-from streamnest.config.aliases import current_weights
+from streamnest.checkpoint.loading import StoredCheckpoint, load_model
+from streamnest.checkpoint.resume import AtomicCheckpointIO
+from streamnest.config.aliases import FORMAT, current_stream, current_weights, modernize
 from streamnest.streaming.onnx_session import OnnxSession
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
@@ -28,7 +30,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "speaker": ("task=speaker", "encoder=limited3200", "task.embedding_size=16"),
 }
 WORDS = (
-    *("debug=fast", "trainer=cpu", "threads=1", "~callbacks.plots"),
+    *("debug=fast", "trainer=cpu", "threads=1", "~callbacks.plots", UNCHECKED),
     *("size.d_model=16", "size.num_heads=2", "size.num_layers=2", "size.subsampling_channels=4", "size.ff_expansion=2"),
     *("trainer.max_steps=4", "trainer.val_check_interval=2", "statistics.hours=0.02", "data.batch_duration=12"),
 )
@@ -92,3 +94,19 @@ def test_training_continues_from_a_stored_checkpoint(
     assert saved["global_step"] == 4
     for key, value in current_weights(expected[name]["continued"]).items():
         torch.testing.assert_close(saved["state_dict"][key], value, atol=1e-6, rtol=0)
+
+
+def test_old_names_of_both_sets_of_weights_are_translated_once() -> None:
+    def stored(weight: str, **version: int) -> dict[str, Any]:
+        own = {"config": {}, **version}
+        return {"streamnest": own, "state_dict": {weight: 1}, "current_model_state": {weight: 2}}
+
+    assert modernize(stored("seconds_heard")) == stored("seconds_seen", format=FORMAT)
+    assert modernize(stored("seconds_heard", format=FORMAT)) == stored("seconds_heard", format=FORMAT)
+    assert current_stream({"heard": 1, "emitted": 2}) == {"num_samples_in": 1, "emitted": 2}
+
+
+def test_a_checkpoint_that_was_read_is_loaded_once_and_released(tmp_path: Path) -> None:
+    stored = StoredCheckpoint(tmp_path / "not_there.ckpt", {"state_dict": {}})
+    assert AtomicCheckpointIO(stored).load_checkpoint(stored.path) == {"state_dict": {}}
+    assert stored.content == {}

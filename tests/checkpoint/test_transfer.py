@@ -303,3 +303,12 @@ def test_heads_move_between_one_objective_and_two(build: Build, tmp_path: Path) 
         own = [name.removeprefix("objective.") for name, _ in alone.named_parameters() if name.startswith("objective.")]
         part = both.objective.get_submodule(words[0].removeprefix("objective="))
         assert own and all(torch.equal(part.get_parameter(n), alone.objective.get_parameter(n)) for n in own)
+
+
+def test_a_report_lists_each_part_once_by_outcome() -> None:
+    report = TransferReport(Path("a.ckpt"))
+    for outcome, name in (("left out", "x.1.y"), ("kept", "b"), ("left out", "x.2.y"), ("kept", "b")):
+        report.add(outcome, name, "reason")
+    assert list(report.counts.items()) == [("kept", 1), ("left out", 2)]
+    assert report.grouped("left out") == {"reason": {"x.*.y": 2}}
+    assert list(report.table().columns[0].cells) == ["kept", "left out", "left out"]

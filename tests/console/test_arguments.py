@@ -55,8 +55,8 @@ def test_help_fits_the_terminal_and_100_columns(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
-    args = parser().parse(["a", "--chunk_size=2", "--picture", "p.png", "b", "--", "--plot"])
-    assert (args.files, args.chunk_size, args.plot) == (["a", "b", "--plot"], 2.0, "p.png")
+    args = parser().parse(["a", "--chunk_size=2", "--picture", "p.png", "b", "--", "--picture"])
+    assert (args.files, args.chunk_size, args.plot) == (["a", "b", "--picture"], 2.0, "p.png")
     assert "--chunk-size X" in parser().format_help() and "seconds (default: 0.5)" in parser().format_help()
     assert "seed (of the sample; default: 0)" in parser().format_help()
 

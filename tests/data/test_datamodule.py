@@ -240,3 +240,15 @@ def test_too_much_unreadable_audio_stops_the_run(manifests):
     data.on_before_batch_transfer(replace(good, skipped={"missing": 100}), 0)
     with pytest.raises(UserError, match=r"200 of .*100 missing, 100 unreadable.*max_skipped_share=0.2"):
         data.on_before_batch_transfer(replace(good, skipped={"unreadable": 100}), 0)
+
+
+def test_validation_has_its_own_channel_batches_and_memory(tmp_path):
+    audio = {name: tone(1.5, seed, channels=2) for seed, name in enumerate("ab")}
+    path = write_manifest(tmp_path / "m.jsonl", [make_cut(tmp_path, *pair) for pair in audio.items()])
+    limits = {"batch_duration": 6.0, "val_batch_duration": 2.0, "num_batches": 1}
+    data = data_module(str(path), val_manifest=str(path), channel=1, pin_memory=True, **limits)
+    data.setup("fit")
+    assert data.val_dataloader().pin_memory
+    read = {batch.ids[0]: batch.clean[0] for batch in data.val_dataloader() if len(batch.ids) == 1}
+    assert read.keys() == audio.keys()
+    assert all(torch.equal(read[name], torch.from_numpy(samples[:, 1])) for name, samples in audio.items())

@@ -48,9 +48,8 @@ def ids(data):
 
 
 def test_shards_keep_all_labels_except_custom_fields(manifest, shards):
-    for one, other in zip(
-        module(manifest, on_long="skip")._cuts["train"], module(shards, on_long="skip")._cuts["train"]
-    ):
+    both = (module(train, on_long="skip")._cuts["train"] for train in (manifest, shards))
+    for one, other in zip(*both, strict=True):
         label = label_of(one)
         assert label_of(other) == Label(label.text, label.speaker, label.language) and one.id == other.id
     assert label_of(module(shards)._cuts["train"][1]).text == "Wörter 1"

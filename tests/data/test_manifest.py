@@ -109,7 +109,7 @@ def test_other_sampling_rates_are_resampled(tmp_path):
 def test_impossible_limits_are_refused(tmp_path, cuts):
     path = write_manifest(tmp_path / "cuts.jsonl", cuts)
     for limits in ({"min_duration": 3, "max_duration": 2}, {"min_duration": 0}, {"on_long": "crop"}):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=r"need 0 < min_duration|choose split or skip"):
             load_cuts(path, **limits)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -29,10 +28,9 @@ def test_unusable_texts_are_counted_and_left_out_of_the_loss(run_config, speech_
     log_probs, frames = model.log_probs(encoded), int(valid[0])
     # Equal adjacent tokens need a blank between them: half as many fit.
     texts = ["abc", "a" * (frames // 2 + 2), None, "ab" * frames]
-    unusable: Counter[str] = Counter()
-    loss, tokens = model._loss(log_probs, valid, batch_of(audio, texts), unusable)
+    loss, tokens = model.loss_of(encoded, valid, batch_of(audio, texts))
     alone, count = ctc_loss(log_probs[:1], valid[:1], [model.tokenizer.encode("abc")], [True])
-    assert unusable == {"longer text than frames": 2, "without text": 1}
+    assert model.unusable == {"longer text than frames": 2, "without text": 1}
     assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3
     assert caplog.text.count("left out of the loss") == 2
 
@@ -42,16 +40,15 @@ def test_the_longest_text_that_fits_is_trained_on(run_config, speech_like):
     audio = speech_like(1, 16000)
     encoded, valid = model(audio, torch.tensor([16000]))
     text = ("ab" * int(valid[0]))[: int(valid[0])]
-    unusable: Counter[str] = Counter()
-    loss, _ = model._loss(model.log_probs(encoded), valid, batch_of(audio, [text]), unusable)
-    assert not unusable and 0 < float(loss) < float("inf")
+    loss, _ = model.loss_of(encoded, valid, batch_of(audio, [text]))
+    assert not model.unusable and 0 < float(loss) < float("inf")
 
 
 def test_a_batch_without_usable_text_has_zero_loss_with_gradients(run_config, speech_like):
     model = recognizer(run_config("task=ctc"))
     audio = speech_like(1, 8000)
     encoded, valid = model(audio, torch.tensor([8000]))
-    loss, tokens = model._loss(model.log_probs(encoded), valid, batch_of(audio, [None]), Counter())
+    loss, tokens = model.loss_of(encoded, valid, batch_of(audio, [None]))
     loss.backward()
     assert loss == 0 and tokens == 0 and model.head.weight.grad is not None
 

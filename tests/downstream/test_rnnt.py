@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 
 import pytest
 import torch
@@ -95,13 +94,12 @@ def test_unusable_texts_are_counted_and_left_out_of_rnnt_loss(run_config, speech
     encoded, valid = model(audio, torch.tensor([16000] * 4))
     outputs, frames = model.outputs(encoded), int(valid[0])
     texts = ["abc", "a" * (2 * frames + 1), None, "a" * (2 * frames)]
-    unusable: Counter[str] = Counter()
-    loss, tokens = model._loss(outputs, valid, batch_of(audio, texts), unusable)
+    loss, tokens = model.loss_of(encoded, valid, batch_of(audio, texts))
     rows = [0, 3]
     alone, count = model.loss(
         outputs[rows], valid[rows], [model.tokenizer.encode(texts[r]) for r in rows], [True, True]
     )
-    assert unusable == {"longer text than frames": 1, "without text": 1}
+    assert model.unusable == {"longer text than frames": 1, "without text": 1}
     assert torch.isfinite(loss) and torch.equal(loss, alone) and tokens == count == 3 + 2 * frames
 
 
@@ -109,7 +107,7 @@ def test_without_usable_text_every_weight_has_a_gradient(run_config, speech_like
     model = transducer(run_config(*SMALL, "task.prediction_network=lstm")).train()
     audio = speech_like(1, 8000)
     encoded, valid = model(audio, torch.tensor([8000]))
-    loss, tokens = model._loss(model.outputs(encoded), valid, batch_of(audio, [None]), Counter())
+    loss, tokens = model.loss_of(encoded, valid, batch_of(audio, [None]))
     loss.backward()
     assert loss == 0 and tokens == 0
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.head.parameters())

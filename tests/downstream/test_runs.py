@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from processes import Process, run
-from runs import environment
+from runs import UNCHECKED, environment
 
 from streamnest.checkpoint.loading import load_model
 from streamnest.data.audio import load_mono
 from streamnest.data.manifest import load_cuts
 
 ROOT = Path(__file__).parents[2]
-TINY = ("debug=fast", "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.plots")
+TINY = ("debug=fast", UNCHECKED, "size.d_model=32", "trainer=cpu", "threads=1", "~callbacks.plots")
 
 
 def start(folder: Path, *words: str) -> Process:

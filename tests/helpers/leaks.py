@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -18,9 +19,18 @@ from streamnest.pretraining import Pretraining
 Plant = Callable[[Pretraining], Any]
 
 
-def become(part: Any, name: str, **methods: Callable[..., Any]) -> None:
-    """Replaces methods of a module."""
-    part.__class__ = type(name, (type(part),), methods)
+def become(part: Any, kind: type) -> None:
+    """Changes the class of a module to a subclass."""
+    assert issubclass(kind, type(part)), f"{kind.__name__} is not a subclass of {type(part).__name__}"
+    part.__class__ = overriding(kind)
+
+
+def overriding(kind: type) -> type:
+    """Returns a class whose methods all override one, because a plant in a method that is never called is void."""
+    inherited = {name for base in kind.__mro__[1:] for name in vars(base)}
+    new = [name for name, value in vars(kind).items() if isinstance(value, FunctionType) and name not in inherited]
+    assert not new, f"{kind.__name__} overrides nothing: {new}"
+    return kind
 
 
 def wrap(part: Any, change: Callable[..., Any], method: str = "forward") -> None:
@@ -55,8 +65,7 @@ def layer(model: Pretraining, number: int = 1) -> Any:
 
 
 def on_class(model: Pretraining, name: str, method: Callable[..., Any]) -> None:
-    kind = type(model)
-    model.__class__ = type(f"Leaking{kind.__name__}", (kind,), {name: method})
+    become(model, type(f"Leaking{type(model).__name__}", (type(model),), {name: method}))
 
 
 def in_step_only(model: Pretraining) -> None:
@@ -94,14 +103,18 @@ def encode_plus_mean(model: Pretraining) -> None:
     on_class(model, "encode", encode)
 
 
-def with_context(model: Pretraining, **methods: Callable[..., Any]) -> None:
+def with_context(model: Pretraining, kind: type[Context]) -> None:
     old = model.encoder.context
-    kind = type("Leaking", (Context,), methods)
-    model.encoder.context = kind(old.left, old.right, old.style)
+    model.encoder.context = overriding(kind)(old.left, old.right, old.style)
 
 
-def visible(change: Callable[[Context, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
-    return lambda self, queries, keys: Context.visible(self, *change(self, queries, keys))
+def seeing(visible: Callable[..., Tensor]) -> Plant:
+    """Replaces the method of the context that decides which keys a query sees."""
+    return lambda model: with_context(model, type("Leaking", (Context,), {"visible": visible}))
+
+
+def visible(change: Callable[[Context, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Plant:
+    return seeing(lambda self, queries, keys: Context.visible(self, *change(self, queries, keys)))
 
 
 def gate(model: Pretraining, value: float = 0.0, opening: Callable[[Tensor], Tensor] = torch.tanh) -> None:
@@ -127,4 +140,4 @@ def on_audio(condition: Callable[[Tensor], Tensor]) -> Plant:
 def on_session(monkeypatch: pytest.MonkeyPatch, session: type) -> None:
     """Makes the probes use another session class."""
     for probe in (streamnest.streaming.probes.sessions, streamnest.streaming.probes.latencies):
-        monkeypatch.setattr(probe, "StreamingSession", session)
+        monkeypatch.setattr(probe, "StreamingSession", overriding(session))

@@ -7,6 +7,7 @@ import os
 import processes
 import pytest
 import wandb
+from runs import UNCHECKED
 from servers import fake_wandb, free_port
 from waiting import eventually
 
@@ -16,7 +17,8 @@ TRAIN = (
     "train.py",
     "debug=fast",
     "trainer=cpu",
-    "trainer.max_steps=4",
+    UNCHECKED,
+    "trainer.max_steps=2",
     "logger=wandb",
     "threads=1",
     "~callbacks.plots",

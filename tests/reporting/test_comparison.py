@@ -159,21 +159,28 @@ def write_configured_run(folder: Path, value: float, task: str = "pretrain", **g
 
 def test_only_runs_with_the_same_objective_are_compared(tmp_path: Path) -> None:
     for number, prob in enumerate((0.01, 0.01, 0.5)):
-        share = {"mask_prob": prob, "_target_": str(number), "feat_in": ("${frontend.num_mels}", 80, 80)[number]}
+        share = {
+            "mask_prob": prob,
+            "_target_": str(number),
+            "d_model": number,
+            "feat_in": ("${frontend.num_mels}", 80, 80)[number],
+        }
         write_configured_run(tmp_path / f"{number}_m", 3.0 - number, masking=share, frontend={"num_mels": 80})
     write_configured_run(tmp_path / "3_codes", 0.1, quantizer={"num_classes": 8})
     write_configured_run(tmp_path / "4_objective", 0.1, objective={"unmasked_weight": 1})
     write_configured_run(tmp_path / "5_data", 0.1, data={"val_manifest": "other"})
     write_configured_run(tmp_path / "6_task", 0.1, task="ctc")
+    write_configured_run(tmp_path / "7_noisy", 0.1, data={"augment_val": True})
     parts = comparable(find_runs([tmp_path]))
     assert [[run.folder.name for run in part] for part in parts.values()] == [
         ["0_m", "1_m"],
-        *([name] for name in ("2_m", "3_codes", "4_objective", "5_data", "6_task")),
+        *([name] for name in ("2_m", "3_codes", "4_objective", "5_data", "6_task", "7_noisy")),
     ]
     assert any("masking.mask_prob=0.5" in heading for heading in parts) and "ctc" in parts
-    assert [compare(part, "val/loss").best for part in parts.values()] == [1, *[None] * 5]
-    ranked = comparable(find_runs([tmp_path]), "val/rank")
-    assert [len(part) for part in ranked.values()] == [5, 1, 1]
+    assert [compare(part, "val/loss").best for part in parts.values()] == [1, *[None] * 6]
+    for metric in ("val/rank", "val/cer"):
+        ranked = comparable(find_runs([tmp_path]), metric)
+        assert [len(part) for part in ranked.values()] == [5, 1, 1, 1]
 
 
 @pytest.mark.parametrize("width", [80, 100, 220])

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from streamnest import from_pretrained, save_pretrained
 from streamnest.encoder.context import Context
 from streamnest.streaming import StreamingSession
+from streamnest.streaming.certificate import Certificate
 from streamnest.streaming.pack_weights import lay_out_for_steps, packed_copy
 
 Compose = Callable[..., DictConfig]
@@ -114,7 +115,10 @@ def test_packed_weights_are_contiguous_and_packed_once(run_config: Compose) -> N
     assert [weight.data_ptr() for weight in weights] == starts, "packing again moves nothing"
 
 
-def test_a_streamed_model_can_be_saved_copied_and_trained(run_config: Compose, tmp_path: Path) -> None:
+def test_a_streamed_model_can_be_saved_copied_and_trained(
+    run_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamnest.checkpoint.hub.verify", lambda model: Certificate(model.latency))
     model = ready(run_config(*TINY))
     model = StreamingSession(model).model
     save_pretrained(model, tmp_path / "saved")

@@ -23,8 +23,8 @@ from leaks import (
     on_session,
     row_gate,
     rows_if,
+    seeing,
     visible,
-    with_context,
     wrap,
 )
 from omegaconf import DictConfig
@@ -89,7 +89,7 @@ def unmasked_padding(model: Pretraining) -> None:
         joint = None if mask is None else mask.any(0, keepdim=True).expand_as(mask)
         return RelativeAttention.forward(self, x, positions, joint, *args, **kwargs)
 
-    become(layer(model).attention, "Leaking", forward=forward)
+    become(layer(model).attention, type("Leaking", (RelativeAttention,), {"forward": forward}))
 
 
 def window_over_the_end(model: Pretraining) -> None:
@@ -97,7 +97,7 @@ def window_over_the_end(model: Pretraining) -> None:
         features, _ = LogMel.forward(self, audio, torch.full_like(lengths, audio.shape[1]), keys)
         return self._zero_past(features, self.num_frames(lengths)), self.num_frames(lengths)
 
-    become(model.frontend, "Leaking", forward=forward)
+    become(model.frontend, type("Leaking", (LogMel,), {"forward": forward}))
 
 
 def from_the_end(context: Context, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def more_left(frames: int | None, plus: int = 0) -> Plant:
         left = (self.left or 0) + plus if frames is None else frames
         return replace(Context(**vars(self)), left=left).visible(queries, keys)
 
-    return lambda model: with_context(model, visible=see)
+    return seeing(see)
 
 
 def symmetric_convolution(model: Pretraining) -> None:
@@ -177,15 +177,9 @@ LEAKS = {
     "silence in audio": Leak(on_audio(lambda audio: (audio == 0).float().mean() > 0.25), loudness, "front end"),
     "outliers": Leak(on_audio(lambda audio: audio.abs().max() > 50), loudness, "front end"),
     "after ten seconds": Leak(convolution(lambda _, x, *__: x.shape[1] > 250), positions, "layer 1 convolution"),
-    "positions that wrap": Leak(
-        lambda model: with_context(model, visible=visible(lambda _, q, k: (q % 250, k % 250))), positions, "attention"
-    ),
-    "chunks of 9 from the end": Leak(
-        lambda model: with_context(model, visible=visible(from_the_end)), positions, "attention", preset="lookahead320"
-    ),
-    "chunks of 27 from the end": Leak(
-        lambda model: with_context(model, visible=visible(from_the_end)), positions, "attention", preset="lookahead1040"
-    ),
+    "positions that wrap": Leak(visible(lambda _, q, k: (q % 250, k % 250)), positions, "attention"),
+    "chunks of 9 from the end": Leak(visible(from_the_end), positions, "attention", preset="lookahead320"),
+    "chunks of 27 from the end": Leak(visible(from_the_end), positions, "attention", preset="lookahead1040"),
     "the last frame in the first": Leak(
         lambda model: wrap(model.encoder.subsampling, lambda _, x, *__: x.index_add(1, torch.tensor([0]), x[:, -1:])),
         positions,
@@ -219,7 +213,7 @@ LEAKS = {
     "peaks of one size": Leak(on_audio(lambda audio: 0.3 < audio.abs().max() < 0.5), random_batches, "front end"),
     "lengths far apart": Leak(rows_of_different_lengths, random_batches, "encoder output"),
     "one chunk of many": Leak(
-        lambda model: with_context(model, visible=visible(see_next_once)),
+        visible(see_next_once),
         minute,
         "layer 0 attention depends on later audio",
         quick=False,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from inprocess import load, main
+from leaks import become, with_context
 from models import FIXED_PRESETS, SHORT_PROBES
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -208,15 +209,6 @@ class EndOfOthers(FastConformer):
 class MisplacedEncoder(FastConformer):
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
         return super().step(features, state._replace(position=state.position + 1), lengths)
-
-
-def become(part: Any, kind: type) -> None:
-    part.__class__ = kind
-
-
-def with_context(model: Pretraining, kind: type[Context]) -> None:
-    old = model.encoder.context
-    model.encoder.context = kind(old.left, old.right, old.style)
 
 
 def batch_norm(model: Pretraining) -> None:

@@ -116,6 +116,6 @@ def test_other_ranks_of_a_run_share_its_folder(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(run_folder.rank_zero_only, "rank", 1)
         with claimed(tmp_path):
             pass
-        with pytest.raises(UserError), claimed(tmp_path):
+        with pytest.raises(UserError, match=r"^no$"), claimed(tmp_path):
             raise UserError("no")
     assert tmp_path.exists()

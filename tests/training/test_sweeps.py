@@ -9,6 +9,7 @@ from pathlib import Path
 import processes
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from runs import UNCHECKED
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path.stem for path in (ROOT / "configs/sweep").glob("*.yaml"))
@@ -16,6 +17,9 @@ FAST = [
     "debug=fast",
     "trainer=cpu",
     "threads=1",
+    UNCHECKED,
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
     "size.d_model=32",
     "trainer.limit_val_batches=1",
     "~callbacks.plots",

@@ -15,7 +15,7 @@ import pytest
 import torch
 from inprocess import load
 from omegaconf import DictConfig
-from runs import SHORT, environment
+from runs import SHORT, UNCHECKED, environment
 from waiting import eventually
 
 from streamnest.checkpoint.loading import load_pretrained
@@ -103,7 +103,7 @@ def test_multirun_jobs_have_separate_folders_and_one_group(tmp_path: Path) -> No
 
 
 def test_ctrl_c_saves_and_ends_with_status_0(tmp_path: Path) -> None:
-    words = (*SHORT, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.plots")
+    words = (*SHORT, UNCHECKED, "trainer.max_steps=5000", "trainer.val_check_interval=5000", "~callbacks.plots")
     process = processes.Process("train.py", *words, env=environment(tmp_path))
     seen = []
     for line in process.stdout:

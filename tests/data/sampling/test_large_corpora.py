@@ -297,7 +297,10 @@ def private():
 # Both corpora have several sections.
 datamodule.BucketBatchSampler = partial(BucketBatchSampler, largest=2**15)
 before = private()
-config = DataConfig(train_manifest=sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6)
+# There is no audio behind the index.
+config = DataConfig(
+    train_manifest=sys.argv[1], batch_duration=240.0, max_duration=30.0, num_batches=10**6, max_skipped_share=1.0
+)
 data = datamodule.SpeechDataModule(config)
 data.setup()
 sampler = data.train_dataloader().sampler
@@ -314,7 +317,9 @@ def test_a_million_cuts_take_the_memory_of_a_hundred_thousand(tmp_path):
     for count in (100_000, 1_000_000):
         index = plain_index(tmp_path / str(count), count)
         command = [sys.executable, "-c", LOADER, str(index)]
-        growth.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        growth.append(float(done.stdout))
     # An array with one float for each of the 900,000 additional cuts would take 7 MB.
     assert growth[1] < growth[0] + 5, growth
 

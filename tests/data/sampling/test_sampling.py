@@ -111,7 +111,7 @@ def test_a_sampler_has_its_declared_length():
 
 def test_no_utterances_and_impossible_limits_are_refused():
     for wrong in ({"durations": np.array([])}, {"batch_duration": 0.0}, {"max_batch_size": 0}):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=r"no utterances|must be positive"):
             sampler(**wrong)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from processes import Process
-from runs import environment
+from runs import UNCHECKED, environment
 
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
@@ -17,7 +17,14 @@ from streamnest.data.shards.writing import write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "data" / "sample16k"
-SMALL = ("debug=fast", "size.d_model=32", "trainer=ddp_cpu", "trainer.max_steps=9", "trainer.val_check_interval=3")
+SMALL = (
+    "debug=fast",
+    UNCHECKED,
+    "size.d_model=32",
+    "trainer=ddp_cpu",
+    "trainer.max_steps=9",
+    "trainer.val_check_interval=3",
+)
 
 
 def start(folder: Path, *words: str) -> Process:
