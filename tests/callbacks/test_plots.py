@@ -102,7 +102,7 @@ def test_the_baseline_is_that_of_the_plotted_term(model):
 
 def test_the_plot_shows_the_baseline_of_its_validation(model, batch, tmp_path, monkeypatch):
     plotted = []
-    monkeypatch.setattr(plots, "draw_prediction", lambda shown: plotted.append(shown.baseline) or Figure())
+    monkeypatch.setattr(plots, "plot_prediction", lambda shown: plotted.append(shown.baseline) or Figure())
     callback, validation = Plots(tmp_path), trainer(batch, 0)
     validation.callback_metrics["val/unigram"] = torch.tensor(5.5)
     callback.on_validation_batch_start(validation, model, batch, 0)

@@ -31,7 +31,7 @@ PROSE: dict[str, str] = {
     "British spelling": "|".join(_BRITISH),
     "is no": r"(?<!there )\b(?:is|was) no (?!longer|more|later|less|other|better|different|worse)",
     "told": r"\b(?:is|are|was|were|be|been) told\b|\btold (?:by|from|apart|in)\b|\btells?\b (?:what|how|who|which)",
-    "hear": r"\b(?:un)?hear(?:s|d|ing)?\b",
+    "hear": r"(?<!\")\b(?:un)?hear(?:s|d|ing)?\b",
     "mend": r"\bmend(?:s|ed|ing)?\b",
     "metaphor": r"\bwitness|\bat hand\b|signs of life|\balive\b|\bdied\b|\bparted\b|\bby heart\b|\banew\b",
     "cannot be had": r"can(?:not| be) (?:be )?had\b",
