@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from streamnest.locations import train_script
-
 COMMANDS: dict[str, str] = {
     "train": "pretrain an encoder, or train a task on one",
     "verify": "certify the look-ahead of a model",
@@ -58,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Parsed here first: a help page or an error needs none of the imports of the work itself.
     importlib.import_module(f"streamnest.commands.arguments.{module}").parse(rest)
     sys.argv = [f"streamnest {name}", *rest]
-    if name == "train":
-        _let_launchers_start_ranks()
     with _loading():
         command = importlib.import_module(f"streamnest.commands.{module}")
     return int(command.main())
@@ -78,15 +74,6 @@ def _unknown(name: str) -> int:
     remedy = f"did you mean {near[0]}?" if near else "`streamnest --help` lists the commands"
     print(f"streamnest: there is no command {printable(name)}: {remedy}", file=sys.stderr)
     return 2
-
-
-def _let_launchers_start_ranks() -> None:
-    """Makes the command line one that Lightning can start again, once for each of the other ranks.
-
-    It starts the module of `__main__.__spec__` if there is one, and the file `sys.argv[0]` otherwise.
-    """
-    sys.argv[0] = str(train_script())
-    sys.modules["__main__"].__spec__ = None
 
 
 @contextmanager

@@ -29,11 +29,6 @@ def sample_corpus() -> Path:
     return data_root() / "data/sample16k"
 
 
-def train_script() -> Path:
-    """Returns the file that a process runs to train; launchers of several processes start it once per rank."""
-    return (repository() or _PACKAGE / "launch") / "train.py"
-
-
 def train_command() -> str:
     """Returns the command that trains, as a user types it: `python train.py` in a checkout, else `streamnest train`."""
     return "python train.py" if repository() == Path.cwd() else "streamnest train"

@@ -49,7 +49,7 @@ def test_wheel_contains_configs_sample_corpus_and_licenses(wheel: Path) -> None:
     names = set(ZipFile(wheel).namelist())
     data = files_below(ROOT / "data/sample16k") | {n for n in files_below(ROOT / "configs") if "/local/" not in n}
     assert {f"streamnest/{name}" for name in data} <= names
-    assert {"streamnest/py.typed", "streamnest/launch/train.py"} <= names
+    assert "streamnest/py.typed" in names
     assert sum(name.split("/")[-1] in ("LICENSE", "NOTICE") for name in names) == 2
     assert not any(name.startswith(("tests/", "scripts/")) for name in names)
 
