@@ -276,6 +276,8 @@ def test_recordings_with_rttm_are_scored_beside_the_simulated(train, corpus, tmp
     real = [one for one in model._scored if one.real]
     assert [one.id for one in real] == ["talk"] and real[0].total == pytest.approx(0.5 + 2.5, abs=0.01)
     rows = dict(model.learned(figures, figures))
+    # 0.5 of 3 s overlap, which one speaker cannot cover.
+    assert rows["DER, recorded, without a model"].endswith("true speech activity as one speaker 50.0%")
     assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["DER settings"]
 
 
@@ -332,7 +334,8 @@ def test_the_command_prints_writes_scores_and_plots_turns(run_config, speech_lik
     assert "DER " in text and "collar 0.25 s on each side" in text
     assert Path(names[4]).read_bytes().startswith(b"\x89PNG")
     assert load("diarize").run(load("diarize").parse([names[0], names[1], "--reference", names[2]])) == 0
-    assert "DER 0.0%" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "DER 0.0%" in text and "without a model: silence 100.0%, one speaker throughout" in text
 
 
 def test_the_command_skips_unreadable_files(run_config, speech_like, tmp_path, capsys):

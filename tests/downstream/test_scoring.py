@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from torchmetrics.functional.text import char_error_rate, word_error_rate
 
-from streamnest.downstream.metrics.diarization_error import Scored
+from streamnest.data.conversations.simulation import Turn
+from streamnest.downstream.metrics.diarization_error import Scored, Scorer
 from streamnest.downstream.metrics.diarization_error import summarize as summarize_speakers
 from streamnest.downstream.metrics.error_rates import (
     RecognizedUtterance,
@@ -14,6 +15,7 @@ from streamnest.downstream.metrics.error_rates import (
     rows_of_rates,
     summarize,
 )
+from streamnest.downstream.metrics.trivial_diarization import ALWAYS, NOBODY, ORACLE, score_trivial, trivial_rates
 
 PAIRS = [("the old ship", "the cold ship"), ("hello", ""), ("go on then", "go  on"), ("yes", "yes no"), ("no", "no")]
 UTTERANCES = [
@@ -81,3 +83,10 @@ def test_the_interval_contains_the_rate_repeats_and_narrows_with_utterances():
     assert few[1] - few[0] > 2 * (high - low)
     # The textbook interval of as many independent words.
     assert high - low == pytest.approx(2 * 1.96 * (0.3 * 0.7 / 4000) ** 0.5, rel=0.15)
+
+
+def test_diarization_without_a_model_has_the_errors_it_must_have():
+    turns = [Turn("a", 0.0, 4.0), Turn("b", 4.0, 6.0)]  # 6 s of speech in 10 s
+    rates = trivial_rates([score_trivial(Scorer(collar=0.0), "talk", turns, 10.0)])
+    assert rates == pytest.approx({NOBODY: 1.0, ALWAYS: (2 + 4) / 6, ORACLE: 2 / 6})
+    assert trivial_rates([]) == {} == trivial_rates([score_trivial(Scorer(), "silence", [], 10.0)])

@@ -23,6 +23,7 @@ from streamnest.downstream.diarization.turns_plot import plot_turns
 from streamnest.downstream.exported import ExportedDiarizer, check_options, is_exported
 from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
+from streamnest.downstream.metrics.trivial_diarization import describe_trivial, score_trivial, trivial_rates
 from streamnest.errors import UserError
 from streamnest.plotting import save, to_numpy
 from streamnest.streaming.audio_sources import find_audio, load_audio
@@ -144,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     skip_overlap = args.skip_overlap or model.settings.skip_overlap
     scorer = Scorer(collar, skip_overlap) if args.reference else None
     seconds: list[float] = []
+    trivial: list[dict[str, Scored]] = []
     for path, reference in zip(files, references, strict=True):
         try:
             found = diarize(stream, path, args)
@@ -156,8 +158,10 @@ def run(args: argparse.Namespace) -> int:
         seconds.append(found.seconds)
         turns[path.stem], score = found.turns, None
         if scorer and reference is not None:
-            score = scorer(path.stem, clipped(reference, found.seconds), found.turns, found.seconds)
+            spoken = clipped(reference, found.seconds)
+            score = scorer(path.stem, spoken, found.turns, found.seconds)
             scores.append(score)
+            trivial.append(score_trivial(scorer, path.stem, spoken, found.seconds))
         if args.plot:
             draw(found, reference, scorer, score, plot_path(args, found, len(files) > 1))
     if args.rttm and turns:
@@ -167,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
         parts = ", ".join(f"{figures[f'der_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS)
         overlap = "not scored" if skip_overlap else "scored"
         print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
+        print(f"without a model: {describe_trivial(trivial_rates(trivial))}")
     if note := note_on_past(model, seconds):
         print(note, file=sys.stderr)
     return status_of(len(turns), len(files) - len(seconds))

@@ -15,6 +15,7 @@ from streamnest.downstream.base import Row
 from streamnest.downstream.diarization.activity import Decision, frames_to_turns, turns_to_frames
 from streamnest.downstream.diarization.permutation import activity_loss
 from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
+from streamnest.downstream.metrics.trivial_diarization import describe_trivial, score_trivial, trivial_rates
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
 from streamnest.formatting import change
@@ -116,6 +117,7 @@ class Diarizer(SupervisedTask):
             settings.threshold, settings.median_ms, settings.median_lookahead_ms, self.encoder.frame_ms
         )
         self._scored: list[Scored] = []
+        self._trivial: list[dict[str, Scored]] = []
         self._sums = torch.zeros(2)
 
     @classmethod
@@ -152,7 +154,7 @@ class Diarizer(SupervisedTask):
     def on_validation_epoch_start(self) -> None:
         """Resets the sums."""
         super().on_validation_epoch_start()
-        self._scored, self._sums = [], torch.zeros(2, device=self.device)
+        self._scored, self._trivial, self._sums = [], [], torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the loss of simulated conversations, and scores all conversations."""
@@ -164,7 +166,9 @@ class Diarizer(SupervisedTask):
         for row, active in enumerate(self._decided(encoded, valid)):
             label, seconds = batch.labels[row], int(batch.lengths[row]) / self.frontend.sample_rate
             real = bool(getattr(label, "real", False))
-            self._scored.append(scorer(batch.ids[row], turns_in(label), self.turns(active), seconds, real))
+            conversation = (batch.ids[row], turns_in(label))
+            self._scored.append(scorer(*conversation, self.turns(active), seconds, real))
+            self._trivial.append(score_trivial(scorer, *conversation, seconds, real))
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss and error rates over all ranks; metrics of recorded conversations end in `_real`."""
@@ -174,6 +178,7 @@ class Diarizer(SupervisedTask):
         metrics |= summarize([one for one in scored if not one.real])
         metrics |= {f"{name}_real": value for name, value in summarize([one for one in scored if one.real]).items()}
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        self._trivial = of_all_ranks(self._trivial)
 
     def describe(self) -> list[Row]:
         """Adds conversations and decision to the start panel."""
@@ -198,6 +203,9 @@ class Diarizer(SupervisedTask):
                 parts = [f"{now[f'_{part}']:.1%} {part.replace('_', ' ')}" for part in PARTS]
                 text = f"{change(first, last, f'val/der{suffix}')} ({now['_low']:.1%} to {now['_high']:.1%})"
                 rows.append((f"DER, {name}", ", ".join([text, *parts])))
+                chosen = (one for one in self._trivial if next(iter(one.values())).real is (name == "recorded"))
+                if trivial := trivial_rates(chosen):
+                    rows.append((f"DER, {name}, without a model", describe_trivial(trivial)))
         return [*rows, ("DER settings", f"collar {self.settings.collar:g} s on each side, overlap {overlap}")]
 
     def _losses(self, encoded: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
