@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from streamnest.errors import UserError
+from streamnest.muon import Muon, is_hidden_matrix, stacked_matrices
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 
@@ -23,6 +25,7 @@ class OptimConfig:
     """Schema of the `optim` group."""
 
     _target_: str = "streamnest.optim.Optimization"
+    optimizer: str = "adamw"
     schedule: str = "noam"
     lr: float = 5.0
     min_lr: float = 1e-6
@@ -43,10 +46,11 @@ class Optimization:
     after warm-up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
     `constant`: linear warm-up, then `lr`. Biases, norms and other vectors have no weight decay.
     The encoder's learning rate is multiplied by `encoder_lr_scale`, and each layer's by `layer_decay` relative to the
-    layer above; the subsampling module is the lowest layer.
+    layer above; the subsampling module is the lowest layer. `optimizer="muon"` updates the matrices of encoder layers
+    as `Muon` does, with the same learning rate.
 
     Raises:
-        UserError: for an unknown schedule, `cosine` without `max_steps`, and scales that are not positive.
+        UserError: for an unknown optimizer or schedule, `cosine` without `max_steps`, and scales that are not positive.
     """
 
     schedule: str
@@ -59,8 +63,11 @@ class Optimization:
     weight_decay: float
     encoder_lr_scale: float = OptimConfig.encoder_lr_scale
     layer_decay: float = OptimConfig.layer_decay
+    optimizer: str = OptimConfig.optimizer
 
     def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise UserError(f"optim.optimizer={self.optimizer!r} is unknown: choose adamw or muon")
         if self.schedule not in ("noam", "cosine", "constant"):
             raise UserError(f"optim.schedule={self.schedule!r} is unknown: choose noam, cosine or constant")
         if self.schedule == "cosine" and self.max_steps <= 0:
@@ -83,31 +90,50 @@ class Optimization:
 
     def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """Builds the optimizer and its per-step scheduler for the trainable parameters of a model."""
-        by_rate = self._by_rate(model)
         groups = [
-            {"params": [p for p in parameters if (p.ndim > 1) is matrix], "lr": scale, "weight_decay": decay}
-            for scale, parameters in by_rate.items()
-            for matrix, decay in ((True, self.weight_decay), (False, 0.0))
+            group | {"lr": scale} for scale, named in self._by_rate(model).items() for group in self._groups(named)
         ]
         # A base rate of 1 makes the schedule's factor the learning rate itself.
-        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
+        kind = Muon if self.optimizer == "muon" else torch.optim.AdamW
+        optimizer = kind(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
         # Gradients must be unscaled before they are clipped, not inside the fused step.
         optimizer._step_supports_amp_scaling = False
         schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
         return optimizer, LambdaLR(optimizer, schedule)
 
-    def _by_rate(self, model: nn.Module) -> dict[float, list[nn.Parameter]]:
+    def _by_rate(self, model: nn.Module) -> dict[float, list[tuple[str, nn.Parameter]]]:
         """Groups trainable parameters by the factor of their learning rate, the full rate first."""
         depths = [int(match[1]) for name, _ in model.named_parameters() if (match := _LAYER.match(name))]
         layers = max(depths, default=-1) + 1
-        groups: dict[float, list[nn.Parameter]] = {1.0: []}
+        groups: dict[float, list[tuple[str, nn.Parameter]]] = {1.0: []}
         for name, parameter in model.named_parameters():
             match = _LAYER.match(name)
             below = layers - (int(match[1]) + 1 if match else 0)
             scale = self.encoder_lr_scale * self.layer_decay**below if name.startswith("encoder.") else 1.0
             if parameter.requires_grad:
-                groups.setdefault(scale, []).append(parameter)
+                groups.setdefault(scale, []).append((name, parameter))
         return groups
+
+    def _groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+        """Returns matrices and vectors of parameters, in Muon preceded by the matrices that it orthogonalizes."""
+        hidden = [each for each in named if self.optimizer == "muon" and is_hidden_matrix(*each)]
+        if any(isinstance(parameter, DTensor) for _, parameter in hidden):
+            raise UserError("optim.optimizer=muon does not work with trainer=fsdp: choose trainer=ddp or adamw")
+        chosen = {name for name, _ in hidden}
+        groups = [
+            {
+                "params": [p for name, p in hidden if stacked_matrices(name) == parts],
+                "weight_decay": self.weight_decay,
+                "orthogonal": True,
+                "parts": parts,
+            }
+            for parts in sorted({stacked_matrices(name) for name in chosen})
+        ]
+        rest = [parameter for name, parameter in named if name not in chosen]
+        return groups + [
+            {"params": [p for p in rest if (p.ndim > 1) is matrix], "weight_decay": decay}
+            for matrix, decay in ((True, self.weight_decay), (False, 0.0))
+        ]
 
 
 def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str | Path) -> None:
@@ -126,7 +152,7 @@ def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str |
         raise UserError(
             f"{path}: the settings of its optimizer are not valid: start from its weights with init_from instead"
         )
-    if is_adamw and not all(_fits(parameter, state) for parameter, state in optimizer.state.items()):
+    if is_adamw and not all(_fits_group(optimizer, group) for group in optimizer.param_groups):
         raise UserError(
             f"{path}: the state of its optimizer does not fit this model: start from its weights with init_from instead"
         )
@@ -136,17 +162,30 @@ def require_fitting(optimizer: torch.optim.Optimizer, schedule: Any, path: str |
         )
 
 
+def _fits_group(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
+    moments = ("momentum",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
+    if group.get("orthogonal") and any(parameter.ndim != 2 for parameter in group["params"]):
+        return False
+    return all(_fits(parameter, optimizer.state.get(parameter), moments) for parameter in group["params"])
+
+
 def _is_valid(group: dict[str, Any]) -> bool:
     betas, others = group.get("betas"), [group.get(name) for name in ("lr", "eps", "weight_decay")]
+    orthogonal, parts = group.get("orthogonal", False), group.get("parts", 1)
     if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(_is_number, [*betas, *others])):
         return False
-    return max(betas) < 1 and min(*betas, *others) >= 0 and not group.get("amsgrad") and not group.get("maximize")
+    if not isinstance(orthogonal, bool) or not isinstance(parts, int) or parts < 1:
+        return False
+    shares = [*betas, *([group["momentum"]] if "momentum" in group else [])]
+    if not all(map(_is_number, shares)) or max(shares) >= 1:
+        return False
+    return min(*shares, *others) >= 0 and not group.get("amsgrad") and not group.get("maximize")
 
 
-def _fits(parameter: torch.Tensor, state: Any) -> bool:
-    """True if a state is empty, or consists of a step count and two moments of the parameter's size."""
-    shapes = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+def _fits(parameter: Tensor, state: Any, moments: Iterable[str]) -> bool:
+    """True if a state is empty, or consists of a step count and moments of the parameter's size."""
+    shapes = {"step": torch.Size(())} | dict.fromkeys(moments, parameter.shape)
+    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
     return not state or (tensors and {name: value.shape for name, value in state.items()} == shapes)
 
 
