@@ -47,7 +47,7 @@ def test_an_update_has_the_mean_square_of_adamw_and_ignores_the_scale_of_gradien
     before = large.detach().clone()
     for parameter in (large, small):
         Muon([{"params": [parameter], "orthogonal": True}], lr=0.01, weight_decay=0.0).step()
-    assert torch.allclose(large, small, atol=1e-5)
+    assert torch.allclose(large, small, atol=1e-3)
     assert float((large.detach() - before).square().mean().sqrt()) == pytest.approx(0.01 * 0.2, rel=0.25)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from streamnest.encoder.convolution import depthwise_precision
 from streamnest.errors import UserError
 
 SCHEMES = ("aligned", "shifted")
@@ -169,7 +170,8 @@ class Subsampling(nn.Module):
             time, bands = int(past is None), self.padding.low
         else:
             x, kept = self._pad(x, past)
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight, depthwise.bias, 2, (time, bands), 1, depthwise.groups)
+        with depthwise_precision(x) as inputs:
+            y = F.conv2d(inputs.permute(0, 3, 1, 2), weight, depthwise.bias, 2, (time, bands), 1, depthwise.groups)
         return y.permute(0, 2, 3, 1), kept
 
     def _first(self, x: Tensor, span: _Span | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
