@@ -1,4 +1,7 @@
-"""Imported first by commands, so that Ctrl-C during slow imports prints one line and ends them with status 130."""
+"""Imported first by commands: what has to be set before slow imports.
+
+Ctrl-C during them prints one line and ends the command with status 130.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,16 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+
+# How often a waiting thread spins before it sleeps; torch reads it when it is imported. With the default of OpenMP, a run
+# with two threads almost stops while other processes use both cores.
+_SPINS = "1000"
+
+
+def _limit_spinning() -> None:
+    """Limits spinning, unless the user has chosen a policy."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -26,6 +39,7 @@ def _is_command() -> bool:
     return script.name in commands or script.parent.name in ("scripts", "benchmarks", "tools")
 
 
+_limit_spinning()
 if (
     _is_command()
     and threading.current_thread() is threading.main_thread()
