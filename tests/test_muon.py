@@ -41,7 +41,7 @@ def test_other_groups_are_updated_as_by_adamw():
     assert torch.equal(one, two)
 
 
-def test_an_update_has_the_mean_square_of_adamw_and_ignores_the_scale_of_gradients():
+def test_updates_have_the_size_of_adamw_whatever_the_gradients():
     (large,), (small,) = parameters((96, 48)), parameters((96, 48))
     small.grad *= 1e-4
     before = large.detach().clone()

@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-# How often a waiting thread spins before it sleeps; torch reads it when it is imported. With the default of OpenMP, a run
-# with two threads almost stops while other processes use both cores.
+# How often a waiting thread spins before it sleeps; torch reads it when it is imported. With the default of OpenMP, a
+# run with two threads almost stops while other processes use both cores.
 _SPINS = "1000"
 
 
