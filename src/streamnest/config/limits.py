@@ -92,11 +92,12 @@ _LIMITS = {
             *(
                 "augment.reverb.prob",
                 "augment.speed.prob",
+                "task.speed_prob",
                 "frontend.preemphasis",
                 "callbacks.collapse.min_codes_used_share",
             ),
             *("task.threshold", "task.spec_augment.time_prob", "task.conversations.overlap_prob"),
-            "task.conversations.stay_prob",
+            *("task.conversations.stay_prob", "optim.hold_share", "optim.final_scale"),
         ),
         _SHARE,
     ),
