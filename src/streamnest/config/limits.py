@@ -104,7 +104,7 @@ _LIMITS = {
     **dict.fromkeys(
         (
             *(f"{group}.dropout" for group in ("size", "encoder")),
-            *("encoder.dropout_input", "encoder.dropout_attention", "optim.betas", "callbacks.ema.ema.decay"),
+            *("encoder.dropout_input", "encoder.dropout_attention", "optim.betas", "callbacks.ema.decay"),
         ),
         _DROPOUT,
     ),
