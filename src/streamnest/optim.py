@@ -44,7 +44,7 @@ class Optimization:
     `noam`: `lr * d_model^-0.5 * min(s^-0.5, s * warmup^-1.5)` (Vaswani et al. 2017, section 5.3), not below `min_lr`
     after warm-up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
     `tri_stage`: linear warm-up to `lr`, `lr` for a `hold_share` of `max_steps`, then exponential decay down to
-    `final_scale * lr` at `max_steps` (Baevski et al. 2020, section 4.3), not below `min_lr`.
+    `final_scale * lr` at `max_steps`, not below `min_lr` (fine-tuning of Baevski et al. 2020, as in fairseq).
     `constant`: linear warm-up, then `lr`. Biases, norms and other vectors have no weight decay.
     The encoder's learning rate is multiplied by `encoder_lr_scale`, and each layer's by `layer_decay` relative to the
     layer above; the subsampling module is the lowest layer.
