@@ -113,7 +113,7 @@ class Optimization:
         if not 0 < self.final_scale <= 1:
             raise UserError(f"optim.final_scale={self.final_scale}: must be above 0 and at most 1")
         warmup = self.warmup_steps / self.max_steps
-        if not 0 <= self.hold_share <= 1 - warmup:
+        if not 0 <= self.hold_share <= 1 - warmup + 1e-9:
             raise UserError(
                 f"optim.hold_share={self.hold_share}: must be from 0 to {max(0.0, 1 - warmup):.3g}, because "
                 f"optim.warmup_steps={self.warmup_steps} takes {warmup:.3g} of {self.max_steps} steps"

@@ -61,10 +61,11 @@ def average(paths: Sequence[str | Path]) -> tuple[EncoderTask, list[int]]:
     sums, steps = dict[str, Tensor](), list[int]()
     for path in paths:
         checkpoint = read_checked(path)
-        first = first or {**checkpoint, "path": path}
-        state = checkpoint["state_dict"]
-        _require_equal(first, checkpoint, path)
-        for name, value in state.items():
+        shapes = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+        current = {"path": path, "shapes": shapes, **checkpoint["streamnest"]}
+        first = first or current
+        _require_equal(first, current)
+        for name, value in checkpoint["state_dict"].items():
             if value.is_floating_point():
                 sums[name] = sums[name] + value if name in sums else value.double()
         updates = checkpoint.get("global_step")
@@ -77,18 +78,16 @@ def average(paths: Sequence[str | Path]) -> tuple[EncoderTask, list[int]]:
     return model, steps
 
 
-def _require_equal(first: Mapping[str, Any], other: Mapping[str, Any], path: str | Path) -> None:
+def _require_equal(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     """Refuses a checkpoint that differs from the first one in more than its values."""
-    one, two = first["streamnest"], other["streamnest"]
-    begin = f"{path} cannot be averaged with {first['path']}: "
-    configs = one["config"], two["config"]
+    begin = f"{other['path']} cannot be averaged with {first['path']}: "
+    configs = first["config"], other["config"]
     if task_name(configs[0]) != task_name(configs[1]):
         raise UserError(f"{begin}its task is {task_name(configs[1])}, not {task_name(configs[0])}")
     if changed := [*differences(*configs), *task_differences(*configs)]:
         name, then, now = changed[0]
         raise UserError(f"{begin}{name} is {short(now)}, not {short(then)}")
-    if one.get("labels") != two.get("labels"):
+    if first.get("labels") != other.get("labels"):
         raise UserError(f"{begin}it has another vocabulary or other labels")
-    shapes = [{name: value.shape for name, value in each["state_dict"].items()} for each in (first, other)]
-    if strange := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+    if strange := sorted(name for name, _ in first["shapes"].items() ^ other["shapes"].items()):
         raise UserError(f"{begin}the shapes of {short(strange[0])} differ")

@@ -31,4 +31,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = made.parse(argv)
     if args.last is not None and len(args.checkpoints) != 1:
         made.error("--last needs the folder of one run")
+    if args.last is not None and args.last < 2:
+        made.error(f"--last {args.last} must be 2 or more")
     return args
