@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "flops": "print the training cost per second of audio",
     "import-nemo": "convert a NeMo archive to a checkpoint",
     "export-nemo": "write a checkpoint as a NeMo archive",
+    "average": "average the weights of checkpoints",
     "save-pretrained": "write a checkpoint as a folder to share",
 }
 

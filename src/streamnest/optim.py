@@ -36,6 +36,8 @@ class OptimConfig:
     weight_decay: float = 1e-3
     encoder_lr_scale: float = 1.0
     layer_decay: float = 1.0
+    hold_share: float = 0.4
+    final_scale: float = 0.05
 
 
 @dataclass
@@ -44,13 +46,16 @@ class Optimization:
 
     `noam`: `lr * d_model^-0.5 * min(s^-0.5, s * warmup^-1.5)` (Vaswani et al. 2017, section 5.3), not below `min_lr`
     after warm-up. `cosine`: linear warm-up to `lr`, then half a cosine down to `min_lr` at `max_steps`.
+    `tri_stage`: linear warm-up to `lr`, `lr` for a `hold_share` of `max_steps`, then exponential decay down to
+    `final_scale * lr` at `max_steps`, not below `min_lr` (fine-tuning of Baevski et al. 2020, as in fairseq).
     `constant`: linear warm-up, then `lr`. Biases, norms and other vectors have no weight decay.
     The encoder's learning rate is multiplied by `encoder_lr_scale`, and each layer's by `layer_decay` relative to the
     layer above; the subsampling module is the lowest layer. `optimizer="muon"` updates the matrices of encoder layers
     as `Muon` does, with the same learning rate.
 
     Raises:
-        UserError: for an unknown optimizer or schedule, `cosine` without `max_steps`, and scales that are not positive.
+        UserError: for an unknown optimizer or schedule, `cosine` and `tri_stage` without `max_steps`, stages longer than
+            the run, and values out of range.
     """
 
     schedule: str
@@ -64,14 +69,18 @@ class Optimization:
     encoder_lr_scale: float = OptimConfig.encoder_lr_scale
     layer_decay: float = OptimConfig.layer_decay
     optimizer: str = OptimConfig.optimizer
+    hold_share: float = OptimConfig.hold_share
+    final_scale: float = OptimConfig.final_scale
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
             raise UserError(f"optim.optimizer={self.optimizer!r} is unknown: choose adamw or muon")
-        if self.schedule not in ("noam", "cosine", "constant"):
-            raise UserError(f"optim.schedule={self.schedule!r} is unknown: choose noam, cosine or constant")
-        if self.schedule == "cosine" and self.max_steps <= 0:
-            raise UserError(f"optim.schedule=cosine needs trainer.max_steps above 0, got {self.max_steps}")
+        if self.schedule not in ("noam", "cosine", "tri_stage", "constant"):
+            raise UserError(f"optim.schedule={self.schedule!r} is unknown: choose noam, cosine, tri_stage or constant")
+        if self.schedule in ("cosine", "tri_stage") and self.max_steps <= 0:
+            raise UserError(f"optim.schedule={self.schedule} needs trainer.max_steps above 0, got {self.max_steps}")
+        if self.schedule == "tri_stage":
+            self._check_stages()
         for name in ("encoder_lr_scale", "layer_decay"):
             if getattr(self, name) <= 0:
                 raise UserError(f"optim.{name}={getattr(self, name)}: must be above 0 (freeze=encoder keeps it fixed)")
@@ -85,6 +94,10 @@ class Optimization:
             return max(rate, self.min_lr) if step > warmup else rate
         if self.schedule == "constant" or warm < 1.0:
             return self.lr * warm
+        if self.schedule == "tri_stage":
+            held = self.warmup_steps + self.hold_share * self.max_steps
+            decayed = min(1.0, max(0.0, step - held) / max(1.0, self.max_steps - held))
+            return max(self.lr * self.final_scale**decayed, self.min_lr)
         progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -100,6 +113,16 @@ class Optimization:
         optimizer._step_supports_amp_scaling = False
         schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
         return optimizer, LambdaLR(optimizer, schedule)
+
+    def _check_stages(self) -> None:
+        if not 0 < self.final_scale <= 1:
+            raise UserError(f"optim.final_scale={self.final_scale}: must be above 0 and at most 1")
+        warmup = self.warmup_steps / self.max_steps
+        if not 0 <= self.hold_share <= 1 - warmup + 1e-9:
+            raise UserError(
+                f"optim.hold_share={self.hold_share}: must be from 0 to {max(0.0, 1 - warmup):.3g}, because "
+                f"optim.warmup_steps={self.warmup_steps} takes {warmup:.3g} of {self.max_steps} steps"
+            )
 
     def _by_rate(self, model: nn.Module) -> dict[float, list[tuple[str, nn.Parameter]]]:
         """Groups trainable parameters by the factor of their learning rate, the full rate first."""

@@ -20,12 +20,17 @@ from streamnest.streaming.onnx_session import OnnxSession
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
 SMALL = ("quantizer.num_classes=32",)
+# The average that wrote the file.
+CONSTANT_DECAY = (
+    "callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+    "+callbacks.ema.use_buffers=false",
+)
 RUNS: dict[str, tuple[str, ...]] = {
     "pretraining": ("encoder=lookahead40", *SMALL),
     "dynamic": ("encoder=dynamic", "objective=masked_next_token", *SMALL),
-    "ema": ("encoder=causal", "callbacks=ema", "size.d_model=8", *SMALL),
-    "ctc": ("task=ctc", "encoder=lookahead40"),
-    "rnnt": ("task=rnnt", "encoder=causal", "task.prediction_dim=16", "task.joiner_dim=16"),
+    "ema": ("encoder=causal", "callbacks=ema", *CONSTANT_DECAY, "size.d_model=8", *SMALL),
+    "ctc": ("task=ctc", "encoder=lookahead40", "augment.speed.prob=0"),
+    "rnnt": ("task=rnnt", "encoder=causal", "augment.speed.prob=0", "task.prediction_dim=16", "task.joiner_dim=16"),
     "diarization": ("task=diarization", "encoder=lookahead80", "task.head_size=16"),
     "speaker": ("task=speaker", "encoder=limited3200", "task.embedding_size=16"),
 }

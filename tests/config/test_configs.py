@@ -114,3 +114,22 @@ def test_composing_a_config_does_not_disturb_another_caller(composed: Compose) -
 def test_overrides_take_precedence_for_untrained_models() -> None:
     cfg = compose_config(["logger=csv", "name=mine"], CONFIGS, "untrained")
     assert cfg.name == "mine" and cfg.preset == "untrained" and "csv" in str(cfg.logger).lower()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "share"),
+    [
+        (("task=ctc",), 0.6667),
+        (("task=rnnt", "augment=noise"), 0.6667),
+        (("task=ctc", "augment=none"), 0.0),
+        (("task=ctc", "augment.speed.prob=0"), 0.0),
+        (("task=speaker",), 0.0),
+        (("task=pretrain",), 0.0),
+        (("task=pretrain", "augment=full"), 0.6667),
+    ],
+)
+def test_only_recognizers_change_the_speed_by_default(
+    composed: Compose, overrides: tuple[str, ...], share: float
+) -> None:
+    speed = composed(*overrides).augment.speed
+    assert speed.prob == share and speed.factors == [0.9, 1.1]

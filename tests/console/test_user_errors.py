@@ -90,6 +90,8 @@ def test_a_run_refuses_a_number_out_of_range() -> None:
     cfg.optim.lr = -1.0  # past `compose_config`, which has the same check
     with pytest.raises(UserError, match=r"optim\.lr=-1 is out of range: give a number above 0"):
         refuse(cfg)
+    with pytest.raises(UserError, match=r"callbacks\.ema\.decay=1 is out of range: .* below 1"):
+        compose_config(["callbacks=ema", "callbacks.ema.decay=1"], CONFIGS, "t")
 
 
 def test_values_and_patterns_are_not_choices() -> None:

@@ -85,9 +85,11 @@ def start(composed, data, trainer, *overrides):
     return model, printed(report.start_panel(cfg, model, data, trainer))
 
 
-def test_allowed_commands_are_announced(composed, data, trainer):
-    assert "in manifests are executed" not in start(composed, data, trainer)[1]
-    assert "in manifests are executed" in start(composed, data, trainer, "data.allow_commands=true")[1]
+def test_allowed_commands_and_speeds_are_announced(composed, data, trainer):
+    text = start(composed, data, trainer)[1]
+    assert "in manifests are executed" not in text and "speed change" not in text
+    text = start(composed, data, trainer, "data.allow_commands=true", "augment=full")[1]
+    assert "in manifests are executed" in text and "67% of utterances, factors 0.9, 1.1" in text
 
 
 @pytest.mark.parametrize("preset", ["causal", "lookahead40", "lookahead320"])

@@ -7,6 +7,7 @@ from streamnest.callbacks.collapse import CollapseAlarm
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.interrupt import StopOnSignal
+from streamnest.callbacks.moving_average import MovingAverage
 from streamnest.callbacks.plots import Plots
 from streamnest.callbacks.progress import Progress
 from streamnest.callbacks.throughput import Throughput
@@ -16,6 +17,7 @@ __all__ = [
     "BestAndLast",
     "CollapseAlarm",
     "GradientGuard",
+    "MovingAverage",
     "Plots",
     "Progress",
     "StopOnSignal",

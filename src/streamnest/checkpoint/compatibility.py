@@ -37,7 +37,7 @@ def check_architecture(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) 
             f"{path} is of task={task_name(stored)}, this run of task={task_name(config)}: encoder_from={path} starts "
             "a run of another task with its encoder"
         )
-    found = [*differences(stored, config), *_task_differences(stored, config)]
+    found = [*differences(stored, config), *task_differences(stored, config)]
     if found:
         listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
         raise UserError(f"{path} has a different architecture:\n{listed}")
@@ -87,7 +87,7 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[t
     return found
 
 
-def _task_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def task_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Lists the same for the settings that shape the head of a downstream task; a missing one has its default."""
     node = current["task"]
     if has_foreign_class(node) and node["_target_"] not in ALLOWED["task"]:

@@ -92,18 +92,19 @@ _LIMITS = {
             *(
                 "augment.reverb.prob",
                 "augment.speed.prob",
+                "task.speed_prob",
                 "frontend.preemphasis",
                 "callbacks.collapse.min_codes_used_share",
             ),
             *("task.threshold", "task.spec_augment.time_prob", "task.conversations.overlap_prob"),
-            "task.conversations.stay_prob",
+            *("task.conversations.stay_prob", "optim.hold_share", "optim.final_scale"),
         ),
         _SHARE,
     ),
     **dict.fromkeys(
         (
             *(f"{group}.dropout" for group in ("size", "encoder")),
-            *("encoder.dropout_input", "encoder.dropout_attention", "optim.betas", "callbacks.ema.ema.decay"),
+            *("encoder.dropout_input", "encoder.dropout_attention", "optim.betas", "callbacks.ema.decay"),
         ),
         _DROPOUT,
     ),

@@ -25,11 +25,13 @@ class TaskConfig:
     Attributes:
         name: name of the task.
         monitor: validation metric that selects the best checkpoint; lower is better.
+        speed_prob: default of `augment.speed.prob`, the share of training utterances whose speed is changed.
     """
 
     _target_: str = "streamnest.pretraining.Pretraining"
     name: str = "pretrain"
     monitor: str = "val/loss"
+    speed_prob: float = 0.0
 
 
 @dataclass
@@ -53,6 +55,7 @@ class TextConfig(DownstreamConfig):
     """
 
     monitor: str = "val/cer"
+    speed_prob: float = 0.6667
     tokenizer: str = "char"
     vocab_size: int = 256
 

@@ -114,12 +114,16 @@ class ReverbConfig:
     seed: int = 0
 
 
+# The share of a task, or 0 if the config has no task.
+_OF_TASK: Any = "${oc.select:task.speed_prob,0}"
+
+
 @dataclass
 class SpeedConfig:
     """Settings of `SpeedPerturbation`.
 
     Attributes:
-        prob: share of utterances whose speed is changed.
+        prob: share of utterances whose speed is changed. In a run, its default is `task.speed_prob`.
         factors: speed factors, one of which is chosen at random; 1.1 is faster and about a tenth shorter.
         seed: seed of all random choices.
     """
@@ -158,7 +162,7 @@ class AugmentConfig:
     speakers: list[int] = field(default_factory=lambda: [1, 1])
     seed: int = 0
     reverb: ReverbConfig = field(default_factory=lambda: ReverbConfig(seed=II("..seed")))
-    speed: SpeedConfig = field(default_factory=lambda: SpeedConfig(seed=II("..seed")))
+    speed: SpeedConfig = field(default_factory=lambda: SpeedConfig(prob=_OF_TASK, seed=II("..seed")))
 
 
 @dataclass

@@ -20,7 +20,7 @@ from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import Label, label_of, suitable, within_hours
 from streamnest.data.loading import ResumableLoader, make_loader
 from streamnest.data.manifest import LoadReport
-from streamnest.data.reading import load_part, report_of, require_readable, speakers_of
+from streamnest.data.reading import load_part, report_of, require_readable, speakers_of, splits_long
 from streamnest.data.sampling.mixing import Mixture, make_mixture
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 from streamnest.data.sampling.sources import Corpus, digest, parse_sources
@@ -40,7 +40,8 @@ class SpeechDataModule(L.LightningDataModule):
     Args:
         config: manifests, batches, limits and loading.
         augment: makes the noisy audio and changes the speed of all audio; None for clean audio. The limits of
-            durations and batches apply to the audio after its speed is changed.
+            durations and batches apply to the audio after its speed is changed: windows of split utterances are short
+            enough for the slowest factor, and whole utterances get no factor with which they would leave the limits.
 
     Attributes:
         report: usable audio and dropped cuts of each part ("train", "val", "noise", "rir"); empty before `setup`.
@@ -112,6 +113,8 @@ class SpeechDataModule(L.LightningDataModule):
         """Makes the loader of the endless training batches; its state is the position in the data."""
         dataset = self._dataset("train", self.augment, self.config.cache_mb)
         dataset.speed = self.augment.speed if self.augment else None
+        if dataset.speed and not splits_long(self.config):
+            dataset.speed.limits = (self.config.min_duration, self.config.max_duration)
         rank, world_size = self._rank()
         return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.config.seed, rank, world_size))
 

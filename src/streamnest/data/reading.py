@@ -33,7 +33,8 @@ def load_part(
         part: "train", "val", "noise" or "rir".
         sources: manifests and shards.
         config: limits of duration, channel, checks and permissions.
-        speed: speed perturbation of the training audio, to which the limits of duration apply.
+        speed: speed perturbation of the training audio. Windows of long utterances leave room for it; if long
+            utterances are dropped instead, the perturbation itself respects the limits.
 
     Raises:
         UserError: in the cases of `load_cuts`.
@@ -56,11 +57,17 @@ def _limits(part: str, config: DataConfig, speed: SpeedPerturbation | None) -> d
     """Returns the limits of duration of a part, before its speed is changed."""
     if part in _RECORDINGS:
         return _RECORDINGS[part]
+    splits = splits_long(config)
     return {
-        "min_duration": config.min_duration * (speed.fastest if speed else 1.0),
-        "max_duration": config.max_duration * (speed.slowest if speed else 1.0),
+        "min_duration": config.min_duration * (speed.fastest if speed and splits else 1.0),
+        "max_duration": config.max_duration * (speed.slowest if speed and splits else 1.0),
         "on_long": "skip" if config.transcribed else config.on_long,
     }
+
+
+def splits_long(config: DataConfig) -> bool:
+    """True if long utterances are split into windows; with a text they cannot be."""
+    return config.on_long != "skip" and not config.transcribed
 
 
 def report_of(corpus: Corpus, counts: Counter[str]) -> LoadReport:

@@ -154,7 +154,7 @@ def _augment_rows(cfg: DictConfig, data: SpeechDataModule) -> list[Row]:
     rooms = f"{data.report['rir'].num_cuts} recorded rooms" if "rir" in data.report else "simulated rooms"
     factors = ", ".join(f"{factor:g}" for factor in speeds.factors)
     rows = [("reverberation", reverb.prob, rooms), ("speed change", speeds.prob, f"factors {factors}")]
-    return [(name, f"{_added(prob)}, {what}") for name, prob, what in rows if prob]
+    return [(name, f"{prob:.0%} of utterances, {what}") for name, prob, what in rows if prob]
 
 
 def _added(prob: float) -> str:

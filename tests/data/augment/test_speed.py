@@ -92,6 +92,18 @@ def test_limits_of_duration_apply_to_the_perturbed_audio(manifest):
     assert int(lengths.min()) >= 0.5 * RATE and int(lengths.max()) <= LONGEST * RATE + 1
 
 
+def test_whole_utterances_near_a_limit_keep_their_speed_within_it(manifest):
+    """An utterance that is dropped when it is too long must not be dropped because it might become too long."""
+    batches = list(module(manifest, num_batches=40, on_long="skip").train_dataloader())
+    seconds = {name: set() for batch in batches for name in batch.ids}
+    for batch in batches:
+        for name, length in zip(batch.ids, batch.lengths.tolist()):
+            seconds[name].add(round(length / RATE, 2))
+    assert seconds.keys() == {f"t{i}" for i in range(32)}
+    assert seconds["t0"] <= {0.5, 0.56} and seconds["t15"] <= {2.0, 1.82}
+    assert max(len(values) for values in seconds.values()) == 2
+
+
 def test_probability_zero_changes_no_batch(manifest):
     plain = data_module(manifest, batch_duration=6.0, num_buckets=2, num_batches=16, max_duration=LONGEST)
     plain.setup("fit")

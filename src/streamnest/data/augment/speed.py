@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from lhotse.augmentation import Speed
 
@@ -19,12 +21,15 @@ class SpeedPerturbation:
 
     Samples are perturbed as they are loaded, instead of cuts in the manifest: the sampler needs only one list of
     durations for all epochs, and its state stays a few integers. In return, the limits of the sampler must leave room
-    for the slowest factor.
+    for the slowest factor. A factor with which an utterance would leave `limits` is not applied to it.
 
     All random choices for an utterance depend only on (seed, step, cut id).
 
     Args:
         config: share and factors.
+
+    Attributes:
+        limits: shortest and longest perturbed utterance in seconds; may be set later.
 
     Raises:
         UserError: for a share outside [0, 1], no factors, or factors outside [0.5, 2].
@@ -35,6 +40,7 @@ class SpeedPerturbation:
         if not config.factors or not all(0.5 <= factor <= 2 for factor in config.factors):
             raise UserError(f"augment.speed.factors={list(config.factors)}: need one or more between 0.5 and 2")
         self.prob, self.factors, self.seed = config.prob, config.factors, config.seed
+        self.limits = (0.0, math.inf)
 
     @property
     def slowest(self) -> float:
@@ -52,4 +58,7 @@ class SpeedPerturbation:
         if rng.random() >= self.prob:
             return audio
         factor = self.factors[int(rng.integers(len(self.factors)))]
+        shortest, longest = self.limits
+        if not shortest <= len(audio) / SAMPLING_RATE / factor <= longest:
+            return audio
         return np.ascontiguousarray(Speed(factor)(audio[None], SAMPLING_RATE)[0])

@@ -1,0 +1,35 @@
+"""Exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class MovingAverage(WeightAveraging):
+    """Lightning's `WeightAveraging` with an exponential moving average whose decay rises from update to update.
+
+    After `n` updates the decay is `(1 + n) / (10 + n)`, but at most `decay`: the average covers about a ninth of the
+    updates so far, until it covers the last `1 / (1 - decay)`. A constant decay would keep much of the initial weights
+    in a short run: half of them with 0.999 after 700 updates. Validations and checkpoints have the averaged weights; a
+    checkpoint keeps the current ones as well, to continue from. Buffers (counts, corpus statistics) are not averaged.
+
+    Args:
+        decay: largest decay.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(use_buffers=False, avg_fn=self._average)
+        self.decay = decay
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint, which is that of earlier versions."""
+        return "EMAWeightAveraging"
+
+    def _average(self, averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        """Returns the next average; `updates` stays a tensor, because reading its value would wait for the device."""
+        count = torch.as_tensor(updates, dtype=torch.float32, device=current.device)
+        decay = ((1 + count) / (10 + count)).clamp(max=self.decay)
+        return torch.lerp(current, averaged, decay.to(current.dtype))

@@ -1,0 +1,46 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamnest.errors import UserError
+from streamnest.optim import Optimization
+
+
+def tri_stage(**changes: Any) -> Optimization:
+    settings = {"lr": 1e-3, "min_lr": 0.0, "warmup_steps": 10, "max_steps": 100, "d_model": 8, "betas": [0.9, 0.98]}
+    return Optimization("tri_stage", weight_decay=0.0, **{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(1, 1e-4), (5, 5e-4), (10, 1e-3), (11, 1e-3), (50, 1e-3), (75, 1e-3 * 0.05**0.5), (100, 5e-5), (200, 5e-5)],
+)
+def test_three_stages_warm_up_hold_and_decay_exponentially(step: int, rate: float) -> None:
+    assert tri_stage().learning_rate(step) == pytest.approx(rate, rel=1e-12)
+    assert tri_stage(min_lr=6e-5).learning_rate(step) == pytest.approx(rate if step < 100 else 6e-5, rel=1e-12)
+
+
+def test_the_shares_of_the_config_scale_with_the_run(composed: Any) -> None:
+    for steps in (100, 100_000):
+        optim = composed("optim=adamw_tristage", f"trainer.max_steps={steps}").optim
+        made = Optimization(**{key: value for key, value in optim.items() if key != "_target_"})
+        rates = [made.learning_rate(round(share * steps)) for share in (0.05, 0.1, 0.5, 0.75, 1.0)]
+        assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3 * 0.05**0.5, 5e-5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": -1}, "tri_stage needs trainer.max_steps"),
+        ({"hold_share": 0.91}, "hold_share=0.91: must be from 0 to 0.9"),
+        ({"warmup_steps": 101}, "from 0 to 0, because optim.warmup_steps=101 takes 1.01 of 100 steps"),
+        ({"final_scale": 0.0}, "final_scale=0.0: must be above 0"),
+    ],
+)
+def test_stages_that_do_not_fit_the_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tri_stage(**changes)
