@@ -54,8 +54,8 @@ class Optimization:
     as `Muon` does, with the same learning rate.
 
     Raises:
-        UserError: for an unknown optimizer or schedule, `cosine` and `tri_stage` without `max_steps`, stages longer than
-            the run, and values out of range.
+        UserError: for an unknown optimizer or schedule, `cosine` and `tri_stage` without `max_steps`, stages longer
+            than the run, and values out of range.
     """
 
     schedule: str
