@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
 
     stored = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, stored)
-    cfg, teacher = with_teacher(cfg)
+    cfg, teacher = with_teacher(cfg, stored)
     data = build_data(cfg)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
     for number, _ in enumerate(model.encoder.each_context()):
@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> float | None:
         if is_finished(stored.content, cfg):
             return last_value(stored.content, cfg.task.monitor)
     if teacher:
-        attach_teacher(model, teacher, stored)
+        attach_teacher(model, teacher)
         data.hash_audio = cfg.quantizer.cache is not None
     transferred = None if stored else _initialized(model, cfg)
     data.setup("fit")
