@@ -76,6 +76,8 @@ class CodeCache:
 
     def write(self, rows: Mapping[bytes, Codes]) -> None:
         """Adds codes `(T, num_codebooks)` by hash; they reach the disk within seconds, or with `flush`."""
+        if not self._usable:
+            return
         self._waiting |= {name: self._encoded(codes) for name, codes in rows.items()}
         if time.monotonic() - self._written > _PERIOD:
             self.flush()
@@ -135,7 +137,7 @@ class CodeCache:
             log.warning("%s: the file is damaged and is replaced; its codes are computed again", reason)
             self._replace()
         else:
-            self._usable = False
+            self._usable, self._waiting = False, {}
             log.warning("%s: codes are not cached; free space, or choose another folder with quantizer.cache", reason)
 
     def _replace(self) -> None:
