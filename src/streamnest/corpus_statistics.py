@@ -18,7 +18,9 @@ _MAX_FITTED = 100_000
 
 
 @torch.no_grad()
-def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -> float:
+def fit_statistics(
+    model: EncoderTask, batches: Iterable[Batch], hours: float, device: torch.device | str = "cpu"
+) -> float:
     """Fits the normalizers and counts the codes of clean training audio; checkpoints contain both.
 
     Makes two passes over the same batches, because codes depend on the statistics if targets are normalized globally.
@@ -28,6 +30,7 @@ def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -
         model: task whose normalizers are fitted, and in pretraining also `train_counts`.
         batches: batches of clean audio, the same on every rank.
         hours: amount of audio after which to stop.
+        device: device that a teacher runs on.
 
     Returns:
         Hours of audio used.
@@ -47,7 +50,7 @@ def fit_statistics(model: EncoderTask, batches: Iterable[Batch], hours: float) -
         features, frames = model.frontend(batch.clean, batch.lengths)
         moments.add(features, frames)
         if teacher:
-            outputs += _teacher_frames(teacher, batch)
+            outputs += _teacher_frames(teacher, batch.to(device))
         elif pretraining:
             kept.append((features.half(), frames))
         seconds += batch.seconds
@@ -69,7 +72,7 @@ def _teacher_frames(quantizer: TeacherQuantizer, batch: Batch) -> list[Tensor]:
     """Returns the teacher's outputs for the whole frames of each row, `(T', layers, d)` float16."""
     rows = zip(batch.clean, batch.lengths, strict=True)
     alone = (quantizer.frames(audio[None, : int(length)], length[None])[0] for audio, length in rows)
-    return [frames.half() for frames in alone]
+    return [frames.half().cpu() for frames in alone]
 
 
 def _fit_teacher_codes(model: EncoderTask, quantizer: TeacherQuantizer, outputs: list[Tensor]) -> None:

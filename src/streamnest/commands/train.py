@@ -79,7 +79,7 @@ def train(cfg: DictConfig) -> float | None:
         report.show(report.transfer_panel(transferred))
     if not stored:
         hours = cfg.statistics.hours
-        fit_statistics(model, tracked(data.statistics_batches(), hours), hours)
+        fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
         trainer.validate(model, datamodule=data, verbose=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})

@@ -27,6 +27,8 @@ _PERIOD, _MOST_WAITING = 5.0, 10_000
 # Seconds to wait for another process that writes, and keys of one query.
 _TIMEOUT, _MOST_KEYS = 10.0, 500
 _CHECKSUM = 4
+# Messages of SQLite about files with wrong content.
+_DAMAGE = ("malformed", "not a database")
 
 
 class CodeCache:
@@ -132,7 +134,7 @@ class CodeCache:
         reason = f"{self.path}: {error}"
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             log.warning("%s: another process is writing; some codes are computed again", reason)
-        elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        elif isinstance(error, sqlite3.DatabaseError) and any(words in str(error) for words in _DAMAGE):
             self.damaged += 1
             log.warning("%s: the file is damaged and is replaced; its codes are computed again", reason)
             self._replace()
