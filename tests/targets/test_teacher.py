@@ -41,7 +41,7 @@ def loaded(path: Path, *layers: int) -> Teacher:
 
 @pytest.mark.parametrize("padding", ["aligned", "shifted"])
 @pytest.mark.parametrize(("own", "wanted"), [(4, 4), (4, 8), (8, 4)])
-def test_a_frame_covers_the_same_audio_as_that_of_the_student(
+def test_frames_of_teacher_and_student_cover_the_same_audio(
     teacher_file: MakeTeacher, speech_like: Audio, own: int, wanted: int, padding: str
 ) -> None:
     settings = (f"encoder.subsampling_factor={own}", f"encoder.subsampling_padding={padding}")

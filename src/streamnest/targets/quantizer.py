@@ -35,7 +35,7 @@ class TeacherConfig(TargetConfig):
         context: name of a context of a dynamic teacher; None is the default one.
         code_dim: number of principal directions that are clustered; None is all dimensions.
         standardize: divide each dimension by its standard deviation before clustering.
-        cache: folder of cached codes; "auto" is a folder in the cache of streamnest, None is no cache.
+        cache: folder of cached codes; "auto" is a folder in the cache of streamnest, None turns it off.
     """
 
     _target_: str = "streamnest.targets.TeacherQuantizer"
@@ -66,7 +66,7 @@ class TeacherQuantizer(nn.Module):
         context: context of a dynamic teacher, for messages.
         code_dim: number of principal directions that are clustered; None is all dimensions.
         standardize: divide each dimension by its standard deviation first.
-        cache: folder of cached codes; "auto" is a folder in the cache of streamnest, None is no cache.
+        cache: folder of cached codes; "auto" is a folder in the cache of streamnest, None turns it off.
 
     Raises:
         UserError: for values out of range.
@@ -188,25 +188,29 @@ class TeacherQuantizer(nn.Module):
         Returns:
             `(B, N // stride, num_codebooks)` int64; 0 past a row's last whole frame.
         """
-        teacher, frames = self.teacher, audio.shape[1] // self._stride
-        codes = torch.zeros(len(audio), frames, self.num_codebooks, dtype=torch.long)
-        cache = self.cache if len(hashes) == len(audio) else None
+        codes = torch.zeros(len(audio), audio.shape[1] // self._stride, self.num_codebooks, dtype=torch.long)
+        cache = self.cache if hashes else None
         known = cache.read(hashes) if cache else {}
-        for row, name in enumerate(hashes if known else ()):
-            if name in known:
-                codes[row, : len(known[name])] = torch.from_numpy(known[name][:frames])
         missing = [row for row in range(len(audio)) if not known or hashes[row] not in known]
-        # On a CPU each row alone costs no more, and its codes do not depend on the other rows in any bit.
-        for rows in [[row] for row in missing] if audio.device.type == "cpu" else [missing] if missing else []:
-            counts = (lengths[rows] // self._stride).tolist()
-            part = audio[rows, : int(lengths[rows].max())]
-            computed = self.quantize(teacher.frames(part, lengths[rows], self._stride)).cpu()
-            for row, count, new in zip(rows, counts, computed, strict=True):
-                codes[row, :count] = new[:count]
+        computed = dict(zip(missing, self._computed(audio, lengths, missing), strict=True))
+        for row in range(len(audio)):
+            one = computed[row] if row in computed else torch.from_numpy(known[hashes[row]])
+            codes[row, : len(one)] = one
         if cache:
-            counts = (lengths // self._stride).tolist() if missing else []
-            cache.write({hashes[row]: codes[row, : counts[row]].numpy() for row in missing})
+            cache.write({hashes[row]: one.numpy() for row, one in computed.items()})
         return codes.to(audio.device, non_blocking=True)
+
+    def _computed(self, audio: Tensor, lengths: Tensor, rows: list[int]) -> list[Tensor]:
+        """Computes the codes `(T, num_codebooks)` of the whole frames of some rows, on the CPU."""
+        # On a CPU, rows one by one cost no more than a batch, and their codes depend on nothing else in any bit.
+        batches = [[row] for row in rows] if audio.device.type == "cpu" else [rows] if rows else []
+        codes: list[Tensor] = []
+        for batch in batches:
+            samples = lengths[batch].tolist()
+            frames = self.frames(audio[batch, : max(samples)], lengths[batch])
+            together = self.quantize(frames).cpu()
+            codes += [one[: count // self._stride] for one, count in zip(together, samples, strict=True)]
+        return codes
 
     @torch.no_grad()
     def fit(self, frames: Tensor) -> None:
