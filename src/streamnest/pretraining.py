@@ -1,4 +1,4 @@
-"""Prediction of random-projection codes, as a LightningModule.
+"""Prediction of codes of clean audio, as a LightningModule.
 
 audio -> log-mel -> (clean) quantizer -> targets
       -> (noisy) normalize, mask -> causal encoder -> objective: heads and cross entropy
@@ -26,6 +26,7 @@ from streamnest.objectives import Objective, PredictionContext, PredictionResult
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
+from streamnest.targets import TeacherQuantizer
 
 _MASK_STREAM = 0x3A5C
 _OBJECTIVE_STREAM = 0x0B1E
@@ -39,7 +40,7 @@ class Pretraining(EncoderTask):
         frontend: waveform to log-mel.
         encoder: log-mel to representation; its `normalize` selects the input normalization.
         masking: masking of the encoder's input.
-        quantizer: clean features to codes.
+        quantizer: clean features to codes; or clean audio to codes of a teacher, which is attached before training.
         objective: heads and loss.
         optimization: optimizer and schedule; None for use without training.
         target_normalize: normalization of the quantizer's input; targets may depend on future audio.
@@ -57,7 +58,7 @@ class Pretraining(EncoderTask):
         frontend: LogMel,
         encoder: FastConformer,
         masking: Masking,
-        quantizer: RandomProjectionQuantizer,
+        quantizer: RandomProjectionQuantizer | TeacherQuantizer,
         objective: Objective,
         optimization: Optimization | None = None,
         target_normalize: str = "utterance",
@@ -88,9 +89,36 @@ class Pretraining(EncoderTask):
         for module in (*self.encoder.layers, self.encoder, self.objective):
             fully_shard(module, mesh=mesh)
 
+    @property
+    def feature_quantizer(self) -> RandomProjectionQuantizer:
+        """The quantizer of features.
+
+        Raises:
+            UserError: if the codes are those of a teacher.
+        """
+        if isinstance(self.quantizer, TeacherQuantizer):
+            raise UserError("the targets of this model are codes of a teacher (quantizer=teacher), not of features")
+        return self.quantizer
+
     def targets(self, clean: Tensor, lengths: Tensor) -> Tensor:
         """Computes codes `(B, T // f, codebooks)` of clean log-mel features `(B, D, T)`."""
-        return self.quantizer(self.target_norm(clean, lengths))
+        codes: Tensor = self.feature_quantizer(self.target_norm(clean, lengths))
+        return codes
+
+    def target_codes(self, batch: Batch, features: Tensor, frames: Tensor) -> Tensor:
+        """Computes codes `(B, T // f, codebooks)` of a batch.
+
+        Args:
+            batch: batch of audio, from which a teacher computes codes.
+            features: clean log-mel features `(B, D, T)`, from which codes are computed otherwise.
+            frames: `(B,)` valid feature frames.
+
+        Raises:
+            UserError: if the codes are those of a teacher that is not attached.
+        """
+        if isinstance(self.quantizer, TeacherQuantizer):
+            return self.quantizer.codes(batch.clean, batch.lengths, batch.hashes)
+        return self.targets(features, frames)
 
     def prepare_batch(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, PredictionContext]:
         """Computes input features, target codes and masks.
@@ -106,7 +134,7 @@ class Pretraining(EncoderTask):
         keys = fold_keys(batch.keys, self.seed, step)
         clean, frames = self.frontend(batch.clean, batch.lengths, keys)
         noisy = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
-        codes = self.targets(clean, frames)
+        codes = self.target_codes(batch, clean, frames)
         mask_keys, objective_keys = (fold_keys(keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
         mask = self.masking.sample(frames, clean.shape[-1], keys=mask_keys, chunk=self._chunk)
         # Outputs may be one frame more than codes, if the last frame is incomplete.
@@ -160,6 +188,20 @@ class Pretraining(EncoderTask):
         ]
         return torch.stack(loss).sum()
 
+    def on_train_start(self) -> None:
+        """Checks the restored state, and opens the cache of codes, after all processes have the same centers."""
+        super().on_train_start()
+        self._open_cache()
+
+    def on_train_end(self) -> None:
+        """Writes codes that are not cached yet."""
+        super().on_train_end()
+        self._flush_cache()
+
+    def on_validation_start(self) -> None:
+        """Opens the cache of codes."""
+        self._open_cache()
+
     def on_validation_epoch_start(self) -> None:
         """Resets the sums, and uses the default context until training continues."""
         self.encoder.use_context(None)
@@ -180,6 +222,15 @@ class Pretraining(EncoderTask):
         metrics = self._val.reduced(self._over_ranks).metrics(self.train_counts)
         metrics["rank"] = code_usage.effective_rank(self._val_frames[:_RANK_FRAMES])
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        self._flush_cache()
+
+    def _open_cache(self) -> None:
+        if isinstance(self.quantizer, TeacherQuantizer):
+            self.quantizer.open_cache()
+
+    def _flush_cache(self) -> None:
+        if isinstance(self.quantizer, TeacherQuantizer) and self.quantizer.cache:
+            self.quantizer.cache.flush()
 
     def _no_scores(self) -> ValidationScores:
         quantizer = self.quantizer
@@ -215,8 +266,10 @@ class Pretraining(EncoderTask):
                 )
 
 
-def _check_sizes(frontend: LogMel, encoder: FastConformer, quantizer: RandomProjectionQuantizer) -> None:
-    if quantizer.feat_in != frontend.num_mels:
+def _check_sizes(
+    frontend: LogMel, encoder: FastConformer, quantizer: RandomProjectionQuantizer | TeacherQuantizer
+) -> None:
+    if isinstance(quantizer, RandomProjectionQuantizer) and quantizer.feat_in != frontend.num_mels:
         raise UserError(
             f"quantizer.feat_in={quantizer.feat_in} but frontend.num_mels={frontend.num_mels}: make them equal"
         )

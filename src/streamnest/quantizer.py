@@ -20,16 +20,22 @@ _MAX_SCORES = 1 << 22
 
 
 @dataclass
-class QuantizerConfig:
-    """Schema of the `quantizer` group; `normalize` is the normalization of its input, see `Normalizer`."""
+class TargetConfig:
+    """Fields that the schemas of the `quantizer` group share; each kind adds its own."""
 
     _target_: str = "streamnest.quantizer.RandomProjectionQuantizer"
-    feat_in: int = 80
     stack: int = 4
     num_classes: int = 8192
     num_codebooks: int = 1
-    code_dim: int = 16
     seed: int = 0
+
+
+@dataclass
+class QuantizerConfig(TargetConfig):
+    """Schema of codes of features; `normalize` is the normalization of the quantizer's input, see `Normalizer`."""
+
+    feat_in: int = 80
+    code_dim: int = 16
     codes: str = "random"
     normalize: str = "utterance"
 

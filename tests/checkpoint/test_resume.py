@@ -29,6 +29,12 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert metrics == ["csv", "csv_2"]
 
 
+TEACHER = (
+    *("quantizer=teacher", f"quantizer.checkpoint={Path(__file__).parents[1] / 'fixtures/stored/pretraining.ckpt'}"),
+    *("quantizer.layer=1", "quantizer.num_classes=32"),
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "steps"),
@@ -37,9 +43,10 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         pytest.param(("trainer.accumulate_grad_batches=2", "encoder=dynamic"), (3, 7), marks=pytest.mark.long),
         (("trainer=ddp_cpu",), (5,)),
         pytest.param(("trainer=ddp_cpu", "data.num_workers=1"), (3, 7), marks=pytest.mark.long),
+        pytest.param(("trainer=ddp_cpu", *TEACHER), (5,), marks=pytest.mark.long),
         pytest.param(("trainer=fsdp_cpu", "encoder.activation_checkpointing=true"), (3, 7), marks=pytest.mark.long),
     ],
-    ids=["workers", "accumulation", "ddp", "ddp and workers", "fsdp"],
+    ids=["workers", "accumulation", "ddp", "ddp and workers", "ddp and teacher", "fsdp"],
 )
 def test_repeated_kills_do_not_change_the_weights(
     tmp_path: Path, words: tuple[str, ...], steps: tuple[int, ...]

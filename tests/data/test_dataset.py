@@ -5,6 +5,8 @@ import pytest
 import torch
 from corpus import make_cut, noise_mixing, tone
 
+from streamnest.data.augment.speed import SpeedPerturbation
+from streamnest.data.config import SpeedConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.sampling.samplers import BatchIndex
 from streamnest.randomness import hash_id
@@ -22,6 +24,15 @@ def test_a_batch_is_padded_with_zeros(cuts):
     assert np.array_equal(batch.clean[1, :16000].numpy(), tone(1, 0)) and not batch.clean[1, 16000:].any()
     assert batch.keys.tolist() == [hash_id("c2"), hash_id("c0")] and batch.step == 5
     assert batch.seconds == 3.0 and batch.skipped == {} and batch.noisy is batch.clean
+
+
+def test_hashes_identify_the_clean_samples_of_each_row(cuts):
+    speed = SpeedPerturbation(SpeedConfig(prob=1.0, factors=[0.9]))
+    first, alone = (SpeechDataset(cuts, hash_audio=True)[BatchIndex(0, rows)] for rows in ([0, 1, 2], [1]))
+    noisy = SpeechDataset(cuts, noise_mixing(1.0, 0.0), hash_audio=True)[BatchIndex(1, [0, 1])]
+    slow = SpeechDataset(cuts, speed=speed, hash_audio=True)[BatchIndex(0, [1])]
+    assert len(set(first.hashes)) == 3 and alone.hashes == first.hashes[1:2] and noisy.hashes == first.hashes[:2]
+    assert slow.hashes[0] not in first.hashes and SpeechDataset(cuts)[BatchIndex(0, [1])].hashes == []
 
 
 def test_augmentation_gets_the_step_and_the_speakers(cuts):

@@ -158,6 +158,7 @@ def nearest_row(batch: Batch, samples: float) -> Batch:
         lengths=batch.lengths[row : row + 1].cpu(),
         keys=batch.keys[row : row + 1].cpu(),
         ids=[batch.ids[row]],
+        hashes=batch.hashes[row : row + 1],
     )
 
 

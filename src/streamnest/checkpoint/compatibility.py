@@ -16,6 +16,7 @@ from streamnest.errors import UserError
 from streamnest.files.plain_data import of_file, short
 from streamnest.files.tensor_file import check_shapes
 from streamnest.objectives import MaskedAndNextTokenConfig
+from streamnest.targets import TeacherConfig
 
 # Values that apply to checkpoints written before the key existed.
 _BEFORE = {"codes": "random"}
@@ -78,7 +79,7 @@ def stored_labels(checkpoint: StoredCheckpoint | None, task: str) -> Any:
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Lists differences in the architecture of two configs: name, stored value, value of this run."""
-    found, free = [], fields_with("training", EncoderConfig, MaskedAndNextTokenConfig)
+    found, free = [], fields_with("training", EncoderConfig, MaskedAndNextTokenConfig, TeacherConfig)
     for group in ARCHITECTURE:
         for key in sorted(set(current[group]) | set(stored.get(group, {}))):
             then, now = stored.get(group, {}).get(key, _BEFORE.get(key)), current[group].get(key)

@@ -21,6 +21,7 @@ from streamnest.errors import UserError
 _ENCODER = ("frontend.", "input_norm.", "encoder.")
 # The reason for statistics of a norm that are new because the norm of the checkpoint has none.
 NO_STATISTICS = "the norm in the checkpoint has no such statistics"
+_FINGERPRINT = "quantizer.fingerprint"
 _CONVOLUTION = re.compile(r"encoder\.layers\.(\d+)\.convolution\.(.+)")
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def transfer(
     config = checkpoint["streamnest"]["config"]
     wanted = _ENCODER if encoder_only else ""
     changed = [setting for setting in differences(config, model.config) if setting[0].startswith(wanted)]
+    changed += [] if encoder_only else _other_teacher(checkpoint["state_dict"], model)
     report = TransferReport(Path(path), differences=changed)
     weights = checkpoint["state_dict"].items()
     source: dict[str, Tensor] = {_plain(name): value for name, value in weights if name.startswith(wanted)}
@@ -62,6 +64,13 @@ def transfer(
         raise UserError(f"no encoder tensor in {path} fits this model:\n{_shapes(report)}")
     log.info("from %s: %s", path, ", ".join(f"{count} tensors {outcome}" for outcome, count in report.counts.items()))
     return report
+
+
+def _other_teacher(state: Mapping[str, Tensor], model: EncoderTask) -> list[tuple[str, Any, Any]]:
+    """Lists the teachers of the checkpoint and of this run if both have one and they differ."""
+    prints = (state.get(_FINGERPRINT), dict(model.named_buffers()).get(_FINGERPRINT))
+    then, now = ("none" if one is None else bytes(one.tolist()).hex()[:8] for one in prints)
+    return [("quantizer.teacher", then, now)] if then != now and "none" not in (then, now) else []
 
 
 def _plain(name: str) -> str:

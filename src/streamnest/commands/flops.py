@@ -54,6 +54,8 @@ def table(args: argparse.Namespace) -> str:
             cfg = compose_config(words, config_folder(), "flops")
             lines.append(row(cfg, size, args.seconds, args.peak_tflops, args.mfu))
     note = f"Utterances of {args.seconds:g} s; {args.mfu:.0%} of {args.peak_tflops:g} TFLOP/s assumed, not measured."
+    if "quantizer=teacher" in overrides:
+        note += " The forward pass of the teacher, once for each utterance, is not included."
     return "\n".join([*lines, "", note])
 
 

@@ -22,10 +22,13 @@ from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
+from streamnest.checkpoint.teachers import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
+from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.distributed.cluster import trainer_plugins
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.locations import config_folder, set_root
@@ -50,21 +53,21 @@ def train(cfg: DictConfig) -> float | None:
 
     stored = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, stored)
+    cfg, teacher = with_teacher(cfg, stored)
     data = build_data(cfg)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
     for number, _ in enumerate(model.encoder.each_context()):
         require_no_leak(model.encoder, model.latency)
         require_causal(model, brief=number > 0)
-    transferred = None
     if stored:
         check_architecture(stored, model.config)
         check_training_state(stored, model)
         if is_finished(stored.content, cfg):
             return last_value(stored.content, cfg.task.monitor)
-    elif cfg.encoder_from:
-        transferred = load_encoder(model, cfg.encoder_from)
-    elif cfg.init_from:
-        transferred = transfer(model, cfg.init_from)
+    if teacher:
+        attach_teacher(model, teacher)
+        data.hash_audio = cfg.quantizer.cache is not None
+    transferred = None if stored else _initialized(model, cfg)
     data.setup("fit")
 
     history = ValHistory()
@@ -76,7 +79,7 @@ def train(cfg: DictConfig) -> float | None:
         report.show(report.transfer_panel(transferred))
     if not stored:
         hours = cfg.statistics.hours
-        fit_statistics(model, tracked(data.statistics_batches(), hours), hours)
+        fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
         trainer.validate(model, datamodule=data, verbose=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
@@ -96,6 +99,13 @@ def train(cfg: DictConfig) -> float | None:
     if any(stop.preempted for stop in stops) and trainer.is_global_zero:
         sys.exit(PREEMPTED)
     return history.last.get(cfg.task.monitor)
+
+
+def _initialized(model: EncoderTask, cfg: DictConfig) -> TransferReport | None:
+    """Copies the weights of the checkpoint that a new run starts from; None if it starts from scratch."""
+    if cfg.encoder_from:
+        return load_encoder(model, cfg.encoder_from)
+    return transfer(model, cfg.init_from) if cfg.init_from else None
 
 
 def _set_up_libraries(cfg: DictConfig) -> None:

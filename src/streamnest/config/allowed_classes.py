@@ -30,6 +30,7 @@ from streamnest.objectives import (
 )
 from streamnest.optim import OptimConfig, Optimization
 from streamnest.quantizer import QuantizerConfig, RandomProjectionQuantizer
+from streamnest.targets import TeacherConfig, TeacherQuantizer
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ ALLOWED: dict[str, dict[str, AllowedClass]] = {
         "streamnest.masking.ChunkMasking": AllowedClass(ChunkMasking, ChunkConfig),
     },
     "quantizer": {
-        "streamnest.quantizer.RandomProjectionQuantizer": AllowedClass(RandomProjectionQuantizer, QuantizerConfig)
+        "streamnest.quantizer.RandomProjectionQuantizer": AllowedClass(RandomProjectionQuantizer, QuantizerConfig),
+        "streamnest.targets.TeacherQuantizer": AllowedClass(TeacherQuantizer, TeacherConfig),
     },
     "objective": {
         "streamnest.objectives.MaskedPrediction": AllowedClass(MaskedPrediction, MaskedConfig),
@@ -137,6 +139,7 @@ LIMITS: Limits = {
         "num_classes": (0, 1 << 20),
         "num_codebooks": (0, 64),
         "code_dim": (0, 4096),
+        "width": (0, 16_384),
     },
     **{"num_offsets": (0, 256), "block_size": (0, 1_000_000), "block_sizes": (0, 1_000_000)},
     **{"chunk_frames": (0, 1_000_000), "seed": (-(1 << 63), (1 << 63) - 1), "max_steps": (-1, 1 << 40)},

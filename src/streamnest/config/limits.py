@@ -79,6 +79,7 @@ _LIMITS = {
             *("trainer.gradient_clip_val", "trainer.limit_val_batches", "trainer.limit_train_batches"),
             *("trainer.num_sanity_val_steps", "trainer.log_every_n_steps"),
             *("data.min_duration", "data.cache_mb"),
+            "quantizer.layer",
             *("task.median_ms", "task.median_lookahead_ms", "task.collar", "task.margin"),
             *("task.conversations.pause", "task.conversations.overlap"),
             *("task.spec_augment.time_frames", "task.spec_augment.bands", "task.spec_augment.band_width"),

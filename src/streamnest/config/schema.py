@@ -19,7 +19,8 @@ from streamnest.frontend import FrontendConfig
 from streamnest.masking import BlocksConfig, ChunkConfig, MaskingConfig, MultiscaleConfig
 from streamnest.objectives import MaskedAndNextTokenConfig, MaskedConfig, NextTokenConfig, ObjectiveConfig
 from streamnest.optim import OptimConfig
-from streamnest.quantizer import QuantizerConfig
+from streamnest.quantizer import QuantizerConfig, TargetConfig
+from streamnest.targets import TeacherConfig
 
 
 @dataclass
@@ -99,7 +100,7 @@ class TrainConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     size: SizeConfig = field(default_factory=SizeConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    quantizer: TargetConfig = field(default_factory=TargetConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -158,6 +159,7 @@ _GROUPS: dict[str, Any] = {
 # Groups with a schema for each choice: a value that only another choice has is refused too.
 _CHOICES: dict[str, dict[str, Any]] = {
     "task": {"ctc": CTCConfig, "rnnt": RNNTConfig, "diarization": DiarizationConfig, "speaker": SpeakerConfig},
+    "quantizer": {"teacher": TeacherConfig},
     "masking": {"blocks": BlocksConfig, "multiscale": MultiscaleConfig, "chunk": ChunkConfig},
     "objective": {
         "masked": MaskedConfig,

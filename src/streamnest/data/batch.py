@@ -24,6 +24,7 @@ class Batch:
         seconds: seconds of audio in the batch, padding excluded.
         skipped: number of utterances that could not be used, by cause.
         labels: text, speaker and language of each row.
+        hashes: hash of the clean samples of each row, which identifies them in caches; empty if it is not needed.
         due: number of utterances to read for this batch, skipped ones included; None if each row is one utterance.
     """
 
@@ -36,6 +37,7 @@ class Batch:
     seconds: float
     skipped: dict[str, int] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
     due: int | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:

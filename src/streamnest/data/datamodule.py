@@ -58,6 +58,7 @@ class SpeechDataModule(L.LightningDataModule):
         self.config, self.augment = config, augment
         manifests = {part: getattr(config, f"{part}_manifest") for part in ("train", "val", "noise", "rir")}
         self.sources = {part: parse_sources(manifest) for part, manifest in manifests.items()}
+        self.hash_audio = False
         self.report: dict[str, LoadReport] = {}
         self.skip_counter = SkipCounter(config.max_skipped_share)
         self._train_speakers: set[str] = set()
@@ -172,7 +173,8 @@ class SpeechDataModule(L.LightningDataModule):
             augment.reverb.rooms = RoomBank(self._load("rir"))
 
     def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> SpeechDataset:
-        return SpeechDataset(self._cuts[part], augment, self.config.channel, cache_mb, self._warned)
+        limits = (self.config.channel, cache_mb, self._warned)
+        return SpeechDataset(self._cuts[part], augment, *limits, hash_audio=self.hash_audio)
 
     def _sampler(
         self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1

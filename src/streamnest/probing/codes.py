@@ -54,7 +54,7 @@ def read_labeled_frames(model: Pretraining, utterances: Sequence[ProbeUtterance]
     for utterance in utterances:
         audio = load_audio(utterance.path, model.frontend.sample_rate)
         features, frames = model.frontend(audio[None], torch.tensor([len(audio)]))
-        inputs.append(model.quantizer.stacked(model.target_norm(features, frames))[0])
+        inputs.append(model.feature_quantizer.stacked(model.target_norm(features, frames))[0])
         phones.append(frame_phones(utterance, len(inputs[-1]), model.encoder.frame_ms, classes))
         speakers.append(torch.full((len(inputs[-1]),), speaker_ids.get(utterance.speaker or "", -1)))
     ends = torch.tensor([len(b) for b in inputs]).cumsum(0).tolist()

@@ -1,29 +1,12 @@
-"""Outputs of each layer of an encoder, aligned with the input."""
+"""Outputs of each layer of an encoder for one utterance, aligned with the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from streamnest.encoder.layer_outputs import layer_outputs
 from streamnest.encoder_task import EncoderTask
-
-
-@contextmanager
-def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects the first output of each module, in the order of execution, while the context is open."""
-    outputs: list[Tensor] = []
-
-    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(record).remove)
-        yield outputs
 
 
 @torch.no_grad()
@@ -42,10 +25,7 @@ def layer_frames(model: EncoderTask, audio: Tensor) -> list[Tensor]:
     features, frames = model.frontend(audio[None], lengths)
     features = model.input_norm(features, frames)
     encoder, factor = model.encoder, model.encoder.subsampling.factor
-    with recorded([encoder.subsampling, *encoder.layers]) as outputs:
-        encoder(features, frames)
     count = int(frames) // factor
     spans = features[0].t()[: count * factor].reshape(count, -1)
-    # The outputs of the layers are read later by the delay of the context; those of the subsampling are not.
-    starts = [encoder.target_shift, *(encoder.target_shift + encoder.context.delay for _ in encoder.layers)]
-    return [spans, *(x[0, start : start + count] for x, start in zip(outputs, starts, strict=True))]
+    outputs = layer_outputs(encoder, features, frames, range(len(encoder.layers) + 1))
+    return [spans, *(x[0, :count] for x in outputs)]

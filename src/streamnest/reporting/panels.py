@@ -30,6 +30,7 @@ from streamnest.formatting import causality, count, masking_in_words, millisecon
 from streamnest.loggers.wandb import UnfailingWandbLogger
 from streamnest.pretraining import Pretraining
 from streamnest.reporting.summary import EndedRun, skipped_by_cause
+from streamnest.targets import TeacherQuantizer
 
 _WIDTH = 110
 # Reasons that are listed for an outcome, and tensors for a reason.
@@ -108,11 +109,14 @@ def _task_rows(model: EncoderTask) -> list[Row]:
         return [("normalization", model.encoder.normalize), *model.describe()]
     if not isinstance(model, Pretraining):
         return []
+    quantizer, normalization = model.quantizer, f"{model.encoder.normalize} (input)"
+    teacher = [("teacher", quantizer.in_words())] if isinstance(quantizer, TeacherQuantizer) else []
     return [
-        ("normalization", f"{model.encoder.normalize} (input), {model.target_norm.kind} (targets)"),
+        ("normalization", normalization if teacher else f"{normalization}, {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
         ("predicted", model.objective.in_words(model.receptive_field_end(model.encoder.context.chunk or 1))),
-        ("codebooks", f"{model.quantizer.num_codebooks} of {model.quantizer.num_classes} entries"),
+        *teacher,
+        ("codebooks", f"{quantizer.num_codebooks} of {quantizer.num_classes} entries"),
     ]
 
 
@@ -207,7 +211,9 @@ def _health_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
     codes = (
         f"{last['val/codes_used']:.0f} of {model.quantizer.num_classes} used, perplexity {last['val/perplexity']:.0f}"
     )
-    return [("codes", codes), ("effective rank", f"{last['val/rank']:.1f} of {model.encoder.d_model}")]
+    cache = model.quantizer.cache if isinstance(model.quantizer, TeacherQuantizer) else None
+    cached = [("teacher codes", cache.summary())] if cache else []
+    return [("codes", codes), *cached, ("effective rank", f"{last['val/rank']:.1f} of {model.encoder.d_model}")]
 
 
 def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, seconds: float) -> list[Row]:

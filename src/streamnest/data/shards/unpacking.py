@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from streamnest.data.shards.mapping import is_plain
 from streamnest.data.shards.remote import StoreError
 from streamnest.data.shards.store import Store
 from streamnest.files.atomic_write import open_own
+from streamnest.files.cache_folder import cache_folder, make_private
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def plain_copy(store: Store, name: str) -> Path | None:
     with zipfile.ZipFile(io.BufferedReader(_Stored(store, name), _PIECE)) as packed:
         copy = folder / f"{_checksum(packed)}.npz"
         try:
-            _make_private(folder)
+            make_private(folder)
             with _locked(folder / "lock"):
                 if not copy.exists():
                     _unpack(packed, copy)
@@ -57,28 +57,6 @@ def plain_copy(store: Store, name: str) -> Path | None:
             log.warning("%s/%s is kept in memory because %s cannot be written: %s", store, name, folder, error)
             return None
     return copy
-
-
-def cache_folder() -> Path:
-    """Returns `$STREAMNEST_CACHE`, or a folder in the user's cache."""
-    configured = os.environ.get("STREAMNEST_CACHE")
-    return (
-        Path(configured)
-        if configured
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamnest"
-    )
-
-
-def _make_private(folder: Path) -> None:
-    """Creates a folder that only its user can read, and refuses one in which others could have placed files.
-
-    Raises:
-        PermissionError: for a folder of another user, or one that everybody can write to.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
-        raise PermissionError("others can place files there: set STREAMNEST_CACHE to your own folder")
 
 
 def _checksum(packed: zipfile.ZipFile) -> str:

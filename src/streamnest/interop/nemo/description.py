@@ -27,7 +27,7 @@ def describe(model: Pretraining, report: TransferReport) -> dict[str, Any]:
         model: pretraining model.
         report: report to add translated and unsupported settings to.
     """
-    quantizer, masking = model.quantizer, random_masking(model.masking)
+    quantizer, masking = model.feature_quantizer, random_masking(model.masking)
     sizes = {"num_classes": quantizer.num_classes, "num_books": quantizer.num_codebooks}
     code = {**sizes, "code_dim": quantizer.code_dim, "squeeze_single": False}
     stack, mels = quantizer.stack, model.frontend.num_mels

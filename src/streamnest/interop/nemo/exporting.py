@@ -16,6 +16,7 @@ from streamnest.interop.nemo.description import describe, heads_of, random_maski
 from streamnest.interop.nemo.weights import encoder_state_to_nemo, heads_state_to_nemo
 from streamnest.objectives import MaskedAndNextToken
 from streamnest.pretraining import Pretraining
+from streamnest.targets import TeacherQuantizer
 
 
 @torch.no_grad()
@@ -53,13 +54,15 @@ def _refuse(model: Pretraining) -> None:
         reasons.append("encoder.normalize=online: NeMo supports statistics of the utterance, fixed statistics, or none")
     if model.encoder.default_context.style == "delayed":
         reasons.append("encoder.style=delayed: not supported by NeMo; style=chunked has the same look-ahead")
+    if isinstance(model.quantizer, TeacherQuantizer):
+        reasons.append("quantizer=teacher: NeMo's NEST has no codes of a teacher, only a random-projection quantizer")
     if reasons:
         listed = "\n".join(f"  - {reason}" for reason in reasons)
         raise UserError(f"NeMo's encoder does not support these settings:\n{listed}")
 
 
 def _weights(model: Pretraining) -> dict[str, Tensor]:
-    frontend, quantizer = model.frontend, model.quantizer
+    frontend, quantizer = model.frontend, model.feature_quantizer
     masking, masked = random_masking(model.masking), heads_of(model.objective)
     rows, width = quantizer.num_codebooks * quantizer.num_classes, model.encoder.d_model
     heads = masked.heads.state_dict() if masked else {"weight": torch.zeros(rows, width), "bias": torch.zeros(rows)}

@@ -145,7 +145,7 @@ def _load_encoder(model: Pretraining, left: dict[str, Tensor], archive: Archive)
 
 
 def _load_targets(model: Pretraining, left: dict[str, Tensor], archive: Archive) -> None:
-    quantizer, num_codebooks, heads = model.quantizer, model.quantizer.num_codebooks, heads_of(model.objective)
+    quantizer, num_codebooks, heads = model.feature_quantizer, model.quantizer.num_codebooks, heads_of(model.objective)
     mask, width = model.masking.mask_embedding, model.encoder.d_model
     wanted = {
         "quantizer.proj.weight": quantizer.projection,

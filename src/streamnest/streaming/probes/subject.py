@@ -17,6 +17,7 @@ from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Reach, Stage
 from streamnest.streaming.probes.trace import Trace, recorded
 from streamnest.streaming.probes.training import attach, make_batch, training_step, validation_step, without_masking
+from streamnest.targets import TeacherQuantizer
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ class Subject:
             if norm.needs_statistics:  # the model was never trained; any statistics will do
                 norm.set_statistics(torch.full_like(norm.mean, -8.0), torch.full_like(norm.std, 3.0))
         if isinstance(self.model, Pretraining):
-            self.model.quantizer.float()  # it supports float32 only
+            if isinstance(self.model.quantizer, TeacherQuantizer):
+                # The teacher is not stored. Other codes of the same audio show a leak from codes to outputs as well.
+                self.model.quantizer = self.model.quantizer.stand_in(self.model.frontend.num_mels)
+            self.model.feature_quantizer.float()  # it supports float32 only
         attach(self.model)
         self.reach, self.precision = Reach(self.model), self.model.frontend.window.dtype
         self.device = self.model.frontend.window.device
