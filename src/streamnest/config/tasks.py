@@ -59,10 +59,17 @@ class TextConfig(DownstreamConfig):
 
 @dataclass
 class CTCConfig(TextConfig):
-    """Schema of `task=ctc`."""
+    """Schema of `task=ctc`; `downstream.asr.ctc_losses` has the terms of the loss.
+
+    Attributes:
+        consistency_weight: weight of the consistency loss of CR-CTC; above 0, each batch has two views.
+        consistency_time_scale: factor of `spec_augment.time_prob` for the two views.
+    """
 
     _target_: str = "streamnest.downstream.asr.ctc.CTCRecognizer"
     name: str = "ctc"
+    consistency_weight: float = 0.0
+    consistency_time_scale: float = 2.5
 
 
 @dataclass

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from streamnest.encoder.recording import recorded
 from streamnest.encoder_task import EncoderTask
-
-
-@contextmanager
-def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects the first output of each module, in the order of execution, while the context is open."""
-    outputs: list[Tensor] = []
-
-    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(record).remove)
-        yield outputs
 
 
 @torch.no_grad()

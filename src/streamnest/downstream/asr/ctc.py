@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,10 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.config.tasks import CTCConfig, DownstreamConfig
+from streamnest.data.batch import Batch
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, Hypothesis, collapse
+from streamnest.downstream.asr.ctc_losses import consistency_loss, ctc_loss, frames_needed
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.downstream.base import Row
+from streamnest.downstream.supervised import LossTerms
+from streamnest.errors import UserError
 from streamnest.streaming.heads import ExportedHead
 
 
@@ -49,12 +54,16 @@ class LogProbs(ExportedHead):
 
 
 class CTCRecognizer(TextTask):
-    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`."""
+    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`.
+
+    With `consistency_weight`, training compares two views of each batch (CR-CTC, Yao et al. 2024).
+    """
 
     Settings: ClassVar[type[DownstreamConfig]] = CTCConfig
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, settings: CTCConfig, **kwargs: Any) -> None:
+        super().__init__(*args, settings=_with_time_masks(settings), **kwargs)
+        self.settings, self.views = settings, 2 if settings.consistency_weight > 0 else 1
         self.head = nn.Linear(self.encoder.d_model, self.tokenizer.size)
 
     def log_probs(self, encoded: Tensor) -> Tensor:
@@ -70,6 +79,22 @@ class CTCRecognizer(TextTask):
     ) -> tuple[Tensor, Tensor]:
         """Computes `ctc_loss`."""
         return ctc_loss(outputs, lengths, targets, usable)
+
+    def loss_terms(
+        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor]
+    ) -> tuple[LossTerms, Tensor]:
+        """Returns the CTC loss and what regularizes it: means over views, summed over usable rows and their frames."""
+        rows = len(batch.ids)
+        views = len(encoded) // rows
+        targets, usable = self.usable_targets(valid[:rows], batch, self.unusable)
+        outputs = self.outputs(encoded)
+        loss, tokens = self.loss(outputs, valid, targets * views, usable * views)
+        terms = {"loss": (1.0, loss / views)}
+        if views > 1:
+            inside = _frames_of(usable, valid[:rows], outputs.shape[1])
+            one, other = (view[inside] for view in outputs.split(rows))
+            terms["consistency"] = (self.settings.consistency_weight, consistency_loss(one, other))
+        return terms, tokens / views
 
     def unfit(self, target: list[int], frames: int) -> str:
         """Refuses texts that need more frames than there are."""
@@ -93,26 +118,33 @@ class CTCRecognizer(TextTask):
         """Returns a prefix beam search."""
         return BeamSearch(self.tokenizer, beam, ngram, lm_weight, bonus)
 
+    def describe(self) -> list[Row]:
+        """Adds the terms of the loss to the start panel."""
+        settings = self.settings
+        terms = ["CTC"]
+        if self.views > 1:
+            terms.append(f"{settings.consistency_weight:g} x consistency of {self.views} views of each batch")
+        return [*super().describe(), ("loss", " + ".join(terms))]
 
-def frames_needed(target: list[int]) -> int:
-    """Returns the smallest number of frames for some tokens; repeated tokens need a blank between them."""
-    return len(target) + sum(a == b for a, b in pairwise(target))
 
+def _with_time_masks(settings: CTCConfig) -> CTCConfig:
+    """Returns settings with the amount of time masking that the views need.
 
-def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]) -> tuple[Tensor, Tensor]:
-    """Returns the sum of the CTC loss over usable rows, and their number of tokens, both 0-dim.
-
-    Args:
-        log_probs: `(B, T, V)`.
-        lengths: `(B,)` number of valid frames.
-        targets: tokens of each row.
-        usable: True for rows that count.
+    Raises:
+        UserError: if every frame would be masked.
     """
-    rows = [row for row, good in enumerate(usable) if good]
-    if not rows:
-        return log_probs.sum() * 0.0, log_probs.new_zeros(())
-    sizes = torch.tensor([len(targets[row]) for row in rows], device=log_probs.device)
-    flat = torch.tensor([token for row in rows for token in targets[row]], device=log_probs.device)
-    chosen = log_probs[rows].transpose(0, 1)
-    loss = F.ctc_loss(chosen, flat, lengths[rows], sizes, blank=BLANK, reduction="sum")
-    return loss, sizes.sum().float()
+    masks, scale = settings.spec_augment, settings.consistency_time_scale
+    if settings.consistency_weight <= 0:
+        return settings
+    if masks.time_prob * scale > 1:
+        raise UserError(
+            f"task.spec_augment.time_prob={masks.time_prob:g} times task.consistency_time_scale={scale:g} is above 1: "
+            "lower one of them"
+        )
+    return replace(settings, spec_augment=replace(masks, time_prob=masks.time_prob * scale))
+
+
+def _frames_of(usable: list[bool], valid: Tensor, frames: int) -> Tensor:
+    """Returns the valid frames of usable rows, boolean `(B, frames)`."""
+    time = torch.arange(frames, device=valid.device)
+    return (time < valid[:, None]) & torch.tensor(usable, device=valid.device)[:, None]
