@@ -22,6 +22,7 @@ from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
+from streamnest.checkpoint.teacher import load_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
@@ -65,6 +66,7 @@ def train(cfg: DictConfig) -> float | None:
         transferred = load_encoder(model, cfg.encoder_from)
     elif cfg.init_from:
         transferred = transfer(model, cfg.init_from)
+    load_teacher(model)
     data.setup("fit")
 
     history = ValHistory()

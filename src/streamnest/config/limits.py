@@ -56,7 +56,14 @@ _LIMITS = {
             *("quantizer.stack", "quantizer.num_classes", "quantizer.num_codebooks", "quantizer.code_dim"),
             *("task.vocab_size", "task.prediction_dim", "task.context_size", "task.prediction_layers"),
             *("task.joiner_dim", "task.max_symbols", "task.max_scores", "task.max_speakers", "task.head_size"),
-            *("task.val_conversations", "task.embedding_size", "task.trials", "task.conversations.speakers"),
+            *(
+                "task.intermediate_layers",
+                "task.val_conversations",
+                "task.embedding_size",
+                "task.trials",
+                "task.conversations.speakers",
+            ),
+            "task.intermediate_layers",
             *("callbacks.throughput.window", "callbacks.gradients.max_in_row"),
         ),
         _COUNT,
@@ -81,6 +88,7 @@ _LIMITS = {
             *("data.min_duration", "data.cache_mb"),
             *("task.median_ms", "task.median_lookahead_ms", "task.collar", "task.margin"),
             *("task.conversations.pause", "task.conversations.overlap", "task.consistency_weight"),
+            *("task.teacher_weight", "task.teacher_delay_ms"),
             *("task.spec_augment.time_frames", "task.spec_augment.bands", "task.spec_augment.band_width"),
             *("callbacks.watchdog.seconds", "callbacks.collapse.min_rank"),
         ),
@@ -103,6 +111,7 @@ _LIMITS = {
     **dict.fromkeys(
         (
             *(f"{group}.dropout" for group in ("size", "encoder")),
+            *("task.intermediate_weight", "task.label_smoothing"),
             *("encoder.dropout_input", "encoder.dropout_attention", "optim.betas", "callbacks.ema.ema.decay"),
         ),
         _DROPOUT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 from streamnest.config.tasks import CTCConfig, DownstreamConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, Hypothesis, collapse
-from streamnest.downstream.asr.ctc_losses import consistency_loss, ctc_loss, frames_needed
+from streamnest.downstream.asr.ctc_losses import consistency_loss, ctc_loss, frames_needed, smoothing_loss
+from streamnest.downstream.asr.ctc_settings import describe_loss, intermediate_layers, term_weights, with_time_masks
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.teacher import Teacher
 from streamnest.downstream.asr.vocabulary import BLANK
 from streamnest.downstream.base import Row
 from streamnest.downstream.supervised import LossTerms
@@ -56,14 +57,26 @@ class LogProbs(ExportedHead):
 class CTCRecognizer(TextTask):
     """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`.
 
-    With `consistency_weight`, training compares two views of each batch (CR-CTC, Yao et al. 2024).
+    Training may compare two views of each batch (CR-CTC, Yao et al. 2024), supervise layers below the last one by the
+    same head (Lee and Watanabe 2021), smooth the labels (Kim et al. 2018) and learn the posteriors of a teacher.
+
+    Attributes:
+        teacher: source of posteriors; `load_teacher` sets it, and it is stored in no checkpoint.
+
+    Raises:
+        UserError: for settings that contradict each other.
     """
+
+    teacher: Teacher | None = None
 
     Settings: ClassVar[type[DownstreamConfig]] = CTCConfig
 
     def __init__(self, *args: Any, settings: CTCConfig, **kwargs: Any) -> None:
-        super().__init__(*args, settings=_with_time_masks(settings), **kwargs)
-        self.settings, self.views = settings, 2 if settings.consistency_weight > 0 else 1
+        super().__init__(*args, settings=with_time_masks(settings), **kwargs)
+        self.settings, self.weights = settings, term_weights(settings)
+        self.views = 2 if "consistency" in self.weights else 1
+        frozen = self.freeze_steps is None
+        self.supervised_layers = intermediate_layers(settings, len(self.encoder.layers), frozen)
         self.head = nn.Linear(self.encoder.d_model, self.tokenizer.size)
 
     def log_probs(self, encoded: Tensor) -> Tensor:
@@ -88,13 +101,49 @@ class CTCRecognizer(TextTask):
         views = len(encoded) // rows
         targets, usable = self.usable_targets(valid[:rows], batch, self.unusable)
         outputs = self.outputs(encoded)
-        loss, tokens = self.loss(outputs, valid, targets * views, usable * views)
-        terms = {"loss": (1.0, loss / views)}
-        if views > 1:
-            inside = _frames_of(usable, valid[:rows], outputs.shape[1])
-            one, other = (view[inside] for view in outputs.split(rows))
-            terms["consistency"] = (self.settings.consistency_weight, consistency_loss(one, other))
-        return terms, tokens / views
+        every = (valid, targets * views, usable * views)
+        loss, tokens = self.loss(outputs, *every)
+        sums = {"loss": loss, **self._of_frames(outputs, valid[:rows], batch, usable)}
+        if layers:
+            below = [self.loss(self.outputs(x), *every)[0] for x in layers]
+            sums["intermediate"] = torch.stack(below).mean()
+        return {name: (self.weights[name], nats / views) for name, nats in sums.items()}, tokens / views
+
+    def _of_frames(self, outputs: Tensor, valid: Tensor, batch: Batch, usable: list[bool]) -> dict[str, Tensor]:
+        """Returns the terms that compare distributions, summed over views and the valid frames of usable rows.
+
+        Args:
+            outputs: `(views * B, T', V)`.
+            valid: `(B,)`.
+            batch: batch of audio.
+            usable: True for rows that count.
+        """
+        chosen = torch.tensor(usable, device=valid.device)
+        inside = (torch.arange(outputs.shape[1], device=valid.device) < valid[:, None]) & chosen[:, None]
+        views = outputs.split(len(usable))
+        sums = {}
+        if "smoothing" in self.weights:
+            sums["smoothing"] = torch.stack([smoothing_loss(view[inside]) for view in views]).sum()
+        if len(views) > 1:
+            sums["consistency"] = len(views) * consistency_loss(views[0][inside], views[1][inside])
+        if self.teacher and "distillation" in self.weights:
+            shift = self.encoder.target_shift
+            sums["distillation"] = self.teacher.loss(outputs, valid, batch, chosen, shift)
+        return sums
+
+    def on_fit_start(self) -> None:
+        """Moves the teacher to the device.
+
+        Raises:
+            UserError: if the teacher was not loaded.
+        """
+        super().on_fit_start()
+        if self.teacher:
+            self.teacher.to(self.device)
+        elif "distillation" in self.weights:
+            raise UserError(
+                f"task.teacher={self.settings.teacher} is not loaded: call streamnest.checkpoint.teacher.load_teacher"
+            )
 
     def unfit(self, target: list[int], frames: int) -> str:
         """Refuses texts that need more frames than there are."""
@@ -120,31 +169,4 @@ class CTCRecognizer(TextTask):
 
     def describe(self) -> list[Row]:
         """Adds the terms of the loss to the start panel."""
-        settings = self.settings
-        terms = ["CTC"]
-        if self.views > 1:
-            terms.append(f"{settings.consistency_weight:g} x consistency of {self.views} views of each batch")
-        return [*super().describe(), ("loss", " + ".join(terms))]
-
-
-def _with_time_masks(settings: CTCConfig) -> CTCConfig:
-    """Returns settings with the amount of time masking that the views need.
-
-    Raises:
-        UserError: if every frame would be masked.
-    """
-    masks, scale = settings.spec_augment, settings.consistency_time_scale
-    if settings.consistency_weight <= 0:
-        return settings
-    if masks.time_prob * scale > 1:
-        raise UserError(
-            f"task.spec_augment.time_prob={masks.time_prob:g} times task.consistency_time_scale={scale:g} is above 1: "
-            "lower one of them"
-        )
-    return replace(settings, spec_augment=replace(masks, time_prob=masks.time_prob * scale))
-
-
-def _frames_of(usable: list[bool], valid: Tensor, frames: int) -> Tensor:
-    """Returns the valid frames of usable rows, boolean `(B, frames)`."""
-    time = torch.arange(frames, device=valid.device)
-    return (time < valid[:, None]) & torch.tensor(usable, device=valid.device)[:, None]
+        return [*super().describe(), ("loss", describe_loss(self.settings))]
