@@ -12,7 +12,7 @@ from streamnest.data.batch import Batch
 from streamnest.downstream.base import DownstreamTask
 from streamnest.encoder.recording import recorded
 
-# By name, which is that of a metric: a weight, and nats summed over a batch, 0-dim.
+# Weight of each term and its nats summed over a batch, 0-dim, by the name of its metric.
 LossTerms = dict[str, tuple[float, Tensor]]
 Item = TypeVar("Item")
 

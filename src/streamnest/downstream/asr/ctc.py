@@ -61,7 +61,7 @@ class CTCRecognizer(TextTask):
     same head (Lee and Watanabe 2021), smooth the labels (Kim et al. 2018) and learn the posteriors of a teacher.
 
     Attributes:
-        teacher: source of posteriors; `load_teacher` sets it, and it is stored in no checkpoint.
+        teacher: source of posteriors for training, which `load_teacher` sets; checkpoints do not contain it.
 
     Raises:
         UserError: for settings that contradict each other.
@@ -73,8 +73,8 @@ class CTCRecognizer(TextTask):
 
     def __init__(self, *args: Any, settings: CTCConfig, **kwargs: Any) -> None:
         super().__init__(*args, settings=with_time_masks(settings), **kwargs)
-        self.settings, self.weights = settings, term_weights(settings)
-        self.views = 2 if "consistency" in self.weights else 1
+        self.settings, self.term_weights = settings, term_weights(settings)
+        self.views = 2 if "consistency" in self.term_weights else 1
         frozen = self.freeze_steps is None
         self.supervised_layers = intermediate_layers(settings, len(self.encoder.layers), frozen)
         self.head = nn.Linear(self.encoder.d_model, self.tokenizer.size)
@@ -96,21 +96,23 @@ class CTCRecognizer(TextTask):
     def loss_terms(
         self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor]
     ) -> tuple[LossTerms, Tensor]:
-        """Returns the CTC loss and what regularizes it: means over views, summed over usable rows and their frames."""
+        """Returns the CTC loss and its regularizers, summed over usable rows and averaged over views."""
+        if set(self.term_weights) == {"loss"}:
+            return super().loss_terms(encoded, valid, batch, layers)
         rows = len(batch.ids)
         views = len(encoded) // rows
         targets, usable = self.usable_targets(valid[:rows], batch, self.unusable)
         outputs = self.outputs(encoded)
-        every = (valid, targets * views, usable * views)
-        loss, tokens = self.loss(outputs, *every)
-        sums = {"loss": loss, **self._of_frames(outputs, valid[:rows], batch, usable)}
+        supervision = (valid, targets * views, usable * views)
+        loss, tokens = self.loss(outputs, *supervision)
+        sums = {"loss": loss, **self._frame_terms(outputs, valid[:rows], batch, usable)}
         if layers:
-            below = [self.loss(self.outputs(x), *every)[0] for x in layers]
-            sums["intermediate"] = torch.stack(below).mean()
-        return {name: (self.weights[name], nats / views) for name, nats in sums.items()}, tokens / views
+            losses = [self.loss(self.outputs(x), *supervision)[0] for x in layers]
+            sums["intermediate"] = torch.stack(losses).mean()
+        return {name: (self.term_weights[name], nats / views) for name, nats in sums.items()}, tokens / views
 
-    def _of_frames(self, outputs: Tensor, valid: Tensor, batch: Batch, usable: list[bool]) -> dict[str, Tensor]:
-        """Returns the terms that compare distributions, summed over views and the valid frames of usable rows.
+    def _frame_terms(self, outputs: Tensor, valid: Tensor, batch: Batch, usable: list[bool]) -> dict[str, Tensor]:
+        """Returns the terms that compare distributions, summed over the valid frames of usable rows and views.
 
         Args:
             outputs: `(views * B, T', V)`.
@@ -122,13 +124,13 @@ class CTCRecognizer(TextTask):
         inside = (torch.arange(outputs.shape[1], device=valid.device) < valid[:, None]) & chosen[:, None]
         views = outputs.split(len(usable))
         sums = {}
-        if "smoothing" in self.weights:
+        if "smoothing" in self.term_weights:
             sums["smoothing"] = torch.stack([smoothing_loss(view[inside]) for view in views]).sum()
         if len(views) > 1:
             sums["consistency"] = len(views) * consistency_loss(views[0][inside], views[1][inside])
-        if self.teacher and "distillation" in self.weights:
-            shift = self.encoder.target_shift
-            sums["distillation"] = self.teacher.loss(outputs, valid, batch, chosen, shift)
+        if self.teacher and "distillation" in self.term_weights:
+            first = self.encoder.target_shift
+            sums["distillation"] = self.teacher.loss(outputs, valid, batch, chosen, first)
         return sums
 
     def on_fit_start(self) -> None:
@@ -140,7 +142,7 @@ class CTCRecognizer(TextTask):
         super().on_fit_start()
         if self.teacher:
             self.teacher.to(self.device)
-        elif "distillation" in self.weights:
+        elif "distillation" in self.term_weights:
             raise UserError(
                 f"task.teacher={self.settings.teacher} is not loaded: call streamnest.checkpoint.teacher.load_teacher"
             )

@@ -1,4 +1,4 @@
-"""What the settings of `task=ctc` mean for training: weights of the loss terms, views, and supervised layers."""
+"""Training settings of `task=ctc`: weights of the loss terms, masks of two views, and supervised layers."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Teacher:
-    """A frozen recognizer in evaluation mode; not a module, so that it is not a part of the model that it teaches.
+    """A frozen recognizer in evaluation mode; not a module, so that its weights are not part of the student.
 
     Args:
         model: the recognizer.
-        delay: encoder frames after which the student has to reproduce a posterior; at least 0.
+        delay: encoder frames from a posterior of the teacher to the frame of the student that it is the target of.
     """
 
     def __init__(self, model: CTCRecognizer, delay: int) -> None:
@@ -31,7 +31,7 @@ class Teacher:
         return self
 
     def to(self, device: torch.device) -> None:
-        """Moves the teacher to the device of the model that it teaches."""
+        """Moves the teacher to the device of the student."""
         self.model.to(device)
 
     @torch.no_grad()
@@ -41,7 +41,7 @@ class Teacher:
         encoded, valid = self.model.encoder(self.model.input_norm(features, frames), frames)
         return self.model.log_probs(encoded), valid
 
-    def loss(self, log_probs: Tensor, valid: Tensor, batch: Batch, usable: Tensor, shift: int) -> Tensor:
+    def loss(self, log_probs: Tensor, valid: Tensor, batch: Batch, usable: Tensor, first: int) -> Tensor:
         """Returns the divergence of a student from the teacher, summed over frames of usable rows and views, 0-dim.
 
         Args:
@@ -49,13 +49,13 @@ class Teacher:
             valid: `(B,)` valid frames of the student.
             batch: batch of audio.
             usable: `(B,)` True for rows that count.
-            shift: index of the output for target frame 0 in the student.
+            first: output of the student that covers target frame 0.
         """
         target, frames = self.log_probs(batch)
-        skipped = self.model.encoder.target_shift
-        target, student = target[:, skipped:], log_probs[:, shift + self.delay :]
+        start, first = self.model.encoder.target_shift, first + self.delay
+        target, student = target[:, start:], log_probs[:, first:]
         count = min(target.shape[1], student.shape[1])
-        last = torch.minimum(frames - skipped, valid - shift - self.delay)
+        last = torch.minimum(frames - start, valid - first)
         inside = (torch.arange(count, device=last.device) < last[:, None]) & usable[:, None]
         chosen = target[:, :count][inside]
         views = student[:, :count].split(len(batch.ids))
@@ -63,15 +63,15 @@ class Teacher:
 
 
 def make_teacher(student: CTCRecognizer, teacher: CTCRecognizer, path: str) -> Teacher:
-    """Makes a recognizer the teacher of another one.
+    """Builds the teacher of a student from a recognizer.
 
     Args:
-        student: recognizer to train; its settings have the delay.
+        student: recognizer to train, whose settings have the delay.
         teacher: recognizer that was loaded from `path`.
         path: file in messages.
 
     Raises:
-        UserError: if the two have other tokens or frames, or the delay is not a whole number of frames.
+        UserError: if vocabularies or frames differ, or the delay is not a whole number of frames.
     """
     if teacher.labels != student.labels:
         raise UserError(
