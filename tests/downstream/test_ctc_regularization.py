@@ -89,7 +89,7 @@ def test_loss_is_the_mean_of_views_plus_weighted_consistency(run_config, speech_
     consistency = sum(consistency_loss(*pair) for pair in pairs) / 6
     assert logged["train/loss"] == pytest.approx(float(sum(nats.detach() for nats, _ in views)) / 12, rel=1e-5)
     assert logged["train/consistency"] == pytest.approx(float(consistency.detach()), rel=1e-4) and consistency > 0
-    assert float(loss) == pytest.approx(logged["train/loss"] + 0.2 * logged["train/consistency"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(logged["train/loss"] + 0.2 * logged["train/consistency"], rel=1e-5)
 
 
 def test_gradients_of_two_processes_average_to_those_of_one(run_config, speech_like):
