@@ -8,7 +8,7 @@ from recognizers import recognizer
 
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
-from streamnest.downstream.asr.ctc import ctc_loss
+from streamnest.downstream.asr.ctc_losses import ctc_loss
 from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.errors import UserError
 from streamnest.frontier.evaluation import _recognize

@@ -51,7 +51,8 @@ def test_a_killed_run_resumes_exactly_without_its_pretrained_encoder(tmp_path: P
     saving = ("callbacks.regular.every_n_train_steps=1", "callbacks.regular.train_time_interval=null")
     finish(tmp_path, "encoder=causal", "trainer.max_steps=2", "trainer.val_check_interval=2", "run_id=pretrained")
     encoder = checkpoint(tmp_path, "pretrained")
-    task = ("task=ctc", f"encoder_from={encoder}", "freeze=3", *steps, *saving)
+    losses = ("task.consistency_weight=0.2", "task.intermediate_layers=[1]", "task.label_smoothing=0.05")
+    task = ("task=ctc", f"encoder_from={encoder}", "freeze=3", *losses, *steps, *saving)
     text = finish(tmp_path, *task, "run_id=whole")
     assert "character error rate" in text and "for unseen speakers" in text and "22.5 ms mean, 42.5 ms worst" in text
     killed_at(tmp_path, 4, *task, "run_id=killed")

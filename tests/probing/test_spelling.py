@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamnest.downstream.asr.ctc import frames_needed
+from streamnest.downstream.asr.ctc_losses import frames_needed
 from streamnest.probing.encoded import EncodedUtterance
 from streamnest.probing.layerwise import probe_encoded
 from streamnest.probing.phone_labels import ProbeUtterance

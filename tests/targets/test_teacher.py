@@ -11,7 +11,7 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import load_model, write_checkpoint
-from streamnest.checkpoint.teachers import attach_teacher, load_teacher, with_teacher
+from streamnest.checkpoint.target_teacher import attach_teacher, load_teacher, with_teacher
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing.layer_outputs import layer_frames

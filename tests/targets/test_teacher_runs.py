@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_data, build_model
 from streamnest.checkpoint.loading import StoredCheckpoint, load_model, load_pretrained, write_checkpoint
-from streamnest.checkpoint.teachers import attach_teacher, with_teacher
+from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.batch import Batch

@@ -22,7 +22,8 @@ from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
-from streamnest.checkpoint.teachers import attach_teacher, with_teacher
+from streamnest.checkpoint.recognizer_teacher import load_teacher
+from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.console.entry_point import PREEMPTED, without_trace
@@ -68,6 +69,7 @@ def train(cfg: DictConfig) -> float | None:
         attach_teacher(model, teacher)
         data.hash_audio = cfg.quantizer.cache is not None
     transferred = None if stored else _initialized(model, cfg)
+    load_teacher(model)
     data.setup("fit")
 
     history = ValHistory()

@@ -62,10 +62,29 @@ class TextConfig(DownstreamConfig):
 
 @dataclass
 class CTCConfig(TextConfig):
-    """Schema of `task=ctc`."""
+    """Schema of `task=ctc`; `downstream.asr.ctc_losses` has the terms of the loss.
+
+    Attributes:
+        consistency_weight: weight of the consistency loss of CR-CTC; above 0, each batch has two views.
+        consistency_time_scale: factor of `spec_augment.time_prob` for the two views.
+        intermediate_layers: layers below the last one with a CTC loss of their own, counted from 1.
+        intermediate_weight: share of their mean loss in the CTC loss.
+        label_smoothing: weight of the divergence from the uniform distribution; the CTC loss has the rest.
+        teacher: checkpoint of task=ctc whose posteriors are targets too; read by training only.
+        teacher_weight: weight of the divergence from the teacher.
+        teacher_delay_ms: delay of the targets, a multiple of the frame length.
+    """
 
     _target_: str = "streamnest.downstream.asr.ctc.CTCRecognizer"
     name: str = "ctc"
+    consistency_weight: float = 0.0
+    consistency_time_scale: float = 2.5
+    intermediate_layers: list[int] = field(default_factory=list)
+    intermediate_weight: float = 0.3
+    label_smoothing: float = 0.0
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    teacher_delay_ms: float = 0.0
 
 
 @dataclass

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
 
 Row = tuple[str, str]
+_VIEW_STREAM = 0x71E3
 
 
 class DownstreamTask(EncoderTask):
@@ -52,6 +53,8 @@ class DownstreamTask(EncoderTask):
     transcribed: ClassVar[bool] = False
     # Settings that determine the shapes of the weights: a run cannot continue with other values.
     shaped_by: ClassVar[tuple[str, ...]] = ()
+    # Copies of a batch in training, which differ in SpecAugment masks and dropout.
+    views: int = 1
 
     def __init__(
         self,
@@ -95,11 +98,16 @@ class DownstreamTask(EncoderTask):
             step: number that is folded into the random keys.
 
         Returns:
-            Representation `(B, T', d)` and number of valid frames `(B,)`.
+            Representation `(B, T', d)` and number of valid frames `(B,)`; in training `(views * B, ...)`, the whole
+            first view before the second one.
         """
         keys = fold_keys(batch.keys, self.seed, step)
         features, frames = self.frontend(batch.noisy, batch.lengths, keys)
-        inputs = self.spec_augment(self.input_norm(features, frames), frames, keys)
+        features = self.input_norm(features, frames)
+        if self.training and self.views > 1:
+            features, frames = features.repeat(self.views, 1, 1), frames.repeat(self.views)
+            keys = torch.cat([keys, *(fold_keys(keys, _VIEW_STREAM, view) for view in range(1, self.views))])
+        inputs = self.spec_augment(features, frames, keys)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.training and self.encoder_is_frozen)):
             encoded: tuple[Tensor, Tensor] = self.encoder(inputs, frames)
         return encoded

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from streamnest.downstream.asr.ctc import ctc_loss, frames_needed
 from streamnest.downstream.asr.ctc_decoding import collapse
+from streamnest.downstream.asr.ctc_losses import ctc_loss, frames_needed
 from streamnest.downstream.asr.vocabulary import CharTokenizer
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, errors, rate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -11,10 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.config.tasks import CTCConfig, DownstreamConfig
+from streamnest.data.batch import Batch
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, Hypothesis, collapse
+from streamnest.downstream.asr.ctc_losses import consistency_loss, ctc_loss, frames_needed, smoothing_loss
+from streamnest.downstream.asr.ctc_settings import describe_loss, intermediate_layers, term_weights, with_time_masks
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.teacher import Teacher
 from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.downstream.base import Row
+from streamnest.downstream.supervised import LossTerms
+from streamnest.errors import UserError
 from streamnest.streaming.heads import ExportedHead
 
 
@@ -49,12 +55,28 @@ class LogProbs(ExportedHead):
 
 
 class CTCRecognizer(TextTask):
-    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`."""
+    """Encoder and a linear layer to tokens and blank (Graves et al. 2006); the arguments are those of `TextTask`.
+
+    Training may compare two views of each batch (CR-CTC, Yao et al. 2024), supervise layers below the last one by the
+    same head (Lee and Watanabe 2021), smooth the labels (Kim et al. 2018) and learn the posteriors of a teacher.
+
+    Attributes:
+        teacher: source of posteriors for training, which `load_teacher` sets; checkpoints do not contain it.
+
+    Raises:
+        UserError: for settings that contradict each other.
+    """
+
+    teacher: Teacher | None = None
 
     Settings: ClassVar[type[DownstreamConfig]] = CTCConfig
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, settings: CTCConfig, **kwargs: Any) -> None:
+        super().__init__(*args, settings=with_time_masks(settings), **kwargs)
+        self.settings, self.term_weights = settings, term_weights(settings)
+        self.views = 2 if "consistency" in self.term_weights else 1
+        frozen = self.freeze_steps is None
+        self.supervised_layers = intermediate_layers(settings, len(self.encoder.layers), frozen)
         self.head = nn.Linear(self.encoder.d_model, self.tokenizer.size)
 
     def log_probs(self, encoded: Tensor) -> Tensor:
@@ -70,6 +92,60 @@ class CTCRecognizer(TextTask):
     ) -> tuple[Tensor, Tensor]:
         """Computes `ctc_loss`."""
         return ctc_loss(outputs, lengths, targets, usable)
+
+    def loss_terms(
+        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor]
+    ) -> tuple[LossTerms, Tensor]:
+        """Returns the CTC loss and its regularizers, summed over usable rows and averaged over views."""
+        if set(self.term_weights) == {"loss"}:
+            return super().loss_terms(encoded, valid, batch, layers)
+        rows = len(batch.ids)
+        views = len(encoded) // rows
+        targets, usable = self.usable_targets(valid[:rows], batch, self.unusable)
+        outputs = self.outputs(encoded)
+        supervision = (valid, targets * views, usable * views)
+        loss, tokens = self.loss(outputs, *supervision)
+        sums = {"loss": loss, **self._frame_terms(outputs, valid[:rows], batch, usable)}
+        if layers:
+            losses = [self.loss(self.outputs(x), *supervision)[0] for x in layers]
+            sums["intermediate"] = torch.stack(losses).mean()
+        return {name: (self.term_weights[name], nats / views) for name, nats in sums.items()}, tokens / views
+
+    def _frame_terms(self, outputs: Tensor, valid: Tensor, batch: Batch, usable: list[bool]) -> dict[str, Tensor]:
+        """Returns the terms that compare distributions, summed over the valid frames of usable rows and views.
+
+        Args:
+            outputs: `(views * B, T', V)`.
+            valid: `(B,)`.
+            batch: batch of audio.
+            usable: True for rows that count.
+        """
+        chosen = torch.tensor(usable, device=valid.device)
+        inside = (torch.arange(outputs.shape[1], device=valid.device) < valid[:, None]) & chosen[:, None]
+        views = outputs.split(len(usable))
+        sums = {}
+        if "smoothing" in self.term_weights:
+            sums["smoothing"] = torch.stack([smoothing_loss(view[inside]) for view in views]).sum()
+        if len(views) > 1:
+            sums["consistency"] = len(views) * consistency_loss(views[0][inside], views[1][inside])
+        if self.teacher and "distillation" in self.term_weights:
+            first = self.encoder.target_shift
+            sums["distillation"] = self.teacher.loss(outputs, valid, batch, chosen, first)
+        return sums
+
+    def on_fit_start(self) -> None:
+        """Moves the teacher to the device.
+
+        Raises:
+            UserError: if the teacher was not loaded.
+        """
+        super().on_fit_start()
+        if self.teacher:
+            self.teacher.to(self.device)
+        elif "distillation" in self.term_weights:
+            raise UserError(
+                f"task.teacher={self.settings.teacher} is not loaded: call streamnest.checkpoint.recognizer_teacher.load_teacher"
+            )
 
     def unfit(self, target: list[int], frames: int) -> str:
         """Refuses texts that need more frames than there are."""
@@ -93,26 +169,6 @@ class CTCRecognizer(TextTask):
         """Returns a prefix beam search."""
         return BeamSearch(self.tokenizer, beam, ngram, lm_weight, bonus)
 
-
-def frames_needed(target: list[int]) -> int:
-    """Returns the smallest number of frames for some tokens; repeated tokens need a blank between them."""
-    return len(target) + sum(a == b for a, b in pairwise(target))
-
-
-def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]) -> tuple[Tensor, Tensor]:
-    """Returns the sum of the CTC loss over usable rows, and their number of tokens, both 0-dim.
-
-    Args:
-        log_probs: `(B, T, V)`.
-        lengths: `(B,)` number of valid frames.
-        targets: tokens of each row.
-        usable: True for rows that count.
-    """
-    rows = [row for row, good in enumerate(usable) if good]
-    if not rows:
-        return log_probs.sum() * 0.0, log_probs.new_zeros(())
-    sizes = torch.tensor([len(targets[row]) for row in rows], device=log_probs.device)
-    flat = torch.tensor([token for row in rows for token in targets[row]], device=log_probs.device)
-    chosen = log_probs[rows].transpose(0, 1)
-    loss = F.ctc_loss(chosen, flat, lengths[rows], sizes, blank=BLANK, reduction="sum")
-    return loss, sizes.sum().float()
+    def describe(self) -> list[Row]:
+        """Adds the terms of the loss to the start panel."""
+        return [*super().describe(), ("loss", describe_loss(self.settings))]

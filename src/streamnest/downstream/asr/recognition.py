@@ -151,6 +151,16 @@ class TextTask(SupervisedTask):
 
     def _loss(self, outputs: Tensor, valid: Tensor, batch: Batch, unusable: Counter[str]) -> tuple[Tensor, Tensor]:
         """Returns the loss in nats and the number of tokens, summed over the usable rows."""
+        return self.loss(outputs, valid, *self.usable_targets(valid, batch, unusable))
+
+    def usable_targets(self, valid: Tensor, batch: Batch, unusable: Counter[str]) -> tuple[list[list[int]], list[bool]]:
+        """Returns the tokens of each row of a batch, and which rows can be trained on; counts and logs the others.
+
+        Args:
+            valid: `(B,)` number of valid frames.
+            batch: batch with texts.
+            unusable: number of rows that cannot be trained on, by cause; it is added to.
+        """
         targets = [self.tokenizer.encode(normalize_text(label.text or "")) for label in batch.labels]
         causes = [self.unfit(target, n) if target else "without text" for target, n in zip(targets, valid.tolist())]
         for cause, cut_id in zip(causes, batch.ids, strict=True):
@@ -158,4 +168,4 @@ class TextTask(SupervisedTask):
                 if not unusable[cause]:
                     log.warning("%s is left out of the loss: %s; the summary has the total", cut_id, cause)
                 unusable[cause] += 1
-        return self.loss(outputs, valid, targets, [not cause for cause in causes])
+        return targets, [not cause for cause in causes]

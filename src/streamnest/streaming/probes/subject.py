@@ -134,8 +134,9 @@ class Subject:
             else:
                 batch = make_batch(audio, lengths, mode.step, keys, mode.noisy)
                 (training_step if mode.path == "training" else validation_step)(model, batch)
-        # A subsampling that processes a batch in parts is recorded once as a whole.
-        return [(stage, x) for stage, x in trace if len(x) == len(audio)]
+        # A subsampling that processes a batch in parts is recorded once as a whole; views of a batch count separately.
+        rows = len(audio)
+        return [(stage, view) for stage, x in trace if len(x) % rows == 0 for view in x.split(rows)]
 
     def perturb(self, seed: int = 0) -> Subject:
         """Changes every weight that is exactly zero or one, so that no closed gate and no zero layer hides a leak.

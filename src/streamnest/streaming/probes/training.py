@@ -36,6 +36,8 @@ def attach(model: EncoderTask) -> None:
     parts["log"] = parts["log_dict"] = lambda *_args, **_kwargs: None
     if hasattr(model, "loss_of"):  # a task whose loss needs labels
         parts["loss_of"] = lambda encoded, *_: (encoded.sum(), torch.ones((), device=encoded.device))
+    if hasattr(model, "loss_terms"):
+        parts["loss_terms"] = lambda encoded, *_: ({"loss": (1.0, encoded.sum())}, encoded.new_ones(()))
     for name, part in parts.items():
         setattr(model, name, part)
 
