@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,30 @@ def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose,
     cfg = composed(f"experiment={name}", "data=sample", "name=t", "preset=t")
     assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_codebooks) == ("random", 8192, 1)
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
+
+
+@pytest.mark.parametrize("name", [choice for group, choice in CHOICES if group == "experiment"])
+def test_every_experiment_takes_a_step_at_a_small_size(train: Callable[..., Any], name: str) -> None:
+    words = ["data=sample", "data.batch_duration=10", "data.num_workers=0", f"experiment={name}"]
+    words += [f"data.{part}_manifest=${{paths.data_dir}}/sample16k/cuts_dev.jsonl" for part in ("train", "val")]
+    words += ["task.vocab_size=64"] if name.endswith(("ctc", "rnnt")) else []
+    model, trainer = train(*words, "trainer.devices=1", "trainer.num_nodes=1", steps=1)
+    assert trainer.global_step == 1
+    assert model.config["encoder"]["subsampling_factor"] == (8 if name == "nest_large" else 4)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [("librispeech_960", 600_000), ("librispeech_960_rnnt", 80_000), ("librilight_60k_teacher", 853_333)],
+)
+def test_large_experiments_consume_the_hours_in_their_comments(composed: Compose, name: str, hours: int) -> None:
+    cfg = composed(f"experiment={name}", "name=t", "preset=t")
+    devices = cfg.trainer.devices * cfg.trainer.num_nodes
+    assert cfg.trainer.max_steps * devices * cfg.data.batch_duration / 3600 == pytest.approx(hours, abs=1)
+    # A batch of the shortest utterances in use, about 2 s, is as long as all others.
+    assert cfg.data.max_batch_size * 2 >= cfg.data.batch_duration
+    assert cfg.size.d_model == 512 and cfg.trainer.precision == "bf16-mixed"
 
 
 def test_composing_a_config_does_not_disturb_another_caller(composed: Compose) -> None:
