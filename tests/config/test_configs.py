@@ -85,23 +85,14 @@ def test_sizes_have_about_the_stated_number_of_parameters(composed: Compose, siz
     assert count == pytest.approx(SIZES[size], rel=0.08)
 
 
-def test_the_large_experiment_composes_without_its_hardware(composed: Compose) -> None:
-    cfg = composed(
-        "experiment=nest_large",
-        "data=manifest",
-        "trainer=ddp",
-        "data.train_manifest=a",
-        "data.val_manifest=b",
-        "name=t",
-        "preset=t",
-    )
-    assert cfg.trainer.strategy == "ddp" and cfg.encoder.subsampling_factor == cfg.quantizer.stack == 8
-    assert "400 ms over about 33%" in masking_in_words(instantiate(cfg.masking), 10.0)
-
-
 @pytest.mark.parametrize("name", ["nest_large", "nest_bidirectional"])
-def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose, name: str) -> None:
-    cfg = composed(f"experiment={name}", "data=sample", "name=t", "preset=t")
+def test_the_experiments_of_nest_compose_and_keep_the_published_objective(composed: Compose, name: str) -> None:
+    cfg = composed(f"experiment={name}", "data=sample", "trainer=ddp", "name=t", "preset=t")
+    # Composing needs no GPUs.
+    assert cfg.trainer.strategy == "ddp"
+    if name == "nest_large":
+        assert cfg.encoder.subsampling_factor == cfg.quantizer.stack == 8
+        assert "400 ms over about 33%" in masking_in_words(instantiate(cfg.masking), 10.0)
     assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_codebooks) == ("random", 8192, 1)
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
 
@@ -115,19 +106,6 @@ def test_every_experiment_takes_a_step_at_a_small_size(train: Callable[..., Any]
     assert trainer.global_step == 1
     assert model.config["encoder"]["subsampling_factor"] == (8 if name == "nest_large" else 4)
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "hours"),
-    [("librispeech_960", 600_000), ("librispeech_960_rnnt", 80_000), ("librilight_60k_teacher", 853_333)],
-)
-def test_large_experiments_consume_the_hours_in_their_comments(composed: Compose, name: str, hours: int) -> None:
-    cfg = composed(f"experiment={name}", "name=t", "preset=t")
-    devices = cfg.trainer.devices * cfg.trainer.num_nodes
-    assert cfg.trainer.max_steps * devices * cfg.data.batch_duration / 3600 == pytest.approx(hours, abs=1)
-    # A batch of the shortest utterances in use, about 2 s, is as long as all others.
-    assert cfg.data.max_batch_size * 2 >= cfg.data.batch_duration
-    assert cfg.size.d_model == 512 and cfg.trainer.precision == "bf16-mixed"
 
 
 def test_composing_a_config_does_not_disturb_another_caller(composed: Compose) -> None:

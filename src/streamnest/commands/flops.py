@@ -86,7 +86,7 @@ def run_table(args: argparse.Namespace) -> str:
         ("audio per step", f"{run.step_hours:.3g} h: {devices} devices x {run.batch_seconds:g} s"),
         ("audio consumed", f"{run.hours:,.0f} h in {run.steps:,} steps"),
         ("FLOPs of the run", f"{run.flops:.2e}"),
-        ("GPU-hours", f"{hours:,.1f}, {hours / devices:,.1f} h on {devices} devices"),
+        ("GPU-hours", f"{_short(hours)}, {_short(hours / devices)} h on {devices} devices"),
         *(_corpus_rows(cfg, run, args) if args.hours else []),
     ]
     lines = ["| quantity | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
@@ -106,7 +106,7 @@ def _corpus_rows(cfg: DictConfig, run: PlannedRun, args: argparse.Namespace) -> 
         *rows,
         (
             "teacher of this size",
-            f"{once:.2g} GPU-hours for codes that are stored once, {once * run.hours / args.hours:.2g} without storing",
+            f"{_short(once)} GPU-hours if codes are stored, {_short(once * run.hours / args.hours)} if not",
         ),
         ("stored codes", f"{size / 1e3:,.0f} kB per hour, {size * args.hours / 1e9:,.2f} GB"),
     ]
@@ -127,6 +127,10 @@ def _devices(cfg: DictConfig) -> int:
 
 def _frame_ms(cfg: DictConfig) -> float:
     return float(cfg.encoder.hop_ms * cfg.encoder.subsampling_factor)
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"
 
 
 def _note(args: argparse.Namespace) -> str:
