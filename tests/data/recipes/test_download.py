@@ -24,6 +24,8 @@ from servers import free_port, serving
 from streamnest.data.recipes import fetching
 from streamnest.data.recipes.arguments import USES
 from streamnest.data.recipes.download import download, require_downloader
+from streamnest.data.recipes.options import RecipeOptions
+from streamnest.data.recipes.preparation import prepare
 from streamnest.errors import UserError
 
 
@@ -233,6 +235,30 @@ def test_a_zip_archive_is_complete_or_absent(tmp_path: Path, mirror: Any) -> Non
     assert get(mirror, tmp_path / "to", "rirs") == source and len(names(mirror)) == 2
     assert len(list(source.rglob("*.wav"))) == 6
     assert not list((tmp_path / "to").glob(".*"))
+
+
+def test_musan_and_aishell_with_its_inner_archives_are_unpacked(tmp_path: Path, mirror: Any) -> None:
+    made = tmp_path / "made"
+    layouts.musan(made / "musan")
+    layouts.aishell(made)
+    wav = made / "data_aishell/wav"
+    for part in sorted(wav.iterdir()):
+        (speaker,) = part.iterdir()
+        with tarfile.open(wav / f"{speaker.name}.tar.gz", "w:gz") as tar:
+            tar.add(part, part.name)
+        shutil.rmtree(part)
+    (made / "resource_aishell").mkdir()
+    for number, archive, content in (
+        ("17", "musan.tar.gz", "musan"),
+        ("33", "data_aishell.tgz", "data_aishell"),
+        ("33", "resource_aishell.tgz", "resource_aishell"),
+    ):
+        (mirror.folder / number).mkdir(exist_ok=True)
+        with tarfile.open(mirror.folder / number / archive, "w:gz") as tar:
+            tar.add(made / content, content)
+    for corpus, parts in (("musan", {"music", "noise", "speech"}), ("aishell", {"train", "dev", "test"})):
+        report = prepare(corpus, RecipeOptions(get(mirror, tmp_path / "to", corpus)), tmp_path / corpus)
+        assert {part for part, totals in report.parts.items() if totals.cuts == 1} == parts
 
 
 def test_corpora_without_a_downloader_name_the_remedy() -> None:
