@@ -20,9 +20,11 @@ from streamnest.config.schema import _CHOICES
 
 ROOT = Path(__file__).parents[1]
 MANUAL = sorted(ROOT.glob("docs/*.md"))
+# Their overrides are composed in `test_recipe_pages.py`.
+RECIPES = sorted(ROOT.glob("docs/recipes/*.md"))
 NOTES = sorted(ROOT.glob("benchmarks/*.md"))
 SINGLE = [path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"]
-PAGES = [*MANUAL, *NOTES, *SINGLE, ROOT / "data/sample16k/README.md", ROOT / "tests/fixtures/README.md"]
+PAGES = [*MANUAL, *RECIPES, *NOTES, *SINGLE, ROOT / "data/sample16k/README.md", ROOT / "tests/fixtures/README.md"]
 ABSENT = object()
 GROUPS = {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()} - {"hydra"}
 
@@ -101,7 +103,7 @@ def overrides(page: Path) -> Iterator[tuple[str, str]]:
 
 def test_overrides_name_keys_and_choices_of_the_config(composed: Callable[..., DictConfig]) -> None:
     whole = OmegaConf.to_container(composed("encoder=dynamic", "augment=full", "logger=offline"))
-    for page in PAGES:
+    for page in (page for page in PAGES if page not in RECIPES):
         for key, value in overrides(page):
             if "." in key:
                 assert key.endswith("._target_") or known(key, whole), f"{page}: {key}="
@@ -132,7 +134,7 @@ def has(schema: type, names: list[str]) -> bool:
 
 def test_paths_in_the_manual_exist() -> None:
     places = "tests|src|configs|benchmarks|tools|scripts|notebooks|docs"
-    for page in [*MANUAL, *SINGLE]:
+    for page in [*MANUAL, *RECIPES, *SINGLE]:
         for path in re.findall(rf"`((?:{places})/[\w./-]+)`", text(page)):
             placeholder = re.search(r"\.ipynb$|my_|DATE|GROUP", path)
             assert placeholder or (ROOT / path).exists(), f"{page}: {path}"
@@ -140,10 +142,11 @@ def test_paths_in_the_manual_exist() -> None:
 
 def test_pages_are_in_index_and_site_and_link_the_glossary() -> None:
     index, site = text(ROOT / "docs/index.md"), (ROOT / "docs/zensical.toml").read_text()
-    for page in MANUAL:
-        assert page.name == "index.md" or f"]({page.name})" in index, page
-        assert f'"docs/{page.name}"' in site, page
-        assert page.name == "GLOSSARY.md" or "(GLOSSARY.md)" in text(page), page
+    for page in [*MANUAL, *RECIPES]:
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert name == "index.md" or f"]({name})" in index, page
+        assert f'"docs/{name}"' in site, page
+        assert name == "GLOSSARY.md" or "GLOSSARY.md)" in text(page), page
     for note in NOTES:
         assert note.name == "README.md" or f"]({note.name})" in text(ROOT / "benchmarks/README.md"), note
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamnest.encoder import EncoderConfig
-from streamnest.flops import TrainingCost, predicted_share, training_cost
+from streamnest.flops import PlannedRun, TrainingCost, code_bytes, device_hours, predicted_share, training_cost
 from streamnest.masking import RandomBlockMasking
 from streamnest.objectives import MaskedPrediction
 
@@ -66,3 +66,18 @@ def test_predicted_share_counts_whole_masked_target_frames() -> None:
     unmasked = MaskedPrediction(8, 16, unmasked_weight=1.0)
     assert predicted_share(none, unmasked, 8, 16.0) == 1.0
     assert 0.8 < predicted_share(some, unmasked, 8, 16.0) < 1.0
+
+
+def test_the_cost_of_a_run_equals_arithmetic_by_hand() -> None:
+    run = PlannedRun(TrainingCost(2e9, 4e9, 10**6), steps=1000, devices=8, batch_seconds=900.0)
+    assert (run.step_hours, run.hours) == (2.0, 2000.0)
+    assert run.flops == 6e9 * 2000 * 3600
+    # 4.32e16 FLOPs at 1e12 FLOP/s take 43,200 s.
+    assert device_hours(run.flops, peak_tflops=2.0, mfu=0.5) == 12.0
+    assert run.cost.checkpoint_gb == 0.012
+
+
+def test_codes_use_the_smallest_integer_that_holds_them() -> None:
+    # 90,000 frames of 40 ms per hour.
+    assert [code_bytes(40.0, classes, 1) for classes in (256, 257, 65_537)] == [90e3, 180e3, 360e3]
+    assert code_bytes(80.0, 500, 4) == 360e3

@@ -6,6 +6,7 @@ The tensors are on PyTorch's `meta` device, which has shapes but no values, so t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,10 @@ from streamnest.masking import Masking
 from streamnest.objectives import MaskedPrediction
 
 _FRAMES_PER_SECOND = 100
+# Weights and the two moments of AdamW, four bytes each.
+_CHECKPOINT_BYTES = 12
+# GB of an hour of speech at 16 kHz, measured on the built-in corpus: docs/SCALING.md.
+SHARD_GB = {"flac": 0.065, "opus": 0.013}
 
 
 class TrainingCost(NamedTuple):
@@ -36,6 +41,54 @@ class TrainingCost(NamedTuple):
     def total(self) -> float:
         """Total of a training step, without the optimizer, whose cost does not depend on the audio."""
         return self.forward + self.backward
+
+    @property
+    def checkpoint_gb(self) -> float:
+        """Size of a checkpoint."""
+        return _CHECKPOINT_BYTES * self.parameters / 1e9
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """Arithmetic of a whole run.
+
+    Attributes:
+        cost: cost per second of audio.
+        steps: number of updates.
+        devices: number of processes, each on a device of its own.
+        batch_seconds: seconds of audio per update and process. Batches are filled at most up to it.
+    """
+
+    cost: TrainingCost
+    steps: int
+    devices: int
+    batch_seconds: float
+
+    @property
+    def step_hours(self) -> float:
+        """Hours of audio per update."""
+        return self.devices * self.batch_seconds / 3600
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio consumed by the run."""
+        return self.steps * self.step_hours
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the run, without validation."""
+        return self.cost.total * self.hours * 3600
+
+
+def device_hours(flops: float, peak_tflops: float, mfu: float) -> float:
+    """Returns the hours of one device for a number of FLOPs at a share of its peak."""
+    return flops / (peak_tflops * 1e12 * mfu) / 3600
+
+
+def code_bytes(frame_ms: float, num_classes: int, num_codebooks: int) -> float:
+    """Returns the bytes of the codes of an hour of audio, each in the smallest integer type that holds it."""
+    width = 1 if num_classes <= 2**8 else 2 if num_classes <= 2**16 else 4
+    return 3600e3 / frame_ms * num_codebooks * width
 
 
 def training_cost(

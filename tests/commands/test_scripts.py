@@ -149,6 +149,20 @@ def test_flops_without_arguments_prints_every_size_and_stride(capsys: pytest.Cap
     assert [[cell.strip() for cell in row] for row in rows] == [["`tiny`", "40 ms"], ["`tiny`", "80 ms"]]
 
 
+def test_flops_of_a_run_multiplies_cost_steps_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("size=tiny", "trainer.max_steps=1800", "trainer.devices=4", "data.batch_duration=60")
+    assert main("flops", *words, "trainer.accumulate_grad_batches=2", "--hours", 60, "--peak-tflops", 1) == 0
+    table = dict(re.findall(r"^\| (.+?) \| (.+) \|$", capsys.readouterr().out, re.M))
+    assert table["audio per step"] == "0.133 h: 4 devices x 120 s" and table["passes"] == "4.0 over 60 h"
+    assert table["audio consumed"] == "240 h in 1,800 steps" and table["shards"] == "4 GB as flac, 1 GB as opus"
+    flops = float(table["GFLOPs per audio s"].partition(":")[0]) * 1e9 * 240 * 3600
+    assert float(table["FLOPs of the run"]) == pytest.approx(flops, rel=0.02)
+    assert float(table["GPU-hours"].partition(",")[0]) == pytest.approx(flops / 0.35e12 / 3600, rel=0.2)
+    assert table["stored codes"] == "180 kB per hour, 0.01 GB"
+    assert main("flops", *words, "trainer.devices=-1") == 2
+    assert "trainer.devices=-1 depends on the machine: give a number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("folder", ["benchmarks", "tools"])
 def test_scripts_parse_their_arguments_before_slow_imports(folder: str) -> None:
     for path in (ROOT / folder).glob("*.py"):

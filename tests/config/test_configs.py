@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,25 +85,27 @@ def test_sizes_have_about_the_stated_number_of_parameters(composed: Compose, siz
     assert count == pytest.approx(SIZES[size], rel=0.08)
 
 
-def test_the_large_experiment_composes_without_its_hardware(composed: Compose) -> None:
-    cfg = composed(
-        "experiment=nest_large",
-        "data=manifest",
-        "trainer=ddp",
-        "data.train_manifest=a",
-        "data.val_manifest=b",
-        "name=t",
-        "preset=t",
-    )
-    assert cfg.trainer.strategy == "ddp" and cfg.encoder.subsampling_factor == cfg.quantizer.stack == 8
-    assert "400 ms over about 33%" in masking_in_words(instantiate(cfg.masking), 10.0)
-
-
 @pytest.mark.parametrize("name", ["nest_large", "nest_bidirectional"])
-def test_the_experiments_of_nest_keep_the_published_objective(composed: Compose, name: str) -> None:
-    cfg = composed(f"experiment={name}", "data=sample", "name=t", "preset=t")
+def test_the_experiments_of_nest_compose_and_keep_the_published_objective(composed: Compose, name: str) -> None:
+    cfg = composed(f"experiment={name}", "data=sample", "trainer=ddp", "name=t", "preset=t")
+    # Composing needs no GPUs.
+    assert cfg.trainer.strategy == "ddp"
+    if name == "nest_large":
+        assert cfg.encoder.subsampling_factor == cfg.quantizer.stack == 8
+        assert "400 ms over about 33%" in masking_in_words(instantiate(cfg.masking), 10.0)
     assert (cfg.quantizer.codes, cfg.quantizer.num_classes, cfg.quantizer.num_codebooks) == ("random", 8192, 1)
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
+
+
+@pytest.mark.parametrize("name", [choice for group, choice in CHOICES if group == "experiment"])
+def test_every_experiment_takes_a_step_at_a_small_size(train: Callable[..., Any], name: str) -> None:
+    words = ["data=sample", "data.batch_duration=10", "data.num_workers=0", f"experiment={name}"]
+    words += [f"data.{part}_manifest=${{paths.data_dir}}/sample16k/cuts_dev.jsonl" for part in ("train", "val")]
+    words += ["task.vocab_size=64"] if name.endswith(("ctc", "rnnt")) else []
+    model, trainer = train(*words, "trainer.devices=1", "trainer.num_nodes=1", steps=1)
+    assert trainer.global_step == 1
+    assert model.config["encoder"]["subsampling_factor"] == (8 if name == "nest_large" else 4)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def test_composing_a_config_does_not_disturb_another_caller(composed: Compose) -> None:

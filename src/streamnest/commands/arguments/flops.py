@@ -1,8 +1,11 @@
-"""Prints the training cost per second of audio, by model size and frame stride: `streamnest flops [OVERRIDE ...]`.
+"""Prints the training cost of a run, or of each model size: `streamnest flops [OVERRIDE ...]`.
 
-The table has GFLOPs of the forward and backward pass, hours of audio per GPU-hour at an assumed share of the peak
-performance, and the size of a checkpoint. Overrides are those of training, such as experiment=nest_large; without
-encoder=..., the preset is causal.
+With experiment=NAME or trainer.max_steps=N among the overrides of training, the table is about that run: GFLOPs per
+second of audio, FLOPs and audio of the whole run, GPU-hours at an assumed share of the peak performance. With --hours,
+the size of the corpus, it also has the passes, the disk for shards, and the cost of a teacher's targets.
+
+Without them, or with --sizes, it compares model sizes and frame strides per second of audio; without encoder=..., the
+preset is causal.
 """
 
 from __future__ import annotations
@@ -14,18 +17,18 @@ from streamnest.console.arguments import ArgumentParser
 
 # NVIDIA H100 SXM, dense bfloat16 products, from its data sheet.
 PEAK_TFLOPS = 989.0
+SIZES = ("small", "medium", "large", "xlarge")
 
 
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest flops", __doc__)
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides")
-    made.add_argument(
-        "--sizes", nargs="+", metavar="SIZE", default=["small", "medium", "large", "xlarge"], help="model sizes"
-    )
+    made.add_argument("--sizes", nargs="+", metavar="SIZE", help=f"model sizes to compare: {' '.join(SIZES)}")
     made.add_argument("--factors", nargs="+", type=int, default=[4, 8], help="subsampling factors")
     made.add_argument("--seconds", type=float, default=16.0, help="length of an utterance")
     made.add_argument("--peak-tflops", type=float, default=PEAK_TFLOPS, help="peak of one accelerator, dense")
+    made.add_argument("--hours", type=float, help="hours of the corpus of a run")
     made.add_argument("--mfu", type=float, default=0.35, help="assumed share of the peak (model FLOPs utilization)")
     return made
 

@@ -3,6 +3,7 @@
 Each file is decoded once. Usable audio goes to OUT/cuts_train.jsonl.gz, cuts_dev.jsonl.gz and so on, unusable files to
 OUT/dropped.jsonl with the cause, and totals to OUT/report.json. The same command continues after an interruption:
 files that were checked are not checked again. `streamnest prepare CORPUS --layout` lists the files a corpus needs.
+--download downloads and unpacks the corpus first, if Lhotse has a downloader for it; a download continues as well.
 
 Exit status 2: a user error, or no usable audio.
 """

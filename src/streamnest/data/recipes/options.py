@@ -21,6 +21,7 @@ class RecipeOptions:
         subset: one subset of a corpus that is published in several sizes; None is all that exist.
         speaker_level: level of folders below `source` that is named after speakers; 0 is none.
         allow_commands: run the shell commands that a list names instead of files.
+        parts: published parts of a corpus, such as `train-clean-100`; empty for all that exist.
     """
 
     source: Path
@@ -30,6 +31,7 @@ class RecipeOptions:
     subset: str | None = None
     speaker_level: int = 0
     allow_commands: bool = False
+    parts: tuple[str, ...] = ()
 
 
 Read = Callable[[RecipeOptions], Iterable[Piece | Dropped]]

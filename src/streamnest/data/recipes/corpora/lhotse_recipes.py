@@ -52,7 +52,10 @@ def read_librispeech(options: RecipeOptions) -> Iterator[Piece | Dropped]:
     source = options.source
     if not [path for kind in ("train", "dev", "test") for path in source.glob(f"{kind}-*/")]:
         raise UserError(f"{source} contains no train-*, dev-* or test-*: LibriSpeech is expected as\n{LIBRISPEECH}")
-    for name, sets in sorted(_run(prepare_librispeech, source).items()):
+    if missing := [name for name in options.parts if not (source / name).is_dir()]:
+        raise UserError(f"{source} contains no {missing[0]}: download it, or leave it out of --parts")
+    chosen = {"dataset_parts": list(options.parts)} if options.parts else {}
+    for name, sets in sorted(_run(prepare_librispeech, source, **chosen).items()):
         part = name.replace("-", "_") if name.startswith("test") else name.split("-")[0]
         yield from _utterances(sets, part, source / name, {".flac"})
         yield from _missing(source / name, {each.id for each in sets["supervisions"]})
@@ -118,8 +121,8 @@ def _recordings(manifests: dict[str, Any]) -> Iterator[Piece]:
 
 
 RECIPES = {
-    "librispeech": Recipe(read_librispeech, LIBRISPEECH),
-    "mini_librispeech": Recipe(read_librispeech, LIBRISPEECH.replace("train-clean-100", "train-clean-5")),
+    "librispeech": Recipe(read_librispeech, LIBRISPEECH, ("parts",)),
+    "mini_librispeech": Recipe(read_librispeech, LIBRISPEECH.replace("train-clean-100", "train-clean-5"), ("parts",)),
     "aishell": Recipe(read_aishell, AISHELL),
     "musan": Recipe(read_musan, MUSAN),
     "rirs": Recipe(read_rirs, RIRS),
