@@ -106,7 +106,7 @@ def test_a_score_combines_acoustics_words_and_sentence_end(ngram: NGram):
 
 def test_single_character_units_make_a_character_n_gram(tmp_path: Path, ngram: NGram):
     (tmp_path / "c.arpa").write_text("\\1-grams:\n-1\ta\n-1\t<space>\n-1\t</s>\n\\end\\\n")
-    assert NGram.read(tmp_path / "c.arpa").of_characters and not ngram.of_characters
+    assert NGram.read(tmp_path / "c.arpa").units == "characters" and ngram.units == "words"
 
 
 def test_a_file_that_is_not_arpa_is_refused(tmp_path: Path):

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from streamnest.downstream.asr.ngram import Language, NGram
+from streamnest.downstream.asr.language import Language
+from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.prediction_network import make_prediction_network
 from streamnest.downstream.asr.transducer import Transducer, split_rows
 from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
