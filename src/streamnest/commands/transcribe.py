@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,13 +19,13 @@ from streamnest.console.terminal import printable, terminal
 from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import Label, label_of, suitable
 from streamnest.data.manifest import load_cuts
-from streamnest.downstream.asr.kenlm_ngram import read_ngram
-from streamnest.downstream.asr.lm_tuning import Utterance, best, grid, rates_of
+from streamnest.downstream.asr.lm_tuning import Utterance, best, grid
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
-from streamnest.downstream.asr.vocabulary import join, normalize_text
+from streamnest.downstream.asr.transcriber import Transcriber
+from streamnest.downstream.asr.vocabulary import normalize_text
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
-from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
+from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, summarize
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json

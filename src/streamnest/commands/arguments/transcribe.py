@@ -38,9 +38,7 @@ def parser() -> ArgumentParser:
     scoring.add_argument("--max-duration", type=float, default=30.0, help="skip longer cuts (seconds)")
     search = made.add_argument_group("beam search")
     search.add_argument("--beam", type=int, default=0, help="number of prefixes; 0 is greedy decoding")
-    search.add_argument(
-        "--lm", type=Path, help="n-gram from streamnest language-model or another ARPA file"
-    )
+    search.add_argument("--lm", type=Path, help="n-gram from streamnest language-model or another ARPA file")
     search.add_argument("--lm-weight", type=float, default=0.5, help="weight of its log-probability")
     search.add_argument("--bonus", type=float, default=0.5, help="nats added per token, with --lm")
     search.add_argument(

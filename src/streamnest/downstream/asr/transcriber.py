@@ -19,7 +19,12 @@ from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, not
 
 
 class Transcriber:
-    """Transcribes audio as the arguments of `streamnest transcribe` specify; `seconds` holds the duration of each transcribed item."""
+    """Transcribes audio as the arguments of `streamnest transcribe` specify.
+
+    Attributes:
+        seconds: duration of each transcribed item.
+        skipped: number of items that could not be transcribed.
+    """
 
     def __init__(self, model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
