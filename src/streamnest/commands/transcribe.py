@@ -125,10 +125,9 @@ def tune(transcribe: Transcriber, args: argparse.Namespace) -> int:
         )
     chosen = best(trials, args.tune_lm)
     print_rates(greedy, "greedy decoding: ")
-    print_rates(chosen.rates, "best weights: ")
-    print(
-        f"lowest {args.tune_lm.upper()}: --beam {args.beam} --lm-weight {chosen.lm_weight:g} --bonus {chosen.bonus:g}"
-    )
+    print_rates(chosen.rates, "beam search with the best weights: ")
+    weights = f"--lm-weight {chosen.lm_weight:g} --bonus {chosen.bonus:g}"
+    print(f"lowest {args.tune_lm.upper()} on this manifest: --beam {args.beam} {weights}")
     if args.json:
         write_json(args.json, {"greedy": greedy, "best": asdict(chosen), "trials": [asdict(trial) for trial in trials]})
     return len(utterances)
