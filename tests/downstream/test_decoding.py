@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, collapse
+from streamnest.downstream.asr.kneser_ney import estimate
+from streamnest.downstream.asr.language import Language
 from streamnest.downstream.asr.ngram import NGram
-from streamnest.downstream.asr.vocabulary import CharTokenizer
+from streamnest.downstream.asr.vocabulary import CharTokenizer, SentencePieceTokenizer
 from streamnest.errors import UserError
 
 ARPA = """\\data\\
@@ -93,20 +96,59 @@ def test_the_n_gram_decides_between_acoustically_similar_texts(ngram: NGram):
 
 
 def test_a_score_combines_acoustics_words_and_sentence_end(ngram: NGram):
-    tokenizer = CharTokenizer([" ", "a", "b"])
-    log_probs = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    # The look-ahead to unfinished words must not remain in the score.
+    check_scores(CharTokenizer([" ", "a", "b"]), ngram, str.split)
+
+
+def test_a_score_combines_acoustics_characters_and_sentence_end():
+    texts = ["ab ba", "ba", "a b b"]
+    letters = lambda text: ["<space>" if letter == " " else letter for letter in text.lstrip(" ")]
+    check_scores(CharTokenizer([" ", "a", "b"]), estimate(map(letters, texts), 3).ngram, letters)
+
+
+def test_a_score_combines_acoustics_pieces_and_sentence_end():
+    tokenizer = SentencePieceTokenizer.of(["ab ba", "bab a", "ba ba b"], 6)
+    spelled = [tokenizer.pieces([token]) for token in range(1, tokenizer.size)]
+    ngram = estimate([[piece.replace(" ", "\u2581") or "<unk>" for piece in spelled]], 2).ngram
+    assert ngram.units == "pieces"
+    language = Language(tokenizer, ngram, 1.0, 0.0)
+    for token, piece in enumerate(spelled, 1):
+        state, gain = language.after(language.start(), token)
+        assert gain == pytest.approx(ngram.log_prob(("<s>",), piece.replace(" ", "\u2581") or "<unk>"))
+        assert language.end(state) == pytest.approx(ngram.log_prob(state.context, "</s>"))
+    with pytest.raises(UserError, match="tokenizer of the checkpoint lacks"):
+        Language(CharTokenizer("ab"), ngram, 1.0, 0.0)
+
+
+def check_scores(tokenizer: CharTokenizer, ngram: NGram, split: Callable[[str], list[str]]) -> None:
+    """Compares the scores of a wide beam with sums over the units of each text."""
+    log_probs = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
     plain = {h.tokens: h.score for h in BeamSearch(tokenizer, 10**6, least=-math.inf)(log_probs)}
-    for hypothesis in BeamSearch(tokenizer, 10**6, ngram, 0.7, 0.1, -math.inf)(log_probs)[:50]:
-        words = tokenizer.pieces(hypothesis.tokens).split()
-        past = ("<s>", *words, "</s>")
+    found = BeamSearch(tokenizer, 10**6, ngram, 0.7, 0.1, -math.inf)(log_probs)
+    assert len(found) == len(plain)
+    for hypothesis in found:
+        past = ("<s>", *map(ngram.known, split(tokenizer.pieces(hypothesis.tokens))), "</s>")
         language = sum(ngram.log_prob(past[:at], past[at]) for at in range(1, len(past)))
         expected = plain[hypothesis.tokens] + 0.7 * language + 0.1 * len(hypothesis.tokens)
         assert hypothesis.score == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("bonus", [0.1, -1.0])
+def test_skipped_candidates_never_change_a_narrow_beam(ngram: NGram, monkeypatch: pytest.MonkeyPatch, bonus: float):
+    every = BeamSearch._with_new_token
+    for seed in range(5):
+        # Peaked like trained outputs, so that most candidates are far below the beam.
+        log_probs = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed)).mul(3).log_softmax(-1)
+        search = BeamSearch(CharTokenizer([" ", "a", "b"]), 3, ngram, 1.5, bonus)
+        quick = search(log_probs)
+        with monkeypatch.context() as patch:
+            patch.setattr(BeamSearch, "_with_new_token", lambda *given: every(*given[:-1], -math.inf))
+            assert search(log_probs) == quick
+
+
 def test_single_character_units_make_a_character_n_gram(tmp_path: Path, ngram: NGram):
     (tmp_path / "c.arpa").write_text("\\1-grams:\n-1\ta\n-1\t<space>\n-1\t</s>\n\\end\\\n")
-    assert NGram.read(tmp_path / "c.arpa").of_characters and not ngram.of_characters
+    assert NGram.read(tmp_path / "c.arpa").units == "characters" and ngram.units == "words"
 
 
 def test_a_file_that_is_not_arpa_is_refused(tmp_path: Path):

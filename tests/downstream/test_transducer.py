@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from streamnest.downstream.asr.ngram import Language, NGram
+from streamnest.downstream.asr.language import Language
+from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.prediction_network import make_prediction_network
 from streamnest.downstream.asr.transducer import Transducer, split_rows
 from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
@@ -195,6 +196,11 @@ def test_an_n_gram_adds_to_the_score_of_a_text():
         expected = plain[hypothesis.tokens] + 0.7 * math.log(10) * sum([*units, -0.5]) + 0.1 * len(units)
         assert hypothesis.score == pytest.approx(expected, abs=1e-5)
     assert found[0].tokens != max(plain, key=lambda text: plain[text]) or len(found[0].tokens) == 0
+    # The n-gram also decides which prefixes a narrow beam keeps.
+    for avoided, other in (("a", "b"), ("b", "a")):
+        ngram = NGram({(avoided,): (-99.0, 0.0), (other,): (-0.3, 0.0), ("</s>",): (-0.5, 0.0)}, 1)
+        narrow = TransducerBeamSearch(made, 1, Language(CharTokenizer("ab"), ngram, 1.0, 5.0), 2)(frames)
+        assert set(narrow[0].tokens) == {" ab".index(other)}
 
 
 def test_a_frame_emits_at_most_max_symbols_tokens():

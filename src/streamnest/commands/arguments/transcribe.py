@@ -6,7 +6,8 @@ covers the whole file. Files longer than two minutes are always streamed. `-` re
 16 kHz from standard input and prints text as it is decoded.
 
 --manifest transcribes a Lhotse cut manifest with texts and reports error rates, also for seen and unseen speakers if
-the cuts have the custom field speaker_in_train.
+the cuts have the custom field speaker_in_train. With --beam it reports those of greedy decoding as well. --tune-lm
+chooses --lm-weight and --bonus on a development set.
 
 Audio that cannot be read is skipped: exit status 1 if some was, 2 if all was.
 """
@@ -37,9 +38,14 @@ def parser() -> ArgumentParser:
     scoring.add_argument("--max-duration", type=float, default=30.0, help="skip longer cuts (seconds)")
     search = made.add_argument_group("beam search")
     search.add_argument("--beam", type=int, default=0, help="number of prefixes; 0 is greedy decoding")
-    search.add_argument("--lm", type=Path, help="ARPA n-gram of words or characters; needs --beam")
+    search.add_argument("--lm", type=Path, help="n-gram from streamnest language-model or another ARPA file")
     search.add_argument("--lm-weight", type=float, default=0.5, help="weight of its log-probability")
     search.add_argument("--bonus", type=float, default=0.5, help="nats added per token, with --lm")
+    search.add_argument(
+        "--tune-lm",
+        choices=["wer", "cer"],
+        help="search for the weight and the bonus with the lowest error rate on --manifest, instead of printing texts",
+    )
     return made
 
 
@@ -53,4 +59,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error("--beam decodes at the end of the audio: leave out --stream and -")
     if args.lm and not args.beam:
         made.error("--lm needs --beam")
+    if args.lm_weight < 0:
+        made.error(f"--lm-weight {args.lm_weight:g}: must be at least 0")
+    if args.tune_lm and not (args.lm and args.manifest):
+        made.error("--tune-lm needs --lm and --manifest")
     return args

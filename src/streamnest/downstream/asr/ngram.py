@@ -1,21 +1,27 @@
-"""N-gram language models from ARPA files."""
+"""N-gram language models in ARPA files."""
 
 from __future__ import annotations
 
 import gzip
 import math
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from streamnest.downstream.asr.vocabulary import Tokenizer
 from streamnest.errors import UserError
+from streamnest.files.atomic_write import whole
 
-_LN10 = math.log(10.0)
-_UNKNOWN_LOG10 = -10.0
+BEGIN, END, UNKNOWN, SPACE = "<s>", "</s>", "<unk>", "<space>"
+WORD_MARK = "\u2581"  # the space of sentencepiece, at the start of a piece
+LN10 = math.log(10.0)
+# Stands for the unknown unit in files without `<unk>`.
+UNKNOWN_LOG10 = -10.0
 Words = tuple[str, ...]
 
 
 class NGram:
-    """Back-off n-gram model of words or characters (Katz 1987).
+    """Back-off n-gram model of words, characters or word pieces (Katz 1987).
 
     Args:
         scores: log10 probability and log10 back-off weight of each n-gram.
@@ -24,6 +30,7 @@ class NGram:
 
     def __init__(self, scores: dict[Words, tuple[float, float]], order: int) -> None:
         self.scores, self.order = scores, order
+        self.vocabulary: Collection[str] = {words[0] for words in scores if len(words) == 1}
 
     @classmethod
     def read(cls, path: str | Path) -> NGram:
@@ -32,92 +39,97 @@ class NGram:
         Raises:
             UserError: for a file that is not a valid ARPA file.
         """
-        path = Path(path)
         scores: dict[Words, tuple[float, float]] = {}
-        order = 0
-        try:
-            with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-                for line in map(str.strip, lines):
-                    if line.endswith("-grams:"):
-                        order = int(line[1:].split("-")[0])
-                    elif order and line and not line.startswith("\\"):
-                        probability, words, *backoff = line.split("\t")
-                        scores[tuple(words.split(" "))] = float(probability), float(backoff[0]) if backoff else 0.0
-        except (OSError, ValueError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as an ARPA file: {error}") from None
+        with _readable(Path(path)) as lines:
+            for _, line in _entries(lines):
+                probability, words, *backoff = line.split("\t")
+                scores[tuple(words.split(" "))] = float(probability), float(backoff[0]) if backoff else 0.0
         if not scores:
             raise UserError(f"{path} has no n-grams: give a language model in ARPA format")
         return cls(scores, max(map(len, scores)))
 
-    @property
-    def of_characters(self) -> bool:
-        """True if all units are single characters; a space is then written `<space>`."""
-        return all(len(word) == 1 or word.startswith("<") for (word, *rest) in self.scores if not rest)
+    def write(self, path: str | Path) -> None:
+        """Writes an ARPA file, compressed if the name ends in `.gz`; equal models give equal files."""
+        path = Path(path)
+        with whole(path) as part, part.open("wb") as raw:
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                    packed.writelines(line.encode() for line in self._lines())
+            else:
+                raw.writelines(line.encode() for line in self._lines())
 
-    def log_prob(self, context: Words, word: str) -> float:
-        """Returns the natural logarithm of the probability of a word after a context."""
+    @property
+    def units(self) -> str:
+        """Kind of the units: "characters" (a space is `<space>`), "pieces" (words begin with U+2581) or "words"."""
+        plain = [unit for unit in self.vocabulary if unit not in (BEGIN, END, UNKNOWN, SPACE)]
+        if any(unit.startswith(WORD_MARK) for unit in plain):
+            return "pieces"
+        return "characters" if all(len(unit) == 1 for unit in plain) else "words"
+
+    def log_prob(self, context: Words, unit: str) -> float:
+        """Returns the natural logarithm of the probability of a unit after a context."""
         context = context[max(0, len(context) - self.order + 1) :]
         backoff = 0.0
         while True:
-            entry = self.scores.get((*context, word))
+            entry = self.scores.get((*context, unit))
             if entry:
-                return _LN10 * (backoff + entry[0])
+                return LN10 * (backoff + entry[0])
             if not context:
-                return _LN10 * (backoff + self.scores.get(("<unk>",), (_UNKNOWN_LOG10, 0.0))[0])
+                return LN10 * (backoff + self.scores.get((UNKNOWN,), (UNKNOWN_LOG10, 0.0))[0])
             backoff += self.scores.get(context, (0.0, 0.0))[1]
             context = context[1:]
 
+    def known(self, unit: str) -> str:
+        """Returns the unit, or `<unk>` if the vocabulary lacks it."""
+        return unit if unit in self.vocabulary else UNKNOWN
 
-class Language:
-    """Language model score of prefixes of tokens, for beam searches.
+    def _lines(self) -> Iterator[str]:
+        orders: list[list[Words]] = [[] for _ in range(self.order)]
+        for words in sorted(self.scores):
+            orders[len(words) - 1].append(words)
+        yield "\\data\\\n"
+        yield from (f"ngram {n}={len(grams)}\n" for n, grams in enumerate(orders, 1))
+        for n, grams in enumerate(orders, 1):
+            yield f"\n\\{n}-grams:\n"
+            for words in grams:
+                probability, backoff = self.scores[words]
+                weight = f"\t{backoff:.7g}" if n < self.order else ""
+                yield f"{probability:.7g}\t{' '.join(words)}{weight}\n"
+        yield "\n\\end\\\n"
 
-    The score is `lm_weight` times the log-probability of each complete unit (a character, or a word that is followed
-    by a space or the end) plus `bonus` for each token. Without an n-gram it is 0.
 
-    Args:
-        tokenizer: tokenizer of the model.
-        ngram: n-gram of words or characters, or None.
-        lm_weight: weight of the log-probability of the n-gram.
-        bonus: nats for each token, which compensates the preference of n-grams for short texts.
+def unigrams(path: Path) -> set[str]:
+    """Returns the units of an ARPA file; reads only its first section.
+
+    Raises:
+        UserError: for a file that is not a valid ARPA file.
     """
+    units = set()
+    with _readable(path) as lines:
+        for order, line in _entries(lines):
+            if order > 1:
+                break
+            units.add(line.split("\t")[1])
+    return units
 
-    def __init__(self, tokenizer: Tokenizer, ngram: NGram | None, lm_weight: float, bonus: float) -> None:
-        self.tokenizer, self.ngram, self.lm_weight, self.bonus = tokenizer, ngram, lm_weight, bonus
-        self._characters = ngram is not None and ngram.of_characters
-        self._known: dict[tuple[int, ...], float] = {}
 
-    def begin(self) -> None:
-        """Clears the cache for a new utterance."""
-        self._known = {(): 0.0}
+@contextmanager
+def _readable(path: Path) -> Iterator[IO[str]]:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            yield lines
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise UserError(f"{path} cannot be read as an ARPA file: {error}") from None
 
-    def score(self, prefix: tuple[int, ...], final: bool = False) -> float:
-        """Returns the score in nats of a prefix; all shorter prefixes must have been scored before.
 
-        Args:
-            prefix: tokens.
-            final: include the last word and the end of the sentence.
-        """
-        if self.ngram is None:
-            return 0.0
-        if prefix not in self._known:
-            before, now = self._units(prefix[:-1]), self._units(prefix)
-            self._known[prefix] = self._known[prefix[:-1]] + self._sum(now, len(before))
-        score = self._known[prefix]
-        if final:
-            whole = [*self._units(prefix, final), "</s>"]
-            score += self._sum(whole, len(self._units(prefix)))
-        return self.lm_weight * score + self.bonus * len(prefix)
-
-    def _units(self, prefix: tuple[int, ...], final: bool = False) -> list[str]:
-        """Returns the complete units of a prefix: characters, or words that a space has ended."""
-        text = self.tokenizer.pieces(prefix).lstrip(" ")
-        if self._characters:
-            return ["<space>" if c == " " else c for c in text]
-        words = text.split(" ")
-        return [word for word in (words if final else words[:-1]) if word]
-
-    def _sum(self, units: list[str], first: int) -> float:
-        """Returns the log-probability of the units from index `first`."""
-        assert self.ngram is not None
-        past = ("<s>", *units)
-        return sum(self.ngram.log_prob(past[: at + 1], units[at]) for at in range(first, len(units)))
+def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yields order and line of each n-gram."""
+    order = 0
+    # `str.strip` would also remove a no-break space, which can be a unit.
+    for line in (line.strip("\r\n\t ") for line in lines):
+        if line.startswith("\\") and line.endswith("-grams:"):
+            order = int(line[1:].split("-")[0])
+        elif line == "\\end\\":
+            return
+        elif order and line:
+            yield order, line

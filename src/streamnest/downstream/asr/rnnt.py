@@ -10,7 +10,8 @@ from torch import Tensor
 
 from streamnest.config.tasks import DownstreamConfig, RNNTConfig
 from streamnest.downstream.asr.ctc_decoding import Hypothesis
-from streamnest.downstream.asr.ngram import Language, NGram
+from streamnest.downstream.asr.language import Language
+from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.prediction_network import make_prediction_network
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.transducer import DecoderState, Transducer

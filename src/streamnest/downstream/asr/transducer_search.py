@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from streamnest.downstream.asr.ctc_decoding import Hypothesis, log_add, ranked
-from streamnest.downstream.asr.ngram import Language
+from streamnest.downstream.asr.language import Language, Prefix
 from streamnest.downstream.asr.transducer import DecoderState, Transducer
 from streamnest.downstream.asr.vocabulary import BLANK
 from streamnest.errors import UserError
 from streamnest.streaming.step import map_state
 
 # Log-probability of each prefix, summed over its alignments.
-Beams = dict[tuple[int, ...], float]
+Beams = dict[Prefix, float]
 
 
 class TransducerBeamSearch:
@@ -37,14 +37,14 @@ class TransducerBeamSearch:
             raise UserError(f"beam={beam}: must be at least 1")
         self.head, self.beam, self.language = head, beam, language
         self.max_symbols, self.least = max_symbols, least
-        self._states: dict[tuple[int, ...], DecoderState] = {}
+        self._states: dict[Prefix, DecoderState] = {}
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> list[Hypothesis]:
         """Returns the hypotheses for frames `(T, J)` of `Transducer.of_frames`, best first."""
-        self.language.begin()
-        self._states = {(): self.head.start(1)}
-        beams: Beams = {(): 0.0}
+        empty = Prefix.empty(self.language)
+        self._states = {empty: self.head.start(1)}
+        beams: Beams = {empty: 0.0}
         for frame in frames:
             beams = self._after(frame, beams)
             self._states = {prefix: self._states[prefix] for prefix in beams}
@@ -71,15 +71,15 @@ class TransducerBeamSearch:
         for (prefix, before), row in zip(growing.items(), scores, strict=True):
             for token, score in enumerate(row):
                 if token != BLANK and score > self.least:
-                    _merge(longer, (*prefix, token), before + score)
+                    _merge(longer, prefix.extend(token, self.language), before + score)
         return self._best(longer)
 
     def _advance(self, prefixes: Beams) -> None:
         """Computes the states of new prefixes in one batch."""
         new = [prefix for prefix in prefixes if prefix not in self._states]
         if new:
-            before = _stack([self._states[prefix[:-1]] for prefix in new]).prediction
-            last = torch.tensor([prefix[-1] for prefix in new], device=self.head.output.weight.device)
+            before = _stack([self._states[prefix.parent] for prefix in new if prefix.parent]).prediction
+            last = torch.tensor([prefix.token for prefix in new], device=self.head.output.weight.device)
             after = self.head.advance(last, before)
             for row, prefix in enumerate(new):
                 self._states[prefix] = map_state(lambda x, at=row: x[at : at + 1], after)
@@ -90,19 +90,19 @@ class TransducerBeamSearch:
         return scores
 
     def _best(self, beams: Beams) -> Beams:
-        kept = sorted(beams, key=lambda prefix: -(beams[prefix] + self.language.score(prefix)))[: self.beam]
+        kept = sorted(beams, key=lambda prefix: -(beams[prefix] + prefix.score))[: self.beam]
         return {prefix: beams[prefix] for prefix in kept}
 
     def _is_settled(self, growing: Beams, ended: Beams) -> bool:
         """True if the beam is full of finished prefixes that are better than all growing ones."""
         if len(ended) < self.beam:
             return False
-        value = lambda beams: sorted((beams[p] + self.language.score(p) for p in beams), reverse=True)
+        value = lambda beams: sorted((beams[p] + p.score for p in beams), reverse=True)
         worst_kept: float = value(ended)[self.beam - 1]
         return worst_kept > value(growing)[0]
 
 
-def _merge(beams: Beams, prefix: tuple[int, ...], score: float) -> None:
+def _merge(beams: Beams, prefix: Prefix, score: float) -> None:
     beams[prefix] = log_add(beams.get(prefix, -math.inf), score)
 
 

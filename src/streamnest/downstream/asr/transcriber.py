@@ -1,0 +1,87 @@
+"""Transcription of recordings as the arguments of a command specify."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+from streamnest.console.terminal import printable
+from streamnest.downstream.asr.kenlm_ngram import read_ngram
+from streamnest.downstream.asr.lm_tuning import Utterance, rates_of
+from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.recognizer import StreamingRecognizer
+from streamnest.downstream.asr.vocabulary import join
+from streamnest.downstream.exported import ExportedRecognizer
+from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
+
+
+class Transcriber:
+    """Transcribes audio as the arguments of `streamnest transcribe` specify.
+
+    Attributes:
+        seconds: duration of each transcribed item.
+        skipped: number of items that could not be transcribed.
+    """
+
+    def __init__(self, model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
+        self.model, self.args = model, args
+        self.seconds: list[float] = []
+        self.ngram = read_ngram(args.lm) if args.lm else None
+        self.search = model.search(args.beam, self.ngram, args.lm_weight, args.bonus) if args.beam else None
+        self.stream = StreamingRecognizer(model) if args.stream else None
+        self.encode = RecordingEncoder(model)
+        self.skipped = 0
+
+    @torch.no_grad()
+    def __call__(self, audio: torch.Tensor, name: str) -> dict[str, str]:
+        """Returns the `text` of audio `(N,)`, and with a beam search also that of `greedy` decoding.
+
+        Raises:
+            UserError: if the audio is too long to be encoded at once by a model that cannot stream.
+        """
+        if not self.stream:
+            return self._decoded(self.outputs(audio, name))
+        audio, rate = audio.to(self.args.device), self.model.sample_rate
+        pieces = audio.split(max(1, round(self.args.chunk_size * rate)))
+        text = "".join([*map(self.stream.push, pieces), self.stream.flush()])
+        self.seconds.append(len(audio) / rate)
+        return {"text": text}
+
+    @torch.no_grad()
+    def outputs(self, audio: torch.Tensor, name: str) -> torch.Tensor:
+        """Returns the inputs of decoding `(T, E)` for audio `(N,)`; raises as a call does."""
+        outputs = self.model.outputs(self.encode(audio.to(self.args.device), name)[None])[0]
+        self.seconds.append(len(audio) / self.model.sample_rate)
+        return outputs
+
+    def skip(self, reason: str) -> None:
+        """Reports audio that cannot be transcribed, and resets the stream, which may have consumed a part of it."""
+        print(f"skipped: {printable(reason)}", file=sys.stderr)
+        self.skipped += 1
+        self.stream = StreamingRecognizer(self.model) if self.args.stream else None
+
+    def note(self, what: str) -> str:
+        """Returns a note on long audio; empty if there was none."""
+        if isinstance(self.model, TextTask) and not self.stream:
+            return note_on_streamed(self.model, self.seconds, what)
+        return note_on_past(self.model, self.seconds, what)
+
+    def rates_with(self, utterances: Sequence[Utterance]) -> Callable[[float, float], dict[str, float]]:
+        """Returns a function from weight and bonus to the error rates of a beam search over utterances."""
+        search = lambda weight, bonus: self.model.search(self.args.beam, self.ngram, weight, bonus)
+        return lambda weight, bonus: rates_of(search(weight, bonus), self.model.tokenizer, utterances)
+
+    def greedy(self, outputs: torch.Tensor) -> str:
+        """Returns the text of the outputs `(T, E)` of an utterance by greedy decoding."""
+        lengths = torch.tensor([len(outputs)], device=outputs.device)
+        (tokens,), _ = self.model.decode(outputs[None], lengths, self.model.start(1))
+        return join(self.model.tokenizer, tokens)
+
+    def _decoded(self, outputs: torch.Tensor) -> dict[str, str]:
+        greedy = self.greedy(outputs)
+        if self.search is None:
+            return {"text": greedy}
+        return {"text": join(self.model.tokenizer, self.search(outputs)[0].tokens), "greedy": greedy}
