@@ -15,10 +15,11 @@ import torch
 from frontiers import evaluation
 from rich.console import Console
 
+from streamnest.formatting import duration
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import make_plan
 from streamnest.frontier.processes import Launcher
-from streamnest.frontier.progress import Watcher, duration, steps
+from streamnest.frontier.progress import Watcher, steps
 from streamnest.frontier.records import Records
 from streamnest.frontier.runner import Runner
 

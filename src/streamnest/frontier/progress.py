@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from streamnest.console.terminal import Terminal, plain, printable
+from streamnest.formatting import duration
 from streamnest.frontier.plan import Stage
 from streamnest.frontier.records import Records
 
@@ -137,11 +138,3 @@ def steps(log: Path) -> tuple[int, int] | None:
     """Returns the last step in a log and the number of steps."""
     matches = _STEP.findall(tail(log))
     return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration: 40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

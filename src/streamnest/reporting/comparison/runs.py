@@ -92,10 +92,13 @@ class Run:
     @property
     def state(self) -> str:
         """`finished`, `stopped at N of M`, or `no summary` for a run that is still running or was killed."""
-        planned = self._entry("trainer", "max_steps", -1)
+        hours, planned = (self._entry("trainer", key, -1) for key in ("max_audio_hours", "max_steps"))
         # Steps logged after the summary belong to a continuation that has not ended yet.
         if not self.summary or self._logged > int(self.summary.get("step", 0)):
             return "no summary"
+        if isinstance(hours, (int, float)) and hours > 0:
+            seen = float(self.summary.get("hours_seen", 0))
+            return "finished" if seen >= hours else f"stopped at {seen:.2f} of {hours:g} h"
         return "finished" if planned <= self.step else f"stopped at {self.step} of {planned}"
 
     @cached_property
