@@ -60,7 +60,7 @@ def summarize(run: EndedRun) -> dict[str, Any]:
         "preset": cfg.preset,
         "monitor": cfg.task.monitor,
         "step": run.trainer.global_step,
-        "max_steps": cfg.trainer.max_steps,
+        "max_steps": run.trainer.max_steps if run.trainer.max_steps > 0 else cfg.trainer.max_steps,
         "max_audio_hours": cfg.trainer.get("max_audio_hours"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "latency": _finite(latency),

@@ -252,23 +252,39 @@ def _overrides(arguments: Sequence[Any]) -> dict[str, str]:
 
 
 def _curves(folder: Path) -> dict[str, Curve]:
-    """Joins the metrics of a run and its continuations; a step that both logged is taken from the later one."""
+    """Joins the metrics of a run and its continuations, each of which replaces what was logged after its first step.
+
+    Steps repeat if a run was killed after its last checkpoint, and may differ if it continued with other settings.
+    """
     points: dict[str, dict[int, float]] = {}
     broken = 0
     for path in sorted(folder.glob("csv*/metrics.csv"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                try:
-                    step = int(float(row.get("step") or "nan"))
-                    values = {k: float(v) for k, v in row.items() if k and v and k not in ("step", "epoch")}
-                except (TypeError, ValueError):
-                    broken += 1
-                    continue
-                for name, value in values.items():
-                    points.setdefault(name, {})[step] = value
+        rows, unreadable = _rows(path)
+        broken += unreadable
+        begin = min((step for step, _ in rows), default=math.inf)
+        points = {name: {step: v for step, v in series.items() if step < begin} for name, series in points.items()}
+        for step, values in rows:
+            for name, value in values.items():
+                points.setdefault(name, {})[step] = value
     if broken:
         log.warning("%s: %d unreadable lines of metrics.csv are left out", folder, broken)
-    return {name: Curve(*zip(*sorted(series.items()), strict=True)) for name, series in points.items()}
+    return {name: Curve(*zip(*sorted(series.items()), strict=True)) for name, series in points.items() if series}
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, float]]], int]:
+    """Reads the step and the values of each line of a metrics.csv, and counts unreadable lines."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    broken = 0
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            try:
+                step = int(float(row.get("step") or "nan"))
+                values = {k: float(v) for k, v in row.items() if k and v and k not in ("step", "epoch")}
+            except (TypeError, ValueError):
+                broken += 1
+                continue
+            rows.append((step, values))
+    return rows, broken
 
 
 def _logged_latency(folder: Path) -> dict[str, Any]:
