@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Plots(Callback):
-    """Plots the learning curve of any task and, in pretraining, one utterance and the code frequencies; first rank only.
+    """Plots the learning curve and, in pretraining, one utterance and the code frequencies; first rank only.
 
     The learning curve, `curve.png`, has the validations of a run and its continuations, which `ValHistory` records. The
     utterance is the same each time, in `step_*.png`. Plots are also sent to the loggers that show images. The audio is

@@ -97,8 +97,8 @@ def describe(curve: LearningCurve) -> str:
 
 
 def amount(hours: float) -> str:
-    """Formats an amount of audio: 12.5 h."""
-    return f"{hours:.3g} h" if hours < 100 else f"{hours:.0f} h"
+    """Formats an amount of audio: 0.25 h, 12.5 h, 120 h."""
+    return f"{hours:.{2 if hours < 10 else 1 if hours < 100 else 0}f} h"
 
 
 def curve_of_records(label: str, metric: str, records: Sequence[Mapping[str, float]]) -> LearningCurve | None:

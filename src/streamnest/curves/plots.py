@@ -81,7 +81,8 @@ def plot_curve_grid(
         lowest = number + columns >= len(panels)
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(_HOURS if lowest else "")
-        handles |= {curve.label: line for (curve, _), line in zip(content, axes.get_lines(), strict=False)}
+        lines = zip(content, axes.get_lines(), strict=False)
+        handles = {curve.label.partition(", seed ")[0]: line for (curve, _), line in lines} | handles
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     metric = next(curve.metric for content in panels.values() for curve, _ in content)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from streamnest.config.aliases import modernize
 from streamnest.console.entry_point import override
 from streamnest.errors import UserError
 from streamnest.files.tensor_file import load_tensors
@@ -70,17 +71,23 @@ class Launcher:
             if not path.is_file():
                 raise StageError("no result was written")
             return json.loads(path.read_text(encoding="utf-8"))
-        steps, planned = self._steps(stage), _value(stage, "trainer.max_steps")
-        if steps < int(planned or 0) and not _value(stage, "trainer.max_time"):
+        steps, hours = self._progress(stage)
+        planned, budget = _value(stage, "trainer.max_steps"), _value(stage, "trainer.max_audio_hours")
+        limited = _value(stage, "trainer.max_time")
+        if hours < float(budget or 0) and not limited:
+            raise StageError(f"stopped after {hours:.2f} of {budget} h of audio; the same command continues it")
+        if steps < int(planned or 0) and not limited:
             raise StageError(f"stopped at step {steps} of {planned}; the same command continues it")
-        return {"steps": steps}
+        return {"steps": steps, "hours": hours}
 
-    def _steps(self, stage: Stage) -> int:
+    def _progress(self, stage: Stage) -> tuple[int, float]:
+        """Returns the steps of a training run, and the hours of audio that it has consumed."""
         path = self.records.checkpoint(stage)
         if not path.is_file():
             raise StageError("no checkpoint was written")
         try:
-            return int(load_tensors(path)["global_step"])
+            stored = modernize(load_tensors(path))
+            return int(stored["global_step"]), float(stored["state_dict"]["seconds_seen"]) / 3600
         except (UserError, KeyError, TypeError) as error:
             raise StageError(f"cannot read the checkpoint: {error}") from None
 

@@ -26,7 +26,7 @@ class Media:
     Attributes:
         step: optimizer updates so far.
         plots: PNG files by name.
-        code_counts: frequency of each code in the training set, `(classes,)`.
+        code_counts: frequency of each code in the training set, `(classes,)`; None for other tasks than pretraining.
         audio: mono audio by name.
         rate: sampling rate of the audio in Hz.
     """

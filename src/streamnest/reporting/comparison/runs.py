@@ -165,7 +165,7 @@ def find_runs(places: Iterable[str | Path]) -> list[Run]:
             raise UserError(f"{place} is not a folder: give folders of runs, or a folder that contains some")
         found = [path.parent.parent for path in place.rglob(".hydra/config.yaml")]
         folders |= dict.fromkeys(sorted(found, key=_sort_key))
-    read = [run for run in map(_read, folders) if run]
+    read = [run for run in map(read_run, folders) if run]
     runs = [run for run in read if run.curves or run.summary]
     if not runs:
         raise UserError(
@@ -206,7 +206,8 @@ def _sort_key(folder: Path) -> tuple[Any, ...]:
     return (str(folder.parent), int(number[0]) if number else -1, folder.name)
 
 
-def _read(folder: Path) -> Run | None:
+def read_run(folder: Path) -> Run | None:
+    """Reads a run from its folder; None, with a warning, if its files are not those of a run."""
     try:
         config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
         config = current_config(config)
