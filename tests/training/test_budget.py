@@ -60,7 +60,7 @@ def fit(cfg: DictConfig, rates: Rates, checkpoint: Path | None = None) -> Any:
     return model
 
 
-def test_a_resumed_run_ends_at_its_hours_with_the_same_weights(run_config: Compose, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_at_its_hours_with_equal_weights(run_config: Compose, tmp_path: Path) -> None:
     cfg = run_config(*BUDGET, "optim.warmup_steps=1")
     whole, rest = Rates(tmp_path / "half.ckpt", 3), Rates(tmp_path / "unused.ckpt", -1)
     model, resumed = fit(cfg, whole), fit(cfg, rest, tmp_path / "half.ckpt")

@@ -9,13 +9,18 @@ from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.results import Point, System
 
 
-def budget_text(options: FrontierOptions, points: Iterable[Point]) -> str:
-    """Describes the length of pretraining and CTC training, in hours of audio or in updates with their mean hours."""
+def budget_text(options: FrontierOptions, points: Iterable[Point], brief: bool = False) -> str:
+    """Describes the length of pretraining and CTC training.
+
+    Args:
+        options: options of the frontier.
+        points: points with the hours of audio that the runs have consumed.
+        brief: give hours alone if they are known, as in the subtitle of a plot.
+    """
     systems = [system for point in points for _, system in point.systems]
-    pretraining = _length(options.pretrain_steps, options.pretrain_hours, systems, "pretrain")
-    return f"{pretraining} in pretraining, " + (
-        f"{_length(options.finetune_steps, options.finetune_hours, systems, 'finetune')} in CTC training"
-    )
+    pretraining = _length(options.pretrain_steps, options.pretrain_hours, _known(systems, "pretrain"), brief)
+    tuning = _length(options.finetune_steps, options.finetune_hours, _known(systems, "finetune"), brief)
+    return f"pretraining {pretraining}, CTC {tuning}"
 
 
 def consumed_text(systems: Sequence[System | None]) -> str:
@@ -25,11 +30,14 @@ def consumed_text(systems: Sequence[System | None]) -> str:
     return " + ".join(texts) or "–"
 
 
-def _length(steps: int, hours: float | None, systems: Sequence[System], kind: str) -> str:
-    if hours is not None:
-        return f"{hours:g} h of audio"
-    known = _known(systems, kind)
-    return f"{steps} updates" + (f" ({amount(sum(known) / len(known))} of audio)" if known else "")
+def _length(steps: int, budget: float | None, consumed: Sequence[float], brief: bool) -> str:
+    """Formats a length in updates, in the hours of its budget, or with the mean of the hours consumed."""
+    if budget is not None:
+        return f"{budget:g} h of audio"
+    hours = amount(sum(consumed) / len(consumed)) if consumed else None
+    if hours and brief:
+        return f"{hours} of audio"
+    return f"{steps} updates" + (f" ({hours} of audio)" if hours else "")
 
 
 def _known(systems: Sequence[System | None], kind: str) -> list[float]:

@@ -74,21 +74,22 @@ class Launcher:
         steps, hours = self._progress(stage)
         planned, budget = _value(stage, "trainer.max_steps"), _value(stage, "trainer.max_audio_hours")
         limited = _value(stage, "trainer.max_time")
-        if hours < float(budget or 0) and not limited:
-            raise StageError(f"stopped after {hours:.2f} of {budget} h of audio; the same command continues it")
+        if budget and (hours or 0.0) < float(budget) and not limited:
+            raise StageError(f"stopped after {hours or 0:.2f} of {budget} h of audio; the same command continues it")
         if steps < int(planned or 0) and not limited:
             raise StageError(f"stopped at step {steps} of {planned}; the same command continues it")
         return {"steps": steps, "hours": hours}
 
-    def _progress(self, stage: Stage) -> tuple[int, float]:
-        """Returns the steps of a training run, and the hours of audio that it has consumed."""
+    def _progress(self, stage: Stage) -> tuple[int, float | None]:
+        """Returns the steps of a training run, and the hours of audio that it has consumed; None if not counted."""
         path = self.records.checkpoint(stage)
         if not path.is_file():
             raise StageError("no checkpoint was written")
         try:
             stored = modernize(load_tensors(path))
-            return int(stored["global_step"]), float(stored["state_dict"]["seconds_seen"]) / 3600
-        except (UserError, KeyError, TypeError) as error:
+            seconds = stored.get("state_dict", {}).get("seconds_seen")
+            return int(stored["global_step"]), None if seconds is None else float(seconds) / 3600
+        except (UserError, KeyError, TypeError, AttributeError) as error:
             raise StageError(f"cannot read the checkpoint: {error}") from None
 
 

@@ -68,7 +68,7 @@ def note(report: FrontierReport, labels: float | None = None) -> str:
     """Returns the subtitle of a plot: budget and intervals; `labels` in hours if there is a single budget."""
     seeds = len(report.options.seeds)
     partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
-    budget = budget_text(report.options, report.points)
+    budget = budget_text(report.options, report.points, brief=True)
     on = "" if labels is None else f" on {amount(labels)} of labels"
     return f"{partial}{budget}{on}; bars: 95 % intervals over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
 

@@ -107,7 +107,9 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
 
 
 def _consumed(system: System) -> Row:
-    return {f"{kind}_hours_consumed": system.consumed(kind) for kind in ("pretrain", "finetune")}
+    """Returns the hours of audio consumed; reports of earlier versions have no such columns."""
+    hours = {f"{kind}_hours_consumed": system.consumed(kind) for kind in ("pretrain", "finetune")}
+    return {name: value for name, value in hours.items() if value is not None}
 
 
 def as_markdown(report: FrontierReport) -> str:
