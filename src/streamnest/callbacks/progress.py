@@ -68,7 +68,7 @@ class Progress(ProgressBar):
         self._budget = pl_module.max_audio_hours if isinstance(pl_module, EncoderTask) else None
         if self._enabled and self.live:
             steps = trainer.max_steps if trainer.max_steps > 0 else None
-            self._start(steps if self._budget is None else self._budget, "step", self._done(trainer))
+            self._start(steps if self._budget is None else self._budget, self._done(trainer), self._count(trainer))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Updates the bar, or prints a line."""
@@ -84,7 +84,8 @@ class Progress(ProgressBar):
         self._within_validation = self._bar is not None
         self._stop()
         batches = sum(trainer.num_val_batches)
-        self._start(None if batches == float("inf") else int(batches), "validation batch", 0)
+        total = None if batches == float("inf") else int(batches)
+        self._start(total, 0, f"validation batch 0{_of(total)}")
 
     def on_validation_batch_end(
         self,
@@ -137,9 +138,9 @@ class Progress(ProgressBar):
         """Returns the metrics as text, without the hours if they are part of the count."""
         return [part for part in describe(trainer) if self._budget is None or not part.endswith(" h seen")]
 
-    def _start(self, total: float | None, unit: str, done: float) -> None:
+    def _start(self, total: float | None, done: float, count: str) -> None:
         self._bar = Bar(*_columns(self.console.width), console=self.console, refresh_per_second=1.0 / self.interval)
-        self._bar.add_task(f"{unit} {done:.0f}", total=total, completed=done, metrics="")
+        self._bar.add_task(count, total=total, completed=done, metrics="")
         self._bar.start()
 
     def _update(self, done: float, metrics: Any, count: str) -> None:
