@@ -72,7 +72,7 @@ class FakeStart:
             Path(command[command.index("--out") + 1]).write_text(json.dumps(evaluation(0.5, "causal")))
             return
         run = next(one.removeprefix("run_id=") for one in command if one.startswith("run_id="))
-        planned = int(next(one.split("=")[1] for one in command if one.startswith("trainer.max_steps=")))
+        planned = int(next((one.split("=")[1] for one in command if one.startswith("trainer.max_steps=")), 1))
         folder = self.records.out / "runs" / run / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({"global_step": planned if self.steps is None else self.steps}, folder / "last.ckpt")
