@@ -126,7 +126,8 @@ class Progress(ProgressBar):
 
     def _done(self, trainer: L.Trainer) -> float:
         """Returns how much of its length a run has completed, in hours of audio or in steps."""
-        return trainer.global_step if self._budget is None else float(trainer.lightning_module.hours_seen)
+        model: Any = trainer.lightning_module
+        return trainer.global_step if self._budget is None else float(model.hours_seen)
 
     def _count(self, trainer: L.Trainer) -> str:
         """Returns the steps as text, with the length of the run; a budget in hours stands with the hours seen."""
@@ -140,7 +141,7 @@ class Progress(ProgressBar):
 
     def _start(self, total: float | None, done: float, count: str) -> None:
         self._bar = Bar(*_columns(self.console.width), console=self.console, refresh_per_second=1.0 / self.interval)
-        self._bar.add_task(count, total=total, completed=done, metrics="")
+        self._bar.update(self._bar.add_task(count, total=total, metrics=""), completed=done)
         self._bar.start()
 
     def _update(self, done: float, metrics: Any, count: str) -> None:

@@ -105,8 +105,9 @@ def _steps_per_hour(stored: StoredCheckpoint | None) -> float | None:
     if not isinstance(settings, dict):
         return None
     steps, hours = settings.get("max_steps"), settings.get("max_audio_hours")
-    known = type(steps) is int and isinstance(hours, (int, float)) and steps > 0 and 0 < hours < math.inf
-    return steps / hours if known else None
+    if type(steps) is not int or not isinstance(hours, (int, float)) or steps <= 0 or not 0 < hours < math.inf:
+        return None
+    return steps / hours
 
 
 def _batch_seconds(cfg: DictConfig, data: Any) -> float:
