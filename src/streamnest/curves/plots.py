@@ -71,7 +71,8 @@ def plot_curve_grid(
     """
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    size = (max(3.9 * columns + 0.6, 6.4), 3.1 * rows + 1.3)
+    # One panel alone would be narrower than the note.
+    size = (max(3.9 * columns + 0.6, 7.6), 3.1 * rows + 1.3)
     made = Figure(figsize=size, dpi=130, layout="constrained")
     grid = made.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     handles: dict[str, Any] = {}

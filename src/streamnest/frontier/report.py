@@ -60,7 +60,8 @@ def write(report: FrontierReport, out: Path) -> list[Path]:
             save(plot_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
         )
     if report.curves:
-        paths.append(save(plot_fine_tunings(report.curves, note(report)), out / "curves.png"))
+        budget = budget_text(report.options, report.points, brief=True)
+        paths.append(save(plot_fine_tunings(report.curves, f"{budget}; bars: 95 % intervals"), out / "curves.png"))
     return paths
 
 

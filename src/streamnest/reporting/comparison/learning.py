@@ -81,8 +81,9 @@ def _hours(run: Run, steps: Sequence[int]) -> list[float] | None:
         known = {int(run.summary["step"]): float(seen)}
     if not known:
         return None
-    known = {0: 0.0} | known
-    x, y = list(known), list(known.values())
+    # The validation before training and the first step of training are both logged at step 0.
+    known[0] = 0.0
+    x, y = sorted(known), [known[step] for step in sorted(known)]
     # Metrics after the last logged step of training, and of a run that has just started.
     rate = y[-1] / x[-1] if x[-1] else 0.0
     return [float(np.interp(step, x, y)) + rate * max(0, step - x[-1]) for step in steps]
