@@ -44,7 +44,6 @@ os.environ.setdefault("STREAMNEST_ROOT", os.path.relpath(ROOT))
 import lightning as L
 import torch
 from hydra import compose
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from streamnest.build import build_data, build_model
@@ -54,6 +53,7 @@ from streamnest.config.compose import config_loader
 from streamnest.console.entry_point import without_trace
 from streamnest.console.overrides import refuse_overrides
 from streamnest.corpus_statistics import fit_statistics
+from streamnest.training.budget import make_trainer
 
 
 def run(cfg: DictConfig, checkpoint: str | None, conversion: Conversion | None = None) -> list[float]:
@@ -65,7 +65,7 @@ def run(cfg: DictConfig, checkpoint: str | None, conversion: Conversion | None =
     data = build_data(cfg)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
-    trainer = instantiate(cfg.trainer, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = make_trainer(cfg, logger=False, enable_progress_bar=False, enable_checkpointing=False)
     losses = [trainer.validate(model, datamodule=data, verbose=False)[0]["val/loss"]]
     if cfg.trainer.max_steps:
         trainer.fit(model, datamodule=data)

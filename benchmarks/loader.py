@@ -48,7 +48,6 @@ import lightning as L
 import soundfile
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lhotse import Recording
 from omegaconf import DictConfig
 from rich.table import Table
@@ -62,6 +61,7 @@ from streamnest.data.datamodule import SpeechDataModule
 from streamnest.data.manifest import load_cuts
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
+from streamnest.training.budget import make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 # Model of benchmarks/training_step.py: d 256, 8 layers, 4 heads, 8192 codes, 8x; 64 s per batch, half of it with noise.
@@ -137,9 +137,7 @@ def wait(manifest: str, workers: int, steps: int) -> tuple[float, float]:
     model, data, speed = build_model(cfg), make_data(cfg), Throughput(warmup=warmup)
     for norm in (model.input_norm, model.target_norm):
         norm.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    trainer = instantiate(
-        cfg.trainer, callbacks=[speed], logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
+    trainer = make_trainer(cfg, [speed], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.fit(model, datamodule=data)
     return speed.total.waited / speed.total.wall, speed.total.wall / steps
 

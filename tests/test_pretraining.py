@@ -8,7 +8,6 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from hydra.utils import instantiate
 from models import PRESETS, ready
 from omegaconf import DictConfig
 
@@ -17,6 +16,7 @@ from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.batch import Batch
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
+from streamnest.training.budget import make_trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OBJECTIVES, MASKINGS = (
@@ -97,8 +97,8 @@ def fit(cfg: DictConfig, steps: int = 2) -> tuple[Pretraining, L.Trainer]:
     data = build_data(cfg)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), 0.01)
-    trainer = instantiate(
-        cfg.trainer,
+    trainer = make_trainer(
+        cfg,
         max_steps=steps,
         val_check_interval=steps,
         limit_val_batches=1,

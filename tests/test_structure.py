@@ -15,7 +15,7 @@ FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for pat
 LAYERS = (
     *("errors", "randomness", "samples", "locations", "code_usage"),
     *("files", "console", "plotting", "normalization", "quantizer", "frontend", "optim", "encoder", "masking"),
-    *("targets", "objectives", "metrics", "latency", "formatting", "flops"),
+    *("targets", "objectives", "metrics", "latency", "formatting", "flops", "curves"),
     *("data", "config", "encoder_task", "pretraining"),
     *("loggers", "callbacks", "streaming", "downstream", "probing"),
     *("build", "checkpoint", "distributed", "corpus_statistics", "interop", "reporting", "training", "frontier"),

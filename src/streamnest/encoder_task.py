@@ -75,6 +75,17 @@ class EncoderTask(L.LightningModule):
         return latency_report(self.encoder, self.frontend, self.input_norm.causal)
 
     @property
+    def hours_seen(self) -> float:
+        """Hours of audio that training has consumed so far, over all processes."""
+        return float(self.seconds_seen) / 3600
+
+    @property
+    def max_audio_hours(self) -> float | None:
+        """Hours of audio after which training ends; None if its length is a number of steps."""
+        hours: float | None = self.config.get("trainer", {}).get("max_audio_hours")
+        return hours
+
+    @property
     def normalizers(self) -> list[Normalizer]:
         """All feature normalizers of the task."""
         return [module for module in self.modules() if isinstance(module, Normalizer)]
@@ -111,10 +122,12 @@ class EncoderTask(L.LightningModule):
         self.encoder.use_context(None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds AdamW and its schedule, which advances with every update."""
+        """Builds AdamW and its schedule, which advances with every update, or follows a budget in hours of audio."""
         if self.optimization is None:
             raise UserError("this model was built without an optimizer and cannot be trained: pass optimization=")
-        optimizer, schedule = self.optimization.build(self)
+        budget = self.max_audio_hours
+        share = None if budget is None else lambda: self.hours_seen / budget
+        optimizer, schedule = self.optimization.build(self, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

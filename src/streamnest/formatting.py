@@ -31,6 +31,14 @@ def speed(factor: float) -> str:
     return f"{factor:.0f}x real time" if factor >= 10 else f"{factor:.1f}x real time"
 
 
+def duration(seconds: float) -> str:
+    """Formats a duration: 40 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def change(first: Mapping[str, float], last: Mapping[str, float], name: str, form: str = ".1%") -> str:
     """Formats a metric of first and last validation, as `12.5% -> 4.2%`; only the last if the first has none."""
     now = f"{last[name]:{form}}"

@@ -85,8 +85,8 @@ class Optimization:
             if getattr(self, name) <= 0:
                 raise UserError(f"optim.{name}={getattr(self, name)}: must be above 0 (freeze=encoder keeps it fixed)")
 
-    def learning_rate(self, step: int) -> float:
-        """Returns the learning rate of update number `step`, counted from 1."""
+    def learning_rate(self, step: float) -> float:
+        """Returns the learning rate of update number `step`, counted from 1; a fraction lies between two updates."""
         warm = min(1.0, step / max(1, self.warmup_steps))
         if self.schedule == "noam":
             warmup = max(1, self.warmup_steps)
@@ -101,8 +101,16 @@ class Optimization:
         progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    def build(self, model: nn.Module) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """Builds the optimizer and its per-step scheduler for the trainable parameters of a model."""
+    def build(
+        self, model: nn.Module, share: Callable[[], float] | None = None
+    ) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """Builds the optimizer and its per-step scheduler for the trainable parameters of a model.
+
+        Args:
+            model: model to train.
+            share: returns the share of the budget that is used up, which the schedule then follows instead of the
+                number of updates; None counts updates.
+        """
         groups = [
             group | {"lr": scale} for scale, named in self._by_rate(model).items() for group in self._groups(named)
         ]
@@ -111,7 +119,9 @@ class Optimization:
         optimizer = kind(groups, lr=1.0, betas=(self.betas[0], self.betas[1]), fused=True)
         # Gradients must be unscaled before they are clipped, not inside the fused step.
         optimizer._step_supports_amp_scaling = False
-        schedule: Callable[[int], float] = lambda done: self.learning_rate(done + 1)
+        schedule: Callable[[int], float] = lambda done: self.learning_rate(
+            1 + (share() * self.max_steps if share else done)
+        )
         return optimizer, LambdaLR(optimizer, schedule)
 
     def _check_stages(self) -> None:

@@ -114,7 +114,7 @@ def test_outside_the_main_thread_no_handlers_are_installed(tmp_path):
 
 def test_the_command_to_continue_quotes_what_hydra_would_misread():
     assert continue_command("logs/last.ckpt") == "python train.py ckpt_path=logs/last.ckpt"
-    assert continue_command("a/x=1/last.ckpt", 40) == (
+    assert continue_command("a/x=1/last.ckpt", "trainer.max_steps=40") == (
         "python train.py 'ckpt_path=\"a/x=1/last.ckpt\"' trainer.max_steps=40"
     )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from streamnest.build import build_model
-from streamnest.callbacks import Plots, plots
+from streamnest.callbacks import Plots, ValHistory, plots
 from streamnest.callbacks.plots import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
@@ -58,6 +58,19 @@ def test_each_validation_plots_the_same_utterance(model, batch, tmp_path):
     assert callback._utterance.clean.shape == (1, 48000)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["codes.png", "step_0000000.png", "step_0000020.png"]
     assert all(p.stat().st_size > 10_000 for p in tmp_path.iterdir())
+
+
+def test_the_learning_curve_of_all_validations_is_plotted(model, batch, tmp_path):
+    callback, history = Plots(tmp_path, seconds=2.5), ValHistory()
+    validating = trainer(batch, 0)
+    validating.callbacks = [history, callback]
+    for step, loss in ((0, 9.0), (20, 8.0)):
+        validating.global_step, validating.callback_metrics = step, {"val/loss": torch.tensor(loss)}
+        model.seconds_seen.fill_(36.0 * step)
+        for plotting in (history, callback):
+            plotting.on_validation_end(validating, model)
+        assert (tmp_path / "curve.png").exists() == bool(step)
+    assert [(record["hours"], record["val/loss"]) for record in history.records] == [(0.0, 9.0), (0.2, 8.0)]
 
 
 def test_wandb_receives_audio_once_and_plots_each_time(model, batch, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from streamnest.callbacks import Progress
-from streamnest.callbacks.progress import tracked, validation_parts
+from streamnest.callbacks.progress import remaining, tracked, validation_parts
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -34,6 +34,21 @@ def test_each_step_and_each_validation_print_one_line(fit):
     text = printed(fit, accumulate_grad_batches=3, max_steps=10, limit_val_batches=1, val_check_interval=15)
     assert re.findall(r"^step (\d+)/10", text, re.M) == ["5", "10"]
     assert re.findall(r"validation at step (\d+)  loss", text) == ["5", "10"]
+
+
+def test_a_budget_in_hours_is_shown_with_the_time_left():
+    model = SimpleNamespace(hours_seen=1.5)
+    metrics = {"train/hours": 1.5, "train/audio_hours_per_hour": 30.0, "train/loss": 2.0}
+    running = SimpleNamespace(
+        lightning_module=model, global_step=10, log_every_n_steps=10, callback_metrics=metrics, optimizers=[]
+    )
+    file = io.StringIO()
+    progress = Progress(console=Console(file=file, width=100))
+    progress._budget = 6.0
+    progress._line(running)
+    assert file.getvalue() == "step 10  1.50/6 h seen  loss 2.000  30x real time  9 min left\n"
+    running.max_steps, running.accumulate_grad_batches, metrics["train/step_seconds"] = 40, 2, 3.0
+    assert remaining(running, None) == 180.0
 
 
 def test_a_terminal_of_80_columns_shows_the_whole_remaining_time(fit):

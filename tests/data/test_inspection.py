@@ -6,8 +6,10 @@ from pathlib import Path
 import inprocess
 import numpy as np
 import pytest
+import torch
 from corpus import make_cut, tone, write_manifest
 
+from streamnest.build import build_model
 from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
@@ -82,3 +84,17 @@ def test_audio_without_speakers_or_decoded_sample_is_plotted(path):
     assert len(panels) == 4 and all(axes.get_title("left") for axes in panels)
     with pytest.raises(UserError, match="sample=-1"):
         inspect([path], sample=-1)
+
+
+def test_a_checkpoint_is_described_with_its_audio_and_validation(run_config, main, tmp_path, capsys):
+    model = build_model(run_config("trainer.max_audio_hours=3"))
+    model.seconds_seen.fill_(5400.0)
+    checkpoint = {"state_dict": model.state_dict(), "global_step": 7}
+    model.on_save_checkpoint(checkpoint)
+    records = [{"step": 7.0, "hours": 1.5, "val/loss": 4.25}]
+    torch.save({**checkpoint, "callbacks": {"ValHistory": {"records": records}}}, tmp_path / "a.ckpt")
+    assert main(tmp_path / "a.ckpt") == 0
+    text = capsys.readouterr().out
+    assert "1.50 h of 3 h in this run" in text and "4.250 after 1.50 h" in text
+    assert main(tmp_path / "a.ckpt", tmp_path / "cuts.jsonl") == 2
+    assert "give either manifests or checkpoints" in capsys.readouterr().err

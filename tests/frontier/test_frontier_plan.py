@@ -59,6 +59,18 @@ def test_pretrain_steps_do_not_change_hashes_from_scratch() -> None:
         assert (one == other) is not pretrained
 
 
+def test_hours_replace_steps_and_exclude_them(capsys: pytest.CaptureFixture[str]) -> None:
+    options = FrontierOptions(presets=("causal",), pretrain_hours=50.0, finetune_hours=0.5)
+    lengths = {
+        s.kind: [o for o in s.overrides if "trainer.max" in o] for s in make_plan(options) if s.kind != "evaluate"
+    }
+    assert lengths == {"pretrain": ["trainer.max_audio_hours=50"], "finetune": ["trainer.max_audio_hours=0.5"]}
+    assert not keys(options, "pretrain") & keys(FrontierOptions(presets=("causal",), pretrain_hours=60.0), "pretrain")
+    assert main("", ROOT, ["--pretrain-hours", "0"]) == 2 and "above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main("", ROOT, ["--pretrain-steps", "10", "--pretrain-hours", "2"])
+
+
 def test_logging_settings_and_override_order_change_no_hash() -> None:
     one = FrontierOptions(both=("size=small", "optim.lr=1e-3"))
     other = FrontierOptions(both=("optim.lr=1e-3", "size=small", "logger=wandb", "data.num_workers=4"))
@@ -94,7 +106,8 @@ def test_last_override_of_a_setting_wins() -> None:
     ("field", "override", "message"),
     [
         ("both", "seed=3", "--seeds"),
-        ("pretrain", "trainer.max_steps=5", "--pretrain_steps"),
+        ("pretrain", "trainer.max_steps=5", "--pretrain-steps"),
+        ("both", "trainer.max_audio_hours=5", "--pretrain-hours"),
         ("finetune", "+data.max_hours=1", "--hours"),
         ("both", "causal:encoder=dynamic", "--presets"),
         ("scratch", "small", "overrides of `streamnest train`"),

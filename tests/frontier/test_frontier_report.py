@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from frontiers import evaluation, fill, share
 from matplotlib.text import Text
+from run_folders import write_run
 
 from streamnest.downstream.metrics.error_rates import bootstrap
 from streamnest.errors import UserError
 from streamnest.frontier import plots, report
 from streamnest.frontier.command import main
+from streamnest.frontier.consumed import budget_text
 from streamnest.frontier.effects import plot_delays, plot_effects, plot_variants
 from streamnest.frontier.intervals import Bootstrap, rate
 from streamnest.frontier.options import FrontierOptions
@@ -159,6 +161,31 @@ def test_missing_evaluations_are_reported_and_left_blank(tmp_path: Path) -> None
     assert "**Partial: 1 of 4 evaluations.**" in text and "PARTIAL" in report.note(found)
     row = next(line for line in text.splitlines() if line.startswith("| `causal` | 22.5"))
     assert row.count("|") == 6 and "CER pretrained" not in text and "bidirectional" not in text
+
+
+def test_consumed_hours_and_learning_curves_are_reported(tmp_path: Path) -> None:
+    options = FrontierOptions(presets=("causal",), finetune_hours=9.0)
+    records = Records(tmp_path)
+    for stage in fill(options, records):
+        hours = {"pretrain": 40.2, "finetune": 9.01}.get(stage.kind)
+        if hours:
+            records.write(stage, 1.0, {"steps": 1, "hours": hours}, None)
+        if stage.kind == "finetune":
+            write_run(records.folder(stage), [], task="ctc")
+            text = "step,train/hours,val/cer\n0,0,1.0\n9,3,0.6\n19,6,0.5\n29,9,0.4\n"
+            (records.folder(stage) / "csv/metrics.csv").write_text(text)
+    found = report.gather(options, records)
+    text = as_markdown(found)
+    assert "pretraining 150 updates (40.2 h of audio), CTC 9 h of audio, seeds 0" in text
+    assert "| 40.2 h + 9.01 h |" in text
+    assert (
+        "| `causal` | pretrained | 40.0% after 9.00 h; -33.3 % relative over the last 6.00 h: still falling |" in text
+    )
+    assert report.note(found).startswith("pretraining 40.2 h of audio, CTC 9 h of audio;")
+    stored = {row["pretrained"]: row for row in json.loads(as_json(found))["points"]}
+    assert stored[True]["pretrain_hours_consumed"] == 40.2 and "pretrain_hours_consumed" not in stored[False]
+    assert tmp_path / "curves.png" in report.write(found, tmp_path)
+    assert budget_text(options, read_report(tmp_path / "frontier.json").points) in text
 
 
 def test_results_of_several_code_versions_are_reported(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import torch
 from frontiers import evaluation
 from rich.console import Console
 
+from streamnest.formatting import duration
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import make_plan
 from streamnest.frontier.processes import Launcher
-from streamnest.frontier.progress import Watcher, duration, steps
+from streamnest.frontier.progress import Watcher, steps
 from streamnest.frontier.records import Records
 from streamnest.frontier.runner import Runner
 
@@ -71,7 +72,7 @@ class FakeStart:
             Path(command[command.index("--out") + 1]).write_text(json.dumps(evaluation(0.5, "causal")))
             return
         run = next(one.removeprefix("run_id=") for one in command if one.startswith("run_id="))
-        planned = int(next(one.split("=")[1] for one in command if one.startswith("trainer.max_steps=")))
+        planned = int(next((one.split("=")[1] for one in command if one.startswith("trainer.max_steps=")), 1))
         folder = self.records.out / "runs" / run / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({"global_step": planned if self.steps is None else self.steps}, folder / "last.ckpt")
@@ -130,6 +131,9 @@ def test_run_that_stopped_early_is_not_done(runner) -> None:
     runs, _, output = runner(steps=4)
     failed = runs.run(make_plan(FrontierOptions(presets=("causal",), pretrain_steps=5)))
     assert "stopped at step 4 of 5" in output.getvalue() and len(failed) == 5
+    runs, _, output = runner()
+    runs.run(make_plan(FrontierOptions(presets=("causal",), pretrain_hours=5.0)))
+    assert "stopped after 0.00 of 5 h of audio" in output.getvalue()
 
 
 def test_parallel_jobs_respect_dependencies(runner) -> None:
@@ -197,6 +201,8 @@ def test_step_of_a_run_is_read_from_its_log(tmp_path: Path) -> None:
     assert steps(log) is None
     log.write_text("step 10/40 loss 3\nstep 20/40 loss 2\nvalidation\n")
     assert steps(log) == (20, 40)
+    log.write_text("step 10  0.50/6 h seen  loss 3\nstep 20  1.25/6 h seen  loss 2\n")
+    assert steps(log) == (1.25, 6)
 
 
 def test_durations_are_formatted() -> None:

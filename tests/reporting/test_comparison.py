@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,16 @@ from typing import Any
 import pytest
 import yaml
 from inprocess import load
+from run_folders import write_run
 
 from streamnest.errors import UserError
 from streamnest.reporting.comparison import find_runs
 from streamnest.reporting.comparison.groups import comparable
+from streamnest.reporting.comparison.learning import CurveAxes, describing_labels, learning_curve, trends
 from streamnest.reporting.comparison.page import write_page
 from streamnest.reporting.comparison.plots import plot_latency, plot_settings
 from streamnest.reporting.comparison.runs import labels, settings
 from streamnest.reporting.comparison.tables import best, compare
-
-
-def write_run(folder: Path, overrides: list[str], encoder: str = "causal", **summary: Any) -> Path:
-    """Writes the folder of a run of 20 steps."""
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra/config.yaml").write_text(
-        yaml.safe_dump({"task": {"name": "pretrain", "monitor": "val/loss"}, "trainer": {"max_steps": 20}})
-    )
-    hydra = {"runtime": {"choices": {"encoder": encoder}}, "overrides": {"task": overrides}}
-    (folder / ".hydra/hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
-    (folder / "csv").mkdir()
-    (folder / "csv/metrics.csv").write_text("step,val/loss,val/rank\n0,5.0,9\n10,4.0,8\n")
-    (folder / "csv/hparams.yaml").write_text("latency/lookahead_ms: 2.4\nlatency/latency_mean_ms: 22.5\n")
-    if summary:
-        (folder / "summary.json").write_text(json.dumps({"name": folder.name, "preset": encoder, **summary}))
-    return folder
 
 
 def test_run_reports_preset_state_metrics_and_latency(tmp_path: Path) -> None:
@@ -63,18 +48,29 @@ def test_run_continued_after_its_summary_is_not_called_stopped(tmp_path: Path) -
     assert (run.state, run.step) == ("no summary", 10)
 
 
-def test_metrics_of_continued_run_are_joined_later_ones_win(tmp_path: Path) -> None:
+def test_a_continuation_replaces_what_was_logged_after_its_start(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", [])
     for number in (2, 10):
         (folder / f"csv_{number}").mkdir()
         (folder / f"csv_{number}/metrics.csv").write_text(f"step,val/loss\n10,{number}.0\n{10 + number},1.0\n")
     (run,) = find_runs([tmp_path])
-    assert dict(zip(run.curves["val/loss"].steps, run.curves["val/loss"].values)) == {
-        0: 5.0,
-        10: 10.0,
-        12: 1.0,
-        20: 1.0,
-    }
+    assert dict(zip(run.curves["val/loss"].steps, run.curves["val/loss"].values)) == {0: 5.0, 10: 10.0, 20: 1.0}
+
+
+def test_hours_of_a_validation_lie_between_logged_steps(tmp_path: Path) -> None:
+    for name, lr in (("a", 1), ("b", 2)):
+        folder = write_run(tmp_path / name, [f"optim.lr={lr}"])
+        rows = "9,1.0,,,\n19,3.0,,,\n14,,0.6,,\n24,,0.5,0.4,0.7\n"
+        (folder / "csv/metrics.csv").write_text(f"step,train/hours,val/cer,val/cer_low,val/cer_high\n0,,0.9,,\n{rows}")
+    runs = find_runs([tmp_path])
+    curve = learning_curve(runs[0], "val/cer", "a")
+    assert curve is not None and curve.hours == pytest.approx((0.0, 2.0, 3.0 + 5 * 3 / 19))
+    assert (curve.values, curve.interval) == ((0.9, 0.6, 0.5), (0.4, 0.7))
+    assert trends(runs, "val/cer", CurveAxes(labels={tmp_path / "b": "B"}))[1].startswith(
+        "B: CER 50.0% (40.0 to 70.0%)"
+    )
+    assert describing_labels(runs) == ["a, optim.lr=1", "b, optim.lr=2"]
+    assert learning_curve(find_runs([write_run(tmp_path / "c", [])])[0], "val/loss", "c") is None
 
 
 def test_unreadable_runs_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

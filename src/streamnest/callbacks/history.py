@@ -5,9 +5,11 @@ from __future__ import annotations
 import lightning as L
 from lightning import Callback
 
+from streamnest.encoder_task import EncoderTask
+
 
 class ValHistory(Callback):
-    """Records the `val/` metrics of every validation in order, each with its `step`.
+    """Records the `val/` metrics of every validation in order, each with its `step` and `hours` of audio consumed.
 
     Attributes:
         records: one dict per validation; a second validation at the same step replaces the first.
@@ -31,6 +33,11 @@ class ValHistory(Callback):
         """Step of the latest validation."""
         return int(self.last["step"]) if self.records else None
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the hours of audio consumed with the validation, so that its metrics can be plotted over them."""
+        if isinstance(pl_module, EncoderTask):
+            pl_module.log("train/hours", (pl_module.seconds_seen / 3600).float(), sync_dist=True)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds a record, except for Lightning's sanity check."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
@@ -38,7 +45,8 @@ class ValHistory(Callback):
             return
         if self.last_step == trainer.global_step:
             self.records.pop()
-        self.records.append({"step": float(trainer.global_step), **metrics})
+        hours = {"hours": pl_module.hours_seen} if isinstance(pl_module, EncoderTask) else {}
+        self.records.append({"step": float(trainer.global_step), **hours, **metrics})
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """Returns the records, so that a resumed run keeps those from before."""

@@ -1,4 +1,4 @@
-"""Plots after each validation: input, targets and predictions of one utterance, and the code frequencies."""
+"""Plots after each validation: learning curve, prediction for one utterance, and the code frequencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamnest.callbacks.history import ValHistory
+from streamnest.curves import plot_run
+from streamnest.curves.curve import curve_of_records
 from streamnest.data.batch import Batch
+from streamnest.encoder_task import EncoderTask
 from streamnest.loggers.media import Media, log_media
 from streamnest.plotting import Prediction, plot_code_histogram, plot_prediction, save, to_numpy
 from streamnest.pretraining import Pretraining
@@ -25,10 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class Plots(Callback):
-    """Plots one validation utterance, the same each time, and the code frequencies; first rank only.
+    """Plots the learning curve and, in pretraining, one utterance and the code frequencies; first rank only.
 
-    Plots are written to `dirpath/step_*.png` and sent to the loggers that show images. The audio is sent once, and the
-    code counts to W&B as a histogram.
+    The learning curve, `curve.png`, has the validations of a run and its continuations, which `ValHistory` records. The
+    utterance is the same each time, in `step_*.png`. Plots are also sent to the loggers that show images. The audio is
+    sent once, and the code counts to W&B as a histogram.
 
     Args:
         dirpath: folder of the plots.
@@ -58,30 +63,41 @@ class Plots(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Plots, saves and logs."""
-        if self._utterance is None or trainer.sanity_checking or not isinstance(pl_module, Pretraining):
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        self._chosen = True
-        model, step = pl_module, trainer.global_step
+        curve = _learning_curve(trainer, pl_module) if isinstance(pl_module, EncoderTask) else None
+        figures = {} if curve is None else {"curve": curve}
+        counts = None
+        if self._utterance is not None and isinstance(pl_module, Pretraining):
+            self._chosen = True
+            figures, counts = figures | self._plots_of(trainer, pl_module), pl_module.train_counts[0]
+        try:
+            self._publish(trainer, figures, counts, getattr(pl_module, "sample_rate", 16_000))
+        except OSError as error:
+            log.warning("plots of step %d could not be written (%s); training continues", trainer.global_step, error)
+
+    def _plots_of(self, trainer: L.Trainer, model: Pretraining) -> dict[str, Figure]:
+        assert self._utterance is not None
+        step = trainer.global_step
         prediction = predict(model, self._utterance, f"step {step}", unigram_baseline(model, trainer.callback_metrics))
         if not np.isfinite(prediction.nats).all():
             log.warning("no plot of step %d: the predictions are not finite", step)
-            return
+            return {}
         counts = {"training": to_numpy(model.train_counts[0].double())}
         figures = {"prediction": plot_prediction(prediction)}
         if counts["training"].any():
             figures["codes"] = plot_code_histogram(counts)
-        try:
-            self._publish(trainer, figures, model.train_counts[0], model.frontend.sample_rate)
-        except OSError as error:
-            log.warning("plots of step %d could not be written (%s); training continues", step, error)
+        return figures
 
-    def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: Tensor, rate: int) -> None:
-        step, audio = trainer.global_step, {} if self._audio_sent else self._audio()
-        names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png"}
+    def _publish(self, trainer: L.Trainer, figures: dict[str, Figure], counts: Tensor | None, rate: int) -> None:
+        if not figures:
+            return
+        step, audio = trainer.global_step, {} if self._audio_sent or counts is None else self._audio()
+        names = {"prediction": f"step_{step:07d}.png", "codes": "codes.png", "curve": "curve.png"}
         plots = {name: save(figure, self.dirpath / names[name]) for name, figure in figures.items()}
         for logger in trainer.loggers:
-            log_media(logger, Media(step, plots, to_numpy(counts), audio, rate))
-        self._audio_sent = True
+            log_media(logger, Media(step, plots, None if counts is None else to_numpy(counts), audio, rate))
+        self._audio_sent = self._audio_sent or bool(audio)
 
     def _audio(self) -> dict[str, NDArray[np.float32]]:
         """Returns the plotted utterance, clean and, if it is augmented, as the encoder receives it."""
@@ -90,6 +106,16 @@ class Plots(Callback):
         if self._utterance.noisy is not self._utterance.clean:
             sounds["audio/noisy"] = to_numpy(self._utterance.noisy[0])
         return sounds
+
+
+def _learning_curve(trainer: L.Trainer, model: EncoderTask) -> Figure | None:
+    """Plots the monitored metric of a run over its hours of audio; in pretraining, the gain as well."""
+    records = [r for c in getattr(trainer, "callbacks", ()) if isinstance(c, ValHistory) for r in c.records]
+    monitor = model.config.get("task", {}).get("monitor", "val/loss")
+    metrics = dict.fromkeys([monitor, *(["val/gain"] if isinstance(model, Pretraining) else [])])
+    name = str(model.config.get("name", ""))
+    curves = [curve for metric in metrics if (curve := curve_of_records(name, metric, records))]
+    return plot_run(curves, f"{name}: learning curve") if curves and len(curves[0].hours) > 1 else None
 
 
 def unigram_baseline(model: Pretraining, metrics: Mapping[str, Tensor]) -> float | None:

@@ -17,7 +17,8 @@ from rich.table import Column
 from rich.text import Text
 
 from streamnest.data.batch import Batch
-from streamnest.formatting import speed
+from streamnest.encoder_task import EncoderTask
+from streamnest.formatting import duration, speed
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Progress(ProgressBar):
         self.console = console or rich.get_console()
         self._enabled, self._bar, self._shown_at, self._last_line = True, None, 0.0, -1
         self._within_validation = False
+        self._budget: float | None = None
 
     _bar: Bar | None
 
@@ -63,13 +65,15 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the bar."""
         self._last_line = trainer.global_step
+        self._budget = pl_module.max_audio_hours if isinstance(pl_module, EncoderTask) else None
         if self._enabled and self.live:
-            self._start(trainer.max_steps if trainer.max_steps > 0 else None, "step", trainer.global_step)
+            steps = trainer.max_steps if trainer.max_steps > 0 else None
+            self._start(steps if self._budget is None else self._budget, self._done(trainer), self._count(trainer))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Updates the bar, or prints a line."""
         if self._bar is not None:
-            self._update(trainer.global_step, lambda: describe(trainer))
+            self._update(self._done(trainer), lambda: self._metrics(trainer), self._count(trainer))
         elif self._enabled:
             self._line(trainer)
 
@@ -80,7 +84,8 @@ class Progress(ProgressBar):
         self._within_validation = self._bar is not None
         self._stop()
         batches = sum(trainer.num_val_batches)
-        self._start(None if batches == float("inf") else int(batches), "validation batch", 0)
+        total = None if batches == float("inf") else int(batches)
+        self._start(total, 0, f"validation batch 0{_of(total)}")
 
     def on_validation_batch_end(
         self,
@@ -94,7 +99,8 @@ class Progress(ProgressBar):
         """Updates the bar of the validation."""
         if batch_idx + 1 == sum(trainer.num_val_batches):
             self._shown_at = 0.0  # the last update is never skipped
-        self._update(batch_idx + 1, list)
+        total = self._bar.tasks[0].total if self._bar is not None else None
+        self._update(batch_idx + 1, list, f"validation batch {batch_idx + 1}{_of(total)}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints a line about the validation."""
@@ -111,23 +117,39 @@ class Progress(ProgressBar):
         """Completes the bar."""
         if self._bar is not None:
             self._shown_at = 0.0
-            self._update(trainer.global_step, lambda: describe(trainer))
+            self._update(self._done(trainer), lambda: self._metrics(trainer), self._count(trainer))
         self._stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Restores the terminal."""
         self._stop()
 
-    def _start(self, total: int | None, unit: str, done: int) -> None:
+    def _done(self, trainer: L.Trainer) -> float:
+        """Returns how much of its length a run has completed, in hours of audio or in steps."""
+        model: Any = trainer.lightning_module
+        return trainer.global_step if self._budget is None else float(model.hours_seen)
+
+    def _count(self, trainer: L.Trainer) -> str:
+        """Returns the steps as text, with the length of the run; a budget in hours stands with the hours seen."""
+        if self._budget is not None:
+            return f"step {trainer.global_step}  {self._done(trainer):.2f}/{self._budget:g} h seen"
+        return f"step {trainer.global_step}{_of(trainer.max_steps if trainer.max_steps > 0 else None)}"
+
+    def _metrics(self, trainer: L.Trainer) -> list[str]:
+        """Returns the metrics as text, without the hours if they are part of the count."""
+        return [part for part in describe(trainer) if self._budget is None or not part.endswith(" h seen")]
+
+    def _start(self, total: float | None, done: float, count: str) -> None:
         self._bar = Bar(*_columns(self.console.width), console=self.console, refresh_per_second=1.0 / self.interval)
-        self._bar.add_task(unit, total=total, completed=done, metrics="")
+        self._bar.update(self._bar.add_task(count, total=total, metrics=""), completed=done)
         self._bar.start()
 
-    def _update(self, done: int, metrics: Any) -> None:
+    def _update(self, done: float, metrics: Any, count: str) -> None:
         now = time.monotonic()
         if self._bar is not None and now - self._shown_at >= self.interval:
             self._shown_at = now
-            self._bar.update(self._bar.task_ids[0], completed=done, metrics="  ".join(metrics()))
+            task = self._bar.task_ids[0]
+            self._bar.update(task, completed=done, description=count, metrics="  ".join(metrics()))
 
     def _line(self, trainer: L.Trainer) -> None:
         step, every = trainer.global_step, self.every_n_steps or trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -135,8 +157,8 @@ class Progress(ProgressBar):
         if step % max(1, every) or step == self._last_line:
             return
         self._last_line = step
-        total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
-        self._print([f"step {step}{total}", *describe(trainer)])
+        left = remaining(trainer, self._budget)
+        self._print([self._count(trainer), *self._metrics(trainer), *([f"{duration(left)} left"] if left else [])])
 
     def _print(self, parts: list[str]) -> None:
         """Prints one line; on a terminal, several if it is too narrow, broken between the parts."""
@@ -179,6 +201,27 @@ def describe(trainer: L.Trainer) -> list[str]:
     return [*_metrics({name: float(value) for name, value in trainer.callback_metrics.items()}), *_rate(trainer)]
 
 
+def remaining(trainer: L.Trainer, budget: float | None) -> float | None:
+    """Returns the seconds that training will take from here at its present speed; None if the speed is not known yet.
+
+    Args:
+        trainer: trainer of the run.
+        budget: hours of audio that the run consumes; None for a number of steps.
+    """
+    metrics = trainer.callback_metrics
+    if budget is not None and float(metrics.get("train/audio_hours_per_hour", 0)) > 0:
+        speed = float(metrics["train/audio_hours_per_hour"])
+        return max(0.0, budget - float(metrics["train/hours"])) * 3600 / speed
+    if budget is None and trainer.max_steps > 0 and "train/step_seconds" in metrics:
+        batches = (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches
+        return batches * float(metrics["train/step_seconds"])
+    return None
+
+
+def _of(total: float | None) -> str:
+    return "" if total is None else f"/{total:.0f}"
+
+
 def _metrics(metrics: dict[str, float]) -> Iterator[str]:
     if "train/loss" in metrics:
         yield f"loss {metrics['train/loss']:.3f}"
@@ -209,7 +252,7 @@ def validation_parts(metrics: dict[str, float], step: int) -> list[str]:
 
 def _columns(width: int) -> list[Any]:
     """Columns of the bar: the metrics are cut on a narrow terminal, the remaining time never is."""
-    count = TextColumn("[bold]{task.description} {task.completed:.0f}/{task.total}", table_column=Column(no_wrap=True))
+    count = TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True))
     metrics = TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     remaining = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=8))
     return [count, *([BarColumn(bar_width=24)] if width >= _NARROW else []), remaining, metrics]

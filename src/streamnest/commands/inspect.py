@@ -1,4 +1,4 @@
-"""Prints and plots the content of cut manifests: `streamnest inspect`."""
+"""Prints and plots the content of cut manifests, or describes checkpoints: `streamnest inspect`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from streamnest.commands.arguments.inspect import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
 from streamnest.data.inspection import QUANTILES, Inspection, inspect, plot_inspection
+from streamnest.errors import UserError
 from streamnest.plotting import save
 
 _BARS = 12
@@ -61,10 +62,23 @@ def _histogram(durations: np.ndarray) -> Table:
     return table
 
 
+def _describe(checkpoints: list[str], names: list[str]) -> int:
+    """Prints a table for each checkpoint."""
+    if others := [name for name in names if name not in checkpoints]:
+        raise UserError(f"{others[0]} is not a checkpoint: give either manifests or checkpoints (.ckpt)")
+    from streamnest.reporting.checkpoint_table import checkpoint_table  # loads every model class
+
+    terminal(120).print(*(checkpoint_table(Path(name)) for name in checkpoints))
+    return 0
+
+
 @without_trace
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables, and returns 1 if some audio is broken."""
     args = parse(argv)
+    checkpoints = [name for name in args.manifests if name.endswith(".ckpt")]
+    if checkpoints:
+        return _describe(checkpoints, args.manifests)
     choices = {key: value for key, value in vars(args).items() if key not in ("manifests", "plot")}
     found = inspect(args.manifests, **choices)
     console = terminal(120)

@@ -12,7 +12,6 @@ from pathlib import Path
 import hydra
 import lightning as L
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from streamnest.build import build_all, build_data, build_model
@@ -21,8 +20,8 @@ from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
-from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.recognizer_teacher import load_teacher
+from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.checkpoint.transfer_report import TransferReport
@@ -38,6 +37,7 @@ from streamnest.reporting import panels as report
 from streamnest.reporting.summary import EndedRun, publish, summarize
 from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
+from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.preflight import is_finished, last_value, warn
 
@@ -56,6 +56,7 @@ def train(cfg: DictConfig) -> float | None:
     cfg = with_encoder_of(cfg, stored)
     cfg, teacher = with_teacher(cfg, stored)
     data = build_data(cfg)
+    cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
     for number, _ in enumerate(model.encoder.each_context()):
         require_no_leak(model.encoder, model.latency)
@@ -74,7 +75,7 @@ def train(cfg: DictConfig) -> float | None:
 
     history = ValHistory()
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, plugins=trainer_plugins(stored))
+    trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:

@@ -66,6 +66,7 @@ _LIMITS = {
         (
             *("encoder.hop_ms", "frontend.window_ms", "frontend.hop_ms", "statistics.hours"),
             *("optim.lr", "optim.encoder_lr_scale", "optim.layer_decay"),
+            *("trainer.max_audio_hours", "trainer.val_every_hours"),
             *("data.batch_duration", "data.val_batch_duration", "data.max_duration", "data.max_hours"),
             *("data.temperature", "augment.speed.factors", "augment.reverb.t60"),
             *("task.scale", "task.conversations.seconds", "task.conversations.turn", "task.consistency_time_scale"),

@@ -40,10 +40,18 @@ class SizeConfig:
 
 @dataclass
 class TrainerConfig:
-    """Schema of the `trainer` group: arguments of `lightning.Trainer`; others are added with `+trainer.KEY=VALUE`."""
+    """Schema of the `trainer` group: arguments of `lightning.Trainer`; others are added with `+trainer.KEY=VALUE`.
+
+    Attributes:
+        max_audio_hours: hours of audio over all processes after which training ends, in place of `max_steps`, which is
+            then computed from the data; not an argument of `lightning.Trainer`.
+        val_every_hours: hours of audio between validations, in place of `val_check_interval`; the same.
+    """
 
     _target_: str = "lightning.Trainer"
     max_steps: int = 1000
+    max_audio_hours: float | None = None
+    val_every_hours: float | None = None
     max_time: str | None = None
     accelerator: str = "auto"
     devices: Any = 1

@@ -29,7 +29,8 @@ INTERRUPTED = 128 + signal.SIGINT
 # Exit status after SIGTERM or SIGUSR1, as in sysexits.h: the same command continues the run.
 PREEMPTED = os.EX_TEMPFAIL
 # The checkpoint of a continued run replaces the one that it was initialized from.
-_REPLACED = ("ckpt_path=", "init_from=", "trainer.max_steps=")
+_REPLACED = ("ckpt_path=", "init_from=")
+_LENGTHS = ("trainer.max_steps=", "trainer.max_audio_hours=")
 
 
 def without_trace(main: Callable[P, int]) -> Callable[P, int]:
@@ -68,13 +69,18 @@ def status_of(done: int, skipped: int) -> int:
     return 0 if not skipped else 1 if done else 2
 
 
-def continue_command(checkpoint: str | Path, max_steps: int | None = None) -> str:
-    """Returns the command that continues this run: its overrides, the checkpoint and, if given, more steps."""
+def continue_command(checkpoint: str | Path, length: str | None = None) -> str:
+    """Returns the command that continues this run.
+
+    Args:
+        checkpoint: checkpoint to continue from, added to the overrides of this run.
+        length: override that makes the run longer, such as `trainer.max_steps=40`; None for the same length.
+    """
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    replaced = _REPLACED if max_steps else _REPLACED[:2]
+    replaced = _REPLACED if length is None else (*_REPLACED, *_LENGTHS)
     overrides = [one for one in given if not one.lstrip("+").startswith(replaced)]
     overrides.append(override("ckpt_path", checkpoint))
-    overrides += [f"trainer.max_steps={max_steps}"] if max_steps else []
+    overrides += [] if length is None else [length]
     return f"{train_command()} " + " ".join(map(shlex.quote, overrides))
 
 

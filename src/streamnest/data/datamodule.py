@@ -21,6 +21,7 @@ from streamnest.data.labels import Label, label_of, suitable, within_hours
 from streamnest.data.loading import ResumableLoader, make_loader
 from streamnest.data.manifest import LoadReport
 from streamnest.data.reading import load_part, report_of, require_readable, speakers_of, splits_long
+from streamnest.data.sampling.durations import total
 from streamnest.data.sampling.mixing import Mixture, make_mixture
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 from streamnest.data.sampling.sources import Corpus, digest, parse_sources
@@ -85,6 +86,22 @@ class SpeechDataModule(L.LightningDataModule):
     def train_hours(self) -> float:
         """Hours of usable training audio."""
         return self.report["train"].hours
+
+    def mean_batch_seconds(self, world_size: int = 1) -> float:
+        """Returns the mean seconds of audio in a training batch of one process, padding excluded.
+
+        Args:
+            world_size: number of processes.
+        """
+        dataset = self._dataset("train")
+        dataset.speed = self.augment.speed if self.augment else None
+        sampler = self._sampler(dataset, 1, self.config.seed, 0, world_size)
+        return self._mean_stretch * total(dataset.lazy_durations) / len(sampler.buckets)
+
+    @property
+    def _mean_stretch(self) -> float:
+        """Mean factor of durations by speed perturbation."""
+        return self.augment.speed.mean_stretch if self.augment else 1.0
 
     @property
     def speakers(self) -> set[str]:

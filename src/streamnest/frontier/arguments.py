@@ -39,8 +39,10 @@ def parser(description: str) -> ArgumentParser:
 
 def _add_training(made: ArgumentParser, defaults: FrontierOptions) -> None:
     group = made.add_argument_group("training", "Overrides are those of training; PRESET:key=value is for one preset.")
-    group.add_argument("--pretrain-steps", type=int, default=defaults.pretrain_steps, help="updates of pretraining")
-    group.add_argument("--finetune-steps", type=int, default=defaults.finetune_steps, help="updates of CTC training")
+    for name, what in (("pretrain", "pretraining"), ("finetune", "CTC training")):
+        length, steps = group.add_mutually_exclusive_group(), getattr(defaults, f"{name}_steps")
+        length.add_argument(f"--{name}-steps", type=int, default=steps, help=f"updates of {what} (default: {steps})")
+        length.add_argument(f"--{name}-hours", type=float, metavar="H", help=f"hours of audio that {what} consumes")
     for name, runs in (
         ("both", "all runs"),
         ("pretrain", "pretraining"),

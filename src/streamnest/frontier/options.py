@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,8 @@ _OWN = {
     "run_id": "this command names the runs",
     "seed": "use --seeds",
     "threads": "use --threads",
-    "trainer.max_steps": "use --pretrain_steps and --finetune_steps",
+    "trainer.max_steps": "use --pretrain-steps and --finetune-steps",
+    "trainer.max_audio_hours": "use --pretrain-hours and --finetune-hours",
     "data.max_hours": "use --hours",
 }
 
@@ -33,6 +35,8 @@ class FrontierOptions:
         seeds: seeds, pooled in the results; each is a whole frontier.
         pretrain_steps: updates of pretraining.
         finetune_steps: updates of CTC fine-tuning.
+        pretrain_hours: hours of audio that pretraining consumes, in place of its updates; None counts updates.
+        finetune_hours: the same for fine-tuning.
         hours: label budgets; None is all labels.
         both: overrides of every run. If several set the same key, the last in the order of these fields applies.
         pretrain: overrides of pretraining.
@@ -70,6 +74,8 @@ class FrontierOptions:
     probe_phones: str | None = None
     probe_most: int = 300
     configs: tuple[tuple[tuple[str, ...], str], ...] = ()
+    pretrain_hours: float | None = None
+    finetune_hours: float | None = None
     override_options: ClassVar[tuple[str, ...]] = ("both", "pretrain", "finetune", "pretrained", "scratch")
 
     def __post_init__(self) -> None:
@@ -84,7 +90,10 @@ class FrontierOptions:
         if len({name for name, *_ in self.variants}) < len(self.variants):
             raise UserError("--variant: two variants have the same name; give each its own")
         if min(self.pretrain_steps, self.finetune_steps) < 1:
-            raise UserError("--pretrain_steps and --finetune_steps must be 1 or more")
+            raise UserError("--pretrain-steps and --finetune-steps must be 1 or more")
+        for option, hours in (("--pretrain-hours", self.pretrain_hours), ("--finetune-hours", self.finetune_hours)):
+            if hours is not None and not 0 < hours < math.inf:
+                raise UserError(f"{option} {hours:g} is out of range: give a number above 0")
         if any(hours is not None and hours <= 0 for hours in self.hours):
             raise UserError("--hours must be above 0, or all")
 
@@ -97,6 +106,16 @@ class FrontierOptions:
             raise UserError(f"--{name} {override}: {head} is not among --presets {' '.join(self.presets)}")
         if setting_of(setting) in _OWN:
             raise UserError(f"--{name} {override}: cannot be overridden; {_OWN[setting_of(setting)]}")
+
+    @property
+    def pretrain_length(self) -> str:
+        """Override that sets the length of pretraining."""
+        return _length(self.pretrain_steps, self.pretrain_hours)
+
+    @property
+    def finetune_length(self) -> str:
+        """Override that sets the length of fine-tuning."""
+        return _length(self.finetune_steps, self.finetune_hours)
 
     def split(self, override: str) -> tuple[str | None, str]:
         """Splits `causal:size=small` into preset and override; the preset is None if the override applies to all."""
@@ -121,6 +140,10 @@ class FrontierOptions:
     def of(cls, plain: dict[str, Any]) -> FrontierOptions:
         """Makes options of the values that `plain` returned."""
         return cls(**{key: _frozen(value) for key, value in plain.items()})
+
+
+def _length(steps: int, hours: float | None) -> str:
+    return f"trainer.max_steps={steps}" if hours is None else f"trainer.max_audio_hours={hours:g}"
 
 
 def _frozen(value: Any) -> Any:

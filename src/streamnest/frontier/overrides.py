@@ -17,8 +17,7 @@ def pretraining_overrides(
 ) -> tuple[str, ...]:
     """Returns the overrides of a pretraining run; those of a variant come last and are for this preset already."""
     first = (f"encoder={preset}", f"seed={seed}", "logger=csv")
-    steps = f"trainer.max_steps={options.pretrain_steps}"
-    fixed = (*first, "masking=causal", *_OF_PRESET.get(preset, ()), steps)
+    fixed = (*first, "masking=causal", *_OF_PRESET.get(preset, ()), options.pretrain_length)
     return merge([*fixed, *_given(options, preset, "both", "pretrain"), *variant])
 
 
@@ -35,7 +34,7 @@ def finetuning_overrides(
         pretraining: overrides that the encoder was pretrained with; None trains from scratch.
     """
     first = ("task=ctc", f"encoder={preset}", f"seed={seed}", "logger=csv")
-    budget = (f"trainer.max_steps={options.finetune_steps}", *(() if hours is None else (f"data.max_hours={hours:g}",)))
+    budget = (options.finetune_length, *(() if hours is None else (f"data.max_hours={hours:g}",)))
     groups = ("finetune", "scratch" if pretraining is None else "pretrained")
     overrides = merge([*first, *budget, *_given(options, preset, "both", *groups)])
     return (

@@ -22,6 +22,7 @@ _WATCHED = (
     "print_config",
     "trainer.log_every_n_steps",
     "trainer.val_check_interval",
+    "trainer.val_every_hours",
 )
 _ASIDE = (*_WATCHED, "data.num_workers", "data.cache_mb")
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from streamnest.config.aliases import modernize
 from streamnest.console.entry_point import override
 from streamnest.errors import UserError
 from streamnest.files.tensor_file import load_tensors
@@ -70,18 +71,25 @@ class Launcher:
             if not path.is_file():
                 raise StageError("no result was written")
             return json.loads(path.read_text(encoding="utf-8"))
-        steps, planned = self._steps(stage), _value(stage, "trainer.max_steps")
-        if steps < int(planned or 0) and not _value(stage, "trainer.max_time"):
+        steps, hours = self._progress(stage)
+        planned, budget = _value(stage, "trainer.max_steps"), _value(stage, "trainer.max_audio_hours")
+        limited = _value(stage, "trainer.max_time")
+        if budget and (hours or 0.0) < float(budget) and not limited:
+            raise StageError(f"stopped after {hours or 0:.2f} of {budget} h of audio; the same command continues it")
+        if steps < int(planned or 0) and not limited:
             raise StageError(f"stopped at step {steps} of {planned}; the same command continues it")
-        return {"steps": steps}
+        return {"steps": steps, "hours": hours}
 
-    def _steps(self, stage: Stage) -> int:
+    def _progress(self, stage: Stage) -> tuple[int, float | None]:
+        """Returns the steps of a training run, and the hours of audio that it has consumed; None if not counted."""
         path = self.records.checkpoint(stage)
         if not path.is_file():
             raise StageError("no checkpoint was written")
         try:
-            return int(load_tensors(path)["global_step"])
-        except (UserError, KeyError, TypeError) as error:
+            stored = modernize(load_tensors(path))
+            seconds = stored.get("state_dict", {}).get("seconds_seen")
+            return int(stored["global_step"]), None if seconds is None else float(seconds) / 3600
+        except (UserError, KeyError, TypeError, AttributeError) as error:
             raise StageError(f"cannot read the checkpoint: {error}") from None
 
 

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from streamnest.console.terminal import Terminal, plain, printable
+from streamnest.formatting import duration
 from streamnest.frontier.plan import Stage
 from streamnest.frontier.records import Records
 
 # Lines of the log that are shown if a stage fails, and bytes that are read to find them.
 _LINES, _TAIL = 8, 8192
-_STEP = re.compile(rb"step (\d+)/(\d+)")
+# Steps of a run, or hours of audio of a run whose length is a number of hours.
+_DONE = re.compile(rb"step (?:\d+  )?([\d.]+)/([\d.]+)")
 
 
 class Watcher:
@@ -133,15 +135,7 @@ def tail(log: Path) -> bytes:
         return file.read()
 
 
-def steps(log: Path) -> tuple[int, int] | None:
-    """Returns the last step in a log and the number of steps."""
-    matches = _STEP.findall(tail(log))
-    return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration: 40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+def steps(log: Path) -> tuple[float, float] | None:
+    """Returns the last step in a log and the number of steps, or hours of audio if these limit the run."""
+    matches = _DONE.findall(tail(log))
+    return (float(matches[-1][0]), float(matches[-1][1])) if matches else None

@@ -12,6 +12,7 @@ from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_whole
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage
+from streamnest.reporting.summary import FILE
 
 
 class Records:
@@ -51,6 +52,14 @@ class Records:
         except FileNotFoundError:
             return None
         return record
+
+    def summary(self, stage: Stage) -> dict[str, Any]:
+        """Returns the summary of a training run; empty if there is none."""
+        try:
+            summary = json.loads((self.folder(stage) / FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return summary if isinstance(summary, dict) else {}
 
     def write(self, stage: Stage, seconds: float, result: Any, version: str | None) -> None:
         """Writes the record of a finished stage: duration of its last start, result and code version."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.files.atomic_write import write_whole
+from streamnest.frontier.consumed import budget_text
+from streamnest.frontier.curves import plot_fine_tunings, read_curves
 from streamnest.frontier.effects import plot_variants
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.plan import Stage, make_plan
@@ -34,11 +36,15 @@ def gather(options: FrontierOptions, records: Records, command: str = "") -> Fro
         commits=commits,
         command=command,
         variants=read_variants(options, records),
+        curves=read_curves(plan, records),
     )
 
 
 def write(report: FrontierReport, out: Path) -> list[Path]:
-    """Writes `frontier.{json,csv,md,png}`; `labels.png` with several label budgets, `variants.png` with variants."""
+    """Writes `frontier.{json,csv,md,png}`, and further plots.
+
+    `labels.png` needs several label budgets, `variants.png` variants, and `curves.png` a validated fine-tuning.
+    """
     texts = {"json": as_json, "csv": as_csv, "md": as_markdown}
     paths = [out / f"frontier.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -53,14 +59,17 @@ def write(report: FrontierReport, out: Path) -> list[Path]:
         paths.append(
             save(plot_variants(report.variants, "Variants of pretraining", note(report)), out / "variants.png")
         )
+    if report.curves:
+        budget = budget_text(report.options, report.points, brief=True)
+        paths.append(save(plot_fine_tunings(report.curves, f"{budget}; bars: 95 % intervals"), out / "curves.png"))
     return paths
 
 
 def note(report: FrontierReport, labels: float | None = None) -> str:
     """Returns the subtitle of a plot: budget and intervals; `labels` in hours if there is a single budget."""
-    options, seeds = report.options, len(report.options.seeds)
+    seeds = len(report.options.seeds)
     partial = "" if report.done == report.planned else f"PARTIAL, {report.done} of {report.planned} evaluations. "
-    budget = f"{options.pretrain_steps} updates of pretraining, {options.finetune_steps} of CTC"
+    budget = budget_text(report.options, report.points, brief=True)
     on = "" if labels is None else f" on {amount(labels)} of labels"
     return f"{partial}{budget}{on}; bars: 95 % intervals over utterances" + (f" and {seeds} seeds" if seeds > 1 else "")
 

@@ -39,6 +39,12 @@ class System:
     cer_unseen: float | None
     cer_reference: Estimate | None = None
 
+    def consumed(self, kind: str) -> float | None:
+        """Returns the mean hours of audio that "pretrain" or "finetune" stages consumed; None if not known."""
+        hours = [record.get("consumed", {}).get(kind) for record in self.records.values()]
+        known = [float(value) for value in hours if value is not None]
+        return sum(known) / len(known) if known else None
+
 
 @dataclass
 class Point:
@@ -118,8 +124,26 @@ def counts_of(records: Iterable[dict[str, Any]], unit: str, ids: Sequence[str]) 
 
 def results_of(stages: Sequence[Stage], records: Records, pretrained: bool) -> dict[int, dict[str, Any]]:
     """Returns the results of evaluations with one initialization, by seed."""
-    stored = {stage.seed: records.read(stage) for stage in stages if stage.pretrained is pretrained}
-    return {seed: record["result"] for seed, record in stored.items() if record}
+    chosen = [stage for stage in stages if stage.pretrained is pretrained]
+    stored = {stage.seed: (stage, records.read(stage)) for stage in chosen}
+    return {
+        seed: {**record["result"], "consumed": consumed_hours(stage, records)}
+        for seed, (stage, record) in stored.items()
+        if record
+    }
+
+
+def consumed_hours(stage: Stage, records: Records) -> dict[str, float | None]:
+    """Returns the hours of audio that the trainings before an evaluation have consumed, by kind of stage."""
+    hours: dict[str, float | None] = {}
+    before = stage.needs
+    while before:
+        record = records.read(before)
+        stored = (record or {"result": {}})["result"].get("hours")
+        # Records of earlier versions have no hours; the summary of the run does.
+        hours[before.kind] = records.summary(before).get("hours_seen") if stored is None else stored
+        before = before.needs
+    return hours
 
 
 def system_of(results: dict[int, dict[str, Any]]) -> System | None:

@@ -55,16 +55,21 @@ def _system(row: Row) -> System:
         "train_hours": row["train_hours"],
         "utterances": [None] * row["utterances"],
     }
-    # Reports of earlier versions lack this column.
+    # Reports of earlier versions lack these columns.
     known["latency"]["left_ms"] = row.get("left_ms")
+    known["consumed"] = _consumed(row)
     return _stored_system(row, known, _estimate(row, f"cer_change_from_{REFERENCE}"))
 
 
 def _variant(row: Row) -> Variant:
     identity = {name: row[name] for name in ("name", "preset", "context", "hours")}
-    system = _stored_system(row, {"train_hours": row["train_hours"]})
+    system = _stored_system(row, {"train_hours": row["train_hours"], "consumed": _consumed(row)})
     overrides = row["overrides"] if "overrides" in row else row["words"]  # its name in earlier versions
     return Variant(**identity, overrides=overrides, system=system, change=_estimate(row, "cer_change"))
+
+
+def _consumed(row: Row) -> dict[str, float | None]:
+    return {kind: row.get(f"{kind}_hours_consumed") for kind in ("pretrain", "finetune")}
 
 
 def _stored_system(row: Row, known: dict[str, Any], reference: Estimate | None = None) -> System:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from streamnest.curves.curve import LearningCurve, describe
 from streamnest.formatting import markdown_table
+from streamnest.frontier.consumed import budget_text, consumed_text
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.results import REFERENCE, Point, System
@@ -32,6 +34,7 @@ class FrontierReport:
         commits: code versions that the results were computed with.
         command: command that was typed.
         variants: variants of pretraining with results.
+        curves: learning curves of the fine-tunings, by preset; a label names the initialization, labels and seed.
     """
 
     options: FrontierOptions
@@ -42,6 +45,7 @@ class FrontierReport:
     commits: list[str]
     command: str = ""
     variants: list[Variant] = field(default_factory=list)
+    curves: dict[str, list[LearningCurve]] = field(default_factory=dict)
 
     @property
     def budgets(self) -> list[float | None]:
@@ -85,6 +89,7 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
         "hours": point.hours,
         "train_hours": point.train_hours,
         "pretrained": pretrained,
+        **_consumed(system),
         "seeds": len(system.records),
         "utterances": len(next(iter(system.records.values()))["utterances"]),
         **{f"latency_{kind}_ms": _finite(point.latency(f"latency_{kind}_ms")) for kind in ("mean", "worst")},
@@ -101,6 +106,12 @@ def _row(point: Point, pretrained: bool, system: System) -> Row:
     }
 
 
+def _consumed(system: System) -> Row:
+    """Returns the hours of audio consumed; reports of earlier versions have no such columns."""
+    hours = {f"{kind}_hours_consumed": system.consumed(kind) for kind in ("pretrain", "finetune")}
+    return {name: value for name, value in hours.items() if value is not None}
+
+
 def as_markdown(report: FrontierReport) -> str:
     """Formats the results as a Markdown page."""
     parts = ["# Quality against latency", _state(report)]
@@ -111,6 +122,8 @@ def as_markdown(report: FrontierReport) -> str:
         parts += [f"## Against `{REFERENCE}`", _reference(report)]
     if len(report.budgets) > 1:
         parts += ["## By amount of labels", "![Character error rate against labels](labels.png)", _labels(report)]
+    if report.curves:
+        parts += ["## Learning curves", "![Character error rate over audio consumed](curves.png)", _trends(report)]
     if report.variants:
         parts += ["## Variants of pretraining", "![Change of the character error rate](variants.png)"]
         parts += [variants_table(report)]
@@ -123,14 +136,15 @@ def _state(report: FrontierReport) -> str:
     options = report.options
     whole = "" if report.done == report.planned else f"**Partial: {report.done} of {report.planned} evaluations.** "
     mixed = "" if len(report.commits) < 2 else "**Results of several versions of the code.** "
-    text = f"{whole}{mixed}{options.pretrain_steps} updates of pretraining, {options.finetune_steps} of fine-tuning, "
+    text = f"{whole}{mixed}{budget_text(options, report.points)}, "
     text += f"seeds {', '.join(map(str, options.seeds))}; code {', '.join(report.commits) or 'unknown'}."
     return f"{text}\n\n    {report.command}" if report.command else text
 
 
 def main_table(report: FrontierReport) -> str:
     """Formats latency, compute and error rates for the largest label budget as Markdown, without unknown columns."""
-    head = ["preset", "latency mean / worst", "compute p50 / p99", "CER from scratch", "CER pretrained"]
+    head = ["preset", "latency mean / worst", "compute p50 / p99", "audio consumed", "CER from scratch"]
+    head += ["CER pretrained"]
     head += ["CER change by pretraining", "WER from scratch", "WER pretrained"]
     rows = [head, *(_main_cells(point) for point in report.largest)]
     known = [n for n in range(len(head)) if n < 2 or any(cells[n] != "–" for cells in rows[1:])]
@@ -143,7 +157,15 @@ def _main_cells(point: Point) -> list[str]:
     compute = point.compute
     cost = f"{compute['p50_ms']:.1f} / {compute['p99_ms']:.1f} ms" if compute else "–"
     rates = [[_percent(getattr(s, unit)) if s else "–" for s in both] for unit in ("cer", "wer")]
-    return [f"`{point.name}`", _latency(point), cost, *rates[0], _relative(point.change), *rates[1]]
+    return [
+        f"`{point.name}`",
+        _latency(point),
+        cost,
+        consumed_text(both),
+        *rates[0],
+        _relative(point.change),
+        *rates[1],
+    ]
 
 
 def _explained(report: FrontierReport) -> str:
@@ -152,8 +174,9 @@ def _explained(report: FrontierReport) -> str:
     return (
         f"Rates in % with 95 % intervals over {sampled} (paired bootstrap). Latency is algorithmic: from a sample's "
         "arrival to the first output frame that covers it, excluding compute time. Compute: time for one chunk of a "
-        "single stream on the machine of the evaluation. CER change by pretraining: relative to training from scratch; "
-        "negative values are fewer errors."
+        "single stream on the machine of the evaluation. Audio consumed: by pretraining + by CTC training (from "
+        "scratch / pretrained, if they differ). CER change by pretraining: relative to training from scratch; negative "
+        "values are fewer errors."
     )
 
 
@@ -194,9 +217,18 @@ def _labels(report: FrontierReport) -> str:
     return markdown_table([name for name, _ in shown], [[cell(p) for _, cell in shown] for p in points])
 
 
+def _trends(report: FrontierReport) -> str:
+    """Lists the last validation of each fine-tuning, and whether its curve still falls."""
+    lines = [
+        [f"`{preset}`", curve.label, describe(curve)] for preset, found in report.curves.items() for curve in found
+    ]
+    return markdown_table(["preset", "fine-tuning", "CER on the validation set"], lines)
+
+
 def variants_table(report: FrontierReport) -> str:
     """Formats the effect of each variant of pretraining as Markdown."""
-    head = ["preset", "labels", "pretraining", "CER", "CER, unseen speakers", "CER change from the baseline"]
+    head = ["preset", "labels", "pretraining", "audio consumed", "CER", "CER, unseen speakers"]
+    head += ["CER change from the baseline"]
     return markdown_table(head, [_variant_cells(variant) for variant in report.variants])
 
 
@@ -206,7 +238,15 @@ def _variant_cells(variant: Variant) -> list[str]:
     unseen = "–" if system.cer_unseen is None else f"{100 * system.cer_unseen:.1f}"
     preset = f"{variant.preset}: {variant.context}" if variant.context else variant.preset
     labels = amount(float(next(iter(system.records.values()))["train_hours"]))
-    return [f"`{preset}`", labels, name, _percent(system.cer), unseen, _relative(variant.change)]
+    return [
+        f"`{preset}`",
+        labels,
+        name,
+        consumed_text([system]),
+        _percent(system.cer),
+        unseen,
+        _relative(variant.change),
+    ]
 
 
 def _variant(variant: Variant) -> Row:
@@ -215,6 +255,7 @@ def _variant(variant: Variant) -> Row:
     return {
         **identity,
         "train_hours": float(next(iter(system.records.values()))["train_hours"]),
+        **_consumed(system),
         "seeds": len(system.records),
         **_spread("cer", system.cer),
         **_spread("wer", system.wer),

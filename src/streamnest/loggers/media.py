@@ -26,14 +26,14 @@ class Media:
     Attributes:
         step: optimizer updates so far.
         plots: PNG files by name.
-        code_counts: frequency of each code in the training set, `(classes,)`.
+        code_counts: frequency of each code in the training set, `(classes,)`; None for other tasks than pretraining.
         audio: mono audio by name.
         rate: sampling rate of the audio in Hz.
     """
 
     step: int
     plots: Mapping[str, Path]
-    code_counts: NDArray[np.float32]
+    code_counts: NDArray[np.float32] | None
     audio: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     rate: int = 16_000
 
@@ -58,9 +58,10 @@ def log_media(logger: Logger, media: Media) -> None:
 def _to_wandb(logger: UnfailingWandbLogger, media: Media) -> None:
     values: dict[str, Any] = {f"plots/{name}": wandb.Image(str(path)) for name, path in media.plots.items()}
     counts = media.code_counts
-    # W&B plots at most 512 bins, so a bin is a group of neighboring codes.
-    histogram = np.histogram(np.arange(len(counts)), bins=min(512, len(counts)), weights=counts)
-    values["health/code_counts"] = wandb.Histogram(np_histogram=histogram)
+    if counts is not None:
+        # W&B plots at most 512 bins, so a bin is a group of neighboring codes.
+        histogram = np.histogram(np.arange(len(counts)), bins=min(512, len(counts)), weights=counts)
+        values["health/code_counts"] = wandb.Histogram(np_histogram=histogram)
     logger.log_media({**values, "trainer/global_step": media.step})
     if media.audio:
         logger.log_media({name: wandb.Audio(sound, media.rate) for name, sound in media.audio.items()})

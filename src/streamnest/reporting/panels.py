@@ -17,6 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from streamnest.callbacks.budget import is_consumed
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import Throughput, peak_memory_gb
@@ -56,7 +57,7 @@ def show(panel: Group, console: Console | None = None) -> None:
 def start_panel(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer) -> Group:
     """Describes model, latency, data and run; look-ahead and latency are computed from the layers."""
     rows = [*_model_rows(cfg, model), *_task_rows(model)]
-    sections = [rows, _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, trainer)]
+    sections = [rows, _latency_rows(model), _data_rows(cfg, model, data), _run_rows(cfg, data, trainer)]
     return _panel(f"streamnest: {cfg.name}", sections)
 
 
@@ -91,7 +92,7 @@ def summary_panel(run: EndedRun) -> Group:
     """Compares validation with the unigram baseline, reports cost and skipped data, and prints the next commands."""
     learned = [_learned_rows(run.model, run.history), _health_rows(run.model, run.history)]
     sections = [*learned, _spent_rows(run.model, run.data, run.trainer, run.seconds)]
-    return _panel(f"{run.cfg.name}: step {run.trainer.global_step}", sections, _commands(run.trainer))
+    return _panel(f"{run.cfg.name}: step {run.trainer.global_step}", sections, _commands(run))
 
 
 def _model_rows(cfg: DictConfig, model: EncoderTask) -> list[Row]:
@@ -165,14 +166,31 @@ def _added(prob: float) -> str:
     return f"added to {prob:.0%} of utterances" if prob else "none"
 
 
-def _run_rows(cfg: DictConfig, trainer: L.Trainer) -> list[Row]:
+def _run_rows(cfg: DictConfig, data: SpeechDataModule, trainer: L.Trainer) -> list[Row]:
     devices = trainer.num_devices * trainer.num_nodes
     kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
     return [
-        ("steps", str(trainer.max_steps) if trainer.max_steps > 0 else f"until {cfg.trainer.max_time}"),
+        *_length_rows(cfg, data, trainer, devices),
         ("device", f"{devices} x {kind}, {trainer.precision}"),
         ("written to", str(cfg.paths.output_dir)),
     ]
+
+
+def _length_rows(cfg: DictConfig, data: SpeechDataModule, trainer: L.Trainer, processes: int) -> list[Row]:
+    """Describes the length of a run in steps, hours of audio and epochs; the audio of custom data may be unknown."""
+    hours, steps, known = cfg.trainer.get("max_audio_hours"), cfg.trainer.max_steps, hasattr(data, "mean_batch_seconds")
+    if hours is None and not (known and trainer.max_steps > 0):
+        return [("steps", str(steps) if trainer.max_steps > 0 else f"until {cfg.trainer.max_time}")]
+    if hours is None:
+        audio = data.mean_batch_seconds(processes) * processes * cfg.trainer.accumulate_grad_batches * steps / 3600
+        return [("steps", f"{steps}, about {audio:.3g} h of audio{_epochs(data, audio)}")]
+    every = f"; validation every {cfg.trainer.val_check_interval} batches" if cfg.trainer.val_every_hours else ""
+    return [("budget", f"{hours:g} h of audio{_epochs(data, hours)}, about {steps} steps{every}")]
+
+
+def _epochs(data: SpeechDataModule, hours: float) -> str:
+    corpus = data.report["train"].hours
+    return f", {hours / corpus:.3g} epochs of {corpus:.2f} h" if corpus else ""
 
 
 def _learned_rows(model: EncoderTask, history: ValHistory) -> list[Row]:
@@ -220,7 +238,7 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [
-        ("audio seen", f"{float(model.get_buffer('seconds_seen')) / 3600:.2f} h"),
+        ("audio seen", _audio_seen(model)),
         ("wall time", _duration(seconds)),
         ("peak memory", f"{peak_memory_gb(model.device):.1f} GB"),
         *_speed_rows(trainer),
@@ -229,6 +247,11 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
         ("checkpoint", str(checkpoint) if checkpoint else "none"),
         *[("W&B", problem) for logger in trainer.loggers for problem in getattr(logger, "problems", ())],
     ]
+
+
+def _audio_seen(model: EncoderTask) -> str:
+    budget = model.max_audio_hours
+    return f"{model.hours_seen:.2f} h" + (f" of {budget:g} h" if budget is not None else "")
 
 
 def _speed_rows(trainer: L.Trainer) -> list[Row]:
@@ -252,15 +275,22 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _commands(trainer: L.Trainer) -> list[Row]:
-    checkpoint, commands = _checkpoint(trainer), []
+def _commands(run: EndedRun) -> list[Row]:
+    checkpoint, commands = _checkpoint(run.trainer), []
     if checkpoint:
-        more = 2 * trainer.max_steps if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps else None
-        commands.append(("continue", continue_command(checkpoint, more)))
-    for logger in trainer.loggers:
+        commands.append(("continue", continue_command(checkpoint, _longer(run))))
+    for logger in run.trainer.loggers:
         if isinstance(logger, UnfailingWandbLogger) and logger.must_be_synced:
             commands.append(("upload to W&B", sync_command(logger.folder)))
     return commands
+
+
+def _longer(run: EndedRun) -> str | None:
+    """Returns the override that doubles the length of a run; None if the run has not reached its length."""
+    hours, steps = run.cfg.trainer.get("max_audio_hours"), run.trainer.max_steps
+    if hours is not None:
+        return f"trainer.max_audio_hours={2 * hours:g}" if is_consumed(run.model, hours) else None
+    return f"trainer.max_steps={2 * steps}" if 0 < steps <= run.trainer.global_step else None
 
 
 def _checkpoint(trainer: L.Trainer) -> Path | None:

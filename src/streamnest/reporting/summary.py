@@ -60,12 +60,13 @@ def summarize(run: EndedRun) -> dict[str, Any]:
         "preset": cfg.preset,
         "monitor": cfg.task.monitor,
         "step": run.trainer.global_step,
-        "max_steps": run.trainer.max_steps,
+        "max_steps": run.trainer.max_steps if run.trainer.max_steps > 0 else cfg.trainer.max_steps,
+        "max_audio_hours": cfg.trainer.get("max_audio_hours"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "latency": _finite(latency),
         "first": _finite(run.history.first),
         "last": _finite(run.history.last),
-        "hours_seen": float(model.get_buffer("seconds_seen")) / 3600,
+        "hours_seen": model.hours_seen,
         "seconds": run.seconds,
         "peak_memory_gb": peak_memory_gb(model.device),
         "skipped": dict(skipped_by_cause(run.data)),
@@ -95,7 +96,9 @@ def publish(summary: dict[str, Any], folder: str | Path, trainer: L.Trainer) -> 
 
 def columns(summary: dict[str, Any]) -> dict[str, Any]:
     """Flattens a summary to the columns of a table of runs: latency and quality first."""
-    quality = {name.replace("val/", "quality/"): value for name, value in summary["last"].items() if name != "step"}
+    quality = {
+        name.replace("val/", "quality/"): value for name, value in summary["last"].items() if name.startswith("val/")
+    }
     latency = {f"latency/{name}": value for name, value in summary["latency"].items()}
     kept = ("task", "preset", "parameters", "hours_seen", "seconds", "peak_memory_gb")
     return {**latency, **quality, **{f"run/{name}": summary[name] for name in kept}}

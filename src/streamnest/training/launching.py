@@ -16,6 +16,7 @@ from streamnest.config.compose import config_loader
 from streamnest.config.limits import refuse_out_of_range, refuse_trainer
 from streamnest.console.overrides import refuse_choices, refuse_overrides, with_paths_quoted
 from streamnest.errors import UserError
+from streamnest.training.budget import refuse_contradictions
 
 
 def check_command_line(config_dir: Path) -> None:
@@ -54,6 +55,7 @@ def refuse(cfg: DictConfig) -> None:
         refuse_choices(HydraConfig.get().runtime.choices, GlobalHydra.instance().config_loader())
     refuse_out_of_range(cfg)
     refuse_trainer(cfg)
+    refuse_contradictions(cfg)
     for key in ("run_id", "ckpt_path", "init_from", "encoder_from"):
         # A shell variable that is not set, for example.
         if cfg[key] is not None and not str(cfg[key]).strip(" ./" if key == "run_id" else None):

@@ -22,16 +22,17 @@ _SECONDS = 0.1
 
 
 def is_finished(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Returns, and reports, whether a checkpoint to continue from already has all steps of the run."""
-    step, most = int(stored.get("global_step", 0)), int(cfg.trainer.max_steps)
-    if most < 0 or step < most:
+    """Returns, and reports, whether a checkpoint to continue from already has the whole length of the run."""
+    hours = cfg.trainer.max_audio_hours
+    if hours is not None:
+        key, done, budget = "trainer.max_audio_hours", float(stored["state_dict"]["seconds_seen"]) / 3600, float(hours)
+        state = f"has consumed {done:.2f} of {budget:g} h of audio"
+    else:
+        key, done, budget = "trainer.max_steps", int(stored.get("global_step", 0)), int(cfg.trainer.max_steps)
+        state = f"is at step {done} of {budget}"
+    if budget < 0 or done < budget:
         return False
-    log.warning(
-        "already finished: the checkpoint is at step %d of %d; trainer.max_steps=%d continues training",
-        step,
-        most,
-        2 * step,
-    )
+    log.warning("already finished: the checkpoint %s; %s=%g continues training", state, key, 2 * round(done, 2))
     return True
 
 

@@ -1,7 +1,8 @@
-"""Shows the content of cut manifests: `streamnest inspect MANIFEST ... [--plot data.png]`.
+"""Shows the content of cut manifests or checkpoints: `streamnest inspect MANIFEST ... [--plot data.png]`.
 
 Prints hours, cuts, speakers, durations, energy, broken files, and how well the cuts fill batches. Manifests are read
-completely; energy and broken files come from a random sample of cuts that are decoded.
+completely; energy and broken files come from a random sample of cuts that are decoded. Of checkpoints (.ckpt) it prints
+task, preset, steps, hours of audio consumed, and the last validation.
 
 Exit status 1: some audio is broken; 2: there is nothing to inspect.
 """
@@ -18,7 +19,7 @@ from streamnest.console.arguments import ArgumentParser
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest inspect", __doc__, {"--picture": "--plot"})
-    made.add_argument("manifests", nargs="+", metavar="MANIFEST", help="cut manifests that one run would train on")
+    made.add_argument("manifests", nargs="+", metavar="MANIFEST", help="cut manifests of one run, or checkpoints")
     made.add_argument("--sample", type=int, default=200, help="number of cuts to decode")
     made.add_argument("--seed", type=int, default=0, help="seed of the sample")
     made.add_argument("--allow-commands", action="store_true", help="run shell commands that manifests give as audio")

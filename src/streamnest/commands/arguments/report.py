@@ -1,7 +1,8 @@
 """Compares runs on one HTML page: `streamnest report [FOLDER ...]`.
 
 Reads finished, running and interrupted runs: a sweep under logs/multiruns, or single runs under logs/runs. Writes
-index.html, which needs no network, and its plots as PNG files.
+index.html, which needs no network, and its plots as PNG files. The learning curves show the metric over the hours of
+audio that each run has consumed, and whether it still improves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--out", type=Path, help="folder of the page (default: `report` in the first FOLDER)")
     made.add_argument("--metric", metavar="NAME", help="such as val/gain (default: the metric the task monitors)")
+    made.add_argument("--labels", nargs="+", metavar="TEXT", help="names of runs in learning curves, in order")
+    made.add_argument("--log-hours", action="store_true", help="logarithmic axis of hours in learning curves")
+    made.add_argument("--log-values", action="store_true", help="logarithmic axis of the metric in learning curves")
     made.add_argument("--title", metavar="TEXT", help="title of the page")
     return made
 

@@ -52,6 +52,11 @@ class SpeedPerturbation:
         """The largest factor that an utterance may get; 1 if no utterance is perturbed."""
         return max(1.0, *self.factors) if self.prob else 1.0
 
+    @property
+    def mean_stretch(self) -> float:
+        """Mean factor by which durations change."""
+        return 1 + self.prob * (sum(1 / factor for factor in self.factors) / len(self.factors) - 1)
+
     def __call__(self, audio: Samples, cut_id: str, step: int) -> Samples:
         """Returns `audio` `(N,)` at a random speed, `(ceil(N / factor),)`; if unperturbed, the same object."""
         rng = numpy_generator(self.seed, step, cut_id, _STREAM)

@@ -206,6 +206,11 @@ class ConversationDataModule(SpeakerDataModule):
             warned=self._warned,
         )
 
+    @property
+    def _mean_stretch(self) -> float:
+        """Speed does not change the duration of a conversation."""
+        return 1.0
+
     def _sampler(self, dataset: SpeechDataset, *args: Any, **options: Any) -> BucketBatchSampler:
         """Makes the sampler without a margin for speed, which does not change the duration of a conversation."""
         speed, dataset.speed = dataset.speed, None

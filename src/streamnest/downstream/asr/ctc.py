@@ -144,7 +144,8 @@ class CTCRecognizer(TextTask):
             self.teacher.to(self.device)
         elif "distillation" in self.term_weights:
             raise UserError(
-                f"task.teacher={self.settings.teacher} is not loaded: call streamnest.checkpoint.recognizer_teacher.load_teacher"
+                f"task.teacher={self.settings.teacher} is not loaded: call load_teacher of "
+                "streamnest.checkpoint.recognizer_teacher"
             )
 
     def unfit(self, target: list[int], frames: int) -> str:

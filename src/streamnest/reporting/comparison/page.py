@@ -10,15 +10,19 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from streamnest.curves.metrics import rises, title
 from streamnest.plotting import save
-from streamnest.reporting.comparison.plots import plot_curves, plot_health, plot_latency, plot_settings
+from streamnest.reporting.comparison.learning import PLAIN, CurveAxes, trends
+from streamnest.reporting.comparison.plots import plot_health, plot_latency, plot_learning, plot_settings
 from streamnest.reporting.comparison.runs import Run, labels
-from streamnest.reporting.comparison.tables import compare, rises, title
+from streamnest.reporting.comparison.tables import compare
 
 _CAPTIONS = {
     "latency": "Each point is a run; lower latency is further left. With one seed per setting, differences smaller "
     "than those between seeds are not significant.",
-    "curves": "Metric at each validation. Every validation masks the same frames.",
+    "curves": "Metric at each validation over the audio consumed by training, with the 95 % interval of the last value "
+    "if it is known. Trend: a line fitted to the last third of the hours. A curve also flattens because the learning "
+    "rate falls towards the end of its schedule.",
     "settings": "Each point is a run. If several settings were searched at once, runs differ in the others as well.",
     "health": "Few codes in use or a falling rank indicate collapse of targets or representation. Colors and "
     "markers as above.",
@@ -31,6 +35,7 @@ def write_page(
     metric: str | None = None,
     heading: str | None = None,
     sources: Sequence[Path] = (),
+    axes: CurveAxes = PLAIN,
 ) -> Path:
     """Writes `index.html` and `TASK_*.png`, and returns the path of the page.
 
@@ -40,9 +45,10 @@ def write_page(
         metric: metric to compare by; None takes the one that each task monitors.
         heading: title of the page; None states the tasks and the number of runs.
         sources: folders that the runs were found in.
+        axes: axes and labels of the learning curves.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [_section(name, runs, metric or runs[0].monitor, folder) for name, runs in sections.items()]
+    parts = [_section(name, runs, metric or runs[0].monitor, folder, axes) for name, runs in sections.items()]
     loader = PackageLoader("streamnest.reporting.comparison", "templates")
     page = Environment(loader=loader, autoescape=True).get_template("page.html")
     made = datetime.now().strftime("%Y-%m-%d %H:%M")
@@ -58,17 +64,18 @@ def _heading(sections: Mapping[str, Sequence[Run]]) -> str:
     return f"Comparison of {len(runs)} run{'' if len(runs) == 1 else 's'}: {tasks}"
 
 
-def _section(name: str, runs: Sequence[Run], metric: str, folder: Path) -> dict[str, object]:
+def _section(name: str, runs: Sequence[Run], metric: str, folder: Path, axes: CurveAxes) -> dict[str, object]:
     figures = {
         "latency": plot_latency(runs, metric),
         "settings": plot_settings(runs, metric),
-        "curves": plot_curves(runs, metric),
+        "curves": plot_learning(runs, metric, axes),
         "health": plot_health(runs),
     }
+    described = trends(runs, metric, axes)
     plots = [
         {
             "name": kind,
-            "caption": _CAPTIONS[kind],
+            "caption": " ".join([_CAPTIONS[kind], *(f"{one}." for one in described if kind == "curves")]),
             "image": _embedded(save(figure, folder / f"{_slug(name)}_{kind}.png")),
         }
         for kind, figure in figures.items()

@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from streamnest.plotting import INK, MUTED, OKABE_ITO, heading, plain_axes
+from streamnest.curves import plot_curves
+from streamnest.curves.metrics import is_share, title
+from streamnest.curves.plots import style
+from streamnest.plotting import INK, MUTED, heading, plain_axes
+from streamnest.reporting.comparison.learning import CurveAxes, learning_curve
 from streamnest.reporting.comparison.runs import Run, labels, settings
-from streamnest.reporting.comparison.tables import is_share, title
 from streamnest.reporting.latency_axis import LatencyAxis
 
-_MARKERS, _LINES = "osD^vPX*", ("-", "--", "-.", ":")
 _HEALTH = {"val/perplexity": "Code perplexity", "val/codes_used": "Codes used", "val/rank": "Effective rank"}
 _MEAN = "latency_mean_ms"
 _COLUMNS, _MOST_PANELS, _MOST_NAMED = 3, 9, 16
@@ -30,8 +32,8 @@ def plot_latency(runs: Sequence[Run], metric: str) -> Figure | None:
     axis = LatencyAxis(known.values())
     figure, axes = _single(_name(metric) + " against latency", len(known))
     for number, latency in known.items():
-        style = {**_style(number), "ls": "", "ms": 7}
-        axes.plot(axis.place(latency), values[number], label=labels(runs)[number], **style)
+        look = {**style(number), "ls": "", "ms": 7}
+        axes.plot(axis.place(latency), values[number], label=labels(runs)[number], **look)
     for row, latency in enumerate(sorted(set(known.values()))):
         here = [number for number in known if known[number] == latency]
         _name_presets(axes, axis.place(latency), [values[n] for n in here], [runs[n].preset for n in here], row % 2 > 0)
@@ -42,8 +44,27 @@ def plot_latency(runs: Sequence[Run], metric: str) -> Figure | None:
     return figure
 
 
-def plot_curves(runs: Sequence[Run], metric: str) -> Figure | None:
-    """Plots a metric over the training steps of each run; None if no run was validated."""
+def plot_learning(runs: Sequence[Run], metric: str, axes: CurveAxes) -> Figure | None:
+    """Plots a metric over the audio that each run has consumed; over steps if no run has logged its hours of audio.
+
+    Args:
+        runs: runs to compare.
+        metric: metric to plot.
+        axes: scales and labels.
+
+    Returns:
+        The figure; None if no run was validated.
+    """
+    found = [learning_curve(run, metric, name) for run, name in zip(runs, axes.names(runs), strict=True)]
+    curves, styles = [curve for curve in found if curve], [style(n) for n, curve in enumerate(found) if curve]
+    if not curves:
+        return _plot_steps(runs, metric)
+    without = [name for name, curve, run in zip(labels(runs), found, runs) if not curve and metric in run.curves]
+    note = f"without hours of audio: {', '.join(without)}" if without else ""
+    return plot_curves(curves, None, note, axes.log_hours, axes.log_values, styles)
+
+
+def _plot_steps(runs: Sequence[Run], metric: str) -> Figure | None:
     shown = sum(metric in run.curves for run in runs)
     figure, axes = _single(_name(metric) + " during training", shown)
     if not shown:
@@ -99,12 +120,6 @@ def _values(runs: Sequence[Run], metric: str) -> dict[int, float]:
     return {number: value for number, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _style(number: int) -> dict[str, Any]:
-    """Returns color, marker and line style of a run, the same in all plots."""
-    color, marker = OKABE_ITO[number % len(OKABE_ITO)], _MARKERS[number % len(_MARKERS)]
-    return {"color": color, "marker": marker, "ls": _LINES[number % len(_LINES)]}
-
-
 def _single(name: str, runs: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.8, 4.6 + 0.2 * min(runs, _MOST_NAMED)), dpi=130, layout="constrained")
     _heading(figure, name)
@@ -147,8 +162,8 @@ def _plot_lines(axes: Axes, runs: Sequence[Run], metric: str) -> None:
         curve = run.curves.get(metric)
         if curve:
             every = max(1, len(curve.steps) // 10)
-            style = {**_style(number), "ms": 5, "lw": 1.6, "markevery": every}
-            axes.plot(curve.steps, curve.values, label=labels(runs)[number], **style)
+            look = {**style(number), "ms": 5, "lw": 1.6, "markevery": every}
+            axes.plot(curve.steps, curve.values, label=labels(runs)[number], **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -163,7 +178,7 @@ def _plot_setting(axes: Axes, key: str, runs: Sequence[Run], values: dict[int, f
         if min(places.values()) > 0 and max(places.values()) > 20 * min(places.values()):
             axes.set_xscale("log")
     for number, value in values.items():
-        axes.plot(places[number], value, **{**_style(number), "ls": "", "ms": 7})
+        axes.plot(places[number], value, **{**style(number), "ls": "", "ms": 7})
     axes.margins(x=0.2)
     axes.set_xlabel(key, color=INK)
 

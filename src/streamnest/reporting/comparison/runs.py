@@ -92,10 +92,13 @@ class Run:
     @property
     def state(self) -> str:
         """`finished`, `stopped at N of M`, or `no summary` for a run that is still running or was killed."""
-        planned = self._entry("trainer", "max_steps", -1)
+        hours, planned = (self._entry("trainer", key, -1) for key in ("max_audio_hours", "max_steps"))
         # Steps logged after the summary belong to a continuation that has not ended yet.
         if not self.summary or self._logged > int(self.summary.get("step", 0)):
             return "no summary"
+        if isinstance(hours, (int, float)) and hours > 0:
+            seen = float(self.summary.get("hours_seen", 0))
+            return "finished" if seen >= hours else f"stopped at {seen:.2f} of {hours:g} h"
         return "finished" if planned <= self.step else f"stopped at {self.step} of {planned}"
 
     @cached_property
@@ -162,7 +165,7 @@ def find_runs(places: Iterable[str | Path]) -> list[Run]:
             raise UserError(f"{place} is not a folder: give folders of runs, or a folder that contains some")
         found = [path.parent.parent for path in place.rglob(".hydra/config.yaml")]
         folders |= dict.fromkeys(sorted(found, key=_sort_key))
-    read = [run for run in map(_read, folders) if run]
+    read = [run for run in map(read_run, folders) if run]
     runs = [run for run in read if run.curves or run.summary]
     if not runs:
         raise UserError(
@@ -203,7 +206,8 @@ def _sort_key(folder: Path) -> tuple[Any, ...]:
     return (str(folder.parent), int(number[0]) if number else -1, folder.name)
 
 
-def _read(folder: Path) -> Run | None:
+def read_run(folder: Path) -> Run | None:
+    """Reads a run from its folder; None, with a warning, if its files are not those of a run."""
     try:
         config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
         config = current_config(config)
@@ -249,23 +253,39 @@ def _overrides(arguments: Sequence[Any]) -> dict[str, str]:
 
 
 def _curves(folder: Path) -> dict[str, Curve]:
-    """Joins the metrics of a run and its continuations; a step that both logged is taken from the later one."""
+    """Joins the metrics of a run and its continuations, each of which replaces what was logged after its first step.
+
+    Steps repeat if a run was killed after its last checkpoint, and may differ if it continued with other settings.
+    """
     points: dict[str, dict[int, float]] = {}
     broken = 0
     for path in sorted(folder.glob("csv*/metrics.csv"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                try:
-                    step = int(float(row.get("step") or "nan"))
-                    values = {k: float(v) for k, v in row.items() if k and v and k not in ("step", "epoch")}
-                except (TypeError, ValueError):
-                    broken += 1
-                    continue
-                for name, value in values.items():
-                    points.setdefault(name, {})[step] = value
+        rows, unreadable = _rows(path)
+        broken += unreadable
+        begin = min((step for step, _ in rows), default=math.inf)
+        points = {name: {step: v for step, v in series.items() if step < begin} for name, series in points.items()}
+        for step, values in rows:
+            for name, value in values.items():
+                points.setdefault(name, {})[step] = value
     if broken:
         log.warning("%s: %d unreadable lines of metrics.csv are left out", folder, broken)
-    return {name: Curve(*zip(*sorted(series.items()), strict=True)) for name, series in points.items()}
+    return {name: Curve(*zip(*sorted(series.items()), strict=True)) for name, series in points.items() if series}
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, float]]], int]:
+    """Reads the step and the values of each line of a metrics.csv, and counts unreadable lines."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    broken = 0
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            try:
+                step = int(float(row.get("step") or "nan"))
+                values = {k: float(v) for k, v in row.items() if k and v and k not in ("step", "epoch")}
+            except (TypeError, ValueError):
+                broken += 1
+                continue
+            rows.append((step, values))
+    return rows, broken
 
 
 def _logged_latency(folder: Path) -> dict[str, Any]:

@@ -6,23 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from streamnest.curves.metrics import figure, rises, title
 from streamnest.formatting import count, milliseconds
 from streamnest.reporting.comparison.runs import Run, labels, settings
 
 # Columns of further metrics, with their titles.
 _MORE = ("val/gain", "val/accuracy", "val/wer", "val/perplexity", "val/codes_used", "val/rank")
-_TITLES = {
-    "gain": "below unigram (nats)",
-    "perplexity": "code perplexity",
-    "rank": "effective rank",
-    **{name: name.upper() for name in ("cer", "wer", "der", "eer")},
-}
-_SHARES = ("accuracy", "cer", "wer", "der", "eer")
 # With more differing settings, all share one column.
 _MOST_SETTINGS = 4
-_COUNTS = ("perplexity", "codes_used", "rank")
-# Higher is better for these metrics; for all others, losses and error rates, lower is.
-_RISING = ("gain", "accuracy", "rank", "perplexity", "codes_used")
 # Terminal: characters between cells, and the share of the width that the names of runs may take.
 _BORDER, _NAME_SHARE = 3, 0.4
 
@@ -94,32 +85,6 @@ def best(runs: Sequence[Run], metric: str) -> int | None:
     extreme = (max if rises(metric) else min)(known.values(), default=None)
     winners = [number for number, value in known.items() if value == extreme]
     return winners[0] if len(known) > 1 and len(winners) == 1 else None
-
-
-def rises(metric: str) -> bool:
-    """Returns whether higher values of a metric are better."""
-    return metric.rpartition("/")[2].startswith(_RISING)
-
-
-def title(metric: str) -> str:
-    """Returns the title of a metric, with its unit: `val/cer` is CER, `val/loss` is loss (nats)."""
-    name = metric.rpartition("/")[2]
-    unit = " (nats)" if name.startswith(("loss", "gain")) and name not in _TITLES else ""
-    return _TITLES.get(name, name.replace("_", " ")) + unit
-
-
-def is_share(metric: str) -> bool:
-    """Returns whether a metric is shown in percent."""
-    return metric.rpartition("/")[2].startswith(_SHARES)
-
-
-def figure(metric: str, value: float | None) -> str:
-    """Formats the value of a metric; empty for None."""
-    if value is None:
-        return ""
-    if is_share(metric):
-        return f"{value:.1%}"
-    return f"{value:.0f}" if metric.endswith(_COUNTS) else f"{value:.3f}"
 
 
 def _settings_columns(runs: Sequence[Run]) -> dict[str, list[str]]:
