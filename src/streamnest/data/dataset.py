@@ -126,7 +126,7 @@ class SpeechDataset(Dataset[Batch]):
 
 
 def _hash(samples: Samples) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(samples), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=16).digest()
 
 
 def _silence(step: int, skipped: Counter[str]) -> Batch:

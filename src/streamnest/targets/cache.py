@@ -87,7 +87,10 @@ class CodeCache:
     def flush(self) -> None:
         """Writes rows that are waiting."""
         self._written, rows = time.monotonic(), list(self._waiting.items())
-        if rows and (self._attempt(lambda database: _insert(database, rows)) or len(rows) > _MOST_WAITING):
+        if not rows:
+            return
+        written = self._attempt(lambda database: _insert(database, rows))
+        if written or len(rows) > _MOST_WAITING:
             self._waiting = {}
 
     def summary(self) -> str:
