@@ -84,9 +84,13 @@ def test_an_executed_notebook_contains_its_figures(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.long
+def test_small_step_benchmark_prints_each_variant() -> None:
+    text = script("benchmarks/small_step.py", "size=tiny", "size.num_layers=1", "--rows=1", "--seconds=1", "--steps=1")
+    assert text.count("muon") == text.count("bfloat16") == 2
+
+
+@pytest.mark.long
 def test_streaming_benchmark_prints_chunks_and_streams_per_core() -> None:
-    step = script("benchmarks/small_step.py", "size=tiny", "size.num_layers=1", "--rows=1", "--seconds=1", "--steps=1")
-    assert step.count("muon") == step.count("bfloat16") == 2
     text = script("benchmarks/streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text
 
