@@ -169,12 +169,14 @@ def test_a_delayed_student_reproduces_the_teacher_later(run_config, speech_like)
     usable = torch.tensor([True, True])
     losses = [float(teacher.loss(x, valid, batch, usable, first=0)) for x in (late, early, target)]
     assert abs(losses[0]) < 1e-4 < 0.1 < min(losses[1:])
-    # Each view counts, the other row does not.
+    # Each view counts; padding frames and unusable rows do not.
     both = torch.cat([early, early])
     assert float(teacher.loss(both, valid, batch, usable, 0)) == pytest.approx(2 * losses[1])
     single = float(teacher.loss(early, valid, batch, torch.tensor([True, False]), 0))
     assert 0 < single < losses[1]
     changed = early.clone()
+    changed[1, valid[1] :] = late[0, valid[1] :]
+    assert float(teacher.loss(changed, valid, batch, usable, 0)) == losses[1]
     changed[1] = late[1]
     assert float(teacher.loss(changed, valid, batch, torch.tensor([True, False]), 0)) == single
 

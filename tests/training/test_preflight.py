@@ -40,6 +40,23 @@ def test_masked_prediction_without_masks_gives_a_warning(run_config: Compose, ov
     assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == warned
 
 
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        ((), True),
+        (("size.dropout=0.1", "freeze=encoder"), True),
+        (("encoder.dropout_attention=0.1",), False),
+        (("task.spec_augment.bands=2",), False),
+        (("task.spec_augment.time_prob=0.01",), False),
+        (("task.consistency_weight=0",), False),
+    ],
+)
+def test_equal_views_of_cr_ctc_give_a_warning(run_config: Compose, overrides: tuple[str, ...], warned: bool) -> None:
+    unmasked = ("task.spec_augment.time_prob=0", "task.spec_augment.bands=0", "size.dropout=0")
+    cfg = run_config("task=ctc", "task.consistency_weight=0.2", *unmasked, *overrides)
+    assert any("both views are equal" in doubt for doubt in doubts(cfg, trainer())) == warned
+
+
 def test_an_emulated_precision_gives_a_warning_with_the_slowdown(
     run_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

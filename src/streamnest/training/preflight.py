@@ -55,6 +55,12 @@ def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
             "nothing is masked, so objective=masked only predicts codes of visible frames: choose another masking, or "
             "objective=next_token"
         )
+    if _views_are_equal(cfg):
+        yield (
+            f"task.consistency_weight={cfg.task.consistency_weight:g} has no effect, because both views are equal "
+            "without SpecAugment and dropout: set size.dropout=0.1 or task.spec_augment.time_prob=0.01, or "
+            "task.consistency_weight=0, which takes half the time"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cfg.data.num_workers > cores:
         yield (
@@ -79,6 +85,14 @@ def slowdown(half: torch.dtype) -> float:
 def _nothing_is_masked(cfg: DictConfig) -> bool:
     masked = str(cfg.objective._target_).endswith("MaskedPrediction")
     return masked and (cfg.masking.get("kind") == "none" or cfg.masking.get("mask_prob") == 0)
+
+
+def _views_are_equal(cfg: DictConfig) -> bool:
+    """True for CR-CTC whose views differ neither in SpecAugment masks nor in dropout, which a frozen encoder lacks."""
+    masks, encoder = cfg.task.get("spec_augment"), cfg.encoder
+    if cfg.task.get("consistency_weight", 0) <= 0 or masks.time_prob > 0 or (masks.bands > 0 and masks.band_width > 0):
+        return False
+    return cfg.freeze == "encoder" or not (encoder.dropout or encoder.dropout_input or encoder.dropout_attention)
 
 
 def _seconds(dtype: torch.dtype) -> float:
