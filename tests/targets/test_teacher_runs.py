@@ -101,6 +101,8 @@ def test_another_teacher_cannot_continue_a_run(
         with_teacher(run(f"quantizer.checkpoint={tmp_path}/other.ckpt"), stored)
     with pytest.raises(UserError, match=r"quantizer\.checkpoint=.*gone\.ckpt .* no checkpoint"):
         with_teacher(run(f"quantizer.checkpoint={tmp_path}/gone.ckpt"), stored)
+    cfg, none = with_teacher(run(f"quantizer.checkpoint={tmp_path}/gone.ckpt"), stored, load=False)
+    assert none is None and cfg.quantizer.width == 32
     (tmp_path / "moved.ckpt").write_bytes((tmp_path / "teacher.ckpt").read_bytes())
     assert with_teacher(run(f"quantizer.checkpoint={tmp_path}/moved.ckpt"), stored)[1]
 
