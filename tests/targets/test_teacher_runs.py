@@ -21,7 +21,7 @@ from streamnest.data.batch import Batch
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.subject import Subject
-from streamnest.targets import Teacher
+from streamnest.targets import CodeCache, Teacher
 
 Compose = Callable[..., DictConfig]
 SMALL = (
@@ -82,6 +82,13 @@ def test_cached_utterances_skip_the_teacher(run: Callable[..., DictConfig], monk
     original = Teacher.frames
     monkeypatch.setattr(Teacher, "frames", lambda self, x, *rest: rows.append(len(x)) or original(self, x, *rest))
     assert torch.equal(model.prepare_batch(batch, 1)[1], first) and not rows
+    cache, counts = CodeCache("unused", "partial", 16, 1), batch.lengths // 640
+    cache._usable = False
+    odd = {batch.hashes[n]: first[n, : counts[n]].numpy() for n in range(1, len(counts), 2)}
+    monkeypatch.setattr(cache, "read", lambda hashes: odd)
+    model.quantizer.cache = cache  # type: ignore[assignment, union-attr]
+    assert torch.equal(model.prepare_batch(batch, 1)[1], first) and sum(rows) == len(counts) - len(odd)
+    rows.clear()
     model.quantizer.centers[0, 3] += 1  # type: ignore[index, operator]
     model.quantizer.open_cache()  # type: ignore[operator]
     model.prepare_batch(batch, 0)
@@ -101,6 +108,8 @@ def test_another_teacher_cannot_continue_a_run(
         with_teacher(run(f"quantizer.checkpoint={tmp_path}/other.ckpt"), stored)
     with pytest.raises(UserError, match=r"quantizer\.checkpoint=.*gone\.ckpt .* no checkpoint"):
         with_teacher(run(f"quantizer.checkpoint={tmp_path}/gone.ckpt"), stored)
+    cfg, none = with_teacher(run(f"quantizer.checkpoint={tmp_path}/gone.ckpt"), stored, load=False)
+    assert none is None and cfg.quantizer.width == 32
     (tmp_path / "moved.ckpt").write_bytes((tmp_path / "teacher.ckpt").read_bytes())
     assert with_teacher(run(f"quantizer.checkpoint={tmp_path}/moved.ckpt"), stored)[1]
 

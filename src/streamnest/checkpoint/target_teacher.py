@@ -7,19 +7,22 @@ import copy
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.build import find_task
-from streamnest.checkpoint.loading import StoredCheckpoint, load_model
+from streamnest.checkpoint.loading import StoredCheckpoint, check_checkpoint, load_model
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.targets import Teacher, TeacherConfig, TeacherQuantizer
 from streamnest.targets.quantizer import checked_layers
 
 
-def with_teacher(cfg: DictConfig, stored: StoredCheckpoint | None = None) -> tuple[DictConfig, Teacher | None]:
+def with_teacher(
+    cfg: DictConfig, stored: StoredCheckpoint | None = None, load: bool = True
+) -> tuple[DictConfig, Teacher | None]:
     """Loads the teacher of a run, and adds its width to the config.
 
     Args:
         cfg: composed config; without `quantizer=teacher` it is returned unchanged.
         stored: checkpoint that the run continues from, whose codes must be those of the same teacher.
+        load: load the teacher; False takes only the width, from `stored`, because a finished run needs no teacher.
 
     Returns:
         The config, and the teacher or None.
@@ -30,6 +33,11 @@ def with_teacher(cfg: DictConfig, stored: StoredCheckpoint | None = None) -> tup
     """
     node = cfg.quantizer
     if node.get("_target_") != TeacherConfig._target_ or not issubclass(find_task(cfg), Pretraining):
+        return cfg, None
+    if stored and not load:
+        check_checkpoint(stored.content, stored.path)
+        cfg = copy.deepcopy(cfg)
+        cfg.quantizer.width = (stored.content["streamnest"]["config"].get("quantizer") or {}).get("width")
         return cfg, None
     layer = OmegaConf.to_container(node.layer) if OmegaConf.is_config(node.layer) else node.layer
     teacher = load_teacher(node.checkpoint, checked_layers(layer), node.context)

@@ -54,7 +54,7 @@ def train(cfg: DictConfig) -> float | None:
 
     stored = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, stored)
-    cfg, teacher = with_teacher(cfg, stored)
+    cfg, teacher = with_teacher(cfg, stored, load=stored is None)
     data = build_data(cfg)
     cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> float | None:
         check_training_state(stored, model)
         if is_finished(stored.content, cfg):
             return last_value(stored.content, cfg.task.monitor)
+        _, teacher = with_teacher(cfg, stored)
     if teacher:
         attach_teacher(model, teacher)
         data.hash_audio = cfg.quantizer.cache is not None

@@ -187,7 +187,11 @@ class TeacherQuantizer(nn.Module):
 
         Returns:
             `(B, N // stride, num_codebooks)` int64; 0 past a row's last whole frame.
+
+        Raises:
+            UserError: if no teacher is attached.
         """
+        _ = self.teacher
         codes = torch.zeros(len(audio), audio.shape[1] // self._stride, self.num_codebooks, dtype=torch.long)
         cache = self.cache if hashes else None
         known = cache.read(hashes) if cache else {}
