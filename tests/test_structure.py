@@ -14,7 +14,7 @@ FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for pat
 # From low to high: a package or module of the root imports, at the top of its files, only what stands before it.
 LAYERS = (
     *("errors", "randomness", "samples", "locations", "code_usage"),
-    *("files", "console", "plotting", "normalization", "quantizer", "frontend", "optim", "encoder", "masking"),
+    *("files", "console", "plotting", "normalization", "quantizer", "frontend", "muon", "optim", "encoder", "masking"),
     *("targets", "objectives", "metrics", "latency", "formatting", "flops", "curves"),
     *("data", "config", "encoder_task", "pretraining"),
     *("loggers", "callbacks", "streaming", "downstream", "probing"),
