@@ -11,6 +11,7 @@ from lightning import Callback
 from test_interrupt import Send
 
 from streamnest.callbacks import MovingAverage, StopOnSignal
+from streamnest.callbacks.moving_average import averages_first
 
 
 class Record(Callback):
@@ -46,7 +47,7 @@ def test_a_checkpoint_on_a_signal_contains_the_last_average(fit, composed, tmp_p
     kept = [instantiate(node) for name, node in nodes.items() if name in ("ema", "stop_on_signal")]
     assert {type(callback) for callback in kept} == {MovingAverage, StopOnSignal}
     record = Record()
-    fit(record, *kept, Send(signal.SIGTERM), max_steps=20)
+    fit(*averages_first([record, *kept, Send(signal.SIGTERM)]), max_steps=20)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert len(record.weights) == saved["global_step"] == saved["averaging_state"]["n_averaged"] == 4
     torch.testing.assert_close(saved["state_dict"]["layer.weight"], averaged(record.weights, 0.999))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from lightning import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+
+
+def averages_first(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Returns callbacks in an order in which the average includes a step before another callback saves that step."""
+    return sorted(callbacks, key=lambda callback: not isinstance(callback, WeightAveraging))
 
 
 class MovingAverage(WeightAveraging):

@@ -11,10 +11,10 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from streamnest.callbacks.budget import StopAtBudget
+from streamnest.callbacks.moving_average import averages_first
 from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.errors import UserError
 
@@ -92,9 +92,7 @@ def make_trainer(cfg: DictConfig, callbacks: Sequence[L.Callback] = (), **argume
     if settings["max_audio_hours"] is not None:
         kept["max_steps"] = -1
         callbacks = [StopAtBudget(settings["max_audio_hours"]), *callbacks]
-    # The average of the weights has to include a step before another callback saves that step.
-    ordered = sorted(callbacks, key=lambda callback: not isinstance(callback, WeightAveraging))
-    trainer: L.Trainer = instantiate({**kept, **arguments}, callbacks=ordered)
+    trainer: L.Trainer = instantiate({**kept, **arguments}, callbacks=averages_first(callbacks))
     return trainer
 
 
