@@ -16,7 +16,7 @@ _MOST_STATES = 200_000
 
 
 class KenLM(NGram):
-    """Model queried by KenLM (Heafield 2011), with the scores of `NGram`; loads in less time and memory, docs/DOWNSTREAM.md.
+    """Model queried by KenLM (Heafield 2011), with the scores of `NGram`; loads in less time and memory.
 
     Args:
         path: ARPA file, or binary file of KenLM's build_binary, which must include its vocabulary.
