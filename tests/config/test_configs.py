@@ -13,8 +13,10 @@ from hydra.errors import ConfigCompositionException, HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from streamnest.checkpoint.target_teacher import with_teacher
 from streamnest.config.compose import compose_config
 from streamnest.config.stored import require_loadable
+from streamnest.errors import UserError
 from streamnest.formatting import masking_in_words
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -97,7 +99,16 @@ def test_the_experiments_of_nest_compose_and_keep_the_published_objective(compos
     assert instantiate(cfg.objective).weights == {"masked": 1.0}
 
 
-@pytest.mark.parametrize("name", [choice for group, choice in CHOICES if group == "experiment"])
+EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.endswith("student")])
+def test_experiments_of_students_require_a_teacher(composed: Compose, name: str) -> None:
+    with pytest.raises(UserError, match=r"needs quantizer\.checkpoint=PATH"):
+        with_teacher(composed(f"experiment={name}", "name=t", "preset=t", "paths.output_dir=out"), None)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.endswith("student")])
 def test_every_experiment_takes_a_step_at_a_small_size(train: Callable[..., Any], name: str) -> None:
     words = ["data=sample", "data.batch_duration=10", "data.num_workers=0", f"experiment={name}"]
     words += [f"data.{part}_manifest=${{paths.data_dir}}/sample16k/cuts_dev.jsonl" for part in ("train", "val")]

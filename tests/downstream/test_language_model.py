@@ -15,7 +15,7 @@ from recognizers import recognizer
 
 from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.downstream.asr import kneser_ney
-from streamnest.downstream.asr.kenlm_ngram import KenLM, read_ngram
+from streamnest.downstream.asr.kenlm_ngram import KenLM, _binary_vocabulary, read_ngram
 from streamnest.downstream.asr.kneser_ney import estimate, perplexity
 from streamnest.downstream.asr.lm_tuning import best, grid
 from streamnest.downstream.asr.ngram import NGram
@@ -104,11 +104,16 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path, lacks_unknown: bool):
             assert other.log_prob(context, unit) == pytest.approx(own.log_prob(context, unit), abs=1e-4)
 
 
-def test_a_binary_file_needs_kenlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_binary_file_needs_kenlm_and_a_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "x.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n")
     monkeypatch.setitem(__import__("sys").modules, "kenlm", None)
     with pytest.raises(UserError, match=r"binary file of KenLM: pip install"):
         read_ngram(tmp_path / "x.bin")
+    with pytest.raises(UserError, match="has no vocabulary: build it without `-v`"):
+        _binary_vocabulary(tmp_path / "x.bin")
+    with (tmp_path / "x.bin").open("ab") as file:
+        file.write(b"\0\1<unk>\0a\0<space>\0")
+    assert _binary_vocabulary(tmp_path / "x.bin") == {"<unk>", "a", "<space>"}
 
 
 def test_the_grid_is_refined_around_the_best_pair():

@@ -17,9 +17,6 @@ from streamnest.downstream.asr.transducer_search import TransducerBeamSearch
 from streamnest.downstream.asr.vocabulary import BLANK, CharTokenizer
 from streamnest.errors import UserError
 
-# CI has twenty minutes; `make test-all` runs these.
-pytestmark = pytest.mark.long
-
 NETWORKS = ["stateless", "lstm"]
 NO_LANGUAGE = Language(CharTokenizer("ab"), None, 0.0, 0.0)
 

@@ -16,7 +16,7 @@ _MOST_STATES = 200_000
 
 
 class KenLM(NGram):
-    """Model queried by KenLM (Heafield 2011), with the scores of `NGram`: large models load in less time and memory.
+    """Model queried by KenLM (Heafield 2011), with the scores of `NGram`; loads in less time and memory.
 
     Args:
         path: ARPA file, or binary file of KenLM's build_binary, which must include its vocabulary.
@@ -92,5 +92,5 @@ def _binary_vocabulary(path: Path) -> set[str]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.rfind(b"<unk>\0")
         if start < 0:
-            raise UserError(f"{path} has no vocabulary: build it without `-i` of build_binary, or give the ARPA file")
+            raise UserError(f"{path} has no vocabulary: build it without `-v` of build_binary, or give the ARPA file")
         return {unit.decode(errors="replace") for unit in content[start:].split(b"\0") if unit}

@@ -79,9 +79,9 @@ class Language:
         return score - state.expected + self.ngram.log_prob(context, END)
 
     def _after(self, state: LanguageState, token: int) -> tuple[LanguageState, float]:
-        text = self._texts[token]
         if self.ngram is None:
             return state, 0.0
+        text = self._texts[token]
         if self._units == "words":
             return self._after_letters(state, text)
         units = [text.replace(" ", WORD_MARK) or UNKNOWN] if self._units == "pieces" else list(text)
