@@ -1,4 +1,4 @@
-"""Attention of limited context in time linear in the length: groups of queries, each with the window of keys it sees."""
+"""Limited attention in time linear in the length: groups of queries, each with the window of keys that it sees."""
 
 from __future__ import annotations
 
