@@ -101,7 +101,7 @@ def window_over_the_end(model: Pretraining) -> None:
 
 
 def from_the_end(context: Context, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    shift = -len(queries) % (context.chunk or 1) if queries.ndim == 1 else 0
+    shift = -queries.shape[-1] % (context.chunk or 1)
     return queries + shift, keys + shift
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.windows import Windows
 
 # Far below any score, but finite: a padding frame, which sees no key, must not become NaN.
 FINITE_MASKED = -30_000.0
@@ -98,7 +99,12 @@ class RelativeAttention(nn.Module):
         self._projected: list[tuple[Tensor, tuple[Any, ...], Tensor]] = []
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, state: AttentionState | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        state: AttentionState | None = None,
+        windows: Windows | None = None,
     ) -> tuple[Tensor, AttentionState]:
         """Computes attention.
 
@@ -107,6 +113,8 @@ class RelativeAttention(nn.Module):
             positions: `relative_positions` for Tq queries and Tk keys, `(Tq + Tk - 1, d)`.
             mask: boolean `(B or 1, 1, Tq, Tk)`, True if the query sees the key; None if every query sees every key.
             state: keys and values that precede x, and the waiting queries.
+            windows: division of the queries into groups; `positions` and `mask` then belong to one group and its
+                window, and the mask is `(B or 1, N, 1, group, keys)`.
 
         Returns:
             `(B, Tq, d)`, for the frames released by `hold_back` if frames wait, and the untrimmed next state.
@@ -118,18 +126,37 @@ class RelativeAttention(nn.Module):
         if state is not None:
             query, waiting = hold_back(query, state.queries, dim=2)
             attended = torch.cat([state.past, attended], dim=1)
+        context = self._context(query, attended, positions, mask, windows)
+        return self.out(context.reshape(batch, frames, width)), AttentionState(attended, waiting)
+
+    def _context(
+        self, query: Tensor, attended: Tensor, positions: Tensor, mask: Tensor | None, windows: Windows | None
+    ) -> Tensor:
+        """Averages values: queries `(B, heads, Tq, d_head)`, keys and values `(B, Tk, 2, heads, d_head)`.
+
+        Returns:
+            `(B, Tq, heads, d_head)`.
+        """
+        if windows is not None and mask is not None:
+            batch, frames = len(query), query.shape[2]
+            # Groups become rows of the batch.
+            groups = windows.queries(query.transpose(1, 2)).flatten(0, 1).transpose(1, 2)
+            windowed = windows.windows(attended, frames).flatten(0, 1)
+            rows = mask.expand(batch, *mask.shape[1:]).flatten(0, 1)
+            context = self._context(groups, windowed, positions, rows, None)
+            return context.unflatten(0, (batch, -1)).flatten(1, 2).narrow(1, 0, frames)
         key, value = attended.permute(2, 0, 3, 1, 4).unbind()
         scale = 1.0 / math.sqrt(self.d_head)
         projected = self._project_positions(positions)
         bias = relative_shift((query + self.position_bias.unsqueeze(1)) @ projected)
         query = query + self.content_bias.unsqueeze(1)
-        if self.training and x.device.type == "cpu":
+        if self.training and query.device.type == "cpu":
             context = self._attend(query * scale, key, value, bias, mask)
         else:
             bias = bias if mask is None else torch.where(mask, bias, self.masked_score)
             rate = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=scale)
-        return self.out(context.transpose(1, 2).reshape(batch, frames, width)), AttentionState(attended, waiting)
+        return context.transpose(1, 2)
 
     def train(self, mode: bool = True) -> RelativeAttention:
         """Also drops the cached table: weights may have changed undetected, as when averaged ones are swapped in."""

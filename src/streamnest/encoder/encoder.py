@@ -20,11 +20,15 @@ from streamnest.encoder.dropout import Dropout
 from streamnest.encoder.layer import ConformerLayer, LayerState
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
+from streamnest.encoder.windows import Windows, choose_windows
 from streamnest.errors import UserError
 
 
 class _Masks(NamedTuple):
-    """Attention mask `(B or 1, 1, Tq, Tk)` and valid frames `(B, T, 1)` of a layer; None if nothing is masked."""
+    """Attention mask and valid frames `(B, T, 1)` of a layer; None if nothing is masked.
+
+    The mask is `(B, 1, Tq, Tk)`, or `(B, N, 1, group, keys)` with `Windows`.
+    """
 
     mask: Tensor | None
     valid: Tensor | None
@@ -113,10 +117,9 @@ class FastConformer(nn.Module):
         lengths = lengths + delay * self.subsampling.factor
         x, _ = self.subsampling(features, lengths)
         lengths = self.subsampling.num_frames(lengths)
-        time = torch.arange(x.shape[1], device=x.device)
-        valid = time < lengths[:, None]
-        mask = self.context.visible(time, time) & valid[:, None, :] & valid[:, :, None]
-        x, _ = self._run_layers(x, [_Masks(mask[:, None], valid[..., None])], None)
+        time = torch.arange(x.shape[1], device=x.device)[None]
+        windows = self._windows(x.shape[1], 0)
+        x, _ = self._run_layers(x, [_masks(self.context, time, time, lengths, windows)], None, windows)
         # Shifted subsampling outputs one frame before any audio, also for an utterance without feature frames.
         return x[:, delay:], (lengths - delay) * inside.any(1)
 
@@ -197,44 +200,53 @@ class FastConformer(nn.Module):
             self._checked(features), None if inside else total, state.subsampling, position
         )
         cached, frames = state.layers[0].attention.past.shape[1], x.shape[1]
-        masks = self._step_masks(state.position, cached, frames, total, inside)
-        x, layers = self._run_layers(x, masks, state.layers)
+        windows = self._windows(frames, cached)
+        masks = self._step_masks(state.position, cached, frames, total, inside, windows)
+        x, layers = self._run_layers(x, masks, state.layers, windows)
         trimmed = tuple(trim(layer, cached) for layer in layers)
         return x, EncoderState(subsampling, trimmed, position + count, state.position + frames)
 
-    def _step_masks(self, position: Tensor, cached: int, frames: int, total: Tensor, inside: bool) -> list[_Masks]:
-        """Masks of each layer, or one for all layers, in streams of `total` feature frames; see `_layer_masks`."""
+    def _windows(self, frames: int, cached: int) -> Windows | None:
+        context = self._capped(cached) if cached else self.context
+        return choose_windows(context, frames, cached, self.layers[0].attention.d_head)
+
+    def _capped(self, cached: int) -> Context:
+        """Context of a stream: the cap of an unlimited left context applies to each frame, however long a step is."""
+        return replace(self.context, left=cached - self.context.lag)
+
+    def _step_masks(
+        self, position: Tensor, cached: int, frames: int, total: Tensor, inside: bool, windows: Windows | None
+    ) -> list[_Masks]:
+        """Masks of each layer, or one for all layers, in streams of `total` feature frames."""
         # If frames wait for their future, each layer is `lag` frames behind the one below.
         lags = range(len(self.layers) if self.context.lag else 1)
         starts = [position - n * self.context.lag for n in lags]
         # Most steps need no mask: one chunk, between the start and the end of its stream, with all of its past filled.
         if inside and frames == self.context.chunk and _all_true(starts[-1] >= cached):
             return [_Masks(None, None)]
-        return [self._layer_masks(start, cached, frames, self.subsampling.num_frames(total)) for start in starts]
-
-    def _layer_masks(self, position: Tensor, cached: int, frames: int, lengths: Tensor) -> _Masks:
-        """Masks of a layer whose new frames begin at `position` `(B,)`, after `cached` older ones."""
-        keys = position[:, None] + torch.arange(-cached, frames, device=position.device)
-        queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
-        valid = (queries >= 0) & (queries < lengths[:, None])
-        # The cap of an unlimited left context applies to each frame, however many frames a step has.
-        context = replace(self.context, left=cached - self.context.lag)
-        mask = context.visible(queries, keys) & ((keys >= 0) & (keys < lengths[:, None]))[:, None, :]
-        return _Masks((mask & valid[..., None])[:, None], valid[..., None])
+        lengths, context, masks = self.subsampling.num_frames(total), self._capped(cached), []
+        for start in starts:
+            keys = start[:, None] + torch.arange(-cached, frames, device=position.device)
+            queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
+            masks.append(_masks(context, queries, keys, lengths, windows))
+        return masks
 
     def _run_layers(
-        self, x: Tensor, masks: list[_Masks], states: tuple[LayerState, ...] | None
+        self, x: Tensor, masks: list[_Masks], states: tuple[LayerState, ...] | None, windows: Windows | None
     ) -> tuple[Tensor, list[LayerState]]:
         x = self.dropout(x * self.scale)
-        keys = x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
-        positions = relative_positions(x.shape[1], keys, self.d_model, x, self.context.lag if states else 0)
+        queries, keys = x.shape[1], x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
+        lag = self.context.lag if states else 0
+        if windows:
+            queries, keys, lag = windows.group, windows.keys, windows.after
+        positions = relative_positions(queries, keys, self.d_model, x, lag)
         after = []
         for index, layer in enumerate(self.layers):
             mask, valid = masks[min(index, len(masks) - 1)]
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(_output_only, layer, x, positions, mask, valid, use_reentrant=False)
+                x = checkpoint(_output_only, layer, x, positions, mask, valid, None, windows, use_reentrant=False)
                 continue
-            x, state = layer(x, positions, mask, valid, states[index] if states else None)
+            x, state = layer(x, positions, mask, valid, states[index] if states else None, windows)
             after.append(state)
         return x, after
 
@@ -248,6 +260,30 @@ def _layer(c: EncoderConfig) -> ConformerLayer:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
     return ConformerLayer(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+
+
+def _masks(context: Context, queries: Tensor, keys: Tensor, lengths: Tensor, windows: Windows | None) -> _Masks:
+    """Masks of a layer.
+
+    Args:
+        context: context of the attention.
+        queries: frame numbers `(B or 1, Tq)`.
+        keys: frame numbers `(B or 1, Tk)`.
+        lengths: frames of each row, `(B,)`.
+        windows: division of the queries into groups.
+    """
+    valid = _inside(queries, lengths)
+    if windows is None:
+        mask = context.visible(queries, keys) & _inside(keys, lengths)[:, None, :] & valid[:, :, None]
+        return _Masks(mask[:, None], valid[..., None])
+    grouped, windowed = windows.queries(queries, -1), windows.windows(keys, queries.shape[1], -1)
+    lengths = lengths[:, None]
+    ends = _inside(windowed, lengths)[..., None, :] & _inside(grouped, lengths)[..., None]
+    return _Masks((context.visible(grouped, windowed) & ends)[:, :, None], valid[..., None])
+
+
+def _inside(frames: Tensor, lengths: Tensor) -> Tensor:
+    return (frames >= 0) & (frames < lengths.unsqueeze(-1))
 
 
 def _all_true(condition: Tensor) -> bool:

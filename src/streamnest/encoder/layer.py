@@ -12,6 +12,7 @@ from torch.autograd.function import Function, once_differentiable
 from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout, drop
+from streamnest.encoder.windows import Windows
 
 
 class LayerState(NamedTuple):
@@ -111,6 +112,7 @@ class ConformerLayer(nn.Module):
         mask: Tensor | None,
         valid: Tensor | None,
         state: LayerState | None = None,
+        windows: Windows | None = None,
     ) -> tuple[Tensor, LayerState]:
         """Runs the layer; `RelativeAttention` and `ConvolutionModule` describe the arguments.
 
@@ -118,7 +120,7 @@ class ConformerLayer(nn.Module):
         """
         past, before, waiting = (None, None, ()) if state is None else state
         x = torch.add(x, self.dropout(self.feed_forward_in(self.norm_in(x))), alpha=0.5)
-        context, attention = self.attention(self.norm_attention(x), positions, mask, past)
+        context, attention = self.attention(self.norm_attention(x), positions, mask, past, windows)
         x, waiting = hold_back(x, waiting, dim=1)
         x = x + self.dropout(context)
         local, convolution = self.convolution(self.norm_convolution(x), valid, before)
