@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -52,3 +53,18 @@ def test_a_checkpoint_on_a_signal_contains_the_last_average(fit, composed, tmp_p
     assert len(record.weights) == saved["global_step"] == saved["averaging_state"]["n_averaged"] == 4
     torch.testing.assert_close(saved["state_dict"]["layer.weight"], averaged(record.weights, 0.999))
     assert torch.equal(saved["current_model_state"]["layer.weight"], record.weights[-1])
+
+
+def test_a_signal_in_the_last_validation_keeps_the_current_weights(fit, tmp_path):
+    class SendInLast(Callback):
+        def on_validation_start(self, trainer, module):
+            if trainer.global_step == trainer.max_steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    record = Record()
+    callbacks = averages_first([record, MovingAverage(), StopOnSignal(tmp_path), SendInLast()])
+    trainer = fit(*callbacks, max_steps=4, val_check_interval=2, limit_val_batches=2)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert torch.equal(saved["current_model_state"]["layer.weight"], record.weights[-1])
+    assert torch.equal(saved["state_dict"]["layer.weight"], trainer.lightning_module.layer.weight)
+    assert not torch.equal(saved["state_dict"]["layer.weight"], record.weights[-1])

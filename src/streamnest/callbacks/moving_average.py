@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import lightning as L
 import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import WeightAveraging
@@ -35,6 +36,13 @@ class MovingAverage(WeightAveraging):
     def state_key(self) -> str:
         """Name of the state in a checkpoint, which is that of earlier versions."""
         return "EMAWeightAveraging"
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keeps the current weights, because a signal during the last validation makes `StopOnSignal` save them now."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copies the averages into the model, for its use after training."""
+        super().on_train_end(trainer, pl_module)
 
     def _average(self, averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         """Returns the next average; `updates` stays a tensor, because reading its value would wait for the device."""
