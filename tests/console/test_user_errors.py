@@ -20,10 +20,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 USER_ERRORS = [
     ("experiment=nest_lrage", "did you mean nest_large"),
-    ("experiment=[]", "one of nest_bidirectional, nest_large"),
+    ("experiment=[]", "one of librilight_60k, librilight_60k_dynamic"),
     ("encoder=[]", "one of bidirectional, causal"),
     ("debug=FAST", "did you mean fast"),
-    ("experiment=", "one of nest_bidirectional, nest_large"),
+    ("experiment=", "one of librilight_60k, librilight_60k_dynamic"),
     ("+experiment=nest_lrage", "did you mean nest_large"),
     ("+experiment=nest_large", "without +"),
     ("experiment=nest_large,nest_lrage", "did you mean nest_large"),
@@ -128,7 +128,8 @@ def test_a_path_that_exists_needs_no_quotes(tmp_path: Path) -> None:
 
 
 def test_every_limit_names_an_existing_key() -> None:
-    tasks = [compose_config([f"task={task}"], CONFIGS, "t") for task in ("rnnt", "diarization", "speaker")]
+    choices = ("quantizer=teacher", *(f"task={task}" for task in ("ctc", "rnnt", "diarization", "speaker")))
+    tasks = [compose_config([choice], CONFIGS, "t") for choice in choices]
 
     def known(key: str) -> bool:
         parent, _, name = key.rpartition(".")
