@@ -13,8 +13,9 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.session import StreamingSession
 
-# Longest audio in seconds for one offline forward pass. The memory of attention grows with the square of the length:
-# some 65 GB for 30 minutes, a 225th of that for two minutes. Training utterances are shorter.
+# Longest audio in seconds for one offline forward pass. The memory of attention with unlimited context grows with the
+# square of the length: some 65 GB for 30 minutes, a 225th of that for two minutes. With limited left context it grows
+# with the length, but the frames of all layers remain. Training utterances are shorter.
 FULL_FORWARD_S = 120.0
 # Cap of an unlimited left context in a stream.
 STREAM_PAST_S = STREAM_LEFT_MS / 1000
@@ -88,6 +89,6 @@ def note_on_streamed(model: EncoderTask, seconds: Sequence[float], what: str = "
         return ""
     past = "" if model.encoder.context.left is not None else f" with {STREAM_PAST_S:g} s of left context"
     return (
-        f"{longer} of {len(seconds)} {what} are longer than {FULL_FORWARD_S:g} s and were streamed{past}, because the "
-        "memory of one forward pass grows with the square of the length"
+        f"{longer} of {len(seconds)} {what} are longer than {FULL_FORWARD_S:g} s and were streamed{past} to limit "
+        "memory"
     )
