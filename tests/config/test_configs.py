@@ -147,3 +147,21 @@ def test_only_recognizers_change_the_speed_by_default(
 ) -> None:
     speed = composed(*overrides).augment.speed
     assert speed.prob == share and speed.factors == [0.9, 1.1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "noise", "optimizer"),
+    [
+        ((), 0.5, "muon"),
+        (("task=ctc",), 0.0, "muon"),
+        (("task=ctc", "augment=noise", "optim=adamw_cosine"), 0.5, "adamw"),
+        (("task=diarization",), 0.5, "adamw"),
+        (("trainer=fsdp_cpu",), 0.5, "adamw"),
+        (("experiment=librispeech_960_ctc",), 0.0, "adamw"),
+    ],
+)
+def test_tasks_and_trainers_select_augmentation_and_optimizer(
+    composed: Compose, overrides: tuple[str, ...], noise: float, optimizer: str
+) -> None:
+    made = composed(*overrides)
+    assert (made.augment.prob, made.optim.optimizer) == (noise, optimizer)
