@@ -155,6 +155,7 @@ def test_only_recognizers_change_the_speed_by_default(
         ((), 0.5, "muon"),
         (("task=ctc",), 0.0, "muon"),
         (("task=ctc", "augment=noise", "optim=adamw_cosine"), 0.5, "adamw"),
+        (("task=rnnt",), 0.0, "adamw"),
         (("task=diarization",), 0.5, "adamw"),
         (("trainer=fsdp_cpu",), 0.5, "adamw"),
         (("experiment=librispeech_960_ctc",), 0.0, "adamw"),
