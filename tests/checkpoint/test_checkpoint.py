@@ -55,6 +55,10 @@ def test_a_model_is_restored_from_its_checkpoint_alone(
         ("encoder=causal", "encoder.right_context_ms"),
         ("quantizer.num_classes=32", "quantizer.num_classes"),
         ("quantizer.seed=1", "quantizer.seed"),
+        (
+            "optim=adamw_cosine",
+            "trained with optim.optimizer=muon.*such as optim=muon_cosine",
+        ),
     ],
 )
 def test_another_architecture_is_refused_naming_the_value(

@@ -30,7 +30,7 @@ def check_architecture(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) 
     """Compares a checkpoint to continue from with the config of this run.
 
     Raises:
-        UserError: naming every value of the architecture that differs.
+        UserError: naming every value of the architecture that differs, or the optimizer.
     """
     path, stored = checkpoint.path, checkpoint.content["streamnest"]["config"]
     if task_name(stored) != task_name(config):
@@ -42,6 +42,18 @@ def check_architecture(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) 
     if found:
         listed = "\n".join(f"  {name}: {then!r} in the checkpoint, {now!r} in this run" for name, then, now in found)
         raise UserError(f"{path} has a different architecture:\n{listed}")
+    then, now = _optimizer(stored), _optimizer(config)
+    if then and now and then != now:
+        raise UserError(
+            f"{path} was trained with optim.optimizer={then}, whose state {now} cannot continue: add the choice of "
+            f"that run, such as optim={then}_cosine, or start from its weights with init_from={path}"
+        )
+
+
+def _optimizer(config: Mapping[str, Any]) -> str | None:
+    """Returns `optim.optimizer`, which old configs lack; None for a class outside the package."""
+    node = config.get("optim")
+    return None if node is None or has_foreign_class(node) else str(node.get("optimizer", "adamw"))
 
 
 def check_training_state(checkpoint: StoredCheckpoint, model: EncoderTask) -> None:
