@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import load_model, write_checkpoint
 from streamnest.checkpoint.target_teacher import attach_teacher, load_teacher, with_teacher
+from streamnest.checkpoint.transfer import transfer
+from streamnest.data.batch import Batch
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing.layer_outputs import layer_frames
@@ -55,6 +59,33 @@ def test_frames_of_teacher_and_student_cover_the_same_audio(
     assert frames.shape == (1, 32000 // stride, 1, 32)
     difference = (frames - changed).abs().amax((0, 2, 3))
     assert (difference[: step // stride] == 0).all() and difference[step // stride] > 1e-3
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(4, 4), (4, 8), (8, 4)])
+def test_codes_and_encoder_outputs_change_at_the_same_frame(
+    run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio, own: int, wanted: int
+) -> None:
+    path = teacher_file("encoder=causal", f"encoder.subsampling_factor={own}")
+    words = ("encoder=causal", f"encoder.subsampling_factor={wanted}", "quantizer.num_codebooks=8")
+    model, step, first = student(run_config, path, *words), 1280 * 12, 1280 * 12 // (wanted * 160)
+    audio, length, keys = speech_like(1, 32000), torch.tensor([32000]), torch.tensor([1])
+    later = audio.clone()
+    later[:, step + 320 :] *= 100.0  # as above
+    quantizer = model.quantizer
+    assert isinstance(quantizer, TeacherQuantizer)
+    quantizer.fitted.fill_(False)
+    quantizer.fit(torch.cat([quantizer.frames(x, length)[0] for x in (audio, later)]))
+    codes, outputs = [], []
+    for clean in (audio, later):
+        # The codes belong to the clean audio, whatever the encoder gets.
+        batch = Batch(clean, torch.randn(1, 32000), length, keys, 0, ["one"], 2.0)
+        codes.append(model.prepare_batch(batch, 0)[1])
+        assert torch.equal(codes[-1], model.prepare_batch(replace(batch, noisy=clean), 0)[1])
+        outputs.append(model(clean, length)[0])
+    assert codes[0].shape[:2] == outputs[0].shape[:2]
+    for one, other in (codes, outputs):
+        differs = (one != other).any(-1)[0]
+        assert not differs[:first].any() and differs[first]
 
 
 def test_a_coarser_student_gets_means_and_a_finer_one_repetitions(
@@ -117,6 +148,26 @@ def test_the_teacher_is_no_part_of_the_student(run_config: Compose, teacher_file
     assert set(quantizer.state_dict()) == names and not list(quantizer.parameters())
     inside = {id(module) for module in model.modules()}
     assert id(teacher.encoder) not in inside and not any(p.requires_grad for p in teacher.encoder.parameters())
+    assert copy.deepcopy(model).quantizer.teacher is teacher  # type: ignore[union-attr]
+
+
+def test_a_cache_never_serves_another_teacher_or_frame_rate(
+    run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio, tmp_path: Path
+) -> None:
+    quantizer = student(run_config, teacher_file(), f"quantizer.cache={tmp_path}/c").quantizer
+    assert isinstance(quantizer, TeacherQuantizer)
+    other = load_model(teacher_file())
+    other.input_norm.mean += 1.0
+    changed = Teacher(other.frontend, other.input_norm, other.encoder, (2,))
+    audio, length = speech_like(1, 20000), torch.tensor([20000])
+    for teacher, stride in ((quantizer.teacher, 640), (changed, 640), (changed, 1280)):
+        quantizer.attach(teacher, 16000, stride)
+        quantizer.open_cache()
+        for hits in (0, 1):
+            codes = quantizer.codes(audio, length, [b"same"])
+            assert quantizer.cache and quantizer.cache.hits == hits
+            assert torch.equal(codes, quantizer.codes(audio, length))
+        quantizer.cache.flush()
 
 
 def test_each_codebook_belongs_to_its_layer_and_seed(run_config: Compose, teacher_file: MakeTeacher) -> None:
@@ -153,7 +204,10 @@ def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teache
     model = load_model(path)
     next(model.encoder.layers[0].parameters()).data += 1
     prints.append(Teacher(model.frontend, model.input_norm, model.encoder, (2,)).fingerprint())
-    prints.append(loaded(path, 1).fingerprint())
+    model = load_model(path)
+    model.input_norm.mean[0] += 0.1
+    prints.append(Teacher(model.frontend, model.input_norm, model.encoder, (2,)).fingerprint())
+    prints += [loaded(path, *layers).fingerprint() for layers in ((1,), (1, 2))]
     dynamic = teacher_file("encoder=dynamic", name="dynamic.ckpt")
     prints += [load_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]
     assert len(set(prints)) == len(prints)
@@ -192,6 +246,7 @@ def test_a_checkpoint_is_complete_without_its_teacher(
     path = teacher_file()
     write_checkpoint(student(run_config, path), tmp_path / "student.ckpt")
     path.unlink()
+    transfer(ready(run_config("encoder=bidirectional")), tmp_path / "student.ckpt")
     model, audio = load_model(tmp_path / "student.ckpt"), speech_like(1, 16000)
     assert isinstance(model, Pretraining) and model(audio, torch.tensor([16000]))[0].shape == (1, 25, 32)
     with pytest.raises(UserError, match=r"quantizer\.checkpoint=.*teacher\.ckpt"):
