@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning import Callback
 from test_interrupt import Send
 
@@ -39,6 +40,14 @@ def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch)
     stop = StopOnSignal(tmp_path)
     fit(stop, Send(signal.SIGTERM), keep(tmp_path), val_check_interval=10, enable_checkpointing=True)
     assert saved.count(tmp_path / "last.ckpt") == 1
+
+
+def test_recent_checkpoints_are_those_of_the_last_validations(fit, composed, tmp_path):
+    overrides = ("callbacks.recent.save_top_k=2", f"paths.output_dir={tmp_path}", "name=t", "preset=t")
+    recent = instantiate(composed(*overrides).callbacks.recent)
+    fit(recent, keep(tmp_path), max_steps=7, val_check_interval=2, limit_val_batches=1, enable_checkpointing=True)
+    names = {path.name: step_of(path) for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"recent_0000006.ckpt": 6, "recent_0000007.ckpt": 7}
 
 
 class Seconds(Callback):

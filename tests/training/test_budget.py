@@ -83,6 +83,14 @@ def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_a_budget_ends_only_after_a_complete_step() -> None:
+    for batch, stops in ((0, False), (1, False), (2, True)):
+        trainer: Any = SimpleNamespace(accumulate_grad_batches=3, should_stop=False)
+        model: Any = SimpleNamespace(seconds_seen=torch.tensor(3600.0))
+        StopAtBudget(1.0).on_train_batch_end(trainer, model, None, None, batch)
+        assert trainer.should_stop is stops
+
+
 def test_weights_are_averaged_before_a_step_is_saved(run_config: Compose, tmp_path: Path) -> None:
     trainer = make_trainer(run_config(*BUDGET), [StopOnSignal(tmp_path), EMAWeightAveraging()], logger=False)
     kinds = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
