@@ -16,8 +16,10 @@ class Tiny(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(2, 1)
+        self.register_buffer("steps_seen", torch.zeros(()))
 
     def training_step(self, batch, batch_idx):
+        self.steps_seen += 1
         loss = self.layer(batch).square().mean()
         self.log("train/loss", loss)
         return loss

@@ -51,6 +51,7 @@ def test_a_checkpoint_on_a_signal_contains_the_last_average(fit, composed, tmp_p
     fit(*averages_first([record, *kept, Send(signal.SIGTERM)]), max_steps=20)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert len(record.weights) == saved["global_step"] == saved["averaging_state"]["n_averaged"] == 4
+    assert saved["state_dict"]["steps_seen"] == 4  # buffers are not averaged
     torch.testing.assert_close(saved["state_dict"]["layer.weight"], averaged(record.weights, 0.999))
     assert torch.equal(saved["current_model_state"]["layer.weight"], record.weights[-1])
 
