@@ -24,6 +24,10 @@ def test_three_stages_warm_up_hold_and_decay_exponentially(step: int, rate: floa
     assert tri_stage(min_lr=6e-5).learning_rate(step) == pytest.approx(rate if step < 100 else 6e-5, rel=1e-12)
 
 
+def test_a_run_may_hold_its_rate_until_the_end() -> None:
+    assert tri_stage(hold_share=0.9).learning_rate(100) == pytest.approx(1e-3)
+
+
 def test_the_shares_of_the_config_scale_with_the_run(composed: Any) -> None:
     for steps in (100, 100_000):
         optim = composed("optim=adamw_tristage", f"trainer.max_steps={steps}").optim

@@ -16,8 +16,10 @@ class Tiny(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(2, 1)
+        self.register_buffer("steps_seen", torch.zeros(()))
 
     def training_step(self, batch, batch_idx):
+        self.steps_seen += 1
         loss = self.layer(batch).square().mean()
         self.log("train/loss", loss)
         return loss
@@ -31,9 +33,9 @@ class Tiny(L.LightningModule):
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
-    """Trains `Tiny` with callbacks and returns the trainer."""
+    """Trains `Tiny` with callbacks, from a checkpoint if one is given, and returns the trainer."""
 
-    def run(*callbacks: L.Callback, **settings: Any) -> L.Trainer:
+    def run(*callbacks: L.Callback, checkpoint: Path | None = None, **settings: Any) -> L.Trainer:
         defaults: dict[str, Any] = {
             "max_steps": 20,
             "limit_val_batches": 0,
@@ -50,7 +52,7 @@ def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
             default_root_dir=tmp_path,
         )
         loader = DataLoader(torch.randn(100, 2), batch_size=1)
-        trainer.fit(Tiny(), loader, DataLoader(torch.randn(4, 2)))
+        trainer.fit(Tiny(), loader, DataLoader(torch.randn(4, 2)), ckpt_path=checkpoint)
         return trainer
 
     return run

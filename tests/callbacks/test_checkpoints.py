@@ -6,13 +6,16 @@ import signal
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from lightning import Callback
 from test_interrupt import Send
 
-from streamnest.callbacks import BestAndLast, StopOnSignal
+from streamnest.callbacks import BestAndLast, StopOnSignal, ValHistory
+from streamnest.callbacks.budget import StopAtBudget
 
 
-def keep(folder):
-    return BestAndLast(folder, save_last=True, save_on_train_epoch_end=False, enable_version_counter=False)
+def keep(folder, **settings):
+    return BestAndLast(folder, save_last=True, save_on_train_epoch_end=False, enable_version_counter=False, **settings)
 
 
 def step_of(path):
@@ -37,3 +40,42 @@ def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch)
     stop = StopOnSignal(tmp_path)
     fit(stop, Send(signal.SIGTERM), keep(tmp_path), val_check_interval=10, enable_checkpointing=True)
     assert saved.count(tmp_path / "last.ckpt") == 1
+
+
+def test_recent_checkpoints_are_those_of_the_last_validations(fit, composed, tmp_path):
+    overrides = ("callbacks.recent.save_top_k=2", f"paths.output_dir={tmp_path}", "name=t", "preset=t")
+    recent = instantiate(composed(*overrides).callbacks.recent)
+    fit(recent, keep(tmp_path), max_steps=7, val_check_interval=2, limit_val_batches=1, enable_checkpointing=True)
+    names = {path.name: step_of(path) for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"recent_0000006.ckpt": 6, "recent_0000007.ckpt": 7}
+
+
+class Seconds(Callback):
+    """Consumes a second of audio in each step; records validations that get worse, and the steps of the loggers."""
+
+    def __init__(self):
+        self.logged = []
+
+    def on_train_batch_start(self, trainer, module, *_):
+        module.seconds_seen = getattr(module, "seconds_seen", trainer.global_step) + 1
+
+    def on_train_batch_end(self, trainer, *_):
+        self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    def on_validation_epoch_end(self, trainer, module):
+        module.log("val/worse", float(trainer.global_step))
+
+
+@pytest.mark.parametrize("end", [{"max_steps": 6}, {"max_steps": -1, "hours": 6}], ids=["steps", "hours"])
+def test_the_last_checkpoint_has_the_last_validation_and_continues(fit, tmp_path, end):
+    settings = {"val_check_interval": 4, "check_val_every_n_epoch": None, "limit_val_batches": 1}
+    settings |= {"enable_checkpointing": True, "max_epochs": -1}
+    for checkpoint, more, steps in ((None, 0, [4, 6]), (tmp_path / "last.ckpt", 3, [4, 6, 8, 9])):
+        lengths = {name: value + more if value > 0 else value for name, value in end.items()}
+        budget = [StopAtBudget(lengths.pop("hours") / 3600)] if "hours" in end else []
+        seconds, best = Seconds(), keep(tmp_path, monitor="val/worse")
+        fit(*budget, seconds, ValHistory(), best, checkpoint=checkpoint, **settings, **lengths)
+        saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert [record["step"] for record in saved["callbacks"]["ValHistory"]["records"]] == steps
+        assert seconds.logged == list(range(6 if more else 0, 6 + more))
+        assert step_of(best.best_model_path) == 4

@@ -51,8 +51,27 @@ def test_a_checkpoint_on_a_signal_contains_the_last_average(fit, composed, tmp_p
     fit(*averages_first([record, *kept, Send(signal.SIGTERM)]), max_steps=20)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert len(record.weights) == saved["global_step"] == saved["averaging_state"]["n_averaged"] == 4
+    assert saved["state_dict"]["steps_seen"] == 4  # buffers are not averaged
     torch.testing.assert_close(saved["state_dict"]["layer.weight"], averaged(record.weights, 0.999))
     assert torch.equal(saved["current_model_state"]["layer.weight"], record.weights[-1])
+
+
+def test_validations_use_the_average_and_training_the_current_weights(fit, tmp_path):
+    class Validated(Callback):
+        def __init__(self):
+            self.weights = []
+
+        def on_validation_batch_start(self, trainer, module, *_):
+            self.weights.append(module.layer.weight.detach().clone())
+
+        def on_validation_end(self, trainer, module):
+            assert torch.equal(module.layer.weight, record.weights[-1])
+
+    record, validated, average = Record(), Validated(), MovingAverage()
+    fit(*averages_first([record, validated, average]), max_steps=6, val_check_interval=3, limit_val_batches=1)
+    assert len(validated.weights) == 2
+    for steps, weight in zip((3, 6), validated.weights, strict=True):
+        torch.testing.assert_close(weight, averaged(record.weights[:steps], 0.999))
 
 
 def test_a_signal_in_the_last_validation_keeps_the_current_weights(fit, tmp_path):

@@ -29,7 +29,7 @@ BUDGET = ("trainer.max_audio_hours=0.012", "data.batch_duration=8", "data.num_bu
 
 
 class Rates(L.Callback):
-    """Records the learning rate of each step, and saves a checkpoint after one of them."""
+    """Records the learning rate of each step and after the last, and saves a checkpoint after one of them."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path, self.step, self.rates = path, step, list[float]()
@@ -40,6 +40,9 @@ class Rates(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.path)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = trainer.optimizers[0].param_groups[0]["lr"]
 
 
 def replaced(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
@@ -62,14 +65,30 @@ def fit(cfg: DictConfig, rates: Rates, checkpoint: Path | None = None) -> Any:
     return model
 
 
-def test_a_resumed_run_ends_at_its_hours_with_equal_weights(run_config: Compose, tmp_path: Path) -> None:
-    cfg = run_config(*BUDGET, "optim.warmup_steps=1")
+@pytest.mark.parametrize(
+    ("overrides", "final"),
+    [([], 1e-5), (["optim=adamw_tristage", "optim.optimizer=muon"], 5e-5)],
+    ids=["adamw cosine", "muon tri_stage"],
+)
+def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
+    run_config: Compose, tmp_path: Path, overrides: list[str], final: float
+) -> None:
+    cfg = run_config(*BUDGET, *overrides, "optim.warmup_steps=1")
     whole, rest = Rates(tmp_path / "half.ckpt", 3), Rates(tmp_path / "unused.ckpt", -1)
     model, resumed = fit(cfg, whole), fit(cfg, rest, tmp_path / "half.ckpt")
     last = 0.012 - 8 / 3600  # no batch is longer
     assert last < model.hours_seen - 1e-6 and 0.012 <= model.hours_seen < 0.012 + 8 / 3600
     assert whole.rates[3:] == rest.rates and whole.rates[1] > 3 * whole.rates[-1]
+    assert whole.last == rest.last == pytest.approx(final)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_budget_ends_only_after_a_complete_step() -> None:
+    for batch, stops in ((0, False), (1, False), (2, True)):
+        trainer: Any = SimpleNamespace(accumulate_grad_batches=3, should_stop=False)
+        model: Any = SimpleNamespace(seconds_seen=torch.tensor(3600.0))
+        StopAtBudget(1.0).on_train_batch_end(trainer, model, None, None, batch)
+        assert trainer.should_stop is stops
 
 
 def test_weights_are_averaged_before_a_step_is_saved(run_config: Compose, tmp_path: Path) -> None:

@@ -10,17 +10,32 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestAndLast(ModelCheckpoint):
-    """`ModelCheckpoint` that also saves `last.ckpt` if a run ends between two validations.
+    """`ModelCheckpoint` that saves `last.ckpt` after each validation, and validates after the last step of a run.
 
-    The arguments are those of `ModelCheckpoint`; `dirpath` is required.
+    `ModelCheckpoint` saves it only after a validation that is among the best. The arguments are those of
+    `ModelCheckpoint`; `dirpath` is required.
     """
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Sets the step of the loggers, which Lightning restores one too low after a validation between intervals."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves the last step of the run, unless `StopOnSignal` has saved it."""
+        """Saves the last step of the run, unless `StopOnSignal` has saved it, in case its validation is interrupted."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         saved = any(getattr(callback, "stopped", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         if ends and not saved:
             trainer.save_checkpoint(Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
+            # Lightning then validates at any step, as part of training, so that checkpoints have the result.
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves `last.ckpt` if this validation is not among the best, so that the record of it is kept."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
