@@ -138,6 +138,10 @@ class EncoderTask(L.LightningModule):
         """Adds config and labels, so that a checkpoint is enough to use the model."""
         checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
 
+    def _filled(self, value: float) -> Tensor:
+        """Returns a number as a tensor on the device; `torch.tensor` and `log` would wait for the device to copy it."""
+        return torch.full((), value, device=self.device)
+
     def _over_ranks(self, x: Tensor) -> Tensor:
         """Sums over all processes."""
         return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")

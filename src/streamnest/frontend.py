@@ -60,6 +60,9 @@ class LogMel(nn.Module):
 
     Stride: `hop_ms`. Look-ahead: `lookahead_samples` past the end of the frame's own hop.
 
+    Attributes:
+        lookahead_samples: samples after the frame's own hop that change it, without the zero that ends the Hann window.
+
     Args:
         sample_rate: samples per second.
         num_mels: number of mel bands.
@@ -93,19 +96,16 @@ class LogMel(nn.Module):
                 f"frontend.window_ms={window_ms:g} is {window_length} samples, but frontend.n_fft={n_fft}: raise n_fft"
             )
         bank = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, "slaney", "slaney")
-        self.register_buffer("window", torch.hann_window(window_length, periodic=False), persistent=False)
+        window = torch.hann_window(window_length, periodic=False)
+        self.register_buffer("window", window, persistent=False)
+        taps = int(window.nonzero().max()) + 1
+        self.lookahead_samples = taps - window_length // 2 - self.hop
         self.register_buffer("filterbank", bank, persistent=False)
 
     @property
     def hop_ms(self) -> float:
         """Milliseconds from one feature frame to the next."""
         return 1000.0 * self.hop / self.sample_rate
-
-    @property
-    def lookahead_samples(self) -> int:
-        """Samples after the frame's own hop that change it, without the zero that ends the Hann window."""
-        taps = int(self.window.nonzero().max()) + 1
-        return taps - len(self.window) // 2 - self.hop
 
     @property
     def window_overhang_ms(self) -> float:
