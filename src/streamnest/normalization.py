@@ -76,6 +76,7 @@ class Normalizer(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(_EPSILON))
         self.fitted.fill_(True)
+        self._is_fitted = True
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Loads the buffers, and reads `fitted` again when it is needed."""

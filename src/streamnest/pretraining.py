@@ -186,7 +186,7 @@ class Pretraining(EncoderTask):
         seconds = self._filled(batch.seconds)[None]
         summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
-        self.seconds_seen += summed[-1]
+        self._add_seconds(batch, summed[-1])
         # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
         predicted = {part: sums[part] for part, result in results.items() if result.count}
         metrics = training_scores(predicted, self.objective.weights, self._target_entropy())
