@@ -157,7 +157,7 @@ def test_a_single_process_counts_audio_on_the_host_too(run_config: Compose) -> N
     assert model.seconds_on_host == 7.0
 
 
-def test_other_rows_do_not_keep_lengths_and_keys_of_the_host() -> None:
+def test_replaced_rows_drop_lengths_and_keys_of_the_host() -> None:
     batch = some_batch()
     moved = batch.to(META)
     assert moved.on_host()[0] is batch.lengths and moved.on_host()[1] is batch.keys
