@@ -60,9 +60,6 @@ class LogMel(nn.Module):
 
     Stride: `hop_ms`. Look-ahead: `lookahead_samples` past the end of the frame's own hop.
 
-    Attributes:
-        lookahead_samples: samples after the frame's own hop that change it, without the zero that ends the Hann window.
-
     Args:
         sample_rate: samples per second.
         num_mels: number of mel bands.
@@ -71,6 +68,9 @@ class LogMel(nn.Module):
         n_fft: DFT size; the window is zero-padded to this size.
         preemphasis: coefficient of `y[n] = x[n] - c x[n-1]`; the first sample is kept.
         dither: standard deviation of noise added in training, so that digital silence does not hit the log guard.
+
+    Attributes:
+        lookahead_samples: samples after the frame's own hop that change it, without the zero that ends the Hann window.
     """
 
     window: Tensor
