@@ -106,7 +106,7 @@ class Step:
                 encoded, _ = self.encoder(noisy, frames)
             with stage("loss"):
                 result = self.objective.predict(encoded, codes, selected)
-                loss = result.loss_sum / result.count.clamp_min(1)
+                loss = result.loss_sum / max(1, result.count)
         with stage("backward"):
             loss.backward()
         with stage("optimizer"):

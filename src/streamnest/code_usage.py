@@ -12,8 +12,13 @@ _SMOOTHING = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 def entropy(counts: Tensor) -> float:
     """Computes the entropy in nats of code counts `(codebooks, classes)`, mean over codebooks."""
+    return float(mean_entropy(counts))
+
+
+def mean_entropy(counts: Tensor) -> Tensor:
+    """Computes `entropy` as a tensor, whose value the host does not read."""
     share = counts.double() / counts.double().sum(-1, keepdim=True).clamp_min(1.0)
-    return float(-(share * share.clamp_min(1e-30).log()).sum(-1).mean())
+    return -(share * share.clamp_min(1e-30).log()).sum(-1).mean()
 
 
 def unigram_cross_entropy(train: Tensor, targets: Tensor) -> float:

@@ -63,6 +63,8 @@ class EncoderTask(L.LightningModule):
         self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
         self.optimization, self.seed, self.config, self.labels = optimization, seed, config or {}, labels
         self.register_buffer("seconds_seen", torch.zeros((), dtype=torch.float64))
+        # `seconds_seen` on the host: the buffer, its version and its value, once it was read.
+        self._read_seconds: tuple[Tensor, int, float] | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -77,7 +79,15 @@ class EncoderTask(L.LightningModule):
     @property
     def hours_seen(self) -> float:
         """Hours of audio that training has consumed so far, over all processes."""
-        return float(self.seconds_seen) / 3600
+        return self.seconds_on_host / 3600
+
+    @property
+    def seconds_on_host(self) -> float:
+        """`seconds_seen` as a number: read once in a single process, and after each step in several."""
+        read, buffer = self._read_seconds, self.seconds_seen
+        if read is None or read[0] is not buffer or read[1] != buffer._version:
+            self._read_seconds = read = (buffer, buffer._version, float(buffer))
+        return read[2]
 
     @property
     def max_audio_hours(self) -> float | None:
@@ -138,6 +148,26 @@ class EncoderTask(L.LightningModule):
         """Adds config and labels, so that a checkpoint is enough to use the model."""
         checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
 
+    def _filled(self, value: float) -> Tensor:
+        """Returns a number as a tensor on the device; `torch.tensor` and `log` would wait for the device to copy it."""
+        return torch.full((), value, device=self.device)
+
+    def _add_seconds(self, batch: Batch, seconds: Tensor) -> None:
+        """Adds the audio of a batch, `seconds` over all processes; a single process also counts on the host."""
+        buffer, read = self.seconds_seen, self._read_seconds
+        known = read is not None and read[0] is buffer and read[1] == buffer._version
+        buffer += seconds
+        if read is not None and known and self.trainer.world_size == 1:
+            self._read_seconds = (buffer, buffer._version, read[2] + float(torch.tensor(batch.seconds)))
+
     def _over_ranks(self, x: Tensor) -> Tensor:
         """Sums over all processes."""
-        return self.trainer.strategy.reduce(x.clone(), reduce_op="sum")
+        return sum_over_processes(x)
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Returns the sum of a tensor over all processes; Lightning's own waits for the device at a barrier."""
+    x = x.clone()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(x)
+    return x

@@ -68,6 +68,9 @@ class LogMel(nn.Module):
         n_fft: DFT size; the window is zero-padded to this size.
         preemphasis: coefficient of `y[n] = x[n] - c x[n-1]`; the first sample is kept.
         dither: standard deviation of noise added in training, so that digital silence does not hit the log guard.
+
+    Attributes:
+        lookahead_samples: samples after the frame's own hop that change it, without the zero that ends the Hann window.
     """
 
     window: Tensor
@@ -93,19 +96,16 @@ class LogMel(nn.Module):
                 f"frontend.window_ms={window_ms:g} is {window_length} samples, but frontend.n_fft={n_fft}: raise n_fft"
             )
         bank = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, "slaney", "slaney")
-        self.register_buffer("window", torch.hann_window(window_length, periodic=False), persistent=False)
+        window = torch.hann_window(window_length, periodic=False)
+        self.register_buffer("window", window, persistent=False)
+        taps = int(window.nonzero().max()) + 1
+        self.lookahead_samples = taps - window_length // 2 - self.hop
         self.register_buffer("filterbank", bank, persistent=False)
 
     @property
     def hop_ms(self) -> float:
         """Milliseconds from one feature frame to the next."""
         return 1000.0 * self.hop / self.sample_rate
-
-    @property
-    def lookahead_samples(self) -> int:
-        """Samples after the frame's own hop that change it, without the zero that ends the Hann window."""
-        taps = int(self.window.nonzero().max()) + 1
-        return taps - len(self.window) // 2 - self.hop
 
     @property
     def window_overhang_ms(self) -> float:

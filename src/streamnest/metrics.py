@@ -13,20 +13,19 @@ from streamnest.objectives import PredictionResult
 
 def figures(result: PredictionResult) -> Tensor:
     """Stacks loss, correct and count, `(3,)`, for summing over ranks."""
-    return torch.stack([result.loss_sum.detach(), result.correct, result.count.float()])
+    return torch.stack([result.loss_sum.detach(), result.correct, result.correct.new_full((), result.count)])
 
 
 def training_scores(
-    sums: Mapping[str, Tensor], weights: Mapping[str, float], train_counts: Tensor
+    predicted: Mapping[str, Tensor], weights: Mapping[str, float], target_entropy: Tensor
 ) -> dict[str, Tensor]:
     """Computes the metrics of a training step; empty if nothing was predicted.
 
     Args:
-        sums: loss, correct and count of each part of the loss.
-        weights: weight of each part.
-        train_counts: counts of codes in the training set, `(codebooks, classes)`.
+        predicted: loss, correct and count of each part of the loss with predictions.
+        weights: weight of each part of the loss.
+        target_entropy: entropy in nats of the codes of the training set.
     """
-    predicted = {part: value for part, value in sums.items() if value[2] > 0}
     if not predicted:
         return {}
     total = sum(weights[part] for part in predicted)
@@ -35,11 +34,11 @@ def training_scores(
     metrics = {
         "loss": loss,
         "accuracy": accuracy,
-        "loss_minus_entropy": loss - total * code_usage.entropy(train_counts),
+        "loss_minus_entropy": loss - total * target_entropy,
     }
     counts = {"masked": "masked_frames", "unmasked": "unmasked_frames", "next_token": "next_blocks"}
     metrics |= {counts[part]: value[2] for part, value in predicted.items()}
-    if len(sums) > 1:
+    if len(weights) > 1:
         metrics |= {f"loss_{part}": value[0] / value[2] for part, value in predicted.items()}
     return metrics
 

@@ -6,7 +6,7 @@ streaming encoder may not. Without normalization the targets collapse (NEST: 124
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(num_mels))
         self.register_buffer("std", torch.ones(num_mels))
         self.register_buffer("fitted", torch.tensor(False))
+        # `fitted` on the host once it is true: reading the buffer in each step would wait for the device.
+        self._is_fitted = False
 
     @property
     def causal(self) -> bool:
@@ -64,13 +66,22 @@ class Normalizer(nn.Module):
     @property
     def needs_statistics(self) -> bool:
         """True if corpus statistics must be fitted before use."""
-        return self.kind in ("global", "online") and not bool(self.fitted)
+        if self.kind not in ("global", "online"):
+            return False
+        self._is_fitted = self._is_fitted or bool(self.fitted)
+        return not self._is_fitted
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Stores per-band statistics `(D,)` of the corpus."""
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(_EPSILON))
         self.fitted.fill_(True)
+        self._is_fitted = True
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Loads the buffers, and reads `fitted` again when it is needed."""
+        self._is_fitted = False
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Normalizes `(B, D, T)` features of `lengths` `(B,)` frames."""

@@ -23,6 +23,7 @@ from streamnest.masking import ChunkMasking, Masking
 from streamnest.metrics import ValidationScores, figures, training_scores
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Objective, PredictionContext, PredictionResult
+from streamnest.objectives.selection import to_device
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
@@ -72,6 +73,8 @@ class Pretraining(EncoderTask):
         self.register_buffer("train_counts", torch.zeros(quantizer.num_codebooks, quantizer.num_classes))
         self._val = self._no_scores()
         self._val_frames = torch.empty(0, encoder.d_model)
+        # The counts and their version that an entropy was computed from, and the entropy.
+        self._entropy: tuple[Tensor, int, Tensor] | None = None
         self._check_masking()
         self._check_objective()
 
@@ -131,26 +134,33 @@ class Pretraining(EncoderTask):
             Normalized features before masking `(B, D, T)`, codes `(B, T // f, codebooks)`, and masks, lengths and
             receptive field.
         """
-        keys = fold_keys(batch.keys, self.seed, step)
+        lengths, host_keys = batch.on_host()
+        host_keys = fold_keys(host_keys, self.seed, step)
+        keys = to_device(host_keys, batch.clean.device)
         clean, frames = self.frontend(batch.clean, batch.lengths, keys)
         noisy = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
         codes = self.target_codes(batch, clean, frames)
-        mask_keys, objective_keys = (fold_keys(keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
-        mask = self.masking.sample(frames, clean.shape[-1], keys=mask_keys, chunk=self._chunk)
+        # Masks are sampled on the host, where the number of frames to predict is then known.
+        mask_keys, objective_keys = (fold_keys(host_keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
+        lengths = self.frontend.num_frames(lengths)
+        mask = self.masking.sample(lengths, clean.shape[-1], keys=mask_keys, chunk=self._chunk)
         # Outputs may be one frame more than codes, if the last frame is incomplete.
         end = self.receptive_field_end(codes.shape[1] + 1) if self.objective.predicts_unseen else None
-        context = PredictionContext(mask, frames, self.quantizer.stack, end, objective_keys)
+        context = PredictionContext(mask, lengths, self.quantizer.stack, end, objective_keys)
         return self.input_norm(noisy, frames), codes, context
 
     def encode(self, features: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """Masks and encodes features of `prepare_batch`.
 
         Returns:
-            Outputs by target frame `(B, T', d)`, and all valid frames `(N, d)`, detached.
+            Outputs by target frame `(B, T', d)`, and all valid frames `(N, d)`, detached; in training none of them,
+            because their number is a value on the device.
         """
-        encoded, valid = self.encoder(self.masking.apply(features, context.mask), context.lengths)
-        inside = torch.arange(encoded.shape[1], device=encoded.device) < valid[:, None]
-        return encoded[:, self.encoder.target_shift :], encoded.detach()[inside]
+        mask, lengths = (to_device(x, features.device) for x in (context.mask, context.lengths))
+        encoded, valid = self.encoder(self.masking.apply(features, mask), lengths)
+        frames = encoded.detach()
+        inside = torch.arange(frames.shape[1], device=frames.device) < valid[:, None]
+        return encoded[:, self.encoder.target_shift :], frames.flatten(0, 1)[:0] if self.training else frames[inside]
 
     def receptive_field_end(self, frames: int) -> Tensor | None:
         """Returns the receptive field's end of the first outputs, in target frames; see `latency`."""
@@ -164,7 +174,7 @@ class Pretraining(EncoderTask):
             step: number folded into the random keys.
 
         Returns:
-            A result for each part of the objective, and the encoder output of all valid frames `(N, d)`.
+            A result for each part of the objective, and the encoder output of all valid frames, as `encode` does.
         """
         features, codes, context = self.prepare_batch(batch, step)
         encoded, frames = self.encode(features, context)
@@ -173,13 +183,16 @@ class Pretraining(EncoderTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss per prediction over all ranks; 0 for a batch without predictions."""
         results, _ = self.predict(batch, batch.step)
-        seconds = torch.tensor([batch.seconds], device=self.device)
+        seconds = self._filled(batch.seconds)[None]
         summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
-        self.seconds_seen += summed[-1]
-        metrics = training_scores(sums, self.objective.weights, self.train_counts)
+        self._add_seconds(batch, summed[-1])
+        # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
+        predicted = {part: sums[part] for part, result in results.items() if result.count}
+        metrics = training_scores(predicted, self.objective.weights, self._target_entropy())
         self.log_dict({f"train/{k}": v for k, v in metrics.items()}, batch_size=len(batch.ids))
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))  # type: ignore[union-attr]
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.log("train/lr", self._filled(rate), batch_size=len(batch.ids))
         self.log("train/hours", (self.seconds_seen / 3600).float(), batch_size=len(batch.ids))
         # DDP averages gradients over ranks; multiplying by their number weights each prediction equally.
         loss = [
@@ -223,6 +236,13 @@ class Pretraining(EncoderTask):
         metrics["rank"] = code_usage.effective_rank(self._val_frames[:_RANK_FRAMES])
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self._flush_cache()
+
+    def _target_entropy(self) -> Tensor:
+        """Returns the entropy of the codes of the training set, which is computed once."""
+        counts, known = self.train_counts, self._entropy
+        if known is None or known[0] is not counts or known[1] != counts._version:
+            self._entropy = known = (counts, counts._version, code_usage.mean_entropy(counts).float())
+        return known[2]
 
     def _open_cache(self) -> None:
         if isinstance(self.quantizer, TeacherQuantizer):

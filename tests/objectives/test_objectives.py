@@ -45,7 +45,7 @@ def test_incomplete_target_frames_are_not_selected() -> None:
 def test_without_masked_frames_loss_and_gradients_are_zero() -> None:
     objective, encoded = MaskedPrediction(8, 4, 2), torch.randn(2, 5, 8, requires_grad=True)
     result = objective.predict(encoded, torch.zeros(2, 5, 2, dtype=torch.long), torch.zeros(2, 5, dtype=torch.bool))
-    loss = result.loss_sum / result.count.clamp_min(1)
+    loss = result.loss_sum / max(1, result.count)
     loss.backward()
     assert loss.item() == 0.0 and int(result.count) == 0
     assert encoded.grad is not None and not encoded.grad.any()

@@ -28,4 +28,5 @@ class StopAtBudget(Callback):
 
 def is_consumed(model: Any, hours: float) -> bool:
     """True if training has consumed this much audio."""
-    return float(model.seconds_seen) >= 3600 * hours
+    seconds: float = model.seconds_on_host
+    return seconds >= 3600 * hours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from collections import deque
 from dataclasses import asdict
@@ -59,15 +60,16 @@ class GradientGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Measures the gradient, and removes it if the step is to be skipped."""
-        norm = _norm(pl_module)
-        bad = not torch.isfinite(norm).item() or self._is_spike(float(norm))
-        pl_module.log("train/grad_norm", norm if torch.isfinite(norm) else torch.full_like(norm, -1.0))
-        if not trainer.strategy.reduce_boolean_decision(bad, all=False):
-            self.norms.append(float(norm))
+        measured = _norm(pl_module)
+        norm = float(measured)  # the only value of a step that the host waits for
+        finite = math.isfinite(norm)
+        pl_module.log("train/grad_norm", measured if finite else torch.full_like(measured, -1.0))
+        if not trainer.strategy.reduce_boolean_decision(not finite or self._is_spike(norm), all=False):
+            self.norms.append(norm)
             self._in_row = 0
             return
         optimizer.zero_grad(set_to_none=True)
-        self._skip(trainer, float(norm))
+        self._skip(trainer, norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the window of the median and the count of skipped steps."""

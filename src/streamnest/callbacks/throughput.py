@@ -13,6 +13,7 @@ import torch
 from lightning import Callback
 
 from streamnest.data.batch import Batch
+from streamnest.encoder_task import sum_over_processes
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,17 @@ class Throughput(Callback):
 
     def _log(self, pl_module: L.LightningModule, batch_size: int) -> None:
         wall = sum(step.wall for step in self._steps)
-        audio = torch.tensor(sum(step.audio for step in self._steps) / wall, device=pl_module.device)
-        pl_module.log(
-            "train/audio_hours_per_hour", audio, sync_dist=True, reduce_fx="sum", on_epoch=False, batch_size=batch_size
-        )
+        speed = sum(step.audio for step in self._steps) / wall
+        speeds = sum_over_processes(torch.full((), speed, device=pl_module.device))
+        pl_module.log("train/audio_hours_per_hour", speeds, batch_size=batch_size)
         own = {
             "step_seconds": wall / len(self._steps),
             "data_wait_share": sum(step.waited for step in self._steps) / wall,
             "memory_gb": peak_memory_gb(pl_module.device),
         }
-        pl_module.log_dict({f"train/{name}": value for name, value in own.items()}, batch_size=batch_size)
+        # Tensors are filled on the device: Lightning would copy a number, and wait for the copy.
+        logged = {f"train/{name}": torch.full((), value, device=pl_module.device) for name, value in own.items()}
+        pl_module.log_dict(logged, batch_size=batch_size)
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -26,6 +26,7 @@ class Batch:
         labels: text, speaker and language of each row.
         hashes: hash of the clean samples of each row, which identifies them in caches; empty if it is not needed.
         due: number of utterances to read for this batch, skipped ones included; None if each row is one utterance.
+        host: lengths and keys on the CPU, kept by `to`; None if it was not called.
     """
 
     clean: Tensor
@@ -39,17 +40,29 @@ class Batch:
     labels: list[Label] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     due: int | None = None
+    # Not an argument, so that `replace` never keeps those of other rows.
+    host: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+
+    def on_host(self) -> tuple[Tensor, Tensor]:
+        """Returns lengths and keys on the CPU; only a batch that was made on a device waits for it."""
+        return self.host or (self.lengths.cpu(), self.keys.cpu())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Copies the batch to a device. `noisy is clean` is preserved, so that features are not computed twice."""
-        clean = self.clean.to(device, non_blocking=non_blocking)
-        return replace(
+        """Copies the batch to a device. `noisy is clean` is preserved, so that features are not computed twice.
+
+        Copies from the host never wait for the device, also if the caller does not ask for it, as Lightning.
+        """
+        non_blocking = non_blocking or self.clean.device.type == "cpu"
+        host, clean = self.on_host(), self.clean.to(device, non_blocking=non_blocking)
+        moved = replace(
             self,
             clean=clean,
             noisy=clean if self.noisy is self.clean else self.noisy.to(device, non_blocking=non_blocking),
             lengths=self.lengths.to(device, non_blocking=non_blocking),
             keys=self.keys.to(device, non_blocking=non_blocking),
         )
+        moved.host = host
+        return moved
 
     def pin_memory(self) -> Batch:
         """Copies the batch to page-locked memory; called by the data loader, which does not support dataclasses."""

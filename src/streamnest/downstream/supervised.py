@@ -56,7 +56,7 @@ class SupervisedTask(DownstreamTask):
         loss = torch.stack([weight * nats for weight, nats in terms.values()]).sum()
         parts = [nats.detach() for _, nats in terms.values()]
         *nats, decisions, seconds = self._over_ranks(torch.stack([*parts, count, torch.full_like(loss, batch.seconds)]))
-        self.seconds_seen += seconds
+        self._add_seconds(batch, seconds)
         size: dict[str, Any] = {"batch_size": len(batch.ids)}
         if decisions > 0:
             self.log_dict({f"train/{name}": total / decisions for name, total in zip(terms, nats)}, **size)

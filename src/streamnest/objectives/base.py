@@ -27,7 +27,7 @@ class ObjectiveConfig:
 
 @dataclass
 class PredictionContext:
-    """Masks, lengths and receptive field of a batch.
+    """Masks, lengths and receptive field of a batch, all on the host: frames are selected there.
 
     Attributes:
         mask: boolean `(B, T)` in feature frames, True if masked.
@@ -57,14 +57,14 @@ class PredictionResult:
     Attributes:
         loss_sum: cross entropy in nats, mean over codebooks, differentiable.
         correct: number of correct predictions, mean over codebooks.
-        count: number of predictions, int64.
+        count: number of predictions, known on the host.
         targets: number of occurrences of each target code, `(codebooks, classes)`.
         details: correct and count, `(2,)`, for named groups of predictions.
     """
 
     loss_sum: Tensor
     correct: Tensor
-    count: Tensor
+    count: int
     targets: Tensor
     details: dict[str, Tensor] = field(default_factory=dict)
 

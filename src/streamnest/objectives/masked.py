@@ -17,6 +17,7 @@ from streamnest.objectives.base import (
     check_frames,
     cross_entropy,
 )
+from streamnest.objectives.selection import selected_frames
 from streamnest.quantizer import count_codes
 
 
@@ -96,13 +97,14 @@ class MaskedPrediction(Objective):
         Args:
             encoded: `(B, T', d_model)`; it may be one frame longer or shorter than the codes.
             codes: `(B, T', codebooks)`.
-            selected: boolean `(B, T')`, as long as the codes.
+            selected: boolean `(B, T')` on the host, as long as the codes.
         """
         frames = check_frames(encoded, codes)
-        counted = count_codes(codes[selected], self.num_classes)
+        counted = count_codes(selected_frames(codes, selected), self.num_classes)
         selected = selected[:, :frames]
-        loss, correct = cross_entropy(self.heads, encoded[:, :frames][selected], codes[:, :frames][selected])
-        return PredictionResult(loss, correct.sum(), selected.sum(), counted)
+        targets = selected_frames(codes, selected)
+        loss, correct = cross_entropy(self.heads, selected_frames(encoded, selected), targets)
+        return PredictionResult(loss, correct.sum(), len(targets), counted)
 
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """Returns the scores of each frame, and the masked frames; see `Objective.shown`."""

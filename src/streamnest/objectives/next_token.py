@@ -17,6 +17,7 @@ from streamnest.objectives.base import (
     check_frames,
     cross_entropy,
 )
+from streamnest.objectives.selection import frames_at, to_device
 from streamnest.quantizer import count_codes
 from streamnest.randomness import uniform
 
@@ -106,12 +107,14 @@ class NextTokenPrediction(Objective):
         known &= index < codes.shape[1]
         if self.training and self.frame_share < 1.0 and context.keys is not None:
             known &= (uniform(context.keys, encoded.shape[1]) < self.frame_share)[..., None]
-        target = codes[:, index.clamp_max(max(0, codes.shape[1] - 1))][known]
-        loss, correct = cross_entropy(self.outputs, self._project(encoded)[known], target)
-        result = PredictionResult(loss, correct.sum(), known.sum(), count_codes(target, self.num_classes))
-        offset = known.nonzero()[:, -1]
-        by_offset = correct.new_zeros(self.num_offsets).index_add_(0, offset, correct)
-        details = torch.stack([by_offset, known.sum((0, 1)).float()], dim=1)
+        row, time, offset = known.nonzero().unbind(1)
+        target = frames_at(codes, row * codes.shape[1] + index[time, offset])
+        place = (row * encoded.shape[1] + time) * self.num_offsets + offset
+        vectors = frames_at(self._project(encoded).flatten(1, 2), place)
+        loss, correct = cross_entropy(self.outputs, vectors, target)
+        result = PredictionResult(loss, correct.sum(), len(place), count_codes(target, self.num_classes))
+        offset, counts = to_device(offset, correct.device), to_device(known.sum((0, 1)).float(), correct.device)
+        details = torch.stack([correct.new_zeros(self.num_offsets).index_add_(0, offset, correct), counts], dim=1)
         result.details = {f"offset{k + 1}": details[k] for k in range(self.num_offsets)}
         return {"next_token": result}
 
@@ -119,7 +122,7 @@ class NextTokenPrediction(Objective):
         """Returns the scores of each target frame from the last output that predicts it; see `Objective.shown`."""
         index, known = self._targets(encoded, context)
         scores = encoded.new_zeros(*encoded.shape[:2], self.num_classes)
-        selected = torch.zeros(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
+        selected = torch.zeros(encoded.shape[:2], dtype=torch.bool)
         # From the farthest to the nearest offset, so that the latest output, which sees most, is written last.
         for offset in reversed(range(self.num_offsets)):
             frame = (index[:, offset] < encoded.shape[1]).nonzero()[:, 0]
@@ -141,11 +144,14 @@ class NextTokenPrediction(Objective):
         return self.projection(encoded).unflatten(-1, (self.num_offsets, -1))
 
     def _targets(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """Returns the target frame at each offset of each output `(T', offsets)`, and if a row has it `(B, ...)`."""
-        time = torch.arange(encoded.shape[1], device=encoded.device)
-        offsets = torch.arange(self.num_offsets, device=encoded.device)
+        """Returns the target frame at each offset of each output `(T', offsets)`, and if a row has it `(B, ...)`.
+
+        Both are on the host.
+        """
+        batch, frames = encoded.shape[:2]
+        time, offsets = torch.arange(frames), torch.arange(self.num_offsets)
         end = context.receptive_field_end
         if end is None:  # nothing is left to predict
-            return time[:, None] + offsets, encoded.new_zeros(*encoded.shape[:2], self.num_offsets, dtype=torch.bool)
-        index = self.first_targets(end[: encoded.shape[1]].to(encoded.device))[:, None] + offsets
+            return time[:, None] + offsets, torch.zeros(batch, frames, self.num_offsets, dtype=torch.bool)
+        index = self.first_targets(end[:frames])[:, None] + offsets
         return index, index < context.num_targets[:, None, None]

@@ -27,9 +27,8 @@ def make_batch(audio: Tensor, lengths: Tensor, step: int, keys: Tensor | None = 
 
 def attach(model: EncoderTask) -> None:
     """Attaches a minimal trainer to a copy of a model, and replaces losses that need labels."""
-    reduce = SimpleNamespace(reduce=lambda x, **_: x)
     trainer = SimpleNamespace(
-        world_size=1, strategy=reduce, global_rank=0, local_rank=0, global_step=0, current_epoch=0, is_global_zero=True,
+        world_size=1, global_rank=0, local_rank=0, global_step=0, current_epoch=0, is_global_zero=True,
         training=True, validating=False, sanity_checking=False, testing=False, predicting=False, max_steps=-1,
     )  # fmt: skip
     parts: dict[str, Any] = {"_trainer": trainer, "optimizers": lambda **_: SimpleNamespace(param_groups=[{"lr": 0.0}])}
