@@ -9,12 +9,13 @@ import warnings
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from pretraining_step import build, noise_batch
+from pretraining_step import build
 from torch.utils.data import DataLoader
 
 from accelerator_parts.devices import synchronize
 from accelerator_parts.results import PartResult
 from accelerator_parts.settings import Budget, Settings
+from accelerator_parts.step_timing import make_batches
 from streamnest.config.compose import compose_config
 from streamnest.data.batch import Batch
 from streamnest.locations import config_folder
@@ -48,8 +49,7 @@ def run(settings: Settings, budget: Budget, result: PartResult, _: float | None)
     """Trains in turns with and without DDP, by the trainer of a run."""
     precision = "bf16-mixed" if settings.device.type == "cuda" else "32-true"
     seconds = min(480.0, settings.batch_seconds[-1])
-    length = min(seconds, settings.utterance_seconds)
-    batches = [noise_batch(round(seconds / length), length, step) for step in range(settings.steps + _WARMUP)]
+    batches = make_batches(seconds, settings.utterance_seconds, settings.steps + _WARMUP, pin_memory=False)
     result.title = f"one process, {precision}, batches of {seconds:g} s"
     overrides = [*settings.model, f"trainer.precision={precision}", f"trainer.max_steps={len(batches)}"]
     cfg, model = compose_config(overrides, config_folder(), "ddp"), build(overrides)
@@ -78,7 +78,8 @@ def _train(cfg: DictConfig, model: Pretraining, batches: list[Batch], strategy: 
     clock = _Clock()
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = make_trainer(cfg, [clock], **off, accelerator=settings.device.type, devices=1, strategy=strategy)
+    loader: DataLoader[Batch] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(model, train_dataloaders=DataLoader(batches, batch_size=None))
+        trainer.fit(model, train_dataloaders=loader)
     return clock

@@ -14,7 +14,7 @@ from pretraining_step import build
 from torch import Tensor
 
 from accelerator_parts.devices import is_out_of_memory
-from accelerator_parts.results import PartResult
+from accelerator_parts.results import PartResult, Row
 from accelerator_parts.settings import LARGE_MODEL, SMALL_MODEL, Budget, Settings
 from streamnest.data.batch import Batch
 from streamnest.downstream.spec_augment import SpecAugment
@@ -161,7 +161,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 def _add(result: PartResult, model: str, name: str, found: float, tolerance: float) -> None:
     within = found <= tolerance  # False for NaN
-    numbers = {"difference": f"{found:.1e}", "tolerance": f"{tolerance:.0e}", "within": within}
+    numbers: Row = {"difference": f"{found:.1e}", "tolerance": f"{tolerance:.0e}", "within": within}
     result.rows.append({"model": model, "value": name, **numbers})
     if not within:
         result.failures.append(f"{name} ({model}): differs by {found:.1e}, tolerance {tolerance:.0e}")

@@ -45,8 +45,9 @@ def run_part(name: str, settings: Settings, seconds: float, needed_rate: float |
 
 
 def quiet() -> None:
-    """Silences the messages of Lightning about its trainers."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    """Turns off the messages of Lightning about its trainers."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
 
 

@@ -108,25 +108,33 @@ class _Stepper:
         """Runs one step."""
         self.out, self.state = self._next(self.state)
 
-    def captured(self) -> Callable[[], Any]:
-        """Captures a step as a CUDA graph that updates the state in place; returns the function that replays it."""
-        self.state = map_state(torch.clone, self.state)
+    def advance_in_place(self) -> None:
+        """Runs one step and writes the new state over the old one, as a graph needs, whose addresses are fixed."""
         kept = tensors(self.state)
         own = {x.untyped_storage().data_ptr() for x in kept}
+        self.out, after = self._next(self.state)
+        # A view of the old state is copied first, before that state is overwritten.
+        following = [x.clone() if x.untyped_storage().data_ptr() in own else x for x in tensors(after)]
+        for old, new in zip(kept, following, strict=True):
+            old.copy_(new)
+
+    def captured(self) -> Callable[[], Any]:
+        """Captures `advance_in_place` as a CUDA graph; returns the function that replays it."""
+        self.own_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries allocate their workspaces outside of the capture
             for _ in range(3):
-                self._next(self.state)
+                self.advance_in_place()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.out, after = self._next(self.state)
-            # A view of the old state is copied first, before that state is overwritten.
-            following = [x.clone() if x.untyped_storage().data_ptr() in own else x for x in tensors(after)]
-            for old, new in zip(kept, following, strict=True):
-                old.copy_(new)
+            self.advance_in_place()
         return graph.replay
+
+    def own_state(self) -> None:
+        """Copies the state, so that no two of its tensors share memory."""
+        self.state = map_state(torch.clone, self.state)
 
     def graph_difference(self, replay: Callable[[], Any]) -> float:
         """Returns the largest difference between replayed steps and the same steps launched by the host."""
