@@ -38,7 +38,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from pretraining_step import PretrainingStep, noise_batch
+from accelerator_parts.pretraining_step import PretrainingStep, noise_batch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 

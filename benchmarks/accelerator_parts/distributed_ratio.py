@@ -9,10 +9,10 @@ import warnings
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from pretraining_step import build
 from torch.utils.data import DataLoader
 
 from accelerator_parts.devices import synchronize
+from accelerator_parts.pretraining_step import build
 from accelerator_parts.results import PartResult
 from accelerator_parts.settings import Budget, Settings
 from accelerator_parts.step_timing import make_batches

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from pretraining_step import build
 from torch import Tensor
 
 from accelerator_parts.devices import is_out_of_memory
+from accelerator_parts.pretraining_step import build
 from accelerator_parts.results import PartResult, Row
 from accelerator_parts.settings import LARGE_MODEL, SMALL_MODEL, Budget, Settings
 from streamnest.data.batch import Batch

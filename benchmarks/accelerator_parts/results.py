@@ -20,7 +20,7 @@ class PartResult:
         title: title of its table.
         rows: cells by column; rows may have different columns.
         notes: sentences below the table.
-        failures: what failed; empty if the part passed.
+        failures: one message for each failure; empty if the part passed.
         trace: trace of an error.
         user_error: message of an error in the arguments.
         seconds: time that the part took.

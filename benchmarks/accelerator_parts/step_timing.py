@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from pretraining_step import PretrainingStep, noise_batch
 
 from accelerator_parts.devices import reset_peak, synchronize
+from accelerator_parts.pretraining_step import PretrainingStep, noise_batch
 from streamnest.data.batch import Batch
 
 _WARMUP, _BLOCKS = 2, 3

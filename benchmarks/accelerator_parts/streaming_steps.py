@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pretraining_step import build
 from torch import Tensor
 
 from accelerator_parts.devices import is_out_of_memory, peak_gb, release, reset_peak, synchronize
+from accelerator_parts.pretraining_step import build
 from accelerator_parts.results import PartResult, Row
 from accelerator_parts.settings import Budget, Settings
 from streamnest.pretraining import Pretraining

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pretraining_step import PretrainingStep
-
 from accelerator_parts.devices import device_name, is_out_of_memory, known_tflops, measured_tflops, peak_gb, release
+from accelerator_parts.pretraining_step import PretrainingStep
 from accelerator_parts.results import AUDIO_RATE, PartResult, Row
 from accelerator_parts.settings import Budget, Settings
 from accelerator_parts.step_timing import find_waits, make_batches, time_steps
@@ -96,6 +95,8 @@ def _sizes(step: PretrainingStep, settings: Settings, budget: Budget, result: Pa
             full, seconds = True, seconds / 2
             if seconds < settings.utterance_seconds or seconds <= fitting:
                 break
+        else:
+            return  # the time is used up
         if full:
             return
         fitting = seconds

@@ -103,8 +103,8 @@ def test_a_batch_too_large_for_memory_is_halved(accelerator: ModuleType) -> None
 
 def test_a_step_in_place_equals_an_ordinary_one(accelerator: ModuleType) -> None:
     """A CUDA graph replays the step in place."""
+    from accelerator_parts.pretraining_step import build
     from accelerator_parts.streaming_steps import _Stepper
-    from pretraining_step import build
 
     words = ("encoder=causal", "encoder.subsampling_factor=8", "encoder.left_context_ms=160", *MODEL)
     with torch.inference_mode():
