@@ -38,15 +38,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from accelerator_parts.pretraining_step import PretrainingStep, noise_batch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from streamnest.build import build_model
-from streamnest.config.compose import compose_config
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
-from streamnest.locations import config_folder
-from streamnest.streaming.probes.training import attach, make_batch
 
 VARIANTS = [("adamw", False), ("adamw", True), ("muon", False), ("muon", True)]
 
@@ -54,27 +51,8 @@ VARIANTS = [("adamw", False), ("adamw", True), ("muon", False), ("muon", True)]
 def stepper(args: argparse.Namespace, optimizer: str, bfloat16: bool) -> Callable[[int], None]:
     """Returns a function that runs one whole step: features, codes, masks, forward, backward, clipping and update."""
     overrides = ["encoder=lookahead40", "frontend.dither=0", *args.overrides, f"optim.optimizer={optimizer}"]
-    model = build_model(compose_config(overrides, config_folder(), "small_step")).train()
-    for norm in model.normalizers:
-        if norm.needs_statistics:
-            norm.set_statistics(torch.zeros(model.frontend.num_mels), torch.ones(model.frontend.num_mels))
-    attach(model)
-    updates, _ = model.optimization.build(model)
-    samples = round(args.seconds * model.sample_rate)
-    lengths = torch.full((args.rows,), samples)
-
-    def run(number: int) -> None:
-        audio = 0.1 * torch.randn(args.rows, samples, generator=torch.Generator().manual_seed(number))
-        batch = make_batch(audio, lengths, number, noisy=True)
-        model.on_train_batch_start(batch, number)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = model.training_step(batch, number)
-        updates.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        updates.step()
-
-    return run
+    step = PretrainingStep(overrides, bfloat16=bfloat16)
+    return lambda number: step(noise_batch(args.rows, args.seconds, number))
 
 
 @without_trace
