@@ -25,7 +25,7 @@ OBJECTIVES, MASKINGS = (
 STREAMING = [preset for preset in PRESETS if preset != "bidirectional"]
 
 # Printed by the test below. Only changes that are meant to alter numbers, or reorder float32 sums, may change it.
-GOLDEN_LOSS = 6.4033
+GOLDEN_LOSS = 6.4269
 
 Compose = Callable[..., DictConfig]
 Audio = Callable[..., torch.Tensor]

@@ -252,7 +252,7 @@ def test_training_overrides_compose(composed: Callable[..., DictConfig]) -> None
         if stage.kind in ("pretrain", "finetune"):
             cfg = composed(*stage.overrides, f"run_id={stage.run}")
             assert cfg.task.name == {"pretrain": "pretrain", "finetune": "ctc"}[stage.kind]
-            assert (cfg.size.num_layers, cfg.optim.lr) == (16, 1e-3 if stage.preset == "bidirectional" else 2e-3)
+            assert (cfg.size.num_layers, cfg.optim.lr) == (16, 3e-3 if stage.preset == "bidirectional" else 2e-3)
             assert cfg.data.max_hours == stage.hours
             assert cfg.trainer.max_steps == 150
             if stage.kind == "pretrain":
