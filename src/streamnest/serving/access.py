@@ -1,4 +1,4 @@
-"""Who may use a server: Host, Origin and token."""
+"""Rules of access to a server: Host, Origin and token."""
 
 from __future__ import annotations
 
