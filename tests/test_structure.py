@@ -18,7 +18,17 @@ LAYERS = (
     *("targets", "objectives", "metrics", "latency", "formatting", "flops", "curves"),
     *("data", "config", "encoder_task", "pretraining"),
     *("loggers", "callbacks", "streaming", "downstream", "probing"),
-    *("build", "checkpoint", "distributed", "corpus_statistics", "interop", "reporting", "training", "frontier"),
+    *(
+        "build",
+        "checkpoint",
+        "distributed",
+        "corpus_statistics",
+        "interop",
+        "reporting",
+        "training",
+        "frontier",
+        "serving",
+    ),
     *("commands", "cli", "__main__"),
 )
 # Imports that point upwards, inside a function or for types only, with the reason.

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "verify": "certify the look-ahead of a model",
     "stream": "stream audio through a model and measure it",
     "transcribe": "transcribe speech",
+    "serve": "transcribe live streams, from a page or programs",
     "language-model": "make an n-gram language model for transcribe",
     "diarize": "find who speaks when",
     "export": "export the streaming step as ONNX",

@@ -16,6 +16,30 @@ from streamnest.errors import UserError
 from streamnest.streaming.step import like_state, plain_state
 
 
+class IncrementalDecoder:
+    """Decodes the frames of one stream as they arrive; the tokens of a frame are never revised.
+
+    Args:
+        model: recognizer, or an exported one.
+
+    Attributes:
+        text: text of all frames so far.
+        state: state of `TextTask.decode` after them.
+    """
+
+    def __init__(self, model: TextTask | ExportedRecognizer) -> None:
+        self.model, self.text, self.state = model, "", model.start(1)
+
+    @torch.no_grad()
+    def add(self, frames: Tensor) -> str:
+        """Consumes the next frames `(k, d)` of the stream; returns the new text, which may be empty."""
+        lengths = torch.tensor([len(frames)], device=frames.device)
+        (tokens,), self.state = self.model.decode(self.model.outputs(frames[None]), lengths, self.state)
+        new = join(self.model.tokenizer, tokens, begun=bool(self.text))
+        self.text += new
+        return new
+
+
 class StreamingRecognizer:
     """Transcribes one stream; for any chunking the text equals that of `TextTask.recognize` on the whole audio.
 
@@ -31,26 +55,34 @@ class StreamingRecognizer:
 
     def __init__(self, model: TextTask | ExportedRecognizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
         self.model, self.session = model, session_of(model, max_left_ms)
-        self.text = ""
-        self._stream, self._state = self.session.open(), model.start(1)
+        self._stream, self._decoder = self.session.open(), IncrementalDecoder(model)
+
+    @property
+    def text(self) -> str:
+        """Text of the current stream so far."""
+        return self._decoder.text
 
     def push(self, samples: Any) -> str:
         """Consumes the next samples `(n,)` at the model's rate; returns the new text, which may be empty."""
         with self.session.lock:
-            return self._decide(self.session.push({self._stream: samples})[self._stream])
+            return self._decoder.add(self.session.push({self._stream: samples})[self._stream])
 
     def flush(self) -> str:
         """Ends the stream and returns the rest of its text; the next samples begin a new stream."""
         with self.session.lock:
-            rest = self._decide(self.session.flush([self._stream])[self._stream])
-            self.text = ""
-            self._stream, self._state = self.session.open(), self.model.start(1)
+            rest = self._decoder.add(self.session.flush([self._stream])[self._stream])
+            self._stream, self._decoder = self.session.open(), IncrementalDecoder(self.model)
             return rest
 
     def save(self) -> dict[str, Any]:
         """Returns the stream as plain containers; after `restore` it continues with the same text."""
         with self.session.lock:
-            return {"stream": self.session.save(self._stream), "decoder": plain_state(self._state), "text": self.text}
+            decoder = self._decoder
+            return {
+                "stream": self.session.save(self._stream),
+                "decoder": plain_state(decoder.state),
+                "text": decoder.text,
+            }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Replaces the current stream by a saved one, from this process or another.
@@ -62,7 +94,8 @@ class StreamingRecognizer:
             state, text = self._decoder_of(saved), saved["text"]
             stream = self.session.restore(saved["stream"])
             self.session.drop(self._stream)
-            self._stream, self._state, self.text = stream, state, text
+            self._stream = stream
+            self._decoder.state, self._decoder.text = state, text
 
     def _decoder_of(self, saved: Any) -> Any:
         entries = ("stream", "decoder", "text")
@@ -72,11 +105,3 @@ class StreamingRecognizer:
                 f"the saved stream has no {', '.join(missing or ['text'])}: pass the unchanged result of save()"
             )
         return like_state(self.model.start(1), saved["decoder"], "decoder", self.model.tokenizer.size)
-
-    @torch.no_grad()
-    def _decide(self, frames: Tensor) -> str:
-        lengths = torch.tensor([len(frames)], device=frames.device)
-        (tokens,), self._state = self.model.decode(self.model.outputs(frames[None]), lengths, self._state)
-        new = join(self.model.tokenizer, tokens, begun=bool(self.text))
-        self.text += new
-        return new

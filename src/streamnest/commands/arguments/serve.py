@@ -1,0 +1,56 @@
+"""Serves a recognizer to browsers and programs: `streamnest serve MODEL`.
+
+MODEL is a checkpoint of task=ctc or task=rnnt, or a CTC graph from streamnest export (.onnx). The printed address opens
+a page that transcribes the microphone or a file. Programs send audio to the WebSocket /stream or a file to /transcribe;
+/healthz and /metrics are for monitoring (docs/SERVING.md).
+
+By default only this machine can connect. Another --host needs a token of at least 16 characters, as --token or in the
+environment variable STREAMNEST_TOKEN, which other users of the machine cannot see.
+
+SIGTERM and Ctrl-C let open streams finish; a second signal stops at once. Needs the extra serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from streamnest.console.arguments import ArgumentParser
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_SHORTEST_TOKEN = 16
+
+
+def parser() -> ArgumentParser:
+    """Returns the parser of the command."""
+    made = ArgumentParser("streamnest serve", __doc__)
+    made.add_argument("checkpoint", metavar="MODEL", help="checkpoint of task=ctc or rnnt, or exported CTC graph")
+    made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
+    made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    made.add_argument("--threads", type=int, default=1, help="CPU threads")
+    network = made.add_argument_group("network")
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    network.add_argument("--port", type=int, default=8000, help="port; 0 chooses a free one")
+    network.add_argument("--token", help="secret that clients must send (default: STREAMNEST_TOKEN)")
+    network.add_argument("--origin", nargs="+", default=[], metavar="URL", help="other pages that may connect")
+    limits = made.add_argument_group("limits")
+    limits.add_argument("--streams", type=int, default=32, help="concurrent streams")
+    limits.add_argument("--idle", type=float, default=30.0, help="seconds without audio that end a stream")
+    made.add_argument("--verbose", action="store_true", help="log each stream as JSON, without audio or text")
+    return made
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line, and refuses a public address without a token."""
+    made = parser()
+    args = made.parse(argv)
+    args.token = args.token or os.environ.get("STREAMNEST_TOKEN") or None
+    if args.host not in _LOCAL and args.token is None:
+        made.error(f"--host {args.host} is reachable from other machines: add --token, or set STREAMNEST_TOKEN")
+    if args.token is not None and len(args.token) < _SHORTEST_TOKEN:
+        made.error(f"the token must have at least {_SHORTEST_TOKEN} characters")
+    for name, least, most in (("port", 0, 65535), ("threads", 1, 1024), ("streams", 1, 10000), ("idle", 1, 86400)):
+        if not least <= getattr(args, name) <= most:
+            made.error(f"--{name} {getattr(args, name):g}: must be from {least} to {most}")
+    return args

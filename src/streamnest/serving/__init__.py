@@ -1,0 +1,1 @@
+"""Recognition for many concurrent streams, over a WebSocket and HTTP."""

@@ -1,0 +1,42 @@
+"""A recognizer that writes text on noise, and the text of recognition with `transcribe --stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from recognizers import mean_frame
+
+from streamnest.checkpoint.loading import load_model
+from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.recognizer import StreamingRecognizer
+
+STORED = Path(__file__).parents[1] / "fixtures/stored/ctc.ckpt"
+
+
+@pytest.fixture(scope="package")
+def recognizer() -> TextTask:
+    model = load_model(STORED)
+    assert isinstance(model, TextTask)
+    with torch.no_grad():
+        model.head.bias.copy_(-model.head.weight @ mean_frame(model))
+    return model
+
+
+@pytest.fixture
+def audio(speech_like: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Returns samples `(n,)` that int16 represents exactly."""
+    return lambda samples, seed=0: (32768 * speech_like(1, samples, seed)[0]).round().clamp(-32768, 32767) / 32768
+
+
+@pytest.fixture
+def text_of(recognizer: TextTask) -> Callable[[torch.Tensor], str]:
+    """Returns the text of a stream in pieces of 160 ms, as `transcribe --stream` computes it."""
+
+    def recognize(samples: torch.Tensor) -> str:
+        stream = StreamingRecognizer(recognizer)
+        return "".join([*map(stream.push, samples.split(2560)), stream.flush()])
+
+    return recognize
