@@ -57,7 +57,7 @@ class Seconds(Callback):
         self.logged = []
 
     def on_train_batch_start(self, trainer, module, *_):
-        module.seconds_seen = getattr(module, "seconds_seen", trainer.global_step) + 1
+        module.seconds_on_host = getattr(module, "seconds_on_host", trainer.global_step) + 1
 
     def on_train_batch_end(self, trainer, *_):
         self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)

@@ -116,6 +116,8 @@ def test_the_newest_readable_checkpoint_is_found(tmp_path: Path, caplog: pytest.
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     """The limit on the batch size must be reached, and dropout, which differs between ranks, must be off."""
     same = ("size.dropout=0", "data.batch_duration=1000", "trainer.max_steps=4", "augment=noise", "statistics.hours=1")
+    # Muon gives directions of tiny gradients full weight, and with them the rounding of another order of sums.
+    same += ("optim=adamw_cosine",)
     text = finish(tmp_path / "two", *same, "trainer=ddp_cpu", "data.max_batch_size=4")
     assert text.count("validation loss") == 1 and "2 x CPU" in text
     finish(tmp_path / "one", *same, "data.max_batch_size=8")

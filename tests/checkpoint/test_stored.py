@@ -35,7 +35,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "speaker": ("task=speaker", "encoder=limited3200", "task.embedding_size=16"),
 }
 WORDS = (
-    *("optim=adamw_cosine", "debug=fast", "trainer=cpu", "threads=1", "~callbacks.plots", UNCHECKED),
+    *("optim=adamw_cosine", "augment=noise_and_speakers", "debug=fast", "trainer=cpu", "threads=1"),
+    *("~callbacks.plots", UNCHECKED),
     *("size.d_model=16", "size.num_heads=2", "size.num_layers=2", "size.subsampling_channels=4", "size.ff_expansion=2"),
     *("trainer.max_steps=4", "trainer.val_check_interval=2", "statistics.hours=0.02", "data.batch_duration=12"),
 )

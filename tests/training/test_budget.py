@@ -67,7 +67,7 @@ def fit(cfg: DictConfig, rates: Rates, checkpoint: Path | None = None) -> Any:
 
 @pytest.mark.parametrize(
     ("overrides", "final"),
-    [([], 1e-5), (["optim=adamw_tristage", "optim.optimizer=muon"], 5e-5)],
+    [(["optim=adamw_cosine"], 1e-5), (["optim=adamw_tristage", "optim.optimizer=muon"], 5e-5)],
     ids=["adamw cosine", "muon tri_stage"],
 )
 def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
 def test_a_budget_ends_only_after_a_complete_step() -> None:
     for batch, stops in ((0, False), (1, False), (2, True)):
         trainer: Any = SimpleNamespace(accumulate_grad_batches=3, should_stop=False)
-        model: Any = SimpleNamespace(seconds_seen=torch.tensor(3600.0))
+        model: Any = SimpleNamespace(seconds_on_host=3600.0)
         StopAtBudget(1.0).on_train_batch_end(trainer, model, None, None, batch)
         assert trainer.should_stop is stops
 
