@@ -44,7 +44,7 @@ def run(settings: Settings, budget: Budget, result: PartResult, _: float | None)
             if budget.allows(result, f"encoder={preset}"):
                 _compare_preset(result, preset, settings)
     if settings.device.type == "cuda" and budget.allows(result, "convolutions in TF32"):
-        # PyTorch lets cuDNN use TF32 in float32 convolutions unless told otherwise, and so do runs.
+        # By default, PyTorch lets cuDNN use TF32 in float32 convolutions, and so do runs.
         model = build((*settings.model, *_NO_DROPOUT), training=False)
         outputs = (_encoded(part, _batch(model)) for part in (model, copy.deepcopy(model).to(settings.device)))
         _compare(result, "model, cuDNN may use TF32", *({"encoder output": (value, TF32)} for value in outputs))
