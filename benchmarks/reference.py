@@ -58,12 +58,20 @@ PAST_FRAMES = 70
 Timer = Callable[[int], float]
 
 
-def reference(python: str, factor: int) -> Timer:
-    """Returns a timer of NeMo: median milliseconds of `count` steps, in a process that keeps running."""
+def reference(python: str, factor: int, *options: str) -> Timer:
+    """Returns a timer of NeMo: median milliseconds of `count` steps, in a process that keeps running.
+
+    Args:
+        python: interpreter of an environment with NeMo.
+        factor: subsampling factor.
+        options: further arguments of `reference_step.py`.
+    """
     script = Path(__file__).with_name("reference_step.py")
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
-        process = subprocess.Popen([python, str(script), str(factor)], stdin=pipe, stdout=pipe, stderr=quiet, text=True)
+        process = subprocess.Popen(
+            [python, str(script), str(factor), *options], stdin=pipe, stdout=pipe, stderr=quiet, text=True
+        )
     except OSError as error:
         raise UserError(f"{python} cannot be started: {error.strerror}") from None
 

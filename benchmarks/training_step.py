@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
 
-# The sizes of the reference measurement.
-REFERENCE_BATCH, REFERENCE_SECONDS_EACH = 8, 8.0
+# The sizes of `reference_training.py`.
+BATCH, SECONDS_EACH = 8, 8.0
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line."""
     parser = ArgumentParser("python benchmarks/training_step.py", __doc__)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--batch", type=int, default=REFERENCE_BATCH, help="utterances per batch")
-    parser.add_argument("--seconds", type=float, default=REFERENCE_SECONDS_EACH, help="length of each utterance")
+    parser.add_argument("--batch", type=int, default=BATCH, help="utterances per batch")
+    parser.add_argument("--seconds", type=float, default=SECONDS_EACH, help="length of each utterance")
     parser.add_argument("--runs", type=int, default=5, help="counted runs, of which the median is printed")
     parser.add_argument("--factors", type=int, nargs="+", default=[8, 4], choices=[4, 8], help="subsampling factors")
     parser.add_argument("--memory-of", nargs=3, metavar=("FACTOR", "RIGHT", "PRECISION"), help=argparse.SUPPRESS)
@@ -55,10 +55,6 @@ from streamnest.normalization import Normalizer
 from streamnest.objectives import MaskedPrediction
 from streamnest.quantizer import RandomProjectionQuantizer
 
-# Reference: the same step in NVIDIA NeMo 2.5.3, with float32 matrix products at 390 GFLOP/s.
-REFERENCE_SECONDS = {8: 1.58, 4: 2.8}
-REFERENCE_GIGABYTES = {8: 1.8, 4: 3.1}
-REFERENCE_GFLOPS = 390.0
 CONTEXTS = {"causal": 0.0, "bidirectional": None}  # right context in ms; times are relative to the last one
 STAGES = ("features", "codes", "mask", "encoder", "loss", "backward", "optimizer")
 
@@ -189,13 +185,8 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def is_reference(args: argparse.Namespace) -> bool:
-    """Returns True if the sizes equal those of the reference, so that the results are comparable."""
-    return (args.batch, args.seconds) == (REFERENCE_BATCH, REFERENCE_SECONDS_EACH)
-
-
 def benchmark(args: argparse.Namespace) -> None:
-    """Prints the table of stages, and the comparison with the reference if the sizes are equal."""
+    """Prints the table of stages."""
     table = Table(title=f"One training step, {args.batch} x {args.seconds:g} s, {args.threads} threads (ms)")
     results: list[dict[str, float]] = []
     peaks = {name: matrix_peak(name) for name in ("fp32", "bf16")}
@@ -212,17 +203,9 @@ def benchmark(args: argparse.Namespace) -> None:
     for name in (*STAGES, "total"):
         table.add_row(name, *(f"{1000 * row[name]:.0f}" for row in results), style="bold" if name == "total" else "")
     _add_figures(table, results, args.batch * args.seconds)
-    if is_reference(args):
-        _add_comparison(table, results)
     console = terminal(130)
     console.print(table)
-    if is_reference(args):
-        console.print(
-            f"Reference: NeMo 2.5.3, float32, with matrix products at {REFERENCE_GFLOPS:.0f} GFLOP/s; 'times faster' "
-            "compares peak-seconds (seconds x matrix peak), which do not depend on the speed of the machine."
-        )
-    else:
-        console.print(f"Not compared: the reference has {REFERENCE_BATCH} x {REFERENCE_SECONDS_EACH:g} s per batch.")
+    console.print("Beside NeMo, in turns: benchmarks/reference_training.py.")
     if "bf16" not in precisions:
         console.print("bf16 is left out: this processor emulates it, which takes minutes per step.")
 
@@ -237,16 +220,6 @@ def _add_figures(table: Table, results: list[dict[str, float]], audio: float) ->
     add("matrix peak, GFLOP/s", lambda row: f"{row['peak']:.0f}")
     add("share of matrix peak", lambda row: f"{row['gflop'] / row['total'] / row['peak']:.0%}")
     add("memory, GB", lambda row: f"{row['memory']:.2f}")
-
-
-def _add_comparison(table: Table, results: list[dict[str, float]]) -> None:
-    faster, memory = [], []
-    for row in results:
-        reference = REFERENCE_SECONDS[int(row["factor"])] * REFERENCE_GFLOPS
-        faster.append(f"{reference / (row['total'] * row['peak']):.1f}")
-        memory.append(f"{row['memory'] / REFERENCE_GIGABYTES[int(row['factor'])]:.2f}")
-    table.add_row("times faster than reference", *faster)
-    table.add_row("memory / reference", *memory)
 
 
 if __name__ == "__main__":
