@@ -27,6 +27,7 @@ from streamnest.checkpoint.transfer import transfer
 from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
+from streamnest.data.datamodule import SpeechDataModule
 from streamnest.distributed.cluster import trainer_plugins
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -40,13 +41,14 @@ from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.preflight import is_finished, last_value, warn
+from streamnest.training.start_times import StartTimes
 
 log = logging.getLogger("train")
 
 
 def train(cfg: DictConfig) -> float | None:
     """Runs one job and returns the monitored metric of the last validation, or None, for hyperparameter searches."""
-    started = time.monotonic()
+    started, times = time.monotonic(), StartTimes()
     refuse(cfg)
     _set_up_libraries(cfg)
     if cfg.print_config:
@@ -58,9 +60,8 @@ def train(cfg: DictConfig) -> float | None:
     data = build_data(cfg)
     cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
-    for number, _ in enumerate(model.encoder.each_context()):
-        require_no_leak(model.encoder, model.latency)
-        require_causal(model, brief=number > 0)
+    with times.stage("check of causality"):
+        _require_causal(model)
     if stored:
         check_architecture(stored, model.config)
         check_training_state(stored, model)
@@ -75,16 +76,14 @@ def train(cfg: DictConfig) -> float | None:
     data.setup("fit")
 
     history = ValHistory()
-    callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
+    callbacks, loggers = [history, times, *build_all(cfg.callbacks)], build_all(cfg.logger)
     trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
     if not stored:
-        hours = cfg.statistics.hours
-        fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
-        trainer.validate(model, datamodule=data, verbose=False)
+        _prepare(model, data, trainer, cfg.statistics.hours, times)
     for logger in trainer.loggers:
         logger.log_hyperparams({**model.config, **model.latency.as_dict()})
 
@@ -103,6 +102,21 @@ def train(cfg: DictConfig) -> float | None:
     if any(stop.preempted for stop in stops) and trainer.is_global_zero:
         sys.exit(PREEMPTED)
     return history.last.get(cfg.task.monitor)
+
+
+def _require_causal(model: EncoderTask) -> None:
+    """Checks each context of the encoder."""
+    for number, _ in enumerate(model.encoder.each_context()):
+        require_no_leak(model.encoder, model.latency)
+        require_causal(model, brief=number > 0)
+
+
+def _prepare(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, hours: float, times: StartTimes) -> None:
+    """Fits the corpus statistics of a new run and validates its initial weights."""
+    with times.stage("corpus statistics"):
+        fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
+    with times.stage("first validation"):
+        trainer.validate(model, datamodule=data, verbose=False)
 
 
 def _initialized(model: EncoderTask, cfg: DictConfig) -> TransferReport | None:

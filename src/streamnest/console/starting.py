@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
+# Beginning of the command, for the time until its first step.
+BEGAN = time.monotonic()
 # How often a waiting thread spins before it sleeps; torch reads it when it is imported. With the default of OpenMP, a
 # run with two threads almost stops while other processes use both cores.
 _SPINS = "1000"
