@@ -101,7 +101,7 @@ def apply_effects(samples: Tensor, rate: int, effects: Sequence[Sequence[str]], 
             samples = samples / samples.abs().max().clamp(min=1e-9)
         else:
             raise UserError(
-                f"the SoX effect {' '.join([name, *arguments])} is not supported, because torchaudio 2.9 and later have "
-                "no SoX: apply it to the files beforehand, or choose another task"
+                f"the SoX effect {' '.join([name, *arguments])} is not supported, because torchaudio has no SoX "
+                "since version 2.9: apply it to the files beforehand, or choose another task"
             )
     return samples, rate

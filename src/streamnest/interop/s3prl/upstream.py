@@ -36,9 +36,7 @@ class UpstreamExpert(nn.Module):
             not divide the encoder's stride.
     """
 
-    def __init__(
-        self, ckpt: str | None = None, model_config: str | None = None, stride: int | None = None, **_options: Any
-    ) -> None:
+    def __init__(self, ckpt: str | None = None, model_config: str | None = None, stride: int | None = None) -> None:
         super().__init__()
         if not ckpt:
             raise UserError("the upstream needs a checkpoint: give -k CKPT, or ckpt= in Python")
@@ -82,11 +80,11 @@ class UpstreamExpert(nn.Module):
         return {"hidden_states": hidden, "last_hidden_state": hidden[-1]}
 
 
-def streamnest(*args: Any, **options: Any) -> UpstreamExpert:
+def streamnest(ckpt: str | None = None, model_config: str | None = None, **_options: Any) -> UpstreamExpert:
     """Entry of S3PRL's hub: hidden states at the stride of the encoder (`-u streamnest`)."""
-    return UpstreamExpert(*args, **options)
+    return UpstreamExpert(ckpt, model_config)
 
 
-def streamnest_20ms(*args: Any, **options: Any) -> UpstreamExpert:
+def streamnest_20ms(ckpt: str | None = None, model_config: str | None = None, **_options: Any) -> UpstreamExpert:
     """Entry of S3PRL's hub: each frame is repeated to 20 ms frames, for tasks that require them."""
-    return UpstreamExpert(*args, stride=SHORT_STRIDE, **options)
+    return UpstreamExpert(ckpt, model_config, stride=SHORT_STRIDE)
