@@ -32,7 +32,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][\w./+-]*")
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card states and a checkpoint does not contain.
+    """Facts on a card that a checkpoint does not contain.
 
     Attributes:
         license: identifier of the license of the weights, such as `cc-by-4.0`.

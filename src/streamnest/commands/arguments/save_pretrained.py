@@ -1,7 +1,7 @@
 """Writes a checkpoint as a folder to share, and uploads it: `streamnest save-pretrained CKPT FOLDER [--push ORG/NAME]`.
 
 The folder holds model.safetensors, config.json and README.md, a model card with the last validation and the
-certificate that streamnest verify would give (docs/INTEROPERABILITY.md). --push needs the extra hub, and a token that
+certificate that streamnest verify would give (docs/CHECKPOINTS.md). --push needs the extra hub, and a token that
 permits writing.
 
 Exit status 0: every check passed; 1: written but not uploaded, because a check failed, as the card states; 2: the
