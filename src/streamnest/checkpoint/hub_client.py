@@ -49,8 +49,8 @@ class HubName(NamedTuple):
     @classmethod
     def guessed(cls, text: str) -> HubName | None:
         """Parses `ORG/NAME` or `ORG/NAME@REVISION`; None for anything else, and for names of checkpoint files."""
-        repository, _, revision = text.partition("@")
-        fits = _REPOSITORY.fullmatch(repository) and (not revision or _REVISION.fullmatch(revision))
+        repository, at, revision = text.partition("@")
+        fits = _REPOSITORY.fullmatch(repository) and (not at or _REVISION.fullmatch(revision))
         return cls(repository, revision or None) if fits and not text.endswith(_FILES) else None
 
     @classmethod
@@ -99,17 +99,29 @@ def upload(files: Sequence[Path], name: HubName, public: bool) -> str:
     Raises:
         UserError: if the token is missing or does not permit it, the card is refused, or the network fails.
     """
+    require_token(name)
     with _reporting(name):
-        from huggingface_hub import CommitOperationAdd, get_token
+        from huggingface_hub import CommitOperationAdd
 
-        if not get_token():
-            raise UserError(f"{name} cannot be written without a token: {_LOGIN}, with a token that permits writing")
         api = _api()
         api.create_repo(name.repository, private=not public, exist_ok=True)
         operations = [CommitOperationAdd(file.name, file) for file in files]
         message = "Upload a model of streamnest"
         commit = api.create_commit(name.repository, operations, commit_message=message, revision=name.revision)
         return commit.commit_url
+
+
+def require_token(name: HubName) -> None:
+    """Checks that there is a token, whose rights only an upload shows.
+
+    Raises:
+        UserError: without a token, or without huggingface_hub.
+    """
+    with _reporting(name):
+        from huggingface_hub import get_token
+
+        if not get_token():
+            raise UserError(f"{name} cannot be written without a token: {_LOGIN}, with a token that permits writing")
 
 
 def _api() -> HfApi:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.checkpoint.hub import push_to_hub, save_pretrained
-from streamnest.checkpoint.hub_client import HubName
+from streamnest.checkpoint.hub_client import HubName, require_token
 from streamnest.checkpoint.loading import load_model, read_checked
 from streamnest.checkpoint.model_card import CardFacts, validation_results
 from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the folder and uploads it, and returns 1 if a check of the certificate failed."""
     args = parse(argv)
     if args.push:  # refused before anything is measured and written
-        HubName.parsed(args.push)
         if not args.license:
             raise UserError("--push needs the license of the weights: give --license, such as --license cc-by-4.0")
+        require_token(HubName.parsed(args.push))
     facts = _facts(args)
     certificates = save_pretrained(load_model(args.checkpoint), args.folder, facts, args.push)
     for context, certificate in certificates.items():
