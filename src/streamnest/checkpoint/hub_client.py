@@ -142,7 +142,7 @@ def _remote_size(api: HfApi, repository: str, file: str, revision: str | None) -
 
 def _require_size(size: int | None, limit: int, what: str) -> None:
     if size is not None and size > limit:
-        raise UserError(f"{what} has {size} bytes, more than the {limit} that a model may have: it is not downloaded")
+        raise UserError(f"{what} has {size} bytes, more than the {limit} that a model may have: it is refused")
 
 
 @contextmanager
@@ -182,5 +182,5 @@ def _unexpected(name: HubName, error: Exception) -> Exception:
     if type(error).__module__.partition(".")[0] in _NETWORK or isinstance(error, (ConnectionError, TimeoutError)):
         return UserError(f"{name} on the hub: it cannot be reached ({first_line(error)}): check the network")
     if isinstance(error, (OSError, ValueError)):  # no space, a card that is refused, another status
-        return UserError(f"{name} on the hub: {first_line(error)}")
+        return UserError(f"{name} on the hub: {' '.join(str(error).split())[:300]}")
     return error
