@@ -39,6 +39,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     )
     with model_hub() as (address, handler):
         monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr(constants, "ENDPOINT", address)  # read when huggingface_hub was imported
         yield handler
 
 
@@ -153,7 +154,7 @@ def test_an_upload_without_token_right_or_license_is_refused(
 ) -> None:
     card = (folder / CARD).read_text()
     (folder / CARD).write_text(card.replace('license: "cc-by-4.0"', 'license: "nonsense"'))
-    with pytest.raises(UserError, match="Invalid metadata.*license.* must be one of"):
+    with pytest.raises(UserError, match=r"Invalid metadata.*license.* must be one of"):
         streamnest.push_to_hub(folder, "org/name")
     (folder / CARD).write_text(card.replace("license: ", "# license: "))
     with pytest.raises(UserError, match=r"has no license: give --license"):

@@ -45,7 +45,7 @@ def restore_torchaudio() -> None:
         torchaudio.load = load
     if not hasattr(torchaudio, "info"):
         torchaudio.info = info
-    if importlib.util.find_spec("torchaudio.sox_effects") is None:
+    if not hasattr(torchaudio, "sox_effects"):
         effects = ModuleType("torchaudio.sox_effects")
         effects.apply_effects_file = apply_effects_file  # type: ignore[attr-defined]
         effects.apply_effects_tensor = apply_effects  # type: ignore[attr-defined]
