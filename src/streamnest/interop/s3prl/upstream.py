@@ -21,9 +21,10 @@ class UpstreamExpert(nn.Module):
     """The layers of an encoder as S3PRL's hidden states: the output of the subsampling, then that of each layer.
 
     Masks, normalization and context are those of the checkpoint, so that a hidden state looks ahead no further than
-    the certificate allows; with shifted subsampling, hidden state t is output t + 1, one frame later. Each waveform is followed by silence up to a whole frame, because S3PRL expects
-    `ceil(samples / stride)` frames. Frame t covers samples `[stride * t, stride * (t + 1))`. Other rows of the batch
-    have no effect.
+    the certificate allows; with shifted subsampling, hidden state t is output t + 1, which looks one frame further.
+
+    Each waveform is followed by silence up to a whole frame, because S3PRL expects `ceil(samples / stride)` frames.
+    Frame t covers samples `[stride * t, stride * (t + 1))`. Other rows of the batch have no effect.
 
     Args:
         ckpt: checkpoint of any task, model folder, or `hf:ORG/NAME`.
