@@ -39,7 +39,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     )
     with model_hub() as (address, handler):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.setattr(constants, "ENDPOINT", address)  # read when huggingface_hub was imported
+        # Read from the environment when huggingface_hub was imported.
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         yield handler
 
 
