@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,10 @@ UPWARDS = {
     ("config", "pretraining"): "the same for pretraining",
     ("encoder_task", "streaming"): "the type of a head, which `exported_head` returns",
 }
+
+# Packages of optional extras, which must not be needed to import a module; `serving` as a whole is such an extra.
+EXTRAS = {"huggingface_hub", "s3prl", "transformers", "onnx", "onnxruntime", "onnxscript", "pyannote", "sklearn"}
+EXTRAS |= {"sentencepiece", "kenlm", "mlflow", "tensorboard"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -93,3 +99,18 @@ def test_the_encoder_imports_no_framework() -> None:
     heavy = ("import lightning", "import hydra", "import lhotse", "from lightning", "from hydra", "from lhotse")
     for path in (PACKAGE / "encoder").glob("*.py"):
         assert not any(line.startswith(heavy) for line in path.read_text().splitlines()), path
+
+
+def test_packages_of_extras_are_imported_only_when_used() -> None:
+    for path in FILES.values():
+        tree = ast.parse(path.read_text())
+        late = {id(inner) for outer in ast.walk(tree) if _is_late(outer) for inner in ast.walk(outer)}
+        nodes = [node for node in ast.walk(tree) if id(node) not in late]
+        names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        assert EXTRAS.isdisjoint(name.split(".")[0] for name in names), path
+
+
+def test_importing_streamnest_needs_no_other_package() -> None:
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import streamnest; print(streamnest.__version__)"
+    subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True, capture_output=True)

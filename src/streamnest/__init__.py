@@ -6,16 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamnest.checkpoint.hub import from_pretrained, save_pretrained
+    from streamnest.checkpoint.hub import from_pretrained, push_to_hub, save_pretrained
     from streamnest.config.stored import allow_class
     from streamnest.streaming.session import StreamingSession
 
 __version__ = "0.1.0"
-__all__ = ["StreamingSession", "allow_class", "from_pretrained", "save_pretrained"]
+__all__ = ["StreamingSession", "allow_class", "from_pretrained", "push_to_hub", "save_pretrained"]
 _MODULES = {
     "StreamingSession": "streamnest.streaming.session",
     "allow_class": "streamnest.config.stored",
     "from_pretrained": "streamnest.checkpoint.hub",
+    "push_to_hub": "streamnest.checkpoint.hub",
     "save_pretrained": "streamnest.checkpoint.hub",
 }
 

@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 
 import streamnest
 from streamnest.build import build_model
-from streamnest.checkpoint.hub import card, without_credentials
+from streamnest.checkpoint.hub import without_credentials
 from streamnest.checkpoint.inherit_encoder import with_encoder_of
 from streamnest.checkpoint.loading import StoredCheckpoint, load_model, load_pretrained
+from streamnest.checkpoint.model_card import card
 from streamnest.checkpoint.model_folder import CARD, CONFIG, WEIGHTS
 from streamnest.checkpoint.transfer import transfer
 from streamnest.errors import UserError
@@ -69,14 +70,16 @@ def test_the_card_has_latency_and_checks(folder: Path, model: Pretraining) -> No
     text = (folder / CARD).read_text()
     for words in (
         "# shared",
-        "library_name: streamnest",
+        'library_name: "streamnest"',
         "| 42.4 ms |",
         "| 82.5 ms |",
         "3.1e-07 | pass |",
         "It streams.",
     ):
         assert words in text, words
-    assert "Certified: look-ahead 42.4 ms. Measured" in text and "metrics: [accuracy]" in text and "# license:" in text
+    assert (
+        "Certified: look-ahead 42.4 ms. Measured" in text and 'metrics: ["accuracy"]' in text and "# license:" in text
+    )
     failed = Certificate(model.latency, [Check("stages", "none", "subsampling does", False)])
     text = card(model, "x", {"causal": failed})
     assert (

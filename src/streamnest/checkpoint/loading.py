@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from streamnest.build import build_model, build_outline
+from streamnest.checkpoint.hub_client import HubName, download
 from streamnest.checkpoint.model_folder import CONFIG, WEIGHTS, read_folder
 from streamnest.config.aliases import modernize
 from streamnest.config.stored import check_config, check_labels, construct, task_class, task_name
@@ -78,12 +79,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_checked(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint, or a folder written by `save_pretrained`, whose config builds only classes of streamnest.
 
-    The folder of a run stands for its `checkpoints/last.ckpt`.
+    The folder of a run stands for its `checkpoints/last.ckpt`, and `hf:ORG/NAME` for a model on a hub.
 
     Raises:
-        UserError: as `read_checkpoint`, `read_folder` and `check_config`.
+        UserError: as `read_checkpoint`, `read_folder`, `download` and `check_config`.
     """
-    path = Path(path)
+    remote = HubName.of(path)
+    path = Path(path) if remote is None else download(remote)
     folder = os.path.isdir(path)  # unlike `Path.is_dir` it takes names of any length
     if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
         last = path / "checkpoints/last.ckpt"

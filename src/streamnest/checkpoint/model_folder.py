@@ -17,7 +17,7 @@ from streamnest.files.atomic_write import whole
 from streamnest.files.plain_data import first_line
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_MAX_CONFIG_BYTES = 64 << 20
+MAX_CONFIG_BYTES = 64 << 20
 
 
 def write_folder(folder: str | Path, state: Mapping[str, Tensor], stored: Mapping[str, Any], card: str) -> None:
@@ -76,8 +76,8 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
 
 def _read_config(path: Path) -> Any:
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_CONFIG_BYTES >> 20} MB: it is not a config")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MB: it is not a config")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         if isinstance(error, UserError):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from streamnest.encoder.encoder import FastConformer
@@ -26,9 +25,8 @@ def recorded(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
         yield outputs
 
 
-@torch.no_grad()
 def layer_outputs(encoder: FastConformer, features: Tensor, lengths: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """Computes outputs of some layers; frame t of each of them covers target frame t.
+    """Computes outputs of some layers, with gradients if enabled; frame t of each of them covers target frame t.
 
     Args:
         encoder: encoder in evaluation mode.

@@ -134,7 +134,8 @@ class Subsampling(nn.Module):
         return self.out(x.flatten(2)), tuple(states)
 
     def _in_parts(self, features: Tensor, lengths: Tensor, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        parts = [self(x, n) for x, n in zip(features.split(rows), lengths.split(rows), strict=True)]
+        # Not `self(...)`, which would run forward hooks once for each part.
+        parts = [self.forward(x, n) for x, n in zip(features.split(rows), lengths.split(rows), strict=True)]
         outputs, states = zip(*parts, strict=True)
         return torch.cat(outputs), tuple(torch.cat(stage) for stage in zip(*states, strict=True))
 

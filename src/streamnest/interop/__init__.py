@@ -1,1 +1,1 @@
-"""Checkpoints of other toolkits."""
+"""Checkpoints for and from other toolkits."""

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from streamnest.checkpoint.loading import read_checked
+from streamnest.checkpoint.model_card import last_validation
 from streamnest.config.stored import task_name
 from streamnest.console.terminal import printable
 from streamnest.curves.curve import curve_of_records, describe
@@ -17,8 +18,6 @@ from streamnest.curves.metrics import figure, title
 from streamnest.formatting import count
 
 _ENCODER = "encoder."
-# The rows of the validation, with their order.
-_METRICS = ("loss", "gain", "accuracy", "cer", "wer", "der", "eer", "perplexity", "rank")
 
 
 def checkpoint_table(path: Path) -> Table:
@@ -56,14 +55,14 @@ def _consumed(config: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
 
 def _validation(config: Mapping[str, Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the metrics of the last validation before the checkpoint, and the trend of the monitored one."""
-    try:
-        records = [dict(record) for record in content["callbacks"]["ValHistory"]["records"]]
-        last = {name: float(value) for name, value in records[-1].items()}
-        monitor = str(config["task"].get("monitor", "val/loss"))
-        curve = curve_of_records("", monitor, records)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    last = last_validation(content)
+    if not last:
         return []
-    known = [(f"val/{name}", last[f"val/{name}"]) for name in _METRICS if f"val/{name}" in last]
     rows = [("last validation", f"step {last.get('step', math.nan):.0f}")]
-    rows += [(f"  {title(name)}", figure(name, value)) for name, value in known]
+    rows += [(f"  {title(name)}", figure(name, value)) for name, value in last.items() if name.startswith("val/")]
+    try:
+        monitor = str(config["task"].get("monitor", "val/loss"))
+        curve = curve_of_records("", monitor, [dict(one) for one in content["callbacks"]["ValHistory"]["records"]])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
     return [*rows, *([("learning curve", f"{title(monitor)} {describe(curve)}")] if curve else [])]
