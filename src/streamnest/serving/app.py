@@ -26,11 +26,11 @@ from streamnest.serving.hub import LAST, Hub, Outbox, report
 from streamnest.serving.protocol import Hello
 from streamnest.streaming.audio_sources import load_audio
 
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _PAGE = {
-    "": ("index.html", "text/html"),
-    "page.js": ("page.js", "text/javascript"),
-    "recorder.js": ("recorder.js", "text/javascript"),
-    "page.css": ("page.css", "text/css"),
+    "" if file.name == "index.html" else file.name: (file.name, _KINDS[Path(file.name).suffix])
+    for file in (files("streamnest.serving") / "page").iterdir()
+    if Path(file.name).suffix in _KINDS
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "

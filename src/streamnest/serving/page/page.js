@@ -1,227 +1,210 @@
-// Sends the microphone or a file to /stream, and shows the text with its latency.
-const RATE = 16000;
-const PIECE = 3200; // samples of a message from a file
-const MOST_BUFFERED = 64000; // bytes that may wait in the browser
-const MOST_DELAYS = 500;
-const show = (id, text) => { document.getElementById(id).textContent = text; };
+// The page: controls, and what the messages of a run change.
+import { decode, Failure, openMicrophone, play, RATE, record, sentence } from "./audio.js";
+import { ServerConnection } from "./connection.js";
+import { Delays, milliseconds, Plot } from "./latency.js";
+import { Run } from "./run.js";
+import { Transcript } from "./transcript.js";
+
+const PIECE_MS = 20; // of live audio
+const SILENT = 1e-3; // peak below which a microphone is probably muted
+const SILENT_MS = 3000;
 const element = (id) => document.getElementById(id);
-let stream = null; // the running stream
+const show = (id, text) => { element(id).textContent = text; };
+const transcript = new Transcript(element("text"), element("announcer"));
+const plot = new Plot(element("plot"));
+let run = null;
 
-class Failure extends Error {}
-
-class Stream {
-  constructor() {
-    this.sent = 0; // samples
-    this.times = []; // [samples sent so far, time], for the delay from sending to text
-    this.server = [];
-    this.total = [];
-    this.stopped = false;
+// Shows the messages of one run.
+class View {
+  constructor(title, live, seconds) {
+    Object.assign(this, { title, live, seconds, delays: new Delays(), began: performance.now(), begun: false });
+    this.lastSound = performance.now();
   }
 
-  // Connects; resolves when the server is ready.
-  connect() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/stream`);
-    this.socket.binaryType = "arraybuffer";
-    return new Promise((resolve, reject) => {
-      this.socket.onopen = () => this.socket.send(JSON.stringify({
-        rate: RATE, format: "int16", ...(element("token").value ? { token: element("token").value } : {}),
-      }));
-      this.socket.onmessage = (event) => this.receive(JSON.parse(event.data), resolve, reject);
-      this.socket.onclose = () => {
-        const failure = new Failure("The connection to the server was closed. Start again to reconnect.");
-        reject(failure);
-        if (!this.finished) finish(this, failure);
-      };
-    });
+  ready(message) {
+    this.latency = message;
+    show("model", [message.model, message.context].filter(Boolean).join(", "));
+    show("lookahead", milliseconds(message.lookahead_ms));
+    show("lookahead-source", "declared by the layers");
+    show("algorithmic", milliseconds(message.latency_mean_ms, message.latency_worst_ms));
+    show("error", "");
+    show("status", this.live && !this.seconds ? "Recording. Speak." : `Transcribing ${this.title}.`);
+    if (this.begun) transcript.end();
+    transcript.begin(this.title);
+    this.begun = true;
+    this.began = performance.now();
   }
 
-  receive(message, resolve, reject) {
-    if (message.type === "ready") {
-      show("lookahead", milliseconds(message.lookahead_ms));
-      show("algorithmic", `${milliseconds(message.latency_mean_ms)} / ${milliseconds(message.latency_worst_ms)}`);
-      resolve();
-    } else if (message.type === "partial") {
-      element("partial").textContent += message.text;
-      this.measure(message);
-      show("lag", "none");
-    } else if (message.type === "lag") {
-      show("lag", `${message.seconds.toFixed(1)} s`);
-      if (this.live) show("status", "The server is slower than real time: the text is late.");
-    } else if (message.type === "final") {
-      show("partial", "");
-      element("final").textContent += `${message.text}\n`;
-      finish(this, null);
-    } else if (message.type === "error") {
-      if (message.message.includes("token")) element("token-row").hidden = false;
-      const failure = new Failure(`The server reports: ${message.message}.`);
-      reject(failure);
-      finish(this, failure);
+  text(message, delay) {
+    transcript.add(message.text);
+    show("lag", "none");
+    this.progress(message.seconds);
+    if (this.live && delay != null) this.measure(message.delay_ms, delay);
+    setButtons();
+  }
+
+  measure(compute, total) {
+    this.delays.add(performance.now(), compute, total);
+    for (const name of ["compute", "network", "total"]) {
+      const cells = element(name).querySelectorAll("td");
+      this.delays.percentiles(name).forEach((value, at) => { cells[at].textContent = value.toFixed(1); });
     }
-    element("text").scrollTop = element("text").scrollHeight;
-  }
-
-  measure(message) {
-    const samples = Math.round(message.seconds * RATE);
-    while (this.times.length > 1 && this.times[0][0] < samples) this.times.shift();
-    if (this.times.length) add(this.total, performance.now() - this.times[0][1]);
-    add(this.server, message.delay_ms);
-    show("server", percentiles(this.server));
-    show("total", percentiles(this.total));
-  }
-
-  send(buffer) {
-    if (this.stopped || this.socket.readyState !== WebSocket.OPEN) return;
-    if (this.live && this.socket.bufferedAmount > 20 * MOST_BUFFERED) {
-      finish(this, new Failure("The connection is too slow for live audio."));
-      return;
+    const [typical, , worst] = this.delays.percentiles("total");
+    const { latency_mean_ms: mean, latency_worst_ms: most } = this.latency;
+    if (mean != null) {
+      show("whole", milliseconds(mean + PIECE_MS / 2 + typical, most + PIECE_MS + worst));
     }
-    this.socket.send(buffer);
-    this.sent += buffer.byteLength / 2;
-    this.times.push([this.sent, performance.now()]);
+    element("plot").setAttribute("aria-label", `Delay of text over time; the median is ${milliseconds(typical)}.`);
+    plot.update(this.delays.points, this.latency.chunk_ms);
   }
 
-  // Ends the audio; the server answers with the final text.
-  end() {
-    if (this.stopped) return;
-    this.stopped = true;
-    this.release?.();
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ end: true }));
-    show("status", "Waiting for the last words.");
+  progress(seconds) {
+    if (this.seconds) element("progress").value = seconds / this.seconds;
+    if (!this.live) {
+      const spent = (performance.now() - this.began) / 1000;
+      show("speed", `${(seconds / spent).toFixed(1)} times real time`);
+    }
+  }
+
+  lag(seconds) {
+    show("lag", `${seconds.toFixed(1)} s`);
+    if (this.live) show("error", "The server is slower than real time, so that the text is late.");
+  }
+
+  final(message) {
+    transcript.end(message.text);
+    this.progress(message.seconds);
+  }
+
+  reconnecting(attempt, most) {
+    show("status", `The connection was lost. Connecting again, attempt ${attempt} of ${most}.`);
+  }
+
+  ending() { show("status", "Waiting for the last words."); }
+
+  // Shows the level of the microphone, and a hint if it records nothing.
+  level(buffer) {
+    const peak = new Int16Array(buffer).reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) / 32768;
+    const now = performance.now();
+    const meter = element("level");
+    meter.value = Math.max(Math.sqrt(peak), 0.9 * meter.value);
+    if (peak > SILENT) this.lastSound = now;
+    const hint = "The microphone is silent. Check that it is not muted.";
+    if (now - this.lastSound > SILENT_MS) { if (!element("error").textContent) show("error", hint); }
+    else if (element("error").textContent === hint) show("error", "");
+  }
+
+  finished(failure) {
+    if (this.begun) transcript.end();
+    run = null;
+    show("status", failure ? "Stopped." : "Finished.");
+    if (failure) show("error", failure.message);
+    if (failure?.message.includes("token")) {
+      element("token-form").hidden = false;
+      element("token").focus();
+    }
+    const focused = document.activeElement === element("stop");
+    setButtons();
+    if (focused) element("start").focus();
   }
 }
 
-function add(delays, value) {
-  delays.push(value);
-  if (delays.length > MOST_DELAYS) delays.shift();
+function setButtons() {
+  for (const id of ["start", "file", "pace", "context"]) element(id).disabled = Boolean(run);
+  element("file-label").classList.toggle("disabled", Boolean(run));
+  element("stop").disabled = !run;
+  for (const id of ["copy", "download", "clear"]) element(id).disabled = !transcript.text;
+  document.body.classList.toggle("running", Boolean(run));
+  document.body.classList.toggle("recording", Boolean(run?.microphone));
+  element("level").hidden = !run?.microphone;
+  element("progress").hidden = !run?.view.seconds;
 }
 
-function percentiles(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-  return [0.5, 0.95, 0.99].map((share) => milliseconds(at(share))).join(" / ");
+function hello() {
+  const token = element("token").value;
+  return { rate: RATE, format: "int16", ...(token ? { token } : {}) };
 }
 
-const milliseconds = (value) => (value == null ? "unlimited" : `${value.toFixed(1)} ms`);
-
-function finish(ended, failure) {
-  if (ended.finished) return;
-  ended.finished = ended.stopped = true;
-  ended.release?.();
-  ended.socket?.close();
-  if (element("partial").textContent) {
-    element("final").textContent += `${element("partial").textContent}\n`;
-    show("partial", "");
-  }
-  if (stream === ended) stream = null;
-  element("start").disabled = element("file").disabled = false;
-  const focused = document.activeElement === element("stop");
-  element("stop").disabled = true;
-  if (focused) element("start").focus();
-  show("status", failure ? "Stopped." : "Finished.");
-  if (failure) show("error", failure.message);
-}
-
-async function run(live, work) {
-  if (stream) return;
-  const started = stream = new Stream();
-  started.live = live;
+// Starts a run; `work` connects it and sends its audio.
+async function begin(title, live, seconds, work) {
+  const view = new View(title, live, seconds);
+  const begun = run = new Run(live, hello(), (...callbacks) => new ServerConnection(...callbacks), view);
   show("error", "");
   show("lag", "none");
-  element("start").disabled = element("file").disabled = true;
-  element("stop").disabled = false;
+  element("progress").value = element("level").value = 0;
+  element("speed-row").hidden = live;
   try {
-    await work(started);
+    await work(begun, view);
   } catch (error) {
-    finish(started, error instanceof Failure ? error : new Failure(reason(error)));
+    begun.finish(new Failure(sentence(error)));
   }
 }
 
-// Describes an error of the browser in a sentence.
-function reason(error) {
-  const sentences = {
-    NotAllowedError: "The browser refused the microphone. Allow it for this page and start again.",
-    NotFoundError: "No microphone was found. Connect one, or choose a file.",
-    NotReadableError: "The microphone is in use by another program.",
-    NotSupportedError: `This browser cannot record at ${RATE} Hz. Choose a file, or use another browser.`,
-    EncodingError: "The browser cannot decode this file. Choose another format, such as WAV or MP3.",
-  };
-  return sentences[error.name] ?? `The audio could not be used: ${error.message}`;
-}
-
-async function microphone(started) {
-  if (!navigator.mediaDevices) {
-    throw new Failure("The browser gives no microphone to this page. Open it over HTTPS, or at 127.0.0.1.");
-  }
-  show("status", "Waiting for the microphone.");
-  const media = await navigator.mediaDevices.getUserMedia({
-    audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+async function useMicrophone() {
+  if (run) return;
+  const title = `Microphone, ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+  await begin(title, true, null, async (begun, view) => {
+    begun.microphone = true;
+    setButtons();
+    show("status", "Waiting for the microphone.");
+    const media = await openMicrophone();
+    const send = (buffer) => { view.level(buffer); begun.send(buffer); };
+    const lost = () => begun.finish(new Failure("The microphone was disconnected."));
+    const release = () => media.getTracks().forEach((track) => track.stop());
+    begun.release = release;
+    if (begun.stopped) { release(); return; }
+    show("status", "Connecting.");
+    await begun.start();
+    begun.release = await record(media, send, lost);
+    if (begun.stopped) begun.release();
   });
-  const context = new AudioContext({ sampleRate: RATE });
-  started.release = () => {
-    media.getTracks().forEach((track) => track.stop());
-    if (context.state !== "closed") context.close();
-    started.release = null;
-  };
-  if (started.stopped) { started.release(); return; }
-  await started.connect();
-  await context.audioWorklet.addModule("recorder.js");
-  const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
-  recorder.port.onmessage = (event) => started.send(event.data);
-  context.createMediaStreamSource(media).connect(recorder);
-  media.getTracks()[0].onended = () => finish(started, new Failure("The microphone was disconnected."));
-  if (!started.stopped) show("status", "Recording.");
 }
 
-async function recording(file, started) {
-  show("status", `Reading ${file.name}.`);
-  // A context of this rate resamples what it decodes.
-  const decoded = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
-  const channels = Array.from({ length: decoded.numberOfChannels }, (_, at) => decoded.getChannelData(at));
-  if (started.stopped) return;
-  await started.connect();
-  show("status", `Transcribing ${file.name}.`);
-  for (let at = 0; at < decoded.length && !started.stopped; at += PIECE) {
-    const piece = new Int16Array(Math.min(PIECE, decoded.length - at));
-    for (let i = 0; i < piece.length; i++) {
-      const mean = channels.reduce((sum, channel) => sum + channel[at + i], 0) / channels.length;
-      piece[i] = Math.max(-32768, Math.min(32767, Math.round(mean * 32768)));
-    }
-    started.send(piece.buffer);
-    while (started.socket.bufferedAmount > MOST_BUFFERED && !started.stopped) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  }
-  started.end();
+async function useFile(file) {
+  if (!file || run) return;
+  const paced = element("pace").checked;
+  await begin(file.name, paced, 1, async (begun, view) => {
+    setButtons();
+    show("status", `Reading ${file.name}.`);
+    const samples = await decode(file);
+    view.seconds = samples.length / RATE;
+    if (begun.stopped) return;
+    await begun.start();
+    await play(samples, begun, paced);
+    begun.end();
+  });
 }
 
-element("start").onclick = () => run(true, microphone);
-element("stop").onclick = () => {
-  if (!stream) return;
-  if (stream.socket?.readyState === WebSocket.OPEN) stream.end();
-  else finish(stream, null);
-};
-element("clear").onclick = () => { show("final", ""); show("partial", ""); };
-element("copy").onclick = async () => {
+function download() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([`${transcript.text}\n`], { type: "text/plain" }));
+  link.download = "transcript.txt";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function copy() {
   try {
-    await navigator.clipboard.writeText(element("final").textContent + element("partial").textContent);
+    await navigator.clipboard.writeText(transcript.text);
     show("status", "Copied.");
   } catch {
     show("error", "The browser refused to copy. Select the text and copy it by hand.");
   }
-};
-element("file").onchange = ({ target }) => {
-  const [file] = target.files;
-  if (file) run(false, (started) => recording(file, started));
-  target.value = "";
-};
+}
+
+element("start").onclick = useMicrophone;
+element("stop").onclick = () => { if (run?.stopped) run.finish(null); else run?.end(); };
+element("clear").onclick = () => { transcript.clear(); setButtons(); element("start").focus(); };
+element("copy").onclick = copy;
+element("download").onclick = download;
+element("token-form").onsubmit = (event) => event.preventDefault();
+element("file").onchange = ({ target }) => { useFile(target.files[0]); target.value = ""; };
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
 addEventListener("dragleave", () => document.body.classList.remove("dropping"));
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
-  const [file] = event.dataTransfer.files;
-  if (file) run(false, (started) => recording(file, started));
+  useFile(event.dataTransfer.files[0]);
 });
 
 // A link may carry the token after #token=, which browsers do not send to servers.
@@ -230,3 +213,4 @@ if (token) {
   element("token").value = token;
   history.replaceState(null, "", location.pathname);
 }
+plot.request();
