@@ -64,8 +64,8 @@ export async function decode(file) {
   });
 }
 
-// Sends samples to a run until it stops, in real time or as fast as the receiver reads.
-export async function play(samples, run, paced) {
+// Sends samples to a run until it stops, in real time or as fast as the receiver reads; `sent` gets each piece.
+export async function play(samples, run, paced, sent) {
   const size = paced ? LIVE_PIECE : PIECE;
   const start = performance.now();
   for (let at = 0; at < samples.length && !run.stopped; at += size) {
@@ -73,7 +73,9 @@ export async function play(samples, run, paced) {
     // In real time, a piece exists when its last sample would have been spoken.
     while (paced && !run.stopped && performance.now() - start < (1000 * end) / RATE) await pause(5);
     while (run.buffered > MOST_BUFFERED && !run.stopped) await pause(20);
-    run.send(samples.slice(at, end).buffer);
+    const { buffer } = samples.slice(at, end);
+    sent(buffer);
+    run.send(buffer);
   }
 }
 

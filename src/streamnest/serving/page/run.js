@@ -3,7 +3,7 @@ import { Failure, RATE } from "./audio.js";
 
 const RETRIES = [500, 1000, 2000, 4000, 8000]; // ms before each attempt to reconnect
 const MOST_BUFFERED = 1280000; // bytes: 40 s of live audio that the network has not taken
-const MOST_WAITING = 10 * RATE; // samples that are kept while the connection is lost
+const MOST_KEPT = 60 * RATE; // samples that are kept to be sent again
 
 export class Run {
   // `view` has the methods that show messages; `connect(receive, lost)` makes a connection.
@@ -11,10 +11,11 @@ export class Run {
     Object.assign(this, { live, hello, connect, view });
     this.stopped = false; // no more audio
     this.finished = false;
-    this.sent = 0; // samples of the current connection
-    this.times = []; // [samples sent so far, time], for the delay from sending to text
-    this.waiting = []; // audio since the connection was lost
+    this.kept = []; // [end in samples, buffer]: audio that no result has covered yet
+    this.total = 0; // samples of the stream
+    this.times = []; // [end in samples, time of sending], for the delay from sending to a result
     this.attempts = 0;
+    this.resume = null; // identifies the stream at the server
   }
 
   // Connects; resolves when the stream is open.
@@ -27,32 +28,57 @@ export class Run {
 
   open() {
     this.ready = false;
-    this.sent = 0;
     this.times = [];
     const connection = this.connection = this.connect(
       (message) => { if (connection === this.connection && !this.finished) this.receive(message); },
       (opened) => { if (connection === this.connection && !this.finished) this.lost(opened); },
     );
-    connection.open(this.hello);
+    connection.open({ ...this.hello, ...(this.resume ? { resume: this.resume } : {}) });
   }
 
   receive(message) {
-    if (message.type === "ready") {
-      this.ready = true;
-      this.attempts = 0;
-      this.view.ready(message);
-      this.opened();
-      this.waiting.splice(0).forEach((buffer) => this.send(buffer));
-      if (this.stopped) this.connection.end();
-    } else if (message.type === "partial") {
-      this.view.text(message, this.delay(message));
-    } else if (message.type === "lag") {
-      this.view.lag(message.seconds);
-    } else if (message.type === "final") {
+    if (message.type === "ready") this.begin(message);
+    else if (message.type === "partial") {
+      this.forget(Math.round(message.seconds * RATE));
+      this.view.partial(message, this.delay(message));
+    } else if (message.type === "lag") this.view.lag(message);
+    else if (message.type === "final") {
       this.view.final(message);
       this.finish(this.stopped ? null : new Failure("The server has ended the stream, because it is stopping."));
-    } else if (message.type === "error") {
-      this.finish(new Failure(`The server reports: ${message.message}.`));
+    } else if (message.type === "error") this.refuse(message.message);
+  }
+
+  begin(message) {
+    this.ready = true;
+    this.attempts = 0;
+    const resumed = this.resume && message.samples != null;
+    if (!resumed) this.renumber();
+    this.resume = message.resume ?? null;
+    this.view.ready(message, resumed);
+    this.opened();
+    const received = message.samples ?? 0;
+    for (const [end, buffer] of this.kept) {
+      if (end > received) this.transmit(end, buffer.slice(Math.max(0, buffer.byteLength - 2 * (end - received))));
+    }
+    if (this.stopped) this.connection.end();
+  }
+
+  // Numbers the kept audio from the start of a new stream.
+  renumber() {
+    this.total = 0;
+    for (const entry of this.kept) entry[0] = this.total += entry[1].byteLength / 2;
+  }
+
+  forget(samples) {
+    while (this.kept.length && this.kept[0][0] <= samples) this.kept.shift();
+  }
+
+  refuse(reason) {
+    if (this.attempts && this.resume && this.live) { // the server has no state of this stream any more
+      this.resume = null;
+      this.open();
+    } else {
+      this.finish(new Failure(`The server reports: ${reason}.`));
     }
   }
 
@@ -63,30 +89,30 @@ export class Run {
     return this.times.length ? performance.now() - this.times[0][1] : null;
   }
 
-  get buffered() { return this.ready ? this.connection.buffered : 0; }
+  // Bytes that wait in the browser.
+  get buffered() { return this.ready ? this.connection.buffered : this.attempts ? Infinity : 0; }
 
   send(buffer) {
     if (this.finished) return;
-    if (!this.ready) {
-      this.waiting.push(buffer);
-      const most = Math.ceil((2 * MOST_WAITING) / buffer.byteLength);
-      if (this.waiting.length > most) this.waiting.shift();
-      return;
-    }
-    if (this.live && this.buffered > MOST_BUFFERED) {
+    this.total += buffer.byteLength / 2;
+    this.kept.push([this.total, buffer]);
+    if (this.ready) this.transmit(this.total, buffer);
+    while (this.total - this.kept[0][0] > MOST_KEPT) this.kept.shift();
+    if (this.live && this.ready && this.buffered > MOST_BUFFERED) {
       this.finish(new Failure("The connection is too slow for live audio."));
-      return;
     }
+  }
+
+  transmit(end, buffer) {
     this.connection.send(buffer);
-    this.sent += buffer.byteLength / 2;
-    this.times.push([this.sent, performance.now()]);
+    this.times.push([end, performance.now()]);
   }
 
   // The connection was lost; `opened` is true if it had been open.
   lost(opened) {
     const never = !opened && this.attempts === 0;
-    const [wait] = RETRIES.slice(this.attempts);
-    if (never || !this.live || wait === undefined) {
+    const wait = RETRIES[this.attempts];
+    if (never || wait === undefined || !(this.live || this.resume)) {
       this.finish(new Failure(
         never ? "The server cannot be reached, or refuses this page." : "The connection to the server was lost. Start again.",
       ));
@@ -98,7 +124,7 @@ export class Run {
     this.timer = setTimeout(() => this.open(), wait);
   }
 
-  // Ends the audio; the server answers with the final text.
+  // Ends the audio; the server answers with the final result.
   end() {
     if (this.stopped) return;
     this.stopped = true;

@@ -1,0 +1,151 @@
+// What the messages of a run change on the page.
+import { Delays, milliseconds, Plot } from "./latency.js";
+import { resultsOf, rowsOf } from "./results.js";
+import { Timeline } from "./timeline.js";
+import { Transcript } from "./transcript.js";
+
+const PIECE_MS = 20; // of live audio
+const SILENT = 1e-3; // peak below which a microphone is probably muted
+const SILENT_MS = 3000;
+const SILENCE = "The microphone is silent. Check that it is not muted.";
+const TITLES = { text: "Text", turns: "Speaker turns", codes: "Codes" };
+const HEADINGS = { text: "Live transcription", turns: "Live diarization", codes: "Codes of a pretrained encoder" };
+
+export const element = (id) => document.getElementById(id);
+export const show = (id, text) => { element(id).textContent = text; };
+export const transcript = new Transcript(element("text"), element("announcer"));
+const plot = new Plot(element("plot"));
+const timeline = new Timeline(element("timeline"));
+
+// Enables the controls that fit the state of the page; `view` is that of a run, if there is one.
+export function setButtons(view) {
+  for (const id of ["start", "file", "pace", "context"]) element(id).disabled = Boolean(view);
+  element("file-label").classList.toggle("disabled", Boolean(view));
+  element("stop").disabled = !view;
+  for (const id of ["copy", "download", "clear"]) element(id).disabled = !transcript.text;
+  document.body.classList.toggle("running", Boolean(view));
+  document.body.classList.toggle("recording", Boolean(view?.microphone));
+  element("level").hidden = !view?.microphone;
+  element("progress").hidden = !view || view.microphone;
+}
+
+// Shows the latency that a model declares.
+export function showLatency(model) {
+  const { kind = "text", context, lookahead_ms: lookahead, latency_mean_ms: mean, latency_worst_ms: worst } = model;
+  show("heading", HEADINGS[kind] ?? HEADINGS.text);
+  show("output-title", TITLES[kind] ?? TITLES.text);
+  show("model", context ? `context ${context}` : "");
+  show("lookahead", milliseconds(lookahead));
+  show("certificate", model.certificate ?? "declared by the layers");
+  show("algorithmic", milliseconds(mean, worst));
+  element("decision-row").hidden = model.decision_ms == null;
+  show("decision", milliseconds(model.decision_ms ?? null));
+  element("timeline").hidden = kind === "text";
+}
+
+// Shows the messages of one run.
+export class View {
+  // `ended` is called when the run has finished.
+  constructor(title, live, microphone, ended) {
+    Object.assign(this, { title, live, microphone, ended, delays: new Delays(), results: null, seconds: null });
+    this.began = this.lastSound = performance.now();
+    show("error", "");
+    show("lag", "none");
+    element("progress").value = element("level").value = 0;
+    element("speed-row").hidden = live;
+  }
+
+  ready(message, resumed) {
+    this.latency = message;
+    showLatency(message);
+    show("error", "");
+    show("status", this.microphone ? "Recording. Speak." : `Processing ${this.title}.`);
+    if (!resumed) {
+      this.results = resultsOf(message);
+      transcript.begin(this.title);
+      timeline.begin(message.speakers ?? message.codebooks ?? 0, message.frame_ms ?? 40);
+      this.began = performance.now();
+    }
+    this.results.ready(message);
+    this.update();
+  }
+
+  partial(message, delay) {
+    this.results.partial(message);
+    if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
+    show("lag", "none");
+    this.progress(message.seconds);
+    if (this.live && delay != null) this.measure(message.delay_ms, delay);
+    this.update();
+  }
+
+  update() {
+    transcript.show(this.results.final, this.results.partialText);
+    setButtons(this);
+  }
+
+  measure(compute, total) {
+    this.delays.add(performance.now(), compute, total);
+    for (const name of ["compute", "network", "total"]) {
+      const cells = element(name).querySelectorAll("td");
+      this.delays.percentiles(name).forEach((value, at) => { cells[at].textContent = value.toFixed(1); });
+    }
+    const [typical, , worst] = this.delays.percentiles("total");
+    const { latency_mean_ms: mean, latency_worst_ms: most, decision_ms: decision = 0 } = this.latency;
+    if (mean != null) {
+      show("whole", milliseconds(mean + decision + PIECE_MS / 2 + typical, most + decision + PIECE_MS + worst));
+    }
+    element("plot").setAttribute("aria-label", `Delay of results over time; the median is ${milliseconds(typical)}.`);
+    plot.update(this.delays.points, this.latency.chunk_ms);
+  }
+
+  progress(seconds) {
+    if (this.seconds) element("progress").value = seconds / this.seconds;
+    if (!this.live) show("speed", `${((1000 * seconds) / (performance.now() - this.began)).toFixed(1)} times real time`);
+  }
+
+  lag({ seconds, load }) {
+    show("lag", `${seconds.toFixed(1)} s${load == null ? "" : `, load ${load.toFixed(1)}`}`);
+    if (this.live) show("error", "The server is slower than real time, so that the results are late.");
+  }
+
+  final(message) {
+    this.results.end(message);
+    if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
+    this.progress(message.seconds);
+  }
+
+  reconnecting(attempt, most) {
+    show("status", `The connection was lost. Connecting again, attempt ${attempt} of ${most}.`);
+  }
+
+  ending() { show("status", "Waiting for the last results."); }
+
+  // Shows audio that is sent: its spectrogram, the level of a microphone, and a hint if it records nothing.
+  audio(buffer) {
+    if (!element("timeline").hidden) timeline.addAudio(buffer);
+    if (!this.microphone) return;
+    const peak = new Int16Array(buffer).reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) / 32768;
+    const now = performance.now();
+    const meter = element("level");
+    meter.value = Math.max(Math.sqrt(peak), 0.9 * meter.value);
+    if (peak > SILENT) this.lastSound = now;
+    const shown = element("error").textContent;
+    if (now - this.lastSound > SILENT_MS && !shown) show("error", SILENCE);
+    if (now === this.lastSound && shown === SILENCE) show("error", "");
+  }
+
+  finished(failure) {
+    if (this.results) transcript.show(this.results.final + this.results.partialText);
+    this.ended();
+    show("status", failure ? "Stopped." : "Finished.");
+    if (failure) show("error", failure.message);
+    const focused = document.activeElement === element("stop");
+    setButtons(null);
+    if (focused) element("start").focus();
+    if (failure?.message.includes("token")) {
+      element("token-form").hidden = false;
+      element("token").focus();
+    }
+  }
+}
