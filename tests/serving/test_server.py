@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import signal
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,90 +16,29 @@ import torch
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.serving.access import Access
-from streamnest.serving.engine import Engine
-from streamnest.serving.hub import Hub, Outbox
 from streamnest.serving.limits import Limits
+from streamnest.serving.outbox import Outbox
 
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
-from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
-from websockets.sync.client import ClientConnection, connect  # noqa: E402
-
-from streamnest.serving.server import Server, bind  # noqa: E402
+import live_server  # noqa: E402
+from live_server import WAIT, Running, int16, received  # noqa: E402
+from websockets.exceptions import InvalidStatus  # noqa: E402
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
 TOKEN = "0123456789abcdef"
-WAIT = 60
-
-
-class Running:
-    """Server in a thread.
-
-    Attributes:
-        server: the server.
-        address: host and port.
-    """
-
-    def __init__(self, model: TextTask, limits: Limits, access: Access) -> None:
-        socket = bind("127.0.0.1", 0)
-        self.server, self.address = Server(Hub(Engine(model, limits)), access), f"127.0.0.1:{socket.getsockname()[1]}"
-        self.thread = threading.Thread(target=self.server.run, args=([socket],))
-        self.thread.start()
-
-    def connect(self, **options: Any) -> ClientConnection:
-        return connect(f"ws://{self.address}/stream", proxy=None, open_timeout=WAIT, **options)
-
-    def open(self, kind: str = "int16", **hello: Any) -> ClientConnection:
-        socket = self.connect()
-        socket.send(json.dumps({"rate": 16000, "format": kind, **hello}))
-        return socket
-
-    def get(self, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
-        request = urllib.request.Request(f"http://{self.address}{path}", data, headers)
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def stop(self) -> None:
-        for _ in range(2):
-            self.server.handle_exit(signal.SIGTERM, None)
-        self.thread.join(WAIT)
 
 
 @pytest.fixture(scope="module")
 def start(recognizer: TextTask) -> Callable[..., AbstractContextManager[Running]]:
-    @contextmanager
-    def run(limits: Limits | None = None, access: Access | None = None) -> Iterator[Running]:
-        running = Running(recognizer, limits or Limits(), access or Access())
-        try:
-            yield running
-        finally:
-            running.stop()
-
-    return run
+    return partial(live_server.running, recognizer)
 
 
 @pytest.fixture(scope="module")
 def running(start: Callable[..., AbstractContextManager[Running]]) -> Iterator[Running]:
     with start(Limits(message_bytes=20000)) as one:
         yield one
-
-
-def received(socket: ClientConnection) -> list[dict[str, Any]]:
-    """Returns the messages up to the last one, after which the server closes the connection."""
-    messages = []
-    try:
-        while True:
-            messages.append(json.loads(socket.recv(WAIT)))
-    except ConnectionClosed:
-        return messages
-
-
-def int16(samples: torch.Tensor) -> bytes:
-    return (samples * 32768).to(torch.int16).numpy().tobytes()
 
 
 def test_two_interleaved_streams_get_the_texts_of_recognition(running: Running, audio: Audio, text_of: TextOf) -> None:
@@ -227,8 +164,7 @@ def test_sigterm_ends_streams_with_their_final_text(
         socket = running.open()
         assert json.loads(socket.recv(WAIT))["type"] == "ready"
         socket.send(int16(audio(8000)))
-        while "audio_seconds_total 0.5" not in running.get("/metrics")[1]:
-            pass
+        running.wait_for_metric("audio_seconds_total 0.5")
         running.server.handle_exit(signal.SIGTERM, None)
         assert received(socket)[-1]["text"] == text_of(audio(8000))
         running.thread.join(WAIT)
