@@ -1,4 +1,4 @@
-// Delays of the texts of live audio: percentiles, and a plot over time.
+// Delays of the results of live audio: percentiles, and a plot over time.
 const MOST = 500;
 const SECONDS = 30; // of the plot
 const SHARES = [0.5, 0.95, 0.99];
@@ -12,7 +12,7 @@ export function milliseconds(...values) {
 export class Delays {
   constructor() { this.points = []; }
 
-  // Adds a text: time on the clock of the page, ms at the server, and ms from sending to text.
+  // Adds a result: time on the clock of the page, ms at the server, and ms from sending to result.
   add(time, compute, total) {
     this.points.push({ time, compute, network: Math.max(0, total - compute), total });
     if (this.points.length > MOST) this.points.shift();
@@ -53,7 +53,7 @@ export class Plot {
       node("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
       label(value === top ? `${value} ms` : value, MARGIN.left - 4, y(value) + 4, "end"),
     ]);
-    nodes.push(label(`${SECONDS} s ago`, MARGIN.left, height - 3, "start"), label("last text", width - MARGIN.right, height - 3, "end"));
+    nodes.push(label(`${SECONDS} s ago`, MARGIN.left, height - 3, "start"), label("last result", width - MARGIN.right, height - 3, "end"));
     if (this.budget != null && this.budget <= top) {
       nodes.push(node("line", { class: "budget", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(this.budget), y2: y(this.budget) }));
       nodes.push(label("one chunk", width - MARGIN.right, y(this.budget) - 3, "end"));

@@ -21,6 +21,7 @@ class Words {
 class Turns {
   constructor({ frame_ms: stride, speakers }) {
     Object.assign(this, { stride: stride / 1000, turns: [], begun: new Array(speakers).fill(null), frame: 0 });
+    this.labels = this.begun.map((_, at) => `speaker ${at + 1}`);
   }
 
   ready({ turns }) { if (turns) this.turns = turns; }
@@ -55,7 +56,10 @@ class Turns {
 
 // Codes of a pretrained encoder: a line for each frame would be long, so that repeated frames share an entry.
 class Codes {
-  constructor() { Object.assign(this, { runs: [] }); }
+  constructor({ codebooks }) {
+    this.runs = [];
+    this.labels = codebooks > 1 ? Array.from({ length: codebooks }, (_, at) => `codebook ${at + 1}`) : [""];
+  }
 
   ready() {}
 

@@ -17,13 +17,13 @@ export class Timeline {
     this.image = document.createElement("canvas");
     Object.assign(this.image, { width: COLUMNS, height: BANDS });
     new ResizeObserver(() => this.request()).observe(canvas);
-    this.begin(0, 40);
+    this.begin([], 40);
   }
 
-  // Begins a stream with so many strips.
-  begin(strips, stride) {
-    Object.assign(this, { strips, stride: stride / 1000, columns: [], first: 0, tail: new Float32Array(0), rows: new Map() });
-    this.canvas.style.height = `${HEIGHT + 4 + strips * (STRIP + 3)}px`;
+  // Begins a stream with a strip for each label.
+  begin(labels, stride) {
+    Object.assign(this, { labels, stride: stride / 1000, columns: [], first: 0, tail: new Float32Array(0), rows: new Map() });
+    this.canvas.style.height = `${HEIGHT + 4 + labels.length * (STRIP + 3)}px`;
     this.request();
   }
 
@@ -73,6 +73,11 @@ export class Timeline {
     const pixels = this.image.getContext("2d");
     pixels.putImageData(this.pixels(), 0, 0);
     context.drawImage(this.image, 0, 0, width, HEIGHT);
+    context.font = "10px system-ui, sans-serif";
+    this.labels.forEach((label, strip) => {
+      context.fillStyle = "#8884";
+      context.fillRect(0, HEIGHT + 4 + strip * (STRIP + 3), width, STRIP);
+    });
     const start = (this.first * HOP) / RATE;
     const x = (seconds) => ((seconds - start) / SECONDS) * width;
     for (const [frame, row] of this.rows) {
@@ -83,20 +88,35 @@ export class Timeline {
         context.fillRect(left, HEIGHT + 4 + strip * (STRIP + 3), x((frame + 1) * this.stride) - left + 0.5, STRIP);
       });
     }
+    this.labels.forEach((label, strip) => {
+      context.strokeStyle = "#000a";
+      context.lineWidth = 3;
+      context.fillStyle = "#fff";
+      const place = [label, 4, HEIGHT + 4 + strip * (STRIP + 3) + STRIP - 4];
+      context.strokeText(...place);
+      context.fillText(...place);
+    });
   }
 
   pixels() {
     const image = new ImageData(COLUMNS, BANDS);
-    this.columns.forEach((column, at) => {
-      column.forEach((level, band) => {
-        const place = 4 * ((BANDS - 1 - band) * COLUMNS + at);
-        image.data.set([64 + 0.55 * level, 110 + 0.4 * level, 190 + 0.25 * level, level], place);
-      });
-    });
+    for (let at = 0; at < COLUMNS; at++) {
+      for (let band = 0; band < BANDS; band++) {
+        const color = COLORS[this.columns[at]?.[band] ?? 0];
+        image.data.set(color, 4 * ((BANDS - 1 - band) * COLUMNS + at));
+      }
+    }
     return image;
   }
 }
 
+// Colors of the levels 0 to 255: navy, blue, yellow, white.
+const STOPS = [[14, 17, 38, 255], [40, 80, 160, 255], [240, 190, 70, 255], [255, 252, 240, 255]];
+const COLORS = Array.from({ length: 256 }, (_, level) => {
+  const place = (level / 256) * (STOPS.length - 1);
+  const [below, above] = [STOPS[Math.floor(place)], STOPS[Math.floor(place) + 1]];
+  return below.map((value, at) => value + (place % 1) * (above[at] - value));
+});
 const HANN = Float32Array.from({ length: WINDOW }, (_, at) => 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / WINDOW));
 // Bounds of bands that are equally wide on the mel scale.
 const BOUNDS = Array.from({ length: BANDS + 1 }, (_, at) => {

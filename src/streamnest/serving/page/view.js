@@ -7,6 +7,8 @@ import { Transcript } from "./transcript.js";
 const PIECE_MS = 20; // of live audio
 const SILENT = 1e-3; // peak below which a microphone is probably muted
 const SILENT_MS = 3000;
+const LAG_MS = 1500; // after which a report of a slow server is over
+const LATE = "The server is slower than real time, so that the results are late.";
 const SILENCE = "The microphone is silent. Check that it is not muted.";
 const TITLES = { text: "Text", turns: "Speaker turns", codes: "Codes" };
 const HEADINGS = { text: "Live transcription", turns: "Live diarization", codes: "Codes of a pretrained encoder" };
@@ -49,6 +51,7 @@ export class View {
   constructor(title, live, microphone, ended) {
     Object.assign(this, { title, live, microphone, ended, delays: new Delays(), results: null, seconds: null });
     this.began = this.lastSound = performance.now();
+    this.lastLag = Infinity;
     show("error", "");
     show("lag", "none");
     element("progress").value = element("level").value = 0;
@@ -63,7 +66,7 @@ export class View {
     if (!resumed) {
       this.results = resultsOf(message);
       transcript.begin(this.title);
-      timeline.begin(message.speakers ?? message.codebooks ?? 0, message.frame_ms ?? 40);
+      timeline.begin(this.results.labels ?? [], message.frame_ms ?? 40);
       this.began = performance.now();
     }
     this.results.ready(message);
@@ -73,7 +76,7 @@ export class View {
   partial(message, delay) {
     this.results.partial(message);
     if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
-    show("lag", "none");
+    if (performance.now() - this.lastLag > LAG_MS) this.caughtUp();
     this.progress(message.seconds);
     if (this.live && delay != null) this.measure(message.delay_ms, delay);
     this.update();
@@ -106,7 +109,14 @@ export class View {
 
   lag({ seconds, load }) {
     show("lag", `${seconds.toFixed(1)} s${load == null ? "" : `, load ${load.toFixed(1)}`}`);
-    if (this.live) show("error", "The server is slower than real time, so that the results are late.");
+    this.lastLag = performance.now();
+    if (this.live) show("error", LATE);
+  }
+
+  caughtUp() {
+    this.lastLag = Infinity;
+    show("lag", "none");
+    if (element("error").textContent === LATE) show("error", "");
   }
 
   final(message) {
