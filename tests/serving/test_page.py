@@ -137,7 +137,7 @@ def test_text_of_chosen_and_dropped_files_equals_recognition(open_page: Open, wa
     finish(page)
     text = text_of(samples)
     assert page.locator("#text p").all_text_contents() == [text, text] and len(text) > 3
-    assert "times real time" in page.inner_text("#speed")
+    assert float(page.inner_text("#speed")) > 0
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     assert download.value.path().read_text() == f"{text}\n{text}\n"

@@ -24,6 +24,7 @@ from streamnest.serving.engine import Engine
 from streamnest.serving.events import report, write_events
 from streamnest.serving.hub import Hub
 from streamnest.serving.limits import Limits
+from streamnest.serving.static_page import runtime_folder, write_static
 from streamnest.streaming.onnx_session import OnnxSession
 
 
@@ -39,7 +40,12 @@ def load(args: argparse.Namespace) -> EncoderTask | ExportedModel:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until a signal, and returns the exit status."""
+    """Serves until a signal, or writes a static page; returns the exit status."""
+    if args.static:
+        runtime = runtime_folder(args.onnxruntime_web)
+        write_static(args.checkpoint, load(args), args.static, runtime)
+        print(f"{args.static}: serve it with any web server, e.g. python -m http.server --directory {args.static}")
+        return 0
     try:
         from streamnest.serving.server import Server, bind
     except ImportError as error:

@@ -38,6 +38,11 @@ def parser() -> ArgumentParser:
     made.add_argument("--context", metavar="NAME", help="default latency context of a dynamic checkpoint")
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
+    static = made.add_argument_group("page without a server")
+    static.add_argument("--static", type=Path, metavar="OUT", help="write a folder whose page runs the model, and exit")
+    static.add_argument(
+        "--onnxruntime-web", type=Path, metavar="DIST", help="folder dist of this npm package, with --static"
+    )
     network = made.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
     network.add_argument("--port", type=int, default=8000, help="port; 0 chooses a free one")

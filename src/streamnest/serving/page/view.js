@@ -8,7 +8,7 @@ const PIECE_MS = 20; // of live audio
 const SILENT = 1e-3; // peak below which a microphone is probably muted
 const SILENT_MS = 3000;
 const LAG_MS = 1500; // after which a report of a slow server is over
-const LATE = "The server is slower than real time, so that the results are late.";
+const LATE = "The computation is slower than real time, so that the results are late.";
 const SILENCE = "The microphone is silent. Check that it is not muted.";
 const TITLES = { text: "Text", turns: "Speaker turns", codes: "Codes" };
 const HEADINGS = { text: "Live transcription", turns: "Live diarization", codes: "Codes of a pretrained encoder" };
@@ -55,7 +55,7 @@ export class View {
     show("error", "");
     show("lag", "none");
     element("progress").value = element("level").value = 0;
-    element("speed-row").hidden = live;
+    show("speed", "–");
   }
 
   ready(message, resumed) {
@@ -77,7 +77,7 @@ export class View {
     this.results.partial(message);
     if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
     if (performance.now() - this.lastLag > LAG_MS) this.caughtUp();
-    this.progress(message.seconds);
+    this.progress(message);
     if (this.live && delay != null) this.measure(message.delay_ms, delay);
     this.update();
   }
@@ -102,9 +102,11 @@ export class View {
     plot.update(this.delays.points, this.latency.chunk_ms);
   }
 
-  progress(seconds) {
+  progress({ seconds, busy_s: busy }) {
     if (this.seconds) element("progress").value = seconds / this.seconds;
-    if (!this.live) show("speed", `${((1000 * seconds) / (performance.now() - this.began)).toFixed(1)} times real time`);
+    // In real time, the duration of the run contains pauses.
+    const spent = busy ?? (this.live ? null : (performance.now() - this.began) / 1000);
+    if (spent != null && seconds) show("speed", (spent / seconds).toFixed(3));
   }
 
   lag({ seconds, load }) {
@@ -122,7 +124,7 @@ export class View {
   final(message) {
     this.results.end(message);
     if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
-    this.progress(message.seconds);
+    this.progress(message);
   }
 
   reconnecting(attempt, most) {
