@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +15,7 @@ import torch
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
+from chromium import WAIT_MS, chromium  # noqa: E402
 from live_server import running  # noqa: E402
 
 from streamnest.checkpoint.loading import load_model  # noqa: E402
@@ -31,9 +28,11 @@ Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
 Wave = tuple[Path, torch.Tensor]
 Open = Callable[..., Any]
-WAIT_MS = 30_000
 TOKEN = "0123456789abcdef"
 STORED = Path(__file__).parents[1] / "fixtures/stored"
+
+
+playwright.expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +41,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     wave = tmp_path_factory.mktemp("microphone") / "microphone.wav"
     noise = 0.1 * torch.randn(160000, generator=torch.Generator().manual_seed(7))
     soundfile.write(wave, noise.numpy(), 16000, subtype="PCM_16")
-    arguments = [
+    with chromium(
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={wave}",
         "--autoplay-policy=no-user-gesture-required",
-    ]
-    with playwright.sync_playwright() as started:
-        try:
-            chromium = started.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False, args=arguments)
-        except playwright.Error as error:
-            pytest.skip(f"Chromium does not start: {error.message.splitlines()[0]}")
-        yield chromium
-        chromium.close()
+    ) as started:
+        yield started
 
 
 @pytest.fixture
@@ -103,7 +96,7 @@ def choose(page: Any, path: Path) -> None:
 
 
 def finish(page: Any) -> None:
-    shown(page, "#status").to_have_text("Finished.", timeout=WAIT_MS)
+    shown(page, "#status").to_have_text("Finished.")
 
 
 def received(page: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
@@ -151,7 +144,7 @@ def test_text_of_the_microphone_equals_recognition_of_received_audio(
     pieces = received(page, monkeypatch)
     start = page.get_by_role("button", name="Start microphone")
     start.press("Enter")
-    shown(page, "#whole").to_contain_text("ms", timeout=WAIT_MS)
+    shown(page, "#whole").to_contain_text("ms")
     shown(page, "#level").to_be_visible()
     shown(page, "#plot polyline.compute").to_have_attribute("points", re.compile(r"\d,\d.* \d"))
     page.get_by_role("button", name="Stop").press("Enter")
@@ -190,7 +183,7 @@ def test_errors_are_sentences(open_page: Open, wave: Wave, text_of: TextOf) -> N
     alert.to_contain_text("busy with 1 streams")
     page.server.hub.close(number)
     choose(page, path)
-    shown(page, "#text p").to_have_text(text_of(samples), timeout=WAIT_MS)
+    shown(page, "#text p").to_have_text(text_of(samples))
 
 
 def test_a_lost_connection_is_resumed_without_loss_of_audio(
@@ -206,10 +199,10 @@ def test_a_lost_connection_is_resumed_without_loss_of_audio(
     page.route_web_socket("**/stream", route)
     page.reload()
     page.get_by_role("button", name="Start microphone").click()
-    shown(page, "#text p").not_to_be_empty(timeout=WAIT_MS)
+    shown(page, "#text p").not_to_be_empty()
     sockets[0].close(code=1011)
-    shown(page, "#status").to_have_text(re.compile("Connecting again, attempt 1 of"), timeout=WAIT_MS)
-    shown(page, "#status").to_have_text("Recording. Speak.", timeout=WAIT_MS)
+    shown(page, "#status").to_have_text(re.compile("Connecting again, attempt 1 of"))
+    shown(page, "#status").to_have_text("Recording. Speak.")
     page.wait_for_timeout(300)
     page.get_by_role("button", name="Stop").click()
     finish(page)

@@ -1,4 +1,6 @@
 // Delays of the results of live audio: percentiles, and a plot over time.
+import { Redraw } from "./redraw.js";
+
 const MOST = 500;
 const SECONDS = 30; // of the plot
 const SHARES = [0.5, 0.95, 0.99];
@@ -27,19 +29,13 @@ export class Delays {
 export class Plot {
   // The budget is the duration of a chunk in ms: a server that computes longer cannot keep up.
   constructor(svg) {
-    Object.assign(this, { svg, points: [], budget: null, pending: false });
-    new ResizeObserver(() => this.request()).observe(svg);
+    Object.assign(this, { svg, points: [], budget: null, redraw: new Redraw(() => this.draw()) });
+    new ResizeObserver(() => this.redraw.request()).observe(svg);
   }
 
   update(points, budget) {
     Object.assign(this, { points, budget });
-    this.request();
-  }
-
-  request() {
-    if (this.pending) return;
-    this.pending = true;
-    requestAnimationFrame(() => { this.pending = false; this.draw(); });
+    this.redraw.request();
   }
 
   draw() {

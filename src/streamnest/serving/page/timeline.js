@@ -1,5 +1,6 @@
 // Spectrogram of the audio, and below it a strip for each speaker or codebook, over the last seconds.
 import { RATE } from "./audio.js";
+import { Redraw } from "./redraw.js";
 
 const SECONDS = 12;
 const HOP = 160;
@@ -13,10 +14,10 @@ const GOLDEN = 137.508; // degrees between the hues of successive numbers
 
 export class Timeline {
   constructor(canvas) {
-    Object.assign(this, { canvas, pending: false });
+    Object.assign(this, { canvas, redraw: new Redraw(() => this.draw()) });
     this.image = document.createElement("canvas");
     Object.assign(this.image, { width: COLUMNS, height: BANDS });
-    new ResizeObserver(() => this.request()).observe(canvas);
+    new ResizeObserver(() => this.redraw.request()).observe(canvas);
     this.begin([], 40);
   }
 
@@ -24,7 +25,7 @@ export class Timeline {
   begin(labels, stride) {
     Object.assign(this, { labels, stride: stride / 1000, columns: [], first: 0, tail: new Float32Array(0), rows: new Map() });
     this.canvas.style.height = `${HEIGHT + 4 + labels.length * (STRIP + 3)}px`;
-    this.request();
+    this.redraw.request();
   }
 
   // Adds int16 samples in the order of the stream.
@@ -41,7 +42,7 @@ export class Timeline {
       this.columns.splice(0, extra);
       this.first += extra;
     }
-    this.request();
+    this.redraw.request();
   }
 
   // Adds rows: for each frame a number or null for each strip.
@@ -52,13 +53,7 @@ export class Timeline {
       if (frame >= oldest) break;
       this.rows.delete(frame);
     }
-    this.request();
-  }
-
-  request() {
-    if (this.pending) return;
-    this.pending = true;
-    requestAnimationFrame(() => { this.pending = false; this.draw(); });
+    this.redraw.request();
   }
 
   draw() {
@@ -100,23 +95,24 @@ export class Timeline {
 
   pixels() {
     const image = new ImageData(COLUMNS, BANDS);
-    for (let at = 0; at < COLUMNS; at++) {
-      for (let band = 0; band < BANDS; band++) {
-        const color = COLORS[this.columns[at]?.[band] ?? 0];
-        image.data.set(color, 4 * ((BANDS - 1 - band) * COLUMNS + at));
-      }
-    }
+    const pixels = new Uint32Array(image.data.buffer);
+    pixels.fill(COLORS[0]);
+    this.columns.forEach((column, at) => {
+      for (let band = 0; band < BANDS; band++) pixels[(BANDS - 1 - band) * COLUMNS + at] = COLORS[column[band]];
+    });
     return image;
   }
 }
 
 // Colors of the levels 0 to 255: navy, blue, yellow, white.
-const STOPS = [[14, 17, 38, 255], [40, 80, 160, 255], [240, 190, 70, 255], [255, 252, 240, 255]];
-const COLORS = Array.from({ length: 256 }, (_, level) => {
+const STOPS = [[14, 17, 38], [40, 80, 160], [240, 190, 70], [255, 252, 240]];
+const COLORS = Uint32Array.from({ length: 256 }, (_, level) => {
   const place = (level / 256) * (STOPS.length - 1);
   const [below, above] = [STOPS[Math.floor(place)], STOPS[Math.floor(place) + 1]];
-  return below.map((value, at) => value + (place % 1) * (above[at] - value));
+  const [red, green, blue] = below.map((value, at) => value + (place % 1) * (above[at] - value));
+  return (255 << 24) | (blue << 16) | (green << 8) | red;
 });
+
 const HANN = Float32Array.from({ length: WINDOW }, (_, at) => 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / WINDOW));
 // Bounds of bands that are equally wide on the mel scale.
 const BOUNDS = Array.from({ length: BANDS + 1 }, (_, at) => {

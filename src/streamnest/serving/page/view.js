@@ -5,6 +5,7 @@ import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
 const PIECE_MS = 20; // of live audio
+const METER_MS = 100;
 const SILENT = 1e-3; // peak below which a microphone is probably muted
 const SILENT_MS = 3000;
 const LAG_MS = 1500; // after which a report of a slow server is over
@@ -51,7 +52,7 @@ export class View {
   constructor(title, live, microphone, ended) {
     Object.assign(this, { title, live, microphone, ended, delays: new Delays(), results: null, seconds: null });
     this.began = this.lastSound = performance.now();
-    this.lastLag = Infinity;
+    Object.assign(this, { lastLag: Infinity, peak: 0, metered: 0 });
     show("error", "");
     show("lag", "none");
     element("progress").value = element("level").value = 0;
@@ -137,10 +138,13 @@ export class View {
   audio(buffer) {
     if (!element("timeline").hidden) timeline.addAudio(buffer);
     if (!this.microphone) return;
-    const peak = new Int16Array(buffer).reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) / 32768;
     const now = performance.now();
-    const meter = element("level");
-    meter.value = Math.max(Math.sqrt(peak), 0.9 * meter.value);
+    const peak = new Int16Array(buffer).reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) / 32768;
+    this.peak = Math.max(this.peak, peak);
+    if (now - this.metered > METER_MS) {
+      element("level").value = Math.sqrt(this.peak);
+      Object.assign(this, { peak: 0, metered: now });
+    }
     if (peak > SILENT) this.lastSound = now;
     const shown = element("error").textContent;
     if (now - this.lastSound > SILENT_MS && !shown) show("error", SILENCE);

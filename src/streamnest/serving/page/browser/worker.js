@@ -2,6 +2,7 @@
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
 const LAG_MS = 500; // delay from which on the page is warned
+const QUIET = 8000; // samples after which a message is sent although there are no results
 const ARRAYS = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array };
 
 ort.env.wasm.numThreads = 1; // threads need headers that static servers do not send
@@ -84,7 +85,7 @@ class Activity {
 // One stream through the graph.
 class Stream {
   constructor(model, session) {
-    Object.assign(this, { m: model.graph, session, received: 0, emitted: 0, busy: 0 });
+    Object.assign(this, { m: model.graph, session, received: 0, answered: 0, emitted: 0, busy: 0 });
     this.decoder = model.kind === "text" ? new Text(model) : new Activity(model);
     this.pending = new Float32Array(this.m.initial_zeros);
     this.state = Object.fromEntries(this.m.state.map((entry) => [entry.name, initial(entry)]));
@@ -167,7 +168,7 @@ async function take({ open, audio, end, time }) {
   } else if (stream) {
     const frames = audio ? await stream.push(Float32Array.from(new Int16Array(audio), (sample) => sample / 32768)) : await stream.flush();
     const delay = performance.timeOrigin + performance.now() - time;
-    answer(end ? "final" : "partial", frames, delay);
+    if (end || frames.length || stream.received - stream.answered > QUIET) answer(end ? "final" : "partial", frames, delay);
     if (delay > LAG_MS && performance.now() - warned > 1000) {
       warned = performance.now();
       postMessage({ type: "lag", seconds: delay / 1000 });
@@ -178,6 +179,7 @@ async function take({ open, audio, end, time }) {
 
 function answer(type, frames, delay) {
   const { received, emitted, busy, decoder, m } = stream;
+  stream.answered = received;
   const seconds = received / m.sample_rate;
   const fields = type === "final" ? decoder.end(frames, seconds) : decoder.add(frames);
   const outputs = wantsOutputs ? { outputs: frames.map((frame) => Array.from(frame)) } : {};
