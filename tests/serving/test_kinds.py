@@ -17,6 +17,7 @@ from streamnest.data.conversations.simulation import clipped
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
 from streamnest.downstream.diarization.task import Diarizer
 from streamnest.errors import UserError
+from streamnest.objectives import MaskedAndNextToken
 from streamnest.pretraining import Pretraining
 from streamnest.serving.engine import Engine
 from streamnest.serving.stream import Result
@@ -84,8 +85,9 @@ def test_diarizers_serve_activity_and_turns_of_the_whole_audio(audio: Audio) -> 
 @torch.no_grad()
 def test_contexts_are_chosen_by_stream_and_serve_codes(audio: Audio) -> None:
     model, wave = load_model(STORED / "dynamic.ckpt"), audio(30000)
-    assert isinstance(model, Pretraining)
-    model.objective.heads.bias.copy_(-model.objective.heads.weight @ mean_frame(model))
+    assert isinstance(model, Pretraining) and isinstance(model.objective, MaskedAndNextToken)
+    heads = model.objective.masked.heads
+    heads.bias.copy_(-heads.weight @ mean_frame(model))
     engine = Engine(model)
     assert engine.served.context == model.encoder.context_name == "lookahead80"
     assert "full" not in engine.served.sessions and engine.served.latency["causal"]["chunk_ms"] == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
@@ -16,14 +17,17 @@ import torch
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.serving.access import Access
+from streamnest.serving.engine import Engine
+from streamnest.serving.hub import Hub
 from streamnest.serving.limits import Limits
-from streamnest.serving.outbox import Outbox
 
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
 import live_server  # noqa: E402
 from live_server import WAIT, Running, int16, received  # noqa: E402
 from websockets.exceptions import InvalidStatus  # noqa: E402
+
+from streamnest.serving.app import Service  # noqa: E402
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
@@ -71,6 +75,9 @@ def test_wrong_messages_get_an_error_and_others_their_text(running: Running, aud
         ({**hello, "rate": 8000}, None, "rate must be 16000"),
         ({**hello, "rate": True}, None, "rate must be 16000"),
         ({"rate": 16000, "format": ["int16"]}, None, "format must be int16 or float32"),
+        ({**hello, "context": "causal"}, None, "context is not a streaming context of this model"),
+        ({**hello, "context": ["causal"]}, None, "context must be a text"),
+        ({**hello, "resume": "no such stream"}, None, "not kept any more"),
         ("[" * 3000, None, "JSON object"),
         (b"\x00\x00", None, "JSON object"),
     ]
@@ -97,7 +104,10 @@ def test_files_health_metrics_and_page_are_served(running: Running, audio: Audio
     assert (status, json.loads(text)) == (200, {"text": text_of(audio(12000)), "seconds": 0.75})
     status, text = running.get("/transcribe", b"no audio")
     assert status == 400 and "the file cannot be used" in text and "/tmp" not in text
+    assert running.get("/transcribe?context=causal", file.getvalue())[0] == 400
     assert running.get("/healthz") == (200, '{"status":"ok"}')
+    model = json.loads(running.get("/model")[1])
+    assert model["kind"] == "text" and model["contexts"] == {} and model["chunk_ms"] == 80
     status, text = running.get("/metrics")
     assert status == 200 and "streamnest_streams " in text and "streamnest_step_seconds_count" in text
     for path in ("/", "/page.js", "/recorder.js", "/page.css"):
@@ -111,7 +121,8 @@ def test_a_token_is_required_by_every_endpoint(start: Callable[..., AbstractCont
             assert "token is missing or wrong" in received(running.open(**hello))[-1]["message"]
         with running.open(token=TOKEN) as socket:
             assert json.loads(socket.recv(WAIT))["type"] == "ready"
-        assert running.get("/metrics")[0] == running.get("/transcribe", b"x")[0] == 401
+        for request in (("/metrics",), ("/model",), ("/transcribe", b"x")):
+            assert running.get(*request)[0] == 401
         assert running.get("/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
         assert running.get("/healthz")[0] == 200
 
@@ -171,14 +182,29 @@ def test_sigterm_ends_streams_with_their_final_text(
         assert not running.thread.is_alive()
 
 
-def test_a_slow_reader_gets_merged_partial_texts() -> None:
-    import asyncio
+def test_a_fast_client_is_throttled_and_loses_nothing(
+    start: Callable[..., AbstractContextManager[Running]], audio: Audio, text_of: TextOf
+) -> None:
+    wave = audio(40000)
+    with start(Limits(queue_s=0.2, step_s=0.1)) as running:
+        socket = running.open()
+        for at in range(0, 40000, 4000):
+            socket.send(int16(wave[at : at + 4000]))
+        socket.send('{"end": true}')
+        *_, final = received(socket)
+    assert final.get("text") == text_of(wave) and final["seconds"] == 2.5
 
-    async def read() -> list[dict[str, Any]]:
-        outbox = Outbox()
-        for message in ({"type": "partial", "text": "a"}, {"type": "final", "text": "ab"}, {"type": "lag"}):
-            outbox.put(message)
-        outbox.put({"type": "partial", "text": "b"})
-        return [await outbox.next() for _ in range(3)]
 
-    assert [m.get("text") for m in asyncio.run(read())] in (["ab", None, "ab"], [None, "ab", "ab"])
+def test_a_client_that_reads_nothing_loses_its_connection(recognizer: TextTask) -> None:
+    class Stalled:
+        async def send_json(self, _: Any) -> None:
+            await asyncio.sleep(WAIT)
+
+    async def write() -> None:
+        service = Service(Hub(Engine(recognizer, Limits(idle_s=0.05))), Access())
+        stream = service.hub.open()
+        stream.outbox.put({"type": "partial", "text": "a"})
+        await service._write(Stalled(), stream)  # type: ignore[arg-type]
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(write())
