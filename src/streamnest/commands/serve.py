@@ -20,6 +20,7 @@ from streamnest.downstream.exported import (
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.serving.access import Access
+from streamnest.serving.certification import measure_lookahead
 from streamnest.serving.engine import Engine
 from streamnest.serving.events import report, write_events
 from streamnest.serving.hub import Hub
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"streamnest serve needs the extra serve: pip install 'streamnest[serve]' ({error})") from None
     torch.set_num_threads(args.threads)
     limits = Limits(streams=args.streams, load=args.load, keep_s=args.keep_seconds, idle_s=args.idle)
-    engine = Engine(load(args), limits)
+    model = load(args)
+    engine = Engine(model, limits)
+    measure_lookahead(model, engine.served.latency)
     engine.served.warm_up()
     server = Server(Hub(engine, args.threads), Access(args.host, args.token, tuple(args.origin)))
     with bind(args.host, args.port) as listening:

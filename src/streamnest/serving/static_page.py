@@ -13,6 +13,7 @@ from streamnest.downstream.exported import ExportedDiarizer, ExportedModel, Expo
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import whole, write_json, write_whole
+from streamnest.serving.certification import measure_lookahead
 from streamnest.serving.served_model import ServedModel
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
@@ -53,7 +54,9 @@ def write_static(model: str | Path, loaded: EncoderTask | ExportedModel, out: Pa
     graph = exported.session.metadata
     if graph["batch"] not in (None, 1):
         raise UserError(f"{model} has batch {graph['batch']}: a page has one stream; export it with --batch 1")
-    write_json(out / "model.json", {**_described(exported), "graph": graph})
+    measured = {graph["context"]: dict[str, float | None]()}
+    measure_lookahead(loaded, measured)
+    write_json(out / "model.json", {**_described(exported), **measured[graph["context"]], "graph": graph})
     for name in RUNTIME:
         _copy(runtime / name, out / name)
     page = Path(str(files("streamnest.serving") / "page"))

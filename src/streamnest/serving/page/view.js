@@ -11,6 +11,10 @@ const SILENT_MS = 3000;
 const LAG_MS = 1500; // after which a report of a slow server is over
 const LATE = "The computation is slower than real time, so that the results are late.";
 const SILENCE = "The microphone is silent. Check that it is not muted.";
+const CERTIFICATES = {
+  true: "declared and measured",
+  false: "declared; the measurement differs: run streamnest verify",
+};
 const TITLES = { text: "Text", turns: "Speaker turns", codes: "Codes" };
 const HEADINGS = { text: "Live transcription", turns: "Live diarization", codes: "Codes of a pretrained encoder" };
 
@@ -39,7 +43,7 @@ export function showLatency(model) {
   show("output-title", TITLES[kind] ?? TITLES.text);
   show("model", context ? `context ${context}` : "");
   show("lookahead", milliseconds(lookahead));
-  show("certificate", model.certificate ?? "declared by the layers");
+  show("certificate", CERTIFICATES[model.lookahead_measured] ?? "declared by the layers");
   show("algorithmic", milliseconds(mean, worst));
   element("decision-row").hidden = model.decision_ms == null;
   show("decision", milliseconds(model.decision_ms ?? null));
