@@ -57,7 +57,7 @@ def open_page(browser: Any, recognizer: TextTask) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_one(model: Any = None, access: Access | None = None, script: str = "", **options: Any) -> Any:
-            server = stack.enter_context(running(model or recognizer, Limits(streams=1), access))
+            server = stack.enter_context(running(model or recognizer, Limits(streams=1, load=100.0), access))
             context = browser.new_context(viewport={"width": 390, "height": 844}, **options)
             stack.callback(context.close)
             page = context.new_page()

@@ -4,11 +4,14 @@ import { Redraw } from "./redraw.js";
 const MOST = 500;
 const SECONDS = 30; // of the plot
 const SHARES = [0.5, 0.95, 0.99];
-const MARGIN = { left: 46, right: 6, top: 8, bottom: 18 };
+const MARGIN = { left: 54, right: 6, top: 8, bottom: 18 };
+
+// Shows a number of ms; tenths are noise from 100 ms on.
+export const rounded = (value) => value.toFixed(value < 100 ? 1 : 0);
 
 // Shows durations in ms, separated by slashes.
 export function milliseconds(...values) {
-  return values.includes(null) ? "unlimited" : `${values.map((value) => value.toFixed(1)).join(" / ")} ms`;
+  return values.includes(null) ? "unlimited" : `${values.map(rounded).join(" / ")} ms`;
 }
 
 export class Delays {

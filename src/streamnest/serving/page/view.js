@@ -1,5 +1,5 @@
 // What the messages of a run change on the page.
-import { Delays, milliseconds, Plot } from "./latency.js";
+import { Delays, milliseconds, Plot, rounded } from "./latency.js";
 import { resultsOf, rowsOf } from "./results.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
@@ -96,7 +96,7 @@ export class View {
     this.delays.add(performance.now(), compute, total);
     for (const name of ["compute", "network", "total"]) {
       const cells = element(name).querySelectorAll("td");
-      this.delays.percentiles(name).forEach((value, at) => { cells[at].textContent = value.toFixed(1); });
+      this.delays.percentiles(name).forEach((value, at) => { cells[at].textContent = rounded(value); });
     }
     const [typical, , worst] = this.delays.percentiles("total");
     const { latency_mean_ms: mean, latency_worst_ms: most, decision_ms: decision = 0 } = this.latency;
