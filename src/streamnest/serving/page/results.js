@@ -54,10 +54,10 @@ class Turns {
   }
 }
 
-// Codes of a pretrained encoder: a line for each frame would be long, so that repeated frames share an entry.
+// Codes of a pretrained encoder; equal successive frames share an entry.
 class Codes {
   constructor({ codebooks }) {
-    this.runs = [];
+    Object.assign(this, { final: "", code: null, count: 0 });
     this.labels = codebooks > 1 ? Array.from({ length: codebooks }, (_, at) => `codebook ${at + 1}`) : [""];
   }
 
@@ -66,19 +66,21 @@ class Codes {
   partial({ codes = [] }) {
     for (const row of codes) {
       const code = row.join("/");
-      const last = this.runs.at(-1);
-      if (last?.code === code) last.count += 1;
-      else this.runs.push({ code, count: 1 });
+      if (code !== this.code) {
+        this.final += this.partialText;
+        Object.assign(this, { code, count: 0 });
+      }
+      this.count += 1;
     }
   }
 
-  end(message) { this.partial(message); this.ended = true; }
+  end(message) {
+    this.partial(message);
+    this.final += this.partialText;
+    this.count = 0;
+  }
 
-  static text(runs) { return runs.map(({ code, count }) => (count > 1 ? `${code}×${count} ` : `${code} `)).join(""); }
-
-  get final() { return Codes.text(this.ended ? this.runs : this.runs.slice(0, -1)); }
-
-  get partialText() { return this.ended ? "" : Codes.text(this.runs.slice(-1)); }
+  get partialText() { return this.count > 1 ? `${this.code}×${this.count} ` : this.count ? `${this.code} ` : ""; }
 }
 
 const KINDS = { text: Words, turns: Turns, codes: Codes };

@@ -16,22 +16,34 @@ export class Transcript {
       span.className = name;
       return span;
     });
-    this.entries.push({ final, partial });
+    this.entries.push({ final, partial, shown: 0 });
     this.box.append(article);
   }
 
-  // Shows the text of the current stream.
-  show(final, partial = "") {
+  // Shows the text of the current stream; `final` begins with the final text that was shown before.
+  show(final, partial) {
     const entry = this.entries.at(-1);
     const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40;
-    this.announce(final.slice(entry.final.textContent.length));
-    entry.final.textContent = final;
+    const added = final.slice(entry.shown);
+    entry.final.append(added);
     entry.partial.textContent = partial;
+    entry.shown = final.length;
     if (atEnd) this.box.scrollTop = this.box.scrollHeight;
+    this.announce(added);
+  }
+
+  // Replaces the text of the current stream.
+  replace(text) {
+    const entry = this.entries.at(-1);
+    this.announce(text.slice(entry.shown));
+    entry.final.textContent = text;
+    entry.partial.textContent = "";
+    entry.shown = text.length;
   }
 
   // Screen readers get text in groups, because a message for every word would interrupt itself.
   announce(text) {
+    if (!text) return;
     this.unread += text;
     this.timer ??= setTimeout(() => {
       this.announcer.textContent = this.unread;
@@ -43,6 +55,8 @@ export class Transcript {
   get text() {
     return this.entries.map(({ final, partial }) => final.textContent + partial.textContent).filter(Boolean).join("\n");
   }
+
+  get empty() { return !this.entries.some(({ shown, partial }) => shown || partial.textContent); }
 
   clear() {
     this.entries.splice(0, this.entries.length);

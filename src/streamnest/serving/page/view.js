@@ -1,5 +1,6 @@
 // What the messages of a run change on the page.
 import { Delays, milliseconds, Plot, rounded } from "./latency.js";
+import { Redraw } from "./redraw.js";
 import { resultsOf, rowsOf } from "./results.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
@@ -29,7 +30,7 @@ export function setButtons(view) {
   for (const id of ["start", "file", "pace", "context"]) element(id).disabled = Boolean(view);
   element("file-label").classList.toggle("disabled", Boolean(view));
   element("stop").disabled = !view;
-  for (const id of ["copy", "download", "clear"]) element(id).disabled = !transcript.text;
+  for (const id of ["copy", "download", "clear"]) element(id).disabled = transcript.empty;
   document.body.classList.toggle("running", Boolean(view));
   document.body.classList.toggle("recording", Boolean(view?.microphone));
   element("level").hidden = !view?.microphone;
@@ -56,7 +57,7 @@ export class View {
   constructor(title, live, microphone, ended) {
     Object.assign(this, { title, live, microphone, ended, delays: new Delays(), results: null, seconds: null });
     this.began = this.lastSound = performance.now();
-    Object.assign(this, { lastLag: Infinity, peak: 0, metered: 0 });
+    Object.assign(this, { lastLag: Infinity, peak: 0, metered: 0, panel: new Redraw(() => this.showDelays()) });
     show("error", "");
     show("lag", "none");
     element("progress").value = element("level").value = 0;
@@ -75,6 +76,7 @@ export class View {
       this.began = performance.now();
     }
     this.results.ready(message);
+    if (resumed) transcript.replace(this.results.final);
     this.update();
   }
 
@@ -83,7 +85,10 @@ export class View {
     if (message.first_frame != null) timeline.addRows(message.first_frame, rowsOf(message));
     if (performance.now() - this.lastLag > LAG_MS) this.caughtUp();
     this.progress(message);
-    if (this.live && delay != null) this.measure(message.delay_ms, delay);
+    if (this.live && delay != null) {
+      this.delays.add(performance.now(), message.delay_ms, delay);
+      this.panel.request();
+    }
     this.update();
   }
 
@@ -92,8 +97,7 @@ export class View {
     setButtons(this);
   }
 
-  measure(compute, total) {
-    this.delays.add(performance.now(), compute, total);
+  showDelays() {
     for (const name of ["compute", "network", "total"]) {
       const cells = element(name).querySelectorAll("td");
       this.delays.percentiles(name).forEach((value, at) => { cells[at].textContent = rounded(value); });
@@ -156,7 +160,7 @@ export class View {
   }
 
   finished(failure) {
-    if (this.results) transcript.show(this.results.final + this.results.partialText);
+    if (this.results) transcript.replace(this.results.final + this.results.partialText);
     this.ended();
     show("status", failure ? "Stopped." : "Finished.");
     if (failure) show("error", failure.message);
