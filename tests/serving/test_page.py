@@ -29,6 +29,21 @@ TextOf = Callable[[torch.Tensor], str]
 Wave = tuple[Path, torch.Tensor]
 Open = Callable[..., Any]
 TOKEN = "0123456789abcdef"
+# A browser that records at the rate of the device only.
+REFUSED_RATE = """
+const source = AudioContext.prototype.createMediaStreamSource;
+AudioContext.prototype.createMediaStreamSource = function (media) {
+    if (this.sampleRate === 16000) throw new DOMException("", "NotSupportedError");
+    return source.call(this, media);
+};
+"""
+RECORDED_STATUS = """
+window.statuses = [];
+addEventListener("DOMContentLoaded", () => {
+    const status = document.getElementById("status");
+    new MutationObserver(() => statuses.push(status.textContent)).observe(status, { childList: true });
+});
+"""
 STORED = Path(__file__).parents[1] / "fixtures/stored"
 
 
@@ -137,10 +152,11 @@ def test_text_of_chosen_and_dropped_files_equals_recognition(open_page: Open, wa
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.parametrize("script", ["", REFUSED_RATE], ids=["native", "resampled"])
 def test_text_of_the_microphone_equals_recognition_of_received_audio(
-    open_page: Open, text_of: TextOf, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, text_of: TextOf, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(script=script, permissions=["clipboard-read", "clipboard-write"])
     pieces = received(page, monkeypatch)
     start = page.get_by_role("button", name="Start microphone")
     start.press("Enter")
@@ -189,7 +205,7 @@ def test_errors_are_sentences(open_page: Open, wave: Wave, text_of: TextOf) -> N
 def test_a_lost_connection_is_resumed_without_loss_of_audio(
     open_page: Open, text_of: TextOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, sockets = open_page(), list[Any]()
+    page, sockets = open_page(script=RECORDED_STATUS), list[Any]()
     pieces = received(page, monkeypatch)
 
     def route(socket: Any) -> None:
@@ -201,8 +217,10 @@ def test_a_lost_connection_is_resumed_without_loss_of_audio(
     page.get_by_role("button", name="Start microphone").click()
     shown(page, "#text p").not_to_be_empty()
     sockets[0].close(code=1011)
-    shown(page, "#status").to_have_text(re.compile("Connecting again, attempt 1 of"))
+    while len(sockets) < 2:
+        page.wait_for_timeout(50)
     shown(page, "#status").to_have_text("Recording. Speak.")
+    assert "The connection was lost. Connecting again, attempt 1 of 5." in page.evaluate("window.statuses")
     page.wait_for_timeout(300)
     page.get_by_role("button", name="Stop").click()
     finish(page)

@@ -12,9 +12,8 @@ const SENTENCES = {
   SecurityError: "The browser refused the microphone. Allow it for this page and start again.",
   NotFoundError: "No microphone was found. Connect one, or choose a file.",
   NotReadableError: "The microphone cannot be used: another program may be using it.",
-  NotSupportedError: `This browser cannot record at ${RATE} Hz. Choose a file, or use another browser.`,
+  NotSupportedError: "This browser cannot record audio. Choose a file, or use another browser.",
   EncodingError: "The browser cannot decode this file. Choose another format, such as WAV or MP3.",
-  NotFileError: "The file cannot be read. Choose it again.",
 };
 
 // Describes an error of the browser in a sentence.
@@ -34,7 +33,7 @@ export async function openMicrophone() {
 
 // Passes 20 ms of a microphone at a time to `send`; returns a function that releases the microphone.
 export async function record(media, send, lost) {
-  const context = new AudioContext({ sampleRate: RATE });
+  const [context, source] = listen(media);
   const release = () => {
     media.getTracks().forEach((track) => track.stop());
     if (context.state !== "closed") context.close();
@@ -43,7 +42,7 @@ export async function record(media, send, lost) {
     await context.audioWorklet.addModule("recorder.js");
     const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
     recorder.port.onmessage = ({ data }) => send(data);
-    context.createMediaStreamSource(media).connect(recorder);
+    source.connect(recorder);
     await context.resume();
   } catch (error) {
     release();
@@ -51,6 +50,19 @@ export async function record(media, send, lost) {
   }
   media.getTracks()[0].onended = lost;
   return release;
+}
+
+// Returns an audio context and its source, at the rate of the model or, if the browser refuses it, at its own.
+function listen(media) {
+  for (const options of [{ sampleRate: RATE }, {}]) {
+    const context = new AudioContext(options);
+    try {
+      return [context, context.createMediaStreamSource(media)];
+    } catch (error) {
+      context.close();
+      if (error.name !== "NotSupportedError" || !options.sampleRate) throw error;
+    }
+  }
 }
 
 // Decodes a file; returns its samples, averaged over the channels.
