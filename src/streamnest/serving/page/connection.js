@@ -2,7 +2,7 @@
 export class ServerConnection {
   // `receive` gets each message; `lost` is called if the connection ends before `final` or `error`.
   constructor(receive, lost) {
-    Object.assign(this, { receive, lost, opened: false, over: false });
+    Object.assign(this, { receive, lost, source: "The server reports", opened: false, over: false });
   }
 
   open(hello) {

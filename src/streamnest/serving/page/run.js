@@ -78,7 +78,7 @@ export class Run {
       this.resume = null;
       this.open();
     } else {
-      this.finish(new Failure(`The server reports: ${reason}.`));
+      this.finish(new Failure(`${this.connection.source}: ${reason}.`));
     }
   }
 

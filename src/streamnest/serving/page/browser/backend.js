@@ -4,7 +4,7 @@ let worker = null;
 // Connection of one stream to the worker, with the interface and the messages of a connection to a server.
 class WorkerConnection {
   constructor(receive) {
-    Object.assign(this, { receive, over: false, sent: 0, consumed: 0 });
+    Object.assign(this, { receive, source: "The model cannot be computed", over: false, sent: 0, consumed: 0 });
   }
 
   open(hello) {

@@ -189,5 +189,5 @@ function answer(type, frames, delay) {
 // One message after the other, although a step does not block.
 let last = Promise.resolve();
 onmessage = ({ data }) => {
-  last = last.then(() => take(data)).catch((error) => postMessage({ type: "error", message: `the model cannot be computed: ${error.message}` }));
+  last = last.then(() => take(data)).catch((error) => postMessage({ type: "error", message: error.message }));
 };
