@@ -104,8 +104,8 @@ async def measured(server: ServerProcess, threads: int, count: int, speech: Audi
     if not delays:
         raise UserError(f"--seconds {len(speech) / rate:g} is too short for results: give at least 3")
     used = (server.cpu_s - cpu) / (time.monotonic() - start)
-    percentiles = (1000 * delays[min(len(delays) - 1, int(share * len(delays)))] for share in (0.5, 0.95, 0.99))
-    return Row(threads, count, *percentiles, load, used)
+    p50, p95, p99 = (1000 * delays[min(len(delays) - 1, int(share * len(delays)))] for share in (0.5, 0.95, 0.99))
+    return Row(threads, count, p50, p95, p99, load, used)
 
 
 def search(
