@@ -102,10 +102,10 @@ async def measured(server: ServerProcess, threads: int, count: int, speech: Audi
     load = (await asyncio.to_thread(server.metrics))["load"]
     delays = sorted(itertools.chain.from_iterable(await running))
     if not delays:
-        raise UserError("the model has found no text in this audio: give other --audio")
+        raise UserError(f"--seconds {len(speech) / rate:g} is too short for results: give at least 3")
     used = (server.cpu_s - cpu) / (time.monotonic() - start)
-    percentiles = (1000 * delays[min(len(delays) - 1, int(share * len(delays)))] for share in (0.5, 0.95, 0.99))
-    return Row(threads, count, *percentiles, load, used)
+    p50, p95, p99 = (1000 * delays[min(len(delays) - 1, int(share * len(delays)))] for share in (0.5, 0.95, 0.99))
+    return Row(threads, count, p50, p95, p99, load, used)
 
 
 def search(

@@ -19,7 +19,7 @@ _CLIENTS = (clients.real_time, clients.fast, clients.slow_reader, clients.vanish
 
 @dataclass
 class Soak:
-    """What happened in a soak test.
+    """Outcome of a soak test.
 
     Attributes:
         equal: streams with the text that they must have.

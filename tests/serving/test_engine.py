@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,6 +117,33 @@ def test_queues_and_number_of_streams_are_bounded(recognizer: TextTask, audio: A
     finish(engine)
     assert engine.has_room(first) and set(engine.lags_s().values()) == {0}
     engine.open()
+    engine.close(first)
+    engine.open()  # at once, before a step has removed the closed stream
+
+
+def test_a_failing_decoder_ends_its_stream_only(
+    recognizer: TextTask, audio: Audio, text_of: TextOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wave = Engine(recognizer), audio(6000)
+    numbers = [engine.open(), engine.open()]
+    monkeypatch.setattr(engine._streams[numbers[0]].decoder, "add", None)
+    for number in numbers:
+        engine.push(number, wave)
+        engine.step()
+        with suppress(UserError):
+            engine.end(number)
+    results = finish(engine)
+    assert texts(results) == {numbers[1]: text_of(wave)} and len(engine) == 0
+
+
+def test_streams_without_text_report_their_progress(recognizer: TextTask) -> None:
+    engine = Engine(recognizer, Limits(step_s=0.1))
+    number = engine.open()
+    engine._streams[number].decoder.add = lambda _: {"text": ""}  # type: ignore[method-assign]
+    engine.push(number, torch.zeros(40000))
+    results = finish(engine)
+    assert [(result.kind, result.seconds) for result in results] == [("partial", 1.0), ("partial", 2.0)]
+    assert results[0].frames == 24
 
 
 def test_a_backlog_is_consumed_in_bounded_steps(recognizer: TextTask, audio: Audio) -> None:

@@ -54,14 +54,23 @@ def test_streams_are_refused_while_steps_leave_no_time(slow: tuple[Engine, list[
     engine.open()
 
 
-def test_backlogs_do_not_count_as_live_load(slow: tuple[Engine, list[float]], audio: Audio) -> None:
+def test_backlogs_do_not_count_as_live_load(
+    slow: tuple[Engine, list[float]], audio: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, _ = slow
-    engine.push(engine.open(), audio(6 * CHUNK))
+    added = list[tuple[float, ...]]()
+    engine.push(engine.open(), audio(5 * CHUNK))
     engine.step()
     assert 0 < engine.load < 0.4
+    monkeypatch.setattr(engine._load, "add", lambda *step: added.append(step))
     engine.push(engine.open(), audio(10))
     engine.step()  # completes no chunk
-    assert 0 < engine.load < 0.4
+    assert not added
+    for number in range(2):
+        engine.push(number, audio(5 * CHUNK))
+    engine.step()
+    ((_, chunk_s, each_s),) = added
+    assert chunk_s == 0.08 and each_s == pytest.approx(0.08 * (5 + 4) / 2)
 
 
 def test_load_is_a_median_of_recent_steps() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -10,7 +12,11 @@ import pytest
 import torch
 
 from streamnest.downstream.asr.recognition import TextTask
+from streamnest.errors import UserError
+from streamnest.serving.engine import Engine
+from streamnest.serving.hub import Hub
 from streamnest.serving.limits import Limits
+from streamnest.serving.stream import BusyError
 
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
@@ -120,9 +126,38 @@ def test_idle_streams_are_kept_for_a_limited_time(recognizer: TextTask) -> None:
         server.wait_for_metric("kept_streams 1")
         server.wait_for_metric("kept_streams 0")
         assert "not kept" in received(server.open(resume=key))[-1]["message"]
+    with running(recognizer, Limits(keep_s=0.5)) as server:
+        socket = server.open()
+        key = next_message(socket)["resume"]
+        lost(socket)
+        server.wait_for_metric("kept_streams 1")
+        socket, _ = resumed(server, key)
+        time.sleep(0.7)
+        socket.send('{"end": true}')
+        assert received(socket)[-1]["type"] == "final"
     with running(recognizer, Limits(keep_s=0)) as server:
         socket = server.open()
         assert next_message(socket)["resume"] is None
         lost(socket)
         server.wait_for_metric("streams 0")
         server.wait_for_metric("kept_streams 0")
+
+
+def test_a_stopping_server_keeps_and_opens_no_streams(recognizer: TextTask) -> None:
+    async def stop() -> None:
+        hub = Hub(Engine(recognizer))
+        streams = [hub.open(), hub.open()]
+        hub.leave(streams[0], "vanished")
+        assert hub.kept == streams[:1]
+        stopping = asyncio.create_task(hub.drain())
+        await asyncio.sleep(0)
+        assert not hub.kept
+        with pytest.raises(BusyError, match="stopping"):
+            hub.open()
+        with pytest.raises(UserError, match="not kept"):
+            await hub.resume(streams[0].key)
+        hub.leave(streams[1], "vanished")
+        await stopping
+        assert not hub.kept
+
+    asyncio.run(stop())

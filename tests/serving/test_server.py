@@ -79,6 +79,7 @@ def test_wrong_messages_get_an_error_and_others_their_text(running: Running, aud
         ({**hello, "context": ["causal"]}, None, "context must be a text"),
         ({**hello, "resume": "no such stream"}, None, "not kept any more"),
         ("[" * 3000, None, "JSON object"),
+        (json.dumps({**hello, "token": "x" * 4096}), None, "at most 4096 characters"),
         (b"\x00\x00", None, "JSON object"),
     ]
     for first, then, reason in cases:
