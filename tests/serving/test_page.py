@@ -16,7 +16,7 @@ for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 from chromium import WAIT_MS, chromium  # noqa: E402
-from live_server import running  # noqa: E402
+from live_server import next_message, running  # noqa: E402
 
 from streamnest.checkpoint.loading import load_model  # noqa: E402
 from streamnest.downstream.asr.recognition import TextTask  # noqa: E402
@@ -76,7 +76,7 @@ def open_page(browser: Any, recognizer: TextTask) -> Iterator[Open]:
             context = browser.new_context(viewport={"width": 390, "height": 844}, **options)
             stack.callback(context.close)
             page = context.new_page()
-            page.server = server.server
+            page.running = server
             page.set_default_timeout(WAIT_MS)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda message: _is_problem(message) and problems.append(message.text))
@@ -116,7 +116,7 @@ def finish(page: Any) -> None:
 
 def received(page: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """Returns a list to which the server of a page adds the samples that it receives."""
-    engine: Engine = page.server.hub.engine
+    engine: Engine = page.running.server.hub.engine
     pieces, push = list[torch.Tensor](), engine.push
 
     def record(number: int, samples: Any) -> None:
@@ -194,10 +194,12 @@ def test_errors_are_sentences(open_page: Open, wave: Wave, text_of: TextOf) -> N
     choose(page, path)
     alert.to_contain_text("token is missing or wrong")
     page.get_by_label("Token of the server").fill(TOKEN)
-    number = page.server.hub.open()[0]
-    choose(page, path)
-    alert.to_contain_text("busy with 1 streams")
-    page.server.hub.close(number)
+    with page.running.open(token=TOKEN) as other:
+        assert next_message(other)["type"] == "ready"
+        choose(page, path)
+        alert.to_contain_text("busy with 1 streams")
+        other.send('{"end": true}')
+        assert next_message(other)["type"] == "final"
     choose(page, path)
     shown(page, "#text p").to_have_text(text_of(samples))
 
