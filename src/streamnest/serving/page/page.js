@@ -84,7 +84,7 @@ async function copy() {
 
 element("start").onclick = useMicrophone;
 element("stop").onclick = () => { if (run?.stopped) run.finish(null); else run?.end(); };
-element("clear").onclick = () => { transcript.clear(); setButtons(run?.view); element("start").focus(); };
+element("clear").onclick = () => { transcript.clear(); setButtons(null); element("start").focus(); };
 element("copy").onclick = copy;
 element("download").onclick = download;
 element("context").onchange = ({ target }) => showLatency({ ...model, ...model.contexts[target.value], context: target.value });

@@ -45,11 +45,13 @@ export class Transcript {
   announce(text) {
     if (!text) return;
     this.unread += text;
-    this.timer ??= setTimeout(() => {
-      this.announcer.textContent = this.unread;
-      this.unread = "";
-      this.timer = null;
-    }, QUIET);
+    this.timer ??= setTimeout(() => this.flush(), QUIET);
+  }
+
+  flush() {
+    this.announcer.textContent = this.unread;
+    this.timer = this.unread ? setTimeout(() => this.flush(), QUIET) : null;
+    this.unread = "";
   }
 
   get text() {

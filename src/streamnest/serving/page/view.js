@@ -30,7 +30,8 @@ export function setButtons(view) {
   for (const id of ["start", "file", "pace", "context"]) element(id).disabled = Boolean(view);
   element("file-label").classList.toggle("disabled", Boolean(view));
   element("stop").disabled = !view;
-  for (const id of ["copy", "download", "clear"]) element(id).disabled = transcript.empty;
+  for (const id of ["copy", "download"]) element(id).disabled = transcript.empty;
+  element("clear").disabled = Boolean(view) || transcript.empty;
   document.body.classList.toggle("running", Boolean(view));
   document.body.classList.toggle("recording", Boolean(view?.microphone));
   element("level").hidden = !view?.microphone;
@@ -119,9 +120,10 @@ export class View {
   }
 
   lag({ seconds, load }) {
+    if (!this.live) return; // a file is sent faster than in real time
     show("lag", `${seconds.toFixed(1)} s${load == null ? "" : `, load ${load.toFixed(1)}`}`);
     this.lastLag = performance.now();
-    if (this.live) show("error", LATE);
+    show("error", LATE);
   }
 
   caughtUp() {
