@@ -15,7 +15,6 @@ import torch
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-from chromium import WAIT_MS, chromium  # noqa: E402
 from live_server import next_message, running  # noqa: E402
 
 from streamnest.checkpoint.loading import load_model  # noqa: E402
@@ -28,6 +27,7 @@ Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
 Wave = tuple[Path, torch.Tensor]
 Open = Callable[..., Any]
+WAIT_MS = 60_000
 TOKEN = "0123456789abcdef"
 # A browser that records at the rate of the device only.
 REFUSED_RATE = """
@@ -51,7 +51,7 @@ playwright.expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(chromium: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium whose microphone plays noise."""
     wave = tmp_path_factory.mktemp("microphone") / "microphone.wav"
     noise = 0.1 * torch.randn(160000, generator=torch.Generator().manual_seed(7))
@@ -129,7 +129,7 @@ def received(page: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
 def test_text_of_chosen_and_dropped_files_equals_recognition(open_page: Open, wave: Wave, text_of: TextOf) -> None:
     page, (path, samples) = open_page(), wave
-    assert page.inner_text("#lookahead") == "42.4 ms"
+    shown(page, "#lookahead").to_have_text("42.4 ms")
     choose(page, path)
     finish(page)
     transfer = page.evaluate_handle(
@@ -253,6 +253,7 @@ def test_turns_and_codes_are_shown_with_a_spectrogram(
 def test_a_context_of_a_dynamic_checkpoint_can_be_chosen(open_page: Open, wave: Wave) -> None:
     page = open_page(load_model(STORED / "dynamic.ckpt"))
     choices = page.get_by_label("Latency context")
+    shown(page, "#context option").not_to_have_count(0)
     names = choices.locator("option").all_text_contents()
     figures = set()
     for name in names:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from chromium import WAIT_MS, chromium
 
 from streamnest.checkpoint.loading import load_model
 from streamnest.data.conversations.simulation import clipped
@@ -27,6 +26,7 @@ from streamnest.serving.static_page import RUNTIME, runtime_folder, write_static
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 
+WAIT_MS = 60_000
 DIST = os.environ.get("STREAMNEST_ONNXRUNTIME_WEB")
 STORED = Path(__file__).parents[1] / "fixtures/stored"
 OUTPUTS = """async (samples) => {
@@ -78,7 +78,10 @@ def exported(graph: Path) -> ExportedRecognizer | ExportedDiarizer:
 
 
 def test_results_in_the_browser_equal_those_of_python(
-    pages: tuple[str, Path], audio: Callable[..., torch.Tensor], text_of: Callable[[torch.Tensor], str]
+    pages: tuple[str, Path],
+    chromium: Callable[..., Any],
+    audio: Callable[..., torch.Tensor],
+    text_of: Callable[[torch.Tensor], str],
 ) -> None:
     address, folder = pages
     samples = audio(16001, 3)
