@@ -25,5 +25,5 @@ export class ServerConnection {
 
   end() { this.send(JSON.stringify({ end: true })); }
 
-  close() { this.over = true; this.socket.close(); }
+  close() { this.over = true; this.socket.close(1000); } // the server may forget the stream
 }
