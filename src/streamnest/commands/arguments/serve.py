@@ -7,6 +7,8 @@ export (.onnx). The printed address opens a page for the microphone or a file. P
 By default only this machine can connect. Another --host needs a token of at least 16 characters, as --token or in the
 environment variable STREAMNEST_TOKEN, which other users of the machine cannot see.
 
+--static writes a folder with a page that runs the model in the browser, without this server.
+
 SIGTERM and Ctrl-C let open streams finish; a second signal stops at once. Needs the extra serve.
 """
 
