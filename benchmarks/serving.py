@@ -52,7 +52,6 @@ if __name__ == "__main__":
 import asyncio
 import itertools
 import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +76,7 @@ _UNLIMITED = ("--streams", "10000", "--load", "100")
 
 @dataclass(frozen=True)
 class Row:
-    """Delays of a number of streams, in milliseconds."""
+    """Measurement of a number of streams: delays in milliseconds, load, and processor time per second of audio."""
 
     threads: int
     streams: int
@@ -85,7 +84,7 @@ class Row:
     p95: float
     p99: float
     load: float
-    cpu: float
+    cpu_ms: float
 
 
 def clips_in(path: Path, rate: int) -> list[Audio]:
@@ -96,16 +95,17 @@ def clips_in(path: Path, rate: int) -> list[Audio]:
 async def measured(server: ServerProcess, threads: int, count: int, speech: Audio, rate: int, piece: int) -> Row:
     """Runs streams in real time, each with another part of the speech."""
     audio = [np.roll(speech, -at * len(speech) // count) for at in range(count)]
-    cpu, start = server.cpu_s, time.monotonic()
+    cpu_s, audio_s = server.cpu_s, server.metrics()["audio_seconds_total"]
     running = asyncio.gather(*(clients.live(server.address, one, rate, piece) for one in audio))
     await asyncio.sleep(0.8 * len(speech) / rate)
     load = (await asyncio.to_thread(server.metrics))["load"]
     delays = sorted(itertools.chain.from_iterable(await running))
     if not delays:
         raise UserError(f"--seconds {len(speech) / rate:g} is too short for results: give at least 3")
-    used = (server.cpu_s - cpu) / (time.monotonic() - start)
+    audio_s = server.metrics()["audio_seconds_total"] - audio_s
+    cpu_ms = 1000 * (server.cpu_s - cpu_s) / audio_s
     p50, p95, p99 = (1000 * delays[min(len(delays) - 1, int(share * len(delays)))] for share in (0.5, 0.95, 0.99))
-    return Row(threads, count, p50, p95, p99, load, used)
+    return Row(threads, count, p50, p95, p99, load, cpu_ms)
 
 
 def search(
@@ -182,11 +182,11 @@ def main() -> int:
 def show(rows: list[Row], chunk_ms: float) -> None:
     """Prints the table and the capacity of each number of threads."""
     table = Table(title=f"Delay at the client, chunk {chunk_ms:g} ms", title_justify="left")
-    for name in ("threads", "streams", "p50, ms", "p95, ms", "p99, ms", "load", "cores used"):
+    for name in ("threads", "streams", "p50, ms", "p95, ms", "p99, ms", "load", "CPU ms per s of audio"):
         table.add_column(name, justify="right")
     for row in rows:
         delays = (f"{delay:.0f}" for delay in (row.p50, row.p95, row.p99))
-        table.add_row(str(row.threads), str(row.streams), *delays, f"{row.load:.2f}", f"{row.cpu:.2f}")
+        table.add_row(str(row.threads), str(row.streams), *delays, f"{row.load:.2f}", f"{row.cpu_ms:.1f}")
     console = terminal(100)
     console.print(table)
     for threads in dict.fromkeys(row.threads for row in rows):

@@ -189,7 +189,7 @@ class Hub:
             if stream := self._streams.get(result.stream):
                 stream.outbox.put(message(result))
         lags, load = self.engine.lags_s(), self.engine.load
-        now = asyncio.get_running_loop().time()
+        now = self.engine.clock()
         for stream in self._streams.values():
             lag = lags.get(stream.number, 0.0)
             if (lag > self.engine.limits.lag_s or load > 1) and stream.number in lags and now - stream.warned > 1.0:
