@@ -13,6 +13,7 @@ from processes import run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
+STORED = ROOT / "tests/fixtures/stored"
 IN_A_KERNEL = "frontier.py"  # the one that CI runs as Jupyter does
 
 
@@ -101,6 +102,7 @@ def test_streaming_benchmark_prints_chunks_and_streams_per_core() -> None:
         ("soak", ("encoder=causal", "--minutes", "5"), "at least two parts"),
         ("streaming", ("--chunk", "0.1", "--sizes", "tiny", "size=tiny"), "multiple of the encoder frame, 80 ms"),
         ("reference", ("no_such_python",), "no_such_python cannot be started"),
+        ("serving", (str(STORED / "diarization.ckpt"),), "gives no text: give a checkpoint of task=ctc or rnnt"),
     ],
 )
 def test_benchmarks_refuse_settings_they_would_measure_wrongly(
@@ -124,6 +126,13 @@ def test_soak_fails_if_a_stream_gets_slower_or_larger(
     monkeypatch.setattr(soak, "soak", lambda _: [(10.0, 10.0, 2.0, 1.0), (20.0, last[0], 2.0, last[1])])
     monkeypatch.setattr(sys, "argv", ["soak", "encoder=causal"])
     assert soak.main() == status
+
+
+@pytest.mark.long
+def test_serving_benchmark_measures_delays_and_soaks() -> None:
+    pytest.importorskip("uvicorn")
+    text = script("benchmarks/serving.py", str(STORED / "ctc.ckpt"), "--quick")
+    assert "1 threads: p99 within 160 ms up to" in text and " 0 different, 0 lost" in text
 
 
 @pytest.mark.long

@@ -21,6 +21,7 @@ from streamnest.build import build_model
 from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.downstream.exported import ExportedDiarizer, ExportedRecognizer
 from streamnest.errors import UserError
+from streamnest.serving.engine import Engine
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 
@@ -60,8 +61,20 @@ def test_an_exported_recognizer_gives_the_text_of_its_checkpoint(run_config, tmp
     capsys.readouterr()
     assert main("stream", out, "-") == 0
     assert len(capsys.readouterr().out.splitlines()[-1]) > 4
+    served = Engine(ExportedRecognizer(OnnxSession(out)))
+    assert results(served, audio) == {"text": expected.split("\t")[1].rstrip("\n")}
     assert main("diarize", out, talk) == 2
     assert "task=diarization" in capsys.readouterr().err
+
+
+def results(engine, audio):
+    """Returns the final result of a server for audio."""
+    number = engine.open()
+    engine.push(number, audio)
+    engine.end(number)
+    while engine.due:
+        found = engine.step()
+    return found[-1].fields
 
 
 def diarizer(run_config, *overrides):
@@ -95,6 +108,8 @@ def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, t
         assert main("diarize", tmp_path / path, talk) == 0
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1] and len(shown[0].splitlines()) > 1
+    turns = [results(Engine(one), audio.numpy())["turns"] for one in (model, exported)]
+    assert turns[0] == turns[1] and len(turns[0]) == len(shown[0].splitlines()) - 1
 
 
 def test_exports_without_the_required_head_are_refused():

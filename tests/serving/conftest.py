@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,30 @@ from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.recognizer import StreamingRecognizer
 
 STORED = Path(__file__).parents[1] / "fixtures/stored/ctc.ckpt"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Callable[..., Any]:
+    """Returns a context manager that starts a headless Chromium with further arguments.
+
+    A test is skipped without playwright, without a Chromium, and if it does not start.
+    """
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[Any]:
+        playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if path is None:
+            pytest.skip("needs Chromium")
+        with playwright.sync_playwright() as started:
+            try:
+                browser = started.chromium.launch(executable_path=path, chromium_sandbox=False, args=list(arguments))
+            except playwright.Error as error:
+                pytest.skip(f"Chromium does not start: {error.message.splitlines()[0]}")
+            yield browser
+            browser.close()
+
+    return start
 
 
 @pytest.fixture(scope="package")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.errors import UserError
-from streamnest.serving.engine import BusyError, Engine, Result
+from streamnest.serving.engine import Engine
 from streamnest.serving.limits import Limits
+from streamnest.serving.stream import BusyError, Result
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
@@ -26,7 +28,8 @@ def finish(engine: Engine) -> list[Result]:
 
 
 def texts(results: list[Result], kind: str = "final") -> dict[int, str]:
-    return {result.stream: result.text for result in results if result.kind == kind}
+    name = "message" if kind == "error" else "text"
+    return {result.stream: result.fields[name] for result in results if result.kind == kind}
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -50,7 +53,7 @@ def test_texts_equal_offline_ones_for_any_arrival_order(
     results += finish(engine)
     assert texts(results) == {n: text_of(wave) for n, wave in zip(numbers, waves, strict=True)}
     assert len(texts(results)[numbers[0]]) > 5 and len(engine) == 0
-    partial = "".join(r.text for r in results if r.stream == numbers[0] and r.kind == "partial")
+    partial = "".join(r.fields["text"] for r in results if r.stream == numbers[0] and r.kind == "partial")
     assert partial and texts(results)[numbers[0]].startswith(partial)
     (last,) = (r for r in results if r.stream == numbers[0] and r.kind == "final")
     assert last.seconds == 20000 / 16000
@@ -78,21 +81,22 @@ def test_a_failing_stream_leaves_the_others_their_texts(
 ) -> None:
     engine, waves = Engine(recognizer), [audio(6000, seed) for seed in range(3)]
     numbers = [engine.open() for _ in waves]
-    compute = engine.session._step
+    session: Any = engine.served.sessions[None]
+    compute = session._step
 
     def step(group: list[Any], chunks: int) -> None:
         if any(stream.num_samples_in == 5999 and (stream.end is not None or not at_end) for stream in group):
             raise RuntimeError
         compute(group, chunks)
 
-    monkeypatch.setattr(engine.session, "_step", step)
+    monkeypatch.setattr(session, "_step", step)
     for number, wave in zip(numbers, waves, strict=True):
         engine.push(number, wave[: 5999 if number == numbers[1] else 6000])
         engine.end(number)
     results = finish(engine)
     assert texts(results) == {n: text_of(waves[n]) for n in (numbers[0], numbers[2])}
     assert list(texts(results, "error")) == [numbers[1]]
-    assert not len(engine) and not engine.session._streams
+    assert not len(engine) and not session._streams
 
 
 def test_queues_and_number_of_streams_are_bounded(recognizer: TextTask, audio: Audio) -> None:
@@ -101,7 +105,7 @@ def test_queues_and_number_of_streams_are_bounded(recognizer: TextTask, audio: A
     with pytest.raises(BusyError, match="busy with 2 streams"):
         engine.open()
     engine.push(first, audio(8000))
-    assert engine.lag_s() == engine.lag_s(first) == 0.5 and not engine.has_room(first) and engine.has_room(second)
+    assert engine.lags_s() == {first: 0.5, second: 0} and not engine.has_room(first) and engine.has_room(second)
     with pytest.raises(UserError, match="s of audio are waiting"):
         engine.push(first, audio(1))
     for _ in range(4):
@@ -111,8 +115,35 @@ def test_queues_and_number_of_streams_are_bounded(recognizer: TextTask, audio: A
     with pytest.raises(UserError, match="has ended"):
         engine.push(second, audio(1))
     finish(engine)
-    assert engine.has_room(first) and engine.lag_s() == 0
+    assert engine.has_room(first) and set(engine.lags_s().values()) == {0}
     engine.open()
+    engine.close(first)
+    engine.open()  # at once, before a step has removed the closed stream
+
+
+def test_a_failing_decoder_ends_its_stream_only(
+    recognizer: TextTask, audio: Audio, text_of: TextOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wave = Engine(recognizer), audio(6000)
+    numbers = [engine.open(), engine.open()]
+    monkeypatch.setattr(engine._streams[numbers[0]].decoder, "add", None)
+    for number in numbers:
+        engine.push(number, wave)
+        engine.step()
+        with suppress(UserError):
+            engine.end(number)
+    results = finish(engine)
+    assert texts(results) == {numbers[1]: text_of(wave)} and len(engine) == 0
+
+
+def test_streams_without_text_report_their_progress(recognizer: TextTask) -> None:
+    engine = Engine(recognizer, Limits(step_s=0.1))
+    number = engine.open()
+    engine._streams[number].decoder.add = lambda _: {"text": ""}  # type: ignore[method-assign]
+    engine.push(number, torch.zeros(40000))
+    results = finish(engine)
+    assert [(result.kind, result.seconds) for result in results] == [("partial", 1.0), ("partial", 2.0)]
+    assert results[0].frames == 24
 
 
 def test_a_backlog_is_consumed_in_bounded_steps(recognizer: TextTask, audio: Audio) -> None:
@@ -121,7 +152,7 @@ def test_a_backlog_is_consumed_in_bounded_steps(recognizer: TextTask, audio: Aud
     engine.push(fast, audio(16000))
     engine.push(slow, audio(1600))
     engine.step()
-    assert engine.lag_s(fast) == 0.8 and engine.lag_s(slow) == 0
+    assert engine.lags_s() == {fast: 0.8, slow: 0}
 
 
 def test_metrics_count_streams_steps_and_failures(recognizer: TextTask, audio: Audio) -> None:
@@ -130,7 +161,15 @@ def test_metrics_count_streams_steps_and_failures(recognizer: TextTask, audio: A
     with pytest.raises(BusyError):
         engine.open()
     engine.step()
-    lines = engine.statistics.text(len(engine), engine.lag_s()).splitlines()
-    for line in ("streams 1", "streams_refused_total 1", "audio_seconds_total 0.1", 'batch_size_bucket{le="1"} 1'):
+    lines = engine.statistics.text(len(engine), 2, 0.5, 0.25).splitlines()
+    for line in (
+        "streams 1",
+        "kept_streams 2",
+        "lag_seconds 0.5",
+        "load 0.25",
+        "streams_refused_total 1",
+        "audio_seconds_total 0.1",
+        'batch_size_bucket{le="1"} 1',
+    ):
         assert f"streamnest_{line}" in lines
     assert 'streamnest_step_seconds_bucket{le="+Inf"} 1' in lines and "streamnest_step_seconds_count 1" in lines

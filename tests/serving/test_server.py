@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,89 +18,31 @@ import torch
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.serving.access import Access
 from streamnest.serving.engine import Engine
-from streamnest.serving.hub import Hub, Outbox
+from streamnest.serving.hub import Hub
 from streamnest.serving.limits import Limits
 
 for package in ("uvicorn", "starlette", "websockets"):
     pytest.importorskip(package)
-from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
-from websockets.sync.client import ClientConnection, connect  # noqa: E402
+import live_server  # noqa: E402
+from live_server import WAIT, Running, int16, received  # noqa: E402
+from websockets.exceptions import InvalidStatus  # noqa: E402
 
-from streamnest.serving.server import Server, bind  # noqa: E402
+from streamnest.serving.app import Service  # noqa: E402
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
 TOKEN = "0123456789abcdef"
-WAIT = 60
-
-
-class Running:
-    """Server in a thread.
-
-    Attributes:
-        server: the server.
-        address: host and port.
-    """
-
-    def __init__(self, model: TextTask, limits: Limits, access: Access) -> None:
-        socket = bind("127.0.0.1", 0)
-        self.server, self.address = Server(Hub(Engine(model, limits)), access), f"127.0.0.1:{socket.getsockname()[1]}"
-        self.thread = threading.Thread(target=self.server.run, args=([socket],))
-        self.thread.start()
-
-    def connect(self, **options: Any) -> ClientConnection:
-        return connect(f"ws://{self.address}/stream", proxy=None, open_timeout=WAIT, **options)
-
-    def open(self, kind: str = "int16", **hello: Any) -> ClientConnection:
-        socket = self.connect()
-        socket.send(json.dumps({"rate": 16000, "format": kind, **hello}))
-        return socket
-
-    def get(self, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
-        request = urllib.request.Request(f"http://{self.address}{path}", data, headers)
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def stop(self) -> None:
-        for _ in range(2):
-            self.server.handle_exit(signal.SIGTERM, None)
-        self.thread.join(WAIT)
 
 
 @pytest.fixture(scope="module")
 def start(recognizer: TextTask) -> Callable[..., AbstractContextManager[Running]]:
-    @contextmanager
-    def run(limits: Limits | None = None, access: Access | None = None) -> Iterator[Running]:
-        running = Running(recognizer, limits or Limits(), access or Access())
-        try:
-            yield running
-        finally:
-            running.stop()
-
-    return run
+    return partial(live_server.running, recognizer)
 
 
 @pytest.fixture(scope="module")
 def running(start: Callable[..., AbstractContextManager[Running]]) -> Iterator[Running]:
     with start(Limits(message_bytes=20000)) as one:
         yield one
-
-
-def received(socket: ClientConnection) -> list[dict[str, Any]]:
-    """Returns the messages up to the last one, after which the server closes the connection."""
-    messages = []
-    try:
-        while True:
-            messages.append(json.loads(socket.recv(WAIT)))
-    except ConnectionClosed:
-        return messages
-
-
-def int16(samples: torch.Tensor) -> bytes:
-    return (samples * 32768).to(torch.int16).numpy().tobytes()
 
 
 def test_two_interleaved_streams_get_the_texts_of_recognition(running: Running, audio: Audio, text_of: TextOf) -> None:
@@ -134,7 +75,11 @@ def test_wrong_messages_get_an_error_and_others_their_text(running: Running, aud
         ({**hello, "rate": 8000}, None, "rate must be 16000"),
         ({**hello, "rate": True}, None, "rate must be 16000"),
         ({"rate": 16000, "format": ["int16"]}, None, "format must be int16 or float32"),
+        ({**hello, "context": "causal"}, None, "context is not a streaming context of this model"),
+        ({**hello, "context": ["causal"]}, None, "context must be a text"),
+        ({**hello, "resume": "no such stream"}, None, "not kept any more"),
         ("[" * 3000, None, "JSON object"),
+        (json.dumps({**hello, "token": "x" * 4096}), None, "at most 4096 characters"),
         (b"\x00\x00", None, "JSON object"),
     ]
     for first, then, reason in cases:
@@ -160,7 +105,10 @@ def test_files_health_metrics_and_page_are_served(running: Running, audio: Audio
     assert (status, json.loads(text)) == (200, {"text": text_of(audio(12000)), "seconds": 0.75})
     status, text = running.get("/transcribe", b"no audio")
     assert status == 400 and "the file cannot be used" in text and "/tmp" not in text
+    assert running.get("/transcribe?context=causal", file.getvalue())[0] == 400
     assert running.get("/healthz") == (200, '{"status":"ok"}')
+    model = json.loads(running.get("/model")[1])
+    assert model["kind"] == "text" and model["contexts"] == {} and model["chunk_ms"] == 80
     status, text = running.get("/metrics")
     assert status == 200 and "streamnest_streams " in text and "streamnest_step_seconds_count" in text
     for path in ("/", "/page.js", "/recorder.js", "/page.css"):
@@ -174,7 +122,8 @@ def test_a_token_is_required_by_every_endpoint(start: Callable[..., AbstractCont
             assert "token is missing or wrong" in received(running.open(**hello))[-1]["message"]
         with running.open(token=TOKEN) as socket:
             assert json.loads(socket.recv(WAIT))["type"] == "ready"
-        assert running.get("/metrics")[0] == running.get("/transcribe", b"x")[0] == 401
+        for request in (("/metrics",), ("/model",), ("/transcribe", b"x")):
+            assert running.get(*request)[0] == 401
         assert running.get("/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
         assert running.get("/healthz")[0] == 200
 
@@ -227,22 +176,36 @@ def test_sigterm_ends_streams_with_their_final_text(
         socket = running.open()
         assert json.loads(socket.recv(WAIT))["type"] == "ready"
         socket.send(int16(audio(8000)))
-        while "audio_seconds_total 0.5" not in running.get("/metrics")[1]:
-            pass
+        running.wait_for_metric("audio_seconds_total 0.5")
         running.server.handle_exit(signal.SIGTERM, None)
         assert received(socket)[-1]["text"] == text_of(audio(8000))
         running.thread.join(WAIT)
         assert not running.thread.is_alive()
 
 
-def test_a_slow_reader_gets_merged_partial_texts() -> None:
-    import asyncio
+def test_a_fast_client_is_throttled_and_loses_nothing(
+    start: Callable[..., AbstractContextManager[Running]], audio: Audio, text_of: TextOf
+) -> None:
+    wave = audio(40000)
+    with start(Limits(queue_s=0.2, step_s=0.1)) as running:
+        socket = running.open()
+        for at in range(0, 40000, 4000):
+            socket.send(int16(wave[at : at + 4000]))
+        socket.send('{"end": true}')
+        *_, final = received(socket)
+    assert final.get("text") == text_of(wave) and final["seconds"] == 2.5
 
-    async def read() -> list[dict[str, Any]]:
-        outbox = Outbox()
-        for message in ({"type": "partial", "text": "a"}, {"type": "final", "text": "ab"}, {"type": "lag"}):
-            outbox.put(message)
-        outbox.put({"type": "partial", "text": "b"})
-        return [await outbox.next() for _ in range(3)]
 
-    assert [m.get("text") for m in asyncio.run(read())] in (["ab", None, "ab"], [None, "ab", "ab"])
+def test_a_client_that_reads_nothing_loses_its_connection(recognizer: TextTask) -> None:
+    class Stalled:
+        async def send_json(self, _: Any) -> None:
+            await asyncio.sleep(WAIT)
+
+    async def write() -> None:
+        service = Service(Hub(Engine(recognizer, Limits(idle_s=0.05))), Access())
+        stream = service.hub.open()
+        stream.outbox.put({"type": "partial", "text": "a"})
+        await service._write(Stalled(), stream)  # type: ignore[arg-type]
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(write())

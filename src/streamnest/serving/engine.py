@@ -1,128 +1,112 @@
-"""Recognition of concurrent streams in common steps; it contains no network code."""
+"""Concurrent streams of one model in common steps; it contains no network code."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from streamnest.downstream.asr.recognition import TextTask
-from streamnest.downstream.asr.recognizer import IncrementalDecoder
-from streamnest.downstream.exported import ExportedRecognizer, session_of
-from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.downstream.exported import ExportedModel
+from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
 from streamnest.serving.limits import Limits
+from streamnest.serving.load import Load
+from streamnest.serving.served_model import ServedModel
 from streamnest.serving.statistics import Statistics
+from streamnest.serving.stream import BusyError, Result, Stream
+from streamnest.streaming.session_base import Session
 
 log = logging.getLogger(__name__)
-
-
-class BusyError(UserError):
-    """The server has as many streams as it may have."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """Result of a step for one stream.
-
-    Attributes:
-        stream: number of the stream.
-        kind: `partial` for new text; `final` for the whole text of a stream that has ended; `error`.
-        text: the text, or the error in a sentence.
-        seconds: audio of the stream that has been consumed.
-        delay_ms: time from the arrival of the last of these samples to the result.
-    """
-
-    stream: int
-    kind: Literal["partial", "final", "error"]
-    text: str
-    seconds: float
-    delay_ms: float = 0.0
-
-
-@dataclass
-class _Stream:
-    decoder: IncrementalDecoder
-    queue: deque[tuple[Tensor, float]] = field(default_factory=deque)  # samples and the time of their arrival
-    queued: int = 0
-    consumed: int = 0
-    ended: bool = False
-    closed: bool = False
-    arrival: float = 0.0  # of the last consumed piece
-
-    def take(self, most: int) -> Tensor:
-        """Removes up to `most` samples from the queue."""
-        taken, missing = [torch.zeros(0)], most
-        while self.queue and missing > 0:
-            piece, self.arrival = self.queue.popleft()
-            if len(piece) > missing:
-                self.queue.appendleft((piece[missing:], self.arrival))
-            taken.append(piece[:missing])
-            missing -= len(taken[-1])
-        self.queued -= most - missing
-        self.consumed += most - missing
-        return torch.cat(taken)
+# A stream without new results reports its progress after this much audio.
+_REPORT_S = 1.0
 
 
 class Engine:
-    """Transcribes concurrent streams of one model, and steps all that have audio in one batch.
+    """Computes concurrent streams of one model, and steps all that have audio in one batch.
 
     Each stream has a bounded queue. `push`, `end` and `close` only change the queue and return at once; `step`
-    computes, in any one thread. The text of a stream equals that of `StreamingRecognizer` on the same samples, however
-    they are split and whatever other streams do.
+    computes, in any one thread. The result of a stream depends on its samples only, however they are split and whatever
+    other streams do; a text equals that of `StreamingRecognizer`.
 
     Args:
-        model: recognizer, or an exported one.
+        model: recognizer, diarizer or pretrained model, or an exported one.
         limits: limits of the queues and of the number of streams.
         clock: time in seconds.
 
     Attributes:
+        served: the model with its sessions.
         sample_rate: sampling rate of all streams.
         statistics: counters of all streams.
     """
 
     def __init__(
         self,
-        model: TextTask | ExportedRecognizer,
+        model: EncoderTask | ExportedModel,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.model, self.limits, self.clock = model, limits or Limits(), clock
-        self.session = session_of(model, STREAM_LEFT_MS)
-        self.sample_rate, self.statistics = model.sample_rate, Statistics()
-        self._most = max(self.session.first_samples, round(self.limits.step_s * self.sample_rate))
-        self._streams: dict[int, _Stream] = {}
-        self._rows: dict[int, int] = {}  # number in the session, which only `step` uses
+        self.served, self.limits, self.clock = ServedModel.of(model), limits or Limits(), clock
+        self.sample_rate, self.statistics = self.served.sample_rate, Statistics()
+        self._load = Load(clock)
+        self._streams: dict[int, Stream] = {}
         self._next = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._streams)
+        """Returns the number of streams that clients are connected to."""
+        with self._lock:
+            return sum(stream.counts for stream in self._streams.values())
 
-    def open(self) -> int:
+    @property
+    def load(self) -> float:
+        """Time that a chunk of all open streams takes, divided by the duration of a chunk; see `Load`."""
+        return self._load.value
+
+    def open(self, context: str | None = None) -> int:
         """Opens a stream; returns its number.
+
+        Args:
+            context: name of a context of the model; None for the default one.
+
+        Raises:
+            UserError: for an unknown context.
+            BusyError: if `limits.streams` are open, or if the load exceeds `limits.load`.
+        """
+        session, decoder = self.served.sessions[self.served.name_of(context)], self.served.decoder()
+        with self._lock:
+            self._require_room()
+            if self.limits.load is not None and self.load > self.limits.load:
+                self.statistics.count(refused=1)
+                raise BusyError("the server has no time for another stream: try again later")
+            number, self._next = self._next, self._next + 1
+            self._streams[number] = Stream(session, decoder)
+            self.statistics.count(opened=1)
+            return number
+
+    def keep(self, number: int) -> None:
+        """Excludes a stream without a client from the number of open streams; does nothing if it is not open."""
+        with self._lock:
+            if stream := self._streams.get(number):
+                stream.kept = True
+
+    def resume(self, number: int) -> None:
+        """Counts a kept stream as open again; does nothing if it is not kept.
 
         Raises:
             BusyError: if `limits.streams` are open.
         """
-        decoder = IncrementalDecoder(self.model)
         with self._lock:
-            if len(self._streams) >= self.limits.streams:
-                self.statistics.count(refused=1)
-                raise BusyError(f"the server is busy with {len(self._streams)} streams: try again later")
-            number, self._next = self._next, self._next + 1
-            self._streams[number] = _Stream(decoder)
-            self.statistics.count(opened=1)
-            return number
+            stream = self._streams.get(number)
+            if stream and stream.kept:
+                self._require_room()
+                stream.kept = False
 
     def push(self, number: int, samples: Any) -> None:
         """Queues samples `(n,)` of a stream.
@@ -164,11 +148,10 @@ class Engine:
             stream = self._streams.get(number)
             return stream is None or self._has_room(stream)
 
-    def lag_s(self, number: int | None = None) -> float:
-        """Returns the seconds of audio that wait in the queue of a stream; by default in the longest queue."""
+    def lags_s(self) -> dict[int, float]:
+        """Returns the seconds of audio that wait in the queue of each stream."""
         with self._lock:
-            chosen = [stream for key, stream in self._streams.items() if number in (None, key)]
-            return max((stream.queued for stream in chosen), default=0) / self.sample_rate
+            return {number: stream.queued / self.sample_rate for number, stream in self._streams.items()}
 
     @property
     def due(self) -> bool:
@@ -185,29 +168,38 @@ class Engine:
         if not pieces:
             return []
         start = self.clock()
-        frames = self._computed(self.session.push, pieces)
+        frames = self._computed(lambda session, rows: session.push(rows), pieces)
         last = self._computed(
-            lambda rows: self.session.flush(list(rows)), {n: torch.zeros(0) for n in ending if n in frames}
+            lambda session, rows: session.flush(list(rows)), {n: torch.zeros(0) for n in ending if n in frames}
         )
-        lost = [number for number in pieces if number not in (last if number in ending else frames)]
-        texts = {n: self._decoded(n, [frames[n], *([last[n]] if n in last else [])]) for n in pieces if n not in lost}
-        now = self.clock()
-        results = [self._result(number, texts.get(number), number in ending, now) for number in pieces]
-        audio_s = sum(map(len, pieces.values())) / self.sample_rate
-        self.statistics.stepped(now - start, len(pieces), audio_s, [result.delay_ms / 1000 for result in results])
-        self.statistics.count(failed=sum(result.kind == "error" for result in results))
+        results = []
+        for number in pieces:
+            computed = (last if number in ending else frames).get(number)
+            parts = [frames[number], *([computed] if number in ending else [])] if computed is not None else None
+            results.append(self._result(number, parts, number in ending))
+        self._count(start, pieces, results, {n: len(x) for n, x in frames.items()})
         self._remove([result.stream for result in results if result.kind != "partial"], set(last))
-        return [result for result in results if result.text or result.kind == "final"]
+        return [result for result in results if self._worth_sending(result)]
 
-    def _open(self, number: int) -> _Stream:
+    def _require_room(self) -> None:
+        number = sum(stream.counts for stream in self._streams.values())
+        if number >= self.limits.streams:
+            self.statistics.count(refused=1)
+            raise BusyError(f"the server is busy with {number} streams: try again later")
+
+    def _open(self, number: int) -> Stream:
         stream = self._streams.get(number)
         if stream is None or stream.ended or stream.closed:
             raise UserError("this stream has ended: open another one")
         return stream
 
-    def _has_room(self, stream: _Stream) -> bool:
+    def _has_room(self, stream: Stream) -> bool:
         waiting = stream.queued / self.sample_rate
         return waiting < self.limits.queue_s and len(stream.queue) < self.limits.queue_pieces
+
+    def _most(self, stream: Stream) -> int:
+        """Returns the number of samples that a step consumes at most."""
+        return max(stream.session.first_samples, round(self.limits.step_s * self.sample_rate))
 
     def _taken(self) -> tuple[dict[int, Tensor], set[int]]:
         """Removes closed streams; returns the next samples of each stream that is due, and the streams to flush."""
@@ -215,62 +207,90 @@ class Engine:
         self._remove(closed, set())
         with self._lock:
             due = {number: stream for number, stream in self._streams.items() if stream.queue}
-            pieces = {number: stream.take(self._most) for number, stream in due.items()}
+            pieces = {number: stream.take(self._most(stream)) for number, stream in due.items()}
             ending = {number for number, stream in due.items() if stream.ended and not stream.queue}
-        for number in pieces:
-            if number not in self._rows:
-                self._rows[number] = self.session.open()
+        for stream in due.values():
+            if stream.row is None:
+                stream.row = stream.session.open()
         return pieces, ending
 
     def _computed(
-        self, compute: Callable[[dict[int, Tensor]], dict[int, Tensor]], pieces: dict[int, Tensor]
+        self, compute: Callable[[Session[Any], dict[int, Tensor]], dict[int, Tensor]], pieces: dict[int, Tensor]
     ) -> dict[int, Tensor]:
         """Computes the frames of each stream; streams that fail are missing.
 
-        If the batch fails, each stream is computed alone, so that only those that cause the failure are lost.
+        The streams of one context are one batch. If it fails, each stream is computed alone, so that only those that
+        cause the failure are lost.
         """
-        if not pieces:
-            return {}
-        try:
-            return self._in_batch(compute, pieces)
-        except Exception as error:  # whatever a computation raises must not end other streams
-            log.warning("a step of %d streams failed with %s", len(pieces), type(error).__name__)
         frames = dict[int, Tensor]()
-        for number in pieces:
-            with suppress(Exception):
-                # The session has queued the samples of all streams before the step that failed.
-                frames |= self._in_batch(compute, {number: torch.zeros(0)})
+        for session in dict.fromkeys(self._streams[number].session for number in pieces):
+            group = {n: piece for n, piece in pieces.items() if self._streams[n].session is session}
+            try:
+                frames |= self._in_batch(session, compute, group)
+                continue
+            except Exception as error:  # whatever a computation raises must not end other streams
+                log.warning("a step of %d streams failed with %s", len(group), type(error).__name__)
+            for number in group:
+                with suppress(Exception):
+                    # The session has queued the samples of all streams before the step that failed.
+                    frames |= self._in_batch(session, compute, {number: torch.zeros(0)})
         return frames
 
     def _in_batch(
-        self, compute: Callable[[dict[int, Tensor]], dict[int, Tensor]], pieces: dict[int, Tensor]
+        self,
+        session: Session[Any],
+        compute: Callable[[Session[Any], dict[int, Tensor]], dict[int, Tensor]],
+        pieces: dict[int, Tensor],
     ) -> dict[int, Tensor]:
-        frames = compute({self._rows[number]: piece for number, piece in pieces.items()})
-        return {number: frames[self._rows[number]] for number in pieces}
+        rows = {number: self._streams[number].row for number in pieces}
+        frames = compute(session, {row: pieces[number] for number, row in rows.items() if row is not None})
+        return {number: frames[row] for number, row in rows.items() if row is not None}
 
-    def _decoded(self, number: int, parts: list[Tensor]) -> str | None:
-        """Returns the new text of a stream; None if decoding fails."""
-        try:
-            return self._streams[number].decoder.add(torch.cat(parts))
-        except Exception as error:
-            log.warning("decoding failed with %s", type(error).__name__)
-            return None
-
-    def _result(self, number: int, text: str | None, ended: bool, now: float) -> Result:
+    def _result(self, number: int, parts: list[Tensor] | None, ended: bool) -> Result:
+        """Decodes the new frames of a stream; the result is an error if they are None, or if decoding fails."""
         stream = self._streams[number]
-        times = stream.consumed / self.sample_rate, 1000 * (now - stream.arrival)
-        if text is None:
-            return Result(number, "error", "the server could not compute this stream: start again", *times)
-        if ended:
-            return Result(number, "final", stream.decoder.text, *times)
-        return Result(number, "partial", text, *times)
+        seconds, fields = stream.consumed / self.sample_rate, None
+        if parts is not None:
+            frames = torch.cat(parts)
+            stream.frames += len(frames)
+            try:
+                fields = stream.decoder.end(frames, seconds) if ended else stream.decoder.add(frames)
+            except Exception as error:
+                log.warning("decoding failed with %s", type(error).__name__)
+        delay_ms = 1000 * (self.clock() - stream.arrival)
+        if fields is None:
+            message = {"message": "the server could not compute this stream: start again"}
+            return Result(number, "error", message, seconds, stream.frames, delay_ms)
+        return Result(number, "final" if ended else "partial", fields, seconds, stream.frames, delay_ms)
+
+    def _worth_sending(self, result: Result) -> bool:
+        """True for results with content, and for the progress of a stream that has not been reported for a while."""
+        stream = self._streams.get(result.stream)
+        if stream is None:  # it has ended
+            return True
+        content = any(result.fields[name] for name in result.fields if name != "first_frame")
+        if content or stream.consumed - stream.reported >= _REPORT_S * self.sample_rate:
+            stream.reported = stream.consumed
+            return True
+        return False
+
+    def _count(self, start: float, pieces: dict[int, Tensor], results: list[Result], computed: dict[int, int]) -> None:
+        """Adds a step to the statistics and to the measured load."""
+        seconds, audio_s = self.clock() - start, sum(map(len, pieces.values())) / self.sample_rate
+        self.statistics.stepped(seconds, len(pieces), audio_s, [result.delay_ms / 1000 for result in results])
+        self.statistics.count(failed=sum(result.kind == "error" for result in results))
+        sessions = {number: self._streams[number].session for number, frames in computed.items() if frames}
+        if sessions:
+            chunk_s = min(session.chunk_samples for session in sessions.values()) / self.sample_rate
+            computed_s = sum(computed[number] * session.frame_ms for number, session in sessions.items()) / 1000
+            self._load.add(seconds, chunk_s, computed_s / max(1, len(self)))
 
     def _remove(self, numbers: list[int], flushed: set[int]) -> None:
-        """Forgets streams, and drops those from the session that it has not flushed."""
+        """Forgets streams, and drops those from their sessions that were not flushed."""
         for number in numbers:
-            row = self._rows.pop(number, None)
-            if row is not None and number not in flushed:
-                self.session.drop(row)
+            stream = self._streams[number]
+            if stream.row is not None and number not in flushed:
+                stream.session.drop(stream.row)
         with self._lock:
             for number in numbers:
                 del self._streams[number]

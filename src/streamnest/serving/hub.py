@@ -1,47 +1,55 @@
-"""Runs the steps of an engine beside the event loop, and passes its results to clients."""
+"""Runs the steps of an engine beside the event loop, and connects its streams with clients."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
 from streamnest.errors import UserError
-from streamnest.serving.engine import BusyError, Engine, Result
+from streamnest.serving.engine import Engine
+from streamnest.serving.events import report
+from streamnest.serving.outbox import Outbox
 from streamnest.serving.protocol import message
+from streamnest.serving.stream import BusyError, Result
 
-log = logging.getLogger("streamnest.serving")
-LAST = ("final", "error")
+Outcome = Literal["finished", "failed", "misused", "replaced", "idle", "vanished"]
+# A stream that ends its connection like this may be resumed.
+_RESUMABLE = ("replaced", "idle", "vanished")
 
 
-class Outbox:
-    """Messages that wait for a client. Partial texts are merged, so that a slow reader costs little memory."""
+@dataclass(eq=False)
+class ClientStream:
+    """A stream and its client.
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, dict[str, Any]] = {}
-        self._filled = asyncio.Event()
+    Attributes:
+        number: number in the engine.
+        key: secret that identifies the stream to a client that resumes it.
+        context: name of its context.
+        outbox: messages for the client.
+        samples: samples that were received.
+        connected: True while a client is connected.
+        replaced: set when another connection takes the stream over.
+        left: set when the connection has ended.
+        warned: time of the last message about lag.
+        expiry: timer that discards the stream.
+    """
 
-    def put(self, message: dict[str, Any]) -> None:
-        """Adds a message; it replaces a waiting one of the same type."""
-        before = self._waiting.get(message["type"])
-        if before and message["type"] == "partial":
-            message = {**message, "text": before["text"] + message["text"]}
-        self._waiting[message["type"]] = message
-        self._filled.set()
-
-    async def next(self) -> dict[str, Any]:
-        """Waits for the next message; the final result or an error comes last."""
-        await self._filled.wait()
-        kind = min(self._waiting, key=lambda kind: kind in LAST)
-        message = self._waiting.pop(kind)
-        if not self._waiting:
-            self._filled.clear()
-        return message
+    number: int
+    key: str
+    context: str | None
+    outbox: Outbox = field(default_factory=Outbox)
+    samples: int = 0
+    connected: bool = True
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    warned: float = float("-inf")
+    expiry: asyncio.TimerHandle | None = None
 
 
 class Hub:
@@ -59,9 +67,13 @@ class Hub:
         self.engine, self.draining = engine, False
         # PyTorch sets the number of threads for the calling thread.
         self._executor = ThreadPoolExecutor(1, "step", lambda: torch.set_num_threads(threads))
-        self._outboxes: dict[int, Outbox] = {}
-        self._warned: dict[int, float] = {}
+        self._streams: dict[int, ClientStream] = {}
         self._wake, self._stepped = asyncio.Event(), asyncio.Event()
+
+    @property
+    def kept(self) -> list[ClientStream]:
+        """Streams without a client, in the order in which they were opened."""
+        return [stream for stream in self._streams.values() if not stream.connected]
 
     async def run(self) -> None:
         """Steps the engine until this task is canceled."""
@@ -75,69 +87,117 @@ class Hub:
         finally:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def open(self) -> tuple[int, Outbox]:
+    def open(self, context: str | None = None) -> ClientStream:
         """Opens a stream.
 
         Raises:
+            UserError: as `Engine.open`.
+            BusyError: if the server is stopping or as `Engine.open`.
+        """
+        self._require_running()
+        number = self.engine.open(context)
+        stream = ClientStream(number, secrets.token_urlsafe(24), self.engine.served.name_of(context))
+        self._streams[number] = stream
+        report("opened", stream=number, streams=len(self.engine))
+        return stream
+
+    async def resume(self, key: str) -> ClientStream:
+        """Continues a stream; a connection that it still has is ended.
+
+        Raises:
+            UserError: if no stream has this key.
             BusyError: if the server is stopping or has too many streams.
         """
-        if self.draining:
-            raise BusyError("the server is stopping: try again later")
-        number = self.engine.open()
-        self._outboxes[number] = Outbox()
-        report("opened", stream=number, streams=len(self.engine))
-        return number, self._outboxes[number]
+        while (stream := self._by_key(key)).connected:
+            stream.replaced.set()
+            await stream.left.wait()
+        self._require_running()
+        self.engine.resume(stream.number)
+        if stream.expiry:
+            stream.expiry.cancel()
+        stream.connected, stream.replaced, stream.left = True, asyncio.Event(), asyncio.Event()
+        self.engine.statistics.count(resumed=1)
+        report("resumed", stream=stream.number, streams=len(self.engine))
+        return stream
 
-    async def push(self, number: int, samples: Any) -> None:
+    async def push(self, stream: ClientStream, samples: Any) -> None:
         """Queues samples of a stream as soon as its queue has room; does nothing once the server is stopping.
 
         Raises:
             UserError: as `Engine.push`.
         """
-        while not self.engine.has_room(number):
+        while not self.engine.has_room(stream.number):
             await self._stepped.wait()
         if not self.draining:
-            self.engine.push(number, samples)
+            self.engine.push(stream.number, samples)
+            stream.samples += len(samples)
             self._wake.set()
 
-    def end(self, number: int) -> None:
-        """Ends a stream, unless it has ended."""
+    def end(self, stream: ClientStream) -> None:
+        """Ends the audio of a stream, unless it has ended."""
         with suppress(UserError):
-            self.engine.end(number)
+            self.engine.end(stream.number)
         self._wake.set()
 
-    def close(self, number: int) -> None:
+    def leave(self, stream: ClientStream, outcome: Outcome) -> None:
+        """Ends the connection of a stream, which is kept for a while if its client may resume it."""
+        stream.connected = False
+        stream.left.set()
+        report("left", stream=stream.number, outcome=outcome, samples=stream.samples)
+        if outcome not in _RESUMABLE or self.draining or not self.engine.limits.keep_s:
+            self.discard(stream)
+            return
+        self.engine.keep(stream.number)
+        stream.expiry = asyncio.get_running_loop().call_later(self.engine.limits.keep_s, self.discard, stream)
+        for oldest in sorted(self.kept, key=_expires)[: -self.engine.limits.streams]:
+            self.discard(oldest)
+
+    def discard(self, stream: ClientStream) -> None:
         """Forgets a stream."""
-        self.engine.close(number)
-        self._outboxes.pop(number, None)
-        self._warned.pop(number, None)
+        if stream.expiry:
+            stream.expiry.cancel()
+        self.engine.close(stream.number)
+        self._streams.pop(stream.number, None)
         self._wake.set()
-        report("closed", stream=number, streams=len(self._outboxes))
+        report("closed", stream=stream.number, streams=len(self.engine), kept=len(self.kept))
 
     async def drain(self) -> None:
-        """Ends all streams, and waits until their clients have the final text, `limits.drain_s` at most."""
+        """Ends all streams, and waits until their clients have the final result, `limits.drain_s` at most."""
         self.draining = True
-        for number in list(self._outboxes):
-            self.end(number)
+        report("stopping", streams=len(self.engine))
+        for stream in self.kept:
+            self.discard(stream)
+        for stream in self._streams.values():
+            self.end(stream)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.engine.limits.drain_s
-        while self._outboxes and loop.time() < deadline:
+        while self._streams and loop.time() < deadline:
             await asyncio.sleep(0.02)
+
+    def _require_running(self) -> None:
+        if self.draining:
+            raise BusyError("the server is stopping: try again later")
+
+    def _by_key(self, key: str) -> ClientStream:
+        for stream in self._streams.values():
+            if secrets.compare_digest(stream.key.encode(), key.encode()):
+                return stream
+        raise UserError("this stream is not kept any more: open another one")
 
     def _deliver(self, results: list[Result]) -> None:
         for result in results:
-            if outbox := self._outboxes.get(result.stream):
-                outbox.put(message(result))
-        now = asyncio.get_running_loop().time()
-        for number, outbox in self._outboxes.items():
-            lag = self.engine.lag_s(number)
-            if lag > self.engine.limits.lag_s and now - self._warned.get(number, -1.0) > 1.0:
-                self._warned[number] = now
-                outbox.put({"type": "lag", "seconds": round(lag, 3)})
+            if stream := self._streams.get(result.stream):
+                stream.outbox.put(message(result))
+        lags, load = self.engine.lags_s(), self.engine.load
+        now = self.engine.clock()
+        for stream in self._streams.values():
+            lag = lags.get(stream.number, 0.0)
+            if (lag > self.engine.limits.lag_s or load > 1) and stream.number in lags and now - stream.warned > 1.0:
+                stream.warned = now
+                stream.outbox.put({"type": "lag", "seconds": round(lag, 3), "load": round(load, 3)})
         stepped, self._stepped = self._stepped, asyncio.Event()
         stepped.set()
 
 
-def report(event: str, **fields: Any) -> None:
-    """Logs an event as a line of JSON; it never contains audio or text of a client."""
-    log.info("%s", json.dumps({"event": event, **fields}))
+def _expires(stream: ClientStream) -> float:
+    return stream.expiry.when() if stream.expiry else 0.0

@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamnest.downstream.exported import ExportedModel
-from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.serving.engine import Result
+from streamnest.serving.served_model import ServedModel
+from streamnest.serving.stream import Result
 
 FORMATS = {"int16": "<i2", "float32": "<f4"}
 _LONGEST_TEXT = 4096
-_LATENCY = ("frame_ms", "chunk_ms", "lookahead_ms", "latency_mean_ms", "latency_worst_ms")
+# Results so far of a resumed stream that had none.
+_NOTHING: dict[str, dict[str, Any]] = {"text": {"text": ""}, "turns": {"turns": []}, "codes": {}}
 
 
 @dataclass(frozen=True)
 class Hello:
-    """First message of a client: format of its samples, and its token."""
+    """First message of a client: format of its samples, token, context, and stream to resume."""
 
     format: str
-    token: str | None
+    token: str | None = None
+    context: str | None = None
+    resume: str | None = None
 
     @classmethod
     def parse(cls, text: Any, rate: int) -> Hello:
         """Parses the first message.
 
         Raises:
-            UserError: for anything but a JSON object with `rate`, which must be that of the model, and `format`.
+            UserError: for anything but a JSON object with `rate`, which must be that of the model, and `format`; and
+                for a context or a stream to resume that is not a text.
         """
         hello = _parsed(text)
         if type(hello.get("rate")) is not int or hello["rate"] != rate:
             raise UserError(f"rate must be {rate}, the sampling rate of the model: resample the audio before")
         if hello.get("format") not in list(FORMATS):  # a list compares values that cannot be hashed
             raise UserError(f"format must be {' or '.join(FORMATS)}")
+        for name in ("context", "resume"):
+            if not isinstance(hello.get(name), str | None):
+                raise UserError(f"{name} must be a text")
         token = hello.get("token")
-        return cls(hello["format"], token if isinstance(token, str) else None)
+        token = token if isinstance(token, str) else None
+        return cls(hello["format"], token, hello.get("context"), hello.get("resume"))
 
     def samples(self, data: bytes) -> NDArray[Any]:
         """Returns the samples `(n,)` of a binary message.
@@ -63,18 +70,38 @@ def require_end(text: Any) -> None:
         raise UserError('after the first message, send binary audio or {"end": true}')
 
 
-def ready(model: EncoderTask | ExportedModel, rate: int) -> dict[str, Any]:
-    """Returns the first message of the server, with the latency that the layers of the model declare."""
-    latency = model.session.metadata["latency"] if isinstance(model, ExportedModel) else asdict(model.latency)
-    return {"type": "ready", "rate": rate, **{name: latency.get(name) for name in _LATENCY}}
+def ready(served: ServedModel, context: str | None, resume: str | None) -> dict[str, Any]:
+    """Returns the first message of the server.
+
+    Args:
+        served: the model.
+        context: name of the context of the stream.
+        resume: secret that resumes the stream; None if streams are not kept.
+    """
+    return {"type": "ready", **served.described(context), "resume": resume}
+
+
+def resumed(kind: str, samples: int, so_far: dict[str, Any]) -> dict[str, Any]:
+    """Returns further fields of the first message for a stream that is resumed."""
+    return {"samples": samples, **_NOTHING[kind], **so_far}
+
+
+def described(served: ServedModel) -> dict[str, Any]:
+    """Returns the description of a model and its contexts."""
+    contexts = {name: figures for name, figures in served.latency.items() if name}
+    return {**served.described(served.context), "contexts": contexts}
 
 
 def message(result: Result) -> dict[str, Any]:
     """Returns the message for a result."""
     if result.kind == "error":
-        return error(result.text)
-    times = {"seconds": round(result.seconds, 4), "delay_ms": round(result.delay_ms, 2)}
-    return {"type": result.kind, "text": result.text, **times}
+        return error(result.fields["message"])
+    progress = {
+        "seconds": round(result.seconds, 4),
+        "frames": result.frames,
+        "delay_ms": round(result.delay_ms, 2),
+    }
+    return {"type": result.kind, **result.fields, **progress}
 
 
 def error(text: str) -> dict[str, Any]:

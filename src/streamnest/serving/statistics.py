@@ -46,15 +46,16 @@ class Statistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.opened, self.failed, self.refused, self.audio_s = 0, 0, 0, 0.0
+        self.opened, self.failed, self.refused, self.resumed, self.audio_s = 0, 0, 0, 0, 0.0
         self.step, self.batch, self.delay = Histogram(_STEP_S), Histogram(_BATCH), Histogram(_DELAY_S)
 
-    def count(self, opened: int = 0, failed: int = 0, refused: int = 0) -> None:
+    def count(self, opened: int = 0, failed: int = 0, refused: int = 0, resumed: int = 0) -> None:
         """Adds to the counters of streams."""
         with self._lock:
             self.opened += opened
             self.failed += failed
             self.refused += refused
+            self.resumed += resumed
 
     def stepped(self, seconds: float, batch: int, audio_s: float, delays: Sequence[float]) -> None:
         """Counts a step.
@@ -72,20 +73,25 @@ class Statistics:
             for delay in delays:
                 self.delay.add(delay)
 
-    def text(self, streams: int, lag_s: float) -> str:
+    def text(self, streams: int, kept: int, lag_s: float, load: float) -> str:
         """Returns all metrics in the format of Prometheus.
 
         Args:
             streams: number of open streams.
+            kept: number of streams without a client.
             lag_s: audio that waits in the stream with the longest queue.
+            load: load of the server, as `Load` measures it.
         """
         with self._lock:
             rows = [
                 *_number("streams", "gauge", streams),
+                *_number("kept_streams", "gauge", kept),
                 *_number("lag_seconds", "gauge", round(lag_s, 6)),
+                *_number("load", "gauge", round(load, 6)),
                 *_number("streams_opened_total", "counter", self.opened),
                 *_number("streams_failed_total", "counter", self.failed),
                 *_number("streams_refused_total", "counter", self.refused),
+                *_number("streams_resumed_total", "counter", self.resumed),
                 *_number("audio_seconds_total", "counter", round(self.audio_s, 6)),
                 *self.step.lines("streamnest_step_seconds"),
                 *self.batch.lines("streamnest_batch_size"),

@@ -1,11 +1,13 @@
-"""Serves a recognizer to browsers and programs: `streamnest serve MODEL`.
+"""Serves a model to browsers and programs: `streamnest serve MODEL`.
 
-MODEL is a checkpoint of task=ctc or task=rnnt, or a CTC graph from streamnest export (.onnx). The printed address opens
-a page that transcribes the microphone or a file. Programs send audio to the WebSocket /stream or a file to /transcribe;
-/healthz and /metrics are for monitoring (docs/SERVING.md).
+MODEL is a checkpoint of task=ctc, rnnt, diarization or pretrain, or a graph of task=ctc or diarization from streamnest
+export (.onnx). The printed address opens a page for the microphone or a file. Programs send audio to the WebSocket
+/stream or a file to /transcribe; /healthz and /metrics are for monitoring (docs/SERVING.md).
 
 By default only this machine can connect. Another --host needs a token of at least 16 characters, as --token or in the
 environment variable STREAMNEST_TOKEN, which other users of the machine cannot see.
+
+--static writes a folder with a page that runs the model in the browser, without this server.
 
 SIGTERM and Ctrl-C let open streams finish; a second signal stops at once. Needs the extra serve.
 """
@@ -15,20 +17,34 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 16
+_RANGES = (
+    ("port", 0, 65535),
+    ("threads", 1, 1024),
+    ("streams", 1, 10000),
+    ("idle", 1, 86400),
+    ("load", 0.01, 100),
+    ("keep_seconds", 0, 86400),
+)
 
 
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest serve", __doc__)
-    made.add_argument("checkpoint", metavar="MODEL", help="checkpoint of task=ctc or rnnt, or exported CTC graph")
-    made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
+    made.add_argument("checkpoint", metavar="MODEL", help="checkpoint or exported graph")
+    made.add_argument("--context", metavar="NAME", help="default latency context of a dynamic checkpoint")
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
+    static = made.add_argument_group("page without a server")
+    static.add_argument("--static", type=Path, metavar="OUT", help="write a folder whose page runs the model, and exit")
+    static.add_argument(
+        "--onnxruntime-web", type=Path, metavar="DIST", help="folder dist of this npm package, with --static"
+    )
     network = made.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
     network.add_argument("--port", type=int, default=8000, help="port; 0 chooses a free one")
@@ -37,7 +53,10 @@ def parser() -> ArgumentParser:
     limits = made.add_argument_group("limits")
     limits.add_argument("--streams", type=int, default=32, help="concurrent streams")
     limits.add_argument("--idle", type=float, default=30.0, help="seconds without audio that end a stream")
-    made.add_argument("--verbose", action="store_true", help="log each stream as JSON, without audio or text")
+    limits.add_argument("--load", type=float, default=0.6, help="share of real time above which streams are refused")
+    limits.add_argument("--keep-seconds", type=float, default=60.0, help="seconds to resume a stream; 0 for never")
+    made.add_argument("--log", type=Path, metavar="FILE", help="append events as lines of JSON, without audio or text")
+    made.add_argument("--verbose", action="store_true", help="the same on standard error")
     return made
 
 
@@ -50,7 +69,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error(f"--host {args.host} is reachable from other machines: add --token, or set STREAMNEST_TOKEN")
     if args.token is not None and len(args.token) < _SHORTEST_TOKEN:
         made.error(f"the token must have at least {_SHORTEST_TOKEN} characters")
-    for name, least, most in (("port", 0, 65535), ("threads", 1, 1024), ("streams", 1, 10000), ("idle", 1, 86400)):
+    for name, least, most in _RANGES:
         if not least <= getattr(args, name) <= most:
-            made.error(f"--{name} {getattr(args, name):g}: must be from {least} to {most}")
+            made.error(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be from {least:g} to {most:g}")
     return args
