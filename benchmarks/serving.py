@@ -71,6 +71,7 @@ from streamnest.downstream.exported import ExportedRecognizer
 from streamnest.errors import UserError
 from streamnest.streaming.audio_sources import find_audio, load_audio
 
+_CLIPS = 12
 _UNLIMITED = ("--streams", "10000", "--load", "100")
 
 
@@ -159,7 +160,7 @@ def main() -> int:
     if not isinstance(model, TextTask | ExportedRecognizer):
         raise UserError(f"{args.checkpoint} gives no text: give a checkpoint of task=ctc or rnnt")
     args.rate = model.sample_rate
-    clips = clips_in(args.audio, args.rate)
+    clips = clips_in(args.audio, args.rate)[:_CLIPS]
     if not args.soak or args.quick:
         rows = list[Row]()
         for threads in args.threads:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from socket import create_connection
 from typing import Any
 
 import pytest
@@ -164,6 +165,11 @@ def test_limits_of_time_streams_and_files(start: Callable[..., AbstractContextMa
         assert json.loads(first.recv(WAIT))["type"] == "ready"
         assert "busy with 1 streams" in received(running.open())[-1]["message"]
         assert "no audio came for 0.5 s" in received(first)[-1]["message"]
+        host, port = running.address.split(":")
+        with create_connection((host, int(port)), WAIT) as upload:
+            head = f"POST /transcribe HTTP/1.1\r\nHost: {running.address}\r\nContent-Length: 9\r\n\r\nx"
+            upload.sendall(head.encode())  # and nothing more
+            assert b"400 Bad Request" in upload.recv(4096)
         assert running.get("/transcribe", b"x" * 2001)[0] == 413
         status, text = running.get("/transcribe", file.getvalue())
         assert status == 413 and "too long" in text
