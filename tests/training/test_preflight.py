@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,8 +89,8 @@ def test_an_emulated_precision_gives_a_warning_with_the_slowdown(
 
 
 def test_more_workers_than_cores_give_a_warning(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    for workers, warned in ((2, []), (4, [True])):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    for workers, warned in (("null", []), (2, []), (4, [True])):
         found = list(doubts(run_config(f"data.num_workers={workers}"), trainer()))
         assert ["num_workers=4 is more than the 2 CPU cores" in doubt for doubt in found] == warned
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streamnest.checkpoint.loading import StoredCheckpoint
+from streamnest.data.loading import available_cores
 from streamnest.reporting.summary import has_summary
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
             "without SpecAugment and dropout: set size.dropout=0.1 or task.spec_augment.time_prob=0.01, or "
             "task.consistency_weight=0, which takes half the time"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cfg.data.num_workers > cores:
+    cores = available_cores()
+    if (cfg.data.num_workers or 0) > cores:
         yield (
             f"data.num_workers={cfg.data.num_workers} is more than the {cores} CPU cores of this process: a smaller "
             "number gives the same batches and is faster"
