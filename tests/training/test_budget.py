@@ -85,9 +85,9 @@ def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
 
 
 def test_a_budget_ends_only_after_a_complete_step() -> None:
-    for batch, stops in ((0, False), (1, False), (2, True)):
+    for batch, seconds, stops in ((0, 3600.0, False), (1, 3600.0, False), (2, 3599.0, False), (2, 3600.0, True)):
         trainer: Any = SimpleNamespace(accumulate_grad_batches=3, should_stop=False)
-        model: Any = SimpleNamespace(seconds_on_host=3600.0)
+        model: Any = SimpleNamespace(seconds_on_host=seconds)
         StopAtBudget(1.0).on_train_batch_end(trainer, model, None, None, batch)
         assert trainer.should_stop is stops
 
