@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from lightning import Callback
 from test_interrupt import Send
 
-from streamnest.callbacks import BestAndLast, StopOnSignal, ValHistory
+from streamnest.callbacks import BestAndLast, FinalValidation, MovingAverage, StopOnSignal, ValHistory
 from streamnest.callbacks.budget import StopAtBudget
+from streamnest.callbacks.moving_average import averages_first
 
 
 def keep(folder, **settings):
@@ -79,3 +80,40 @@ def test_the_last_checkpoint_has_the_last_validation_and_continues(fit, tmp_path
         assert [record["step"] for record in saved["callbacks"]["ValHistory"]["records"]] == steps
         assert seconds.logged == list(range(6 if more else 0, 6 + more))
         assert step_of(best.best_model_path) == 4
+
+
+class Killed(Callback):
+    """Ends the process, as far as files are concerned, within the validation after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_validation_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("end", [{"max_steps": 6}, {"max_steps": -1, "hours": 6}], ids=["steps", "hours"])
+def test_a_killed_last_validation_is_repeated_without_another_step(fit, tmp_path, end):
+    settings = {"val_check_interval": 4, "check_val_every_n_epoch": None, "limit_val_batches": 2}
+    settings |= {"enable_checkpointing": True, "max_epochs": -1}
+
+    def run(folder, *more, checkpoint=None, steps=0):
+        lengths = {name: value + steps if value > 0 else value for name, value in end.items()}
+        budget = [StopAtBudget(lengths.pop("hours") / 3600)] if "hours" in end else []
+        own = (*budget, Seconds(), ValHistory(), MovingAverage(), keep(folder), *more)
+        torch.manual_seed(0)
+        fit(*averages_first(own), checkpoint=checkpoint, **settings, **lengths)
+        return torch.load(folder / "last.ckpt", weights_only=True)
+
+    whole, last = run(tmp_path / "whole"), tmp_path / "killed/last.ckpt"
+    with pytest.raises(MemoryError):
+        run(last.parent, Killed(6))
+    assert len(torch.load(last, weights_only=True)["callbacks"]["ValHistory"]["records"]) == 1
+    repeated = run(last.parent, FinalValidation(), checkpoint=last)
+    assert repeated["global_step"] == 6
+    longer = [run(folder, checkpoint=folder / "last.ckpt", steps=3) for folder in (last.parent, tmp_path / "whole")]
+    for one, other in ((repeated, whole), longer):
+        assert one["callbacks"]["ValHistory"] == other["callbacks"]["ValHistory"]
+        for key in ("state_dict", "current_model_state"):
+            assert all(torch.equal(value, other[key][name]) for name, value in one[key].items()), key

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from streamnest.build import build_model
-from streamnest.callbacks import Plots, ValHistory, plots
+from streamnest.callbacks import MovingAverage, Plots, ValHistory, plots
 from streamnest.callbacks.plots import nearest_row, predict, unigram_baseline
 from streamnest.data.batch import Batch
 from streamnest.loggers.wandb import UnfailingWandbLogger
@@ -121,6 +121,22 @@ def test_the_plot_shows_the_baseline_of_its_validation(model, batch, tmp_path, m
     callback.on_validation_batch_start(validation, model, batch, 0)
     callback.on_validation_end(validation, model)
     assert plotted == [pytest.approx(5.5)]
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_the_averaged_weights_are_plotted_and_training_keeps_its_own(model, batch, tmp_path, monkeypatch):
+    shown, current = [], {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setattr(plots, "plot_prediction", lambda one: shown.append(one.nats) or plot_prediction(one))
+    average, callback, validating = MovingAverage(), Plots(tmp_path, seconds=2.5), trainer(batch, 20)
+    average.setup(validating, model, "fit")
+    for parameter in average._average_model.module.objective.heads.parameters():
+        parameter.data.zero_()
+    for callbacks in ([callback], [average, callback]):
+        validating.callbacks = callbacks
+        callback.on_validation_batch_start(validating, model, batch, 0)
+        callback.on_validation_end(validating, model)
+    assert shown[0].std() > 0.1 and np.allclose(shown[1], np.log(64))
+    assert all(torch.equal(value, current[name]) for name, value in model.state_dict().items())
 
 
 def test_the_frequency_axis_is_in_khz(model, batch):

@@ -245,8 +245,9 @@ def test_a_run_folder_stands_for_its_last_checkpoint(
     with pytest.raises(UserError, match=r"give a checkpoint in it, such as .*checkpoints/step_1\.ckpt"):
         load_model(tmp_path / "run")
     write_checkpoint(model, tmp_path / "run/checkpoints/last.ckpt")
-    assert load_model(tmp_path / "run").config == model.config
-    assert "its checkpoint" in caplog.text and "last.ckpt is used" in caplog.text
+    for _ in range(2):
+        assert load_model(tmp_path / "run").config == model.config
+    assert caplog.text.count("its checkpoint") == 1 and "last.ckpt is used" in caplog.text
 
 
 def test_training_continues_from_the_newest_undamaged_checkpoint(

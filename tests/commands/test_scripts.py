@@ -91,6 +91,13 @@ def test_small_step_benchmark_prints_each_variant() -> None:
 
 
 @pytest.mark.long
+def test_teacher_step_benchmark_prints_each_kind_of_codes() -> None:
+    small = ("size.num_layers=1", "quantizer.num_classes=16", "--layer=1", "--rows=1", "--seconds=1", "--steps=1")
+    text = script("benchmarks/teacher_step.py", "size=tiny", *small)
+    assert all(kind in text for kind in ("no teacher", "teacher, not cached", "teacher, cached"))
+
+
+@pytest.mark.long
 def test_streaming_benchmark_prints_chunks_and_streams_per_core() -> None:
     text = script("benchmarks/streaming.py", "--sizes", "tiny", "--batches", "2", "--count", "3", "size=tiny")
     assert "reference size, 8x" in text and "tiny, 4x" in text and "streams a core" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamnest.curves import LearningCurve, plot_curve_grid, plot_curves, plot_run, trend
-from streamnest.curves.curve import curve_of_records, describe
+from streamnest.curves.curve import amount, curve_of_records, describe
 from streamnest.curves.plots import spread, style
 
 
@@ -29,18 +29,24 @@ def test_noise_and_small_changes_are_no_clear_trend() -> None:
     noise = np.random.default_rng(0).normal(0, 0.02, 30)
     for values in ([1.0, *(0.5 + noise)], [1.0, *(0.5 - 0.0004 * np.arange(9))]):
         assert describe(curve(list(values))).endswith("no clear trend")
+    assert describe(curve([1.0, 0.0, 0.0, 0.0])).endswith("; +0.0 % relative over the last 20.0 h: no clear trend")
+    # Relative changes of a distance mean nothing near 0.
+    assert describe(curve([0.0, 0.001, 0.002, 0.003], "val/gain")).endswith("no clear trend")
 
 
 def test_two_validations_after_the_first_show_no_trend() -> None:
     assert trend(curve([1.0, 0.6, 0.5])) is None and "too few validations" in describe(curve([1.0, 0.6, 0.5]))
     assert trend(curve([1.0, float("nan"), 0.6, 0.5])) is None
+    assert trend(LearningCurve("repeated", "val/cer", (0.0, 9.0, 9.0, 9.0), (1.0, 0.6, 0.5, 0.4))) is None
+    assert [amount(hours) for hours in (0.25, 9.5, 12.5, 120.0)] == ["0.25 h", "9.50 h", "12.5 h", "120 h"]
 
 
 def test_records_give_hours_interval_and_baseline() -> None:
     first = {"step": 0.0, "val/cer": 0.9, "val/loss": 6.0}  # of an earlier version, without hours
     unknown = {"step": 5.0, "val/cer": 0.8}
     last = {"step": 9.0, "hours": 2.5, "val/cer": 0.4, "val/cer_low": 0.3, "val/cer_high": 0.5}
-    made = curve_of_records("a", "val/cer", [first, unknown, last])
+    diverged = {"step": 7.0, "hours": 2.0, "val/cer": float("nan")}
+    made = curve_of_records("a", "val/cer", [first, unknown, diverged, last])
     assert made == LearningCurve("a", "val/cer", (0.0, 2.5), (0.9, 0.4), (0.3, 0.5))
     loss = curve_of_records("a", "val/loss", [first, {**last, "val/loss": 5.0, "val/unigram": 5.5}])
     assert loss is not None and loss.baseline == 5.5 and loss.interval is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -76,6 +77,15 @@ def test_a_resume_with_other_workers_continues_exactly(manifests, before, after)
     restored = module(manifests, num_workers=after).train_dataloader()
     restored.load_state_dict(loader.state_dict())
     assert all(same(one, two) for one, two in zip(head + list(restored), whole, strict=True))
+
+
+def test_workers_are_one_per_core_at_most_four(manifests, monkeypatch):
+    data = module(manifests, num_workers=None)
+    for cores, processes, workers in ((1, None, 1), (2, None, 2), (64, None, 4), (6, 2, 3), (2, 8, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
+        data.trainer = processes and SimpleNamespace(num_devices=processes, global_rank=0, world_size=processes)
+        assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == workers
+    assert module(manifests, num_workers=0).train_dataloader().num_workers == 0
 
 
 @pytest.mark.parametrize("since", [None, 0, 2])

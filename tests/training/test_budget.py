@@ -18,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from streamnest.build import build_data, build_model
 from streamnest.callbacks import StopOnSignal
 from streamnest.callbacks.budget import StopAtBudget
+from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.errors import UserError
 from streamnest.training.budget import make_trainer, refuse_contradictions, with_audio_budget
-from streamnest.training.preflight import is_finished
+from streamnest.training.preflight import is_complete, is_finished
 
 Compose = Callable[..., DictConfig]
 BUDGET = ("trainer.max_audio_hours=0.012", "data.batch_duration=8", "data.num_buckets=2", "data.cache_mb=0")
@@ -84,9 +85,9 @@ def test_a_resumed_run_ends_at_its_hours_with_equal_weights(
 
 
 def test_a_budget_ends_only_after_a_complete_step() -> None:
-    for batch, stops in ((0, False), (1, False), (2, True)):
+    for batch, seconds, stops in ((0, 3600.0, False), (1, 3600.0, False), (2, 3599.0, False), (2, 3600.0, True)):
         trainer: Any = SimpleNamespace(accumulate_grad_batches=3, should_stop=False)
-        model: Any = SimpleNamespace(seconds_on_host=3600.0)
+        model: Any = SimpleNamespace(seconds_on_host=seconds)
         StopAtBudget(1.0).on_train_batch_end(trainer, model, None, None, batch)
         assert trainer.should_stop is stops
 
@@ -135,7 +136,9 @@ def test_a_continued_run_keeps_its_steps_in_proportion(run_config: Compose) -> N
 def test_a_run_with_its_hours_is_finished(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
     cfg = run_config("trainer.max_audio_hours=2")
     for hours, finished in ((1.99, False), (2.0, True)):
-        assert is_finished({"state_dict": {"seconds_seen": torch.tensor(3600 * hours)}}, cfg) is finished
+        content = {"state_dict": {"seconds_seen": torch.tensor(3600 * hours)}}
+        assert is_complete(content, cfg) is finished
+    assert is_finished(StoredCheckpoint(Path("/other/last.ckpt"), content), cfg)
     assert "2.00 of 2 h of audio; trainer.max_audio_hours=4 continues" in caplog.text
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,23 +14,40 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig
 
+from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.code_usage import effective_rank
 from streamnest.training import preflight
-from streamnest.training.preflight import doubts, is_finished, last_value
+from streamnest.training.preflight import doubts, is_complete, is_finished, last_value
 
 Compose = Callable[..., DictConfig]
-STORED = {"global_step": 20, "callbacks": {"ValHistory": {"records": [{"val/loss": 3.0}, {"val/loss": 2.0}]}}}
+STORED = {"global_step": 20, "callbacks": {"ValHistory": {"records": [{"step": 20.0, "val/loss": 2.0}]}}}
 
 
 def trainer(precision: str = "32-true") -> Any:
     return SimpleNamespace(precision=precision, accelerator=CPUAccelerator())
 
 
-def test_a_finished_run_is_reported(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_reported(run_config: Compose, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    cfg, own = run_config("trainer.max_steps=20", f"paths.output_dir={tmp_path}"), tmp_path / "checkpoints/last.ckpt"
+    unvalidated = {**STORED, "callbacks": {"ValHistory": {"records": [{"step": 10.0, "val/loss": 3.0}]}}}
+    assert is_complete(STORED, cfg) and not is_complete(STORED, run_config("trainer.max_steps=21"))
+    assert not is_complete(STORED, run_config("trainer.max_steps=-1"))
     with caplog.at_level(logging.WARNING):
-        assert is_finished(STORED, run_config("trainer.max_steps=20"))
-        assert not is_finished(STORED, run_config("trainer.max_steps=21"))
-    assert caplog.text.count("finished") == 1 and "trainer.max_steps=40" in caplog.text
+        for content, path, summary, finished in (
+            (STORED, own, None, False),
+            (STORED, Path("/other/last.ckpt"), None, True),
+            (STORED, own, "{", False),
+            (STORED, own, '{"step": 10}', False),
+            (STORED, own, '{"step": 20}', True),
+            (unvalidated, own, '{"step": 20}', False),
+            ({"global_step": 20}, own, '{"step": 20}', True),
+        ):
+            if summary:
+                (tmp_path / "summary.json").write_text(summary)
+            caplog.clear()
+            assert is_finished(StoredCheckpoint(path, dict(content)), cfg) is finished
+            assert ("already finished" in caplog.text) is finished
+            assert ("trainer.max_steps=40" if finished else "stopped before its validation") in caplog.text
     assert last_value(STORED, "val/loss") == 2.0 and last_value({}, "val/loss") is None
 
 
@@ -70,8 +89,8 @@ def test_an_emulated_precision_gives_a_warning_with_the_slowdown(
 
 
 def test_more_workers_than_cores_give_a_warning(run_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    for workers, warned in ((2, []), (4, [True])):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    for workers, warned in (("null", []), (2, []), (4, [True])):
         found = list(doubts(run_config(f"data.num_workers={workers}"), trainer()))
         assert ["num_workers=4 is more than the 2 CPU cores" in doubt for doubt in found] == warned
 

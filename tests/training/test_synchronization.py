@@ -2,7 +2,7 @@
 
 Exceptions, outside of the step itself or by choice:
 - `GradientGuard` reads the norm of each update: whether to skip it is a decision of the host.
-- `quantizer=teacher` copies codes to the host, which caches them in a file.
+- `quantizer=teacher` copies codes that are not cached yet to the host, which caches them in a file.
 - Several processes agree on signals and skipped updates, and read a budget in hours, after each step.
 - `fitted` of a normalizer is read once after loading.
 """
@@ -10,7 +10,7 @@ Exceptions, outside of the step itself or by choice:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,13 @@ from torch import Tensor
 
 from streamnest.build import build_part, plain
 from streamnest.callbacks import GradientGuard
+from streamnest.checkpoint.target_teacher import attach_teacher
 from streamnest.data.batch import Batch
 from streamnest.masking import Masking
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.training import attach, make_batch
+from streamnest.targets import Teacher, TeacherQuantizer
+from streamnest.targets.cache import CodeCache
 
 META = torch.device("meta")
 MASKINGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/masking").glob("*.yaml"))
@@ -61,9 +64,9 @@ def maskings(run_config: Compose) -> dict[str, Masking]:
     return {name: build_part("masking", config).to(META) for name, config in _composed.items()}
 
 
-def on_meta(cfg: DictConfig) -> Pretraining:
+def on_meta(cfg: DictConfig, prepare: Callable[[Pretraining], None] = attach) -> Pretraining:
     model = ready(cfg).train()
-    attach(model)
+    prepare(model)
     model.to(META)
     model.log = lambda _name, value, **_: _require_tensors(value)  # type: ignore[method-assign]
     model.log_dict = lambda values, **_: _require_tensors(*values.values())  # type: ignore[method-assign]
@@ -79,10 +82,10 @@ def some_batch() -> Batch:
     return make_batch(torch.empty(3, 30000), torch.tensor([30000, 21111, 9000]), 1, noisy=True)
 
 
-def step(model: Pretraining, optimizer: torch.optim.Optimizer | None) -> list[str]:
+def step(model: Pretraining, optimizer: torch.optim.Optimizer | None, hashes: Sequence[bytes] = ()) -> list[str]:
     """Runs a step, from the batch on the host to the update, and returns what the host waits for."""
     with SynchronizationWatch() as watch:
-        batch = some_batch().to(META)
+        batch = replace(some_batch(), hashes=list(hashes)).to(META)
         model.on_train_batch_start(batch, 0)
         model.training_step(batch, 0).backward()
         if optimizer:
@@ -111,6 +114,31 @@ def test_a_step_never_waits_for_the_device(
         model.masking = masking
         assert step(model, optimizer) == []
         optimizer = None
+
+
+def test_a_step_with_cached_codes_of_a_teacher_never_waits(run_config: Compose, tmp_path: Path) -> None:
+    source = ready(run_config("encoder=bidirectional"))
+    teacher = Teacher(source.frontend, source.input_norm, source.encoder, (1,))
+    hashes = [b"1", b"2", b"3"]
+
+    def prepare(model: Pretraining) -> None:
+        attach(model)
+        attach_teacher(model, teacher)
+        quantizer = model.quantizer
+        assert isinstance(quantizer, TeacherQuantizer)
+        quantizer.fit(torch.randn(200, 1, 32))
+        quantizer.open_cache()
+        batch = some_batch()
+        quantizer.codes(batch.clean, batch.lengths, hashes)
+
+    small = ("quantizer.layer=1", "quantizer.width=32", "quantizer.num_classes=16", f"quantizer.cache={tmp_path}")
+    model = on_meta(run_config("quantizer=teacher", *small), prepare)
+    assert model.optimization is not None
+    assert step(model, model.optimization.build(model)[0], hashes) == []
+    cache = model.quantizer.cache
+    assert isinstance(cache, CodeCache) and (cache.hits, cache.misses) == (3, 3)
+    computed = step(model, None, [b"1", b"4", b"3"])
+    assert computed and all(" at targets/" in found for found in computed)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from runs import SHORT, UNCHECKED, environment
 from waiting import eventually
 
+from streamnest.callbacks import Plots
 from streamnest.checkpoint.loading import load_pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +125,30 @@ def test_ctrl_c_saves_and_ends_with_status_0(tmp_path: Path) -> None:
 def test_a_run_without_validation_returns_no_metric(run_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     words = ("trainer.max_steps=1", "data.val_manifest=null", "data.cache_mb=0", "statistics.hours=0.001")
     assert load("train").train(run_config(*words, f"paths.output_dir={tmp_path}", "logger=none")) is None
+
+
+def test_a_run_killed_in_its_last_validation_repeats_it(
+    run_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    words = ("debug=fast", "callbacks=ema", "encoder=causal", "trainer.max_steps=1", "statistics.hours=0.001")
+    cfg = run_config(*words, UNCHECKED, f"paths.output_dir={tmp_path}", "run_id=one")
+
+    class Killed(Exception):
+        pass
+
+    def killed(self: Any, trainer: Any, *_: Any) -> None:
+        if trainer.global_step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plots, "on_validation_batch_start", killed)
+        with pytest.raises(Killed):
+            load("train").train(cfg)
+    last, plots = tmp_path / "checkpoints/last.ckpt", {"codes.png", "curve.png", "step_0000001.png"}
+    assert last.is_file() and not (tmp_path / "plots").exists()
+    value = load("train").train(cfg)
+    records = torch.load(last, weights_only=True)["callbacks"]["ValHistory"]["records"]
+    assert [record["step"] for record in records] == [0, 1] and records[1][cfg.task.monitor] == value
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == plots
+    assert json.loads((tmp_path / "summary.json").read_text())["last"] == records[1]
+    assert load("train").train(cfg) == value and "already finished" in caplog.text

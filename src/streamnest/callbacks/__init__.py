@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamnest.callbacks.checkpoints import BestAndLast
 from streamnest.callbacks.collapse import CollapseAlarm
+from streamnest.callbacks.final_validation import FinalValidation
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.interrupt import StopOnSignal
@@ -16,6 +17,7 @@ from streamnest.callbacks.watchdog import Watchdog
 __all__ = [
     "BestAndLast",
     "CollapseAlarm",
+    "FinalValidation",
     "GradientGuard",
     "MovingAverage",
     "Plots",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import lightning as L
 import torch
@@ -14,6 +15,20 @@ from torch import Tensor
 def averages_first(callbacks: Sequence[Callback]) -> list[Callback]:
     """Returns callbacks in an order in which the average includes a step before another callback saves that step."""
     return sorted(callbacks, key=lambda callback: not isinstance(callback, WeightAveraging))
+
+
+@contextmanager
+def averaged_weights(trainer: L.Trainer, model: L.LightningModule) -> Iterator[None]:
+    """Gives a model the averaged weights for a while, as in validations, if training keeps an average of them."""
+    callbacks = getattr(trainer, "callbacks", ())
+    averages = [c for c in callbacks if isinstance(c, WeightAveraging) and c._average_model is not None]
+    for average in averages:
+        average._swap_models(model)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average._swap_models(model)
 
 
 class MovingAverage(WeightAveraging):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamnest.callbacks.history import ValHistory
+from streamnest.callbacks.moving_average import averaged_weights
 from streamnest.curves import plot_run
 from streamnest.curves.curve import curve_of_records
 from streamnest.data.batch import Batch
@@ -33,7 +34,7 @@ class Plots(Callback):
 
     The learning curve, `curve.png`, has the validations of a run and its continuations, which `ValHistory` records. The
     utterance is the same each time, in `step_*.png`. Plots are also sent to the loggers that show images. The audio is
-    sent once, and the code counts to W&B as a histogram.
+    sent once, and the code counts to W&B as a histogram. Predictions are those of the averaged weights, if there are.
 
     Args:
         dirpath: folder of the plots.
@@ -78,8 +79,9 @@ class Plots(Callback):
 
     def _plots_of(self, trainer: L.Trainer, model: Pretraining) -> dict[str, Figure]:
         assert self._utterance is not None
-        step = trainer.global_step
-        prediction = predict(model, self._utterance, f"step {step}", unigram_baseline(model, trainer.callback_metrics))
+        step, baseline = trainer.global_step, unigram_baseline(model, trainer.callback_metrics)
+        with averaged_weights(trainer, model):
+            prediction = predict(model, self._utterance, f"step {step}", baseline)
         if not np.isfinite(prediction.nats).all():
             log.warning("no plot of step %d: the predictions are not finite", step)
             return {}

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,12 +92,18 @@ def read_checked(path: str | Path) -> dict[str, Any]:
         last = path / "checkpoints/last.ckpt"
         if not last.is_file():
             raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
-        log.warning("%s is the folder of a run: its checkpoint %s is used", path, last)
+        _report_choice(path, last)
         return read_checked(last)
     checkpoint = modernize(read_folder(path)) if folder else read_checkpoint(path)
     _check_content(checkpoint, path)
     check_checkpoint(checkpoint, path)
     return checkpoint
+
+
+@cache
+def _report_choice(folder: Path, checkpoint: Path) -> None:
+    """Logs which checkpoint of the folder of a run is read; once, because a command may read it several times."""
+    log.warning("%s is the folder of a run: its checkpoint %s is used", folder, checkpoint)
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:

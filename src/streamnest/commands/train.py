@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from streamnest.build import build_all, build_data, build_model
-from streamnest.callbacks import StopOnSignal, ValHistory
+from streamnest.callbacks import FinalValidation, StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
@@ -40,7 +40,7 @@ from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.launching import check_command_line, is_sweep, refuse
-from streamnest.training.preflight import is_finished, last_value, warn
+from streamnest.training.preflight import is_complete, is_finished, last_value, warn
 from streamnest.training.start_times import StartTimes
 
 log = logging.getLogger("train")
@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> float | None:
     if stored:
         check_architecture(stored, model.config)
         check_training_state(stored, model)
-        if is_finished(stored.content, cfg):
+        if is_complete(stored.content, cfg) and is_finished(stored, cfg):
             return last_value(stored.content, cfg.task.monitor)
         _, teacher = with_teacher(cfg, stored)
     if teacher:
@@ -75,8 +75,8 @@ def train(cfg: DictConfig) -> float | None:
     load_teacher(model)
     data.setup("fit")
 
-    history = ValHistory()
-    callbacks, loggers = [history, times, *build_all(cfg.callbacks)], build_all(cfg.logger)
+    history, last = ValHistory(), [FinalValidation()] if stored and is_complete(stored.content, cfg) else []
+    callbacks, loggers = [history, times, *build_all(cfg.callbacks), *last], build_all(cfg.logger)
     trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)

@@ -35,7 +35,8 @@ class DataConfig:
         num_batches: training batches of the whole run; None computes them from the trainer.
         augment_val: apply noise, other speakers and rooms in validation too, identically at every validation.
         channel: "mix" averages the channels of a file; a number, from 0, selects one of them.
-        num_workers: processes that load audio; 0 loads in the training process.
+        num_workers: processes that load audio; 0 loads in the training process. None is one for each CPU core that
+            this process has for itself, at most 4.
         cache_mb: decoded audio that each loading process keeps, in MB; for corpora that fit in memory.
         pin_memory: copy batches to page-locked memory; None does so if there is a GPU.
         check_files: check at start that every audio file exists.
@@ -69,7 +70,7 @@ class DataConfig:
     augment_val: bool = False
     # Loading
     channel: Any = "mix"
-    num_workers: int = 0
+    num_workers: int | None = 0
     cache_mb: float = 0.0
     pin_memory: bool | None = None
     # Checks

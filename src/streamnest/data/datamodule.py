@@ -18,7 +18,7 @@ from streamnest.data.batch import Batch
 from streamnest.data.config import DataConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import Label, label_of, suitable, within_hours
-from streamnest.data.loading import ResumableLoader, make_loader
+from streamnest.data.loading import ResumableLoader, default_workers, make_loader
 from streamnest.data.manifest import LoadReport
 from streamnest.data.reading import load_part, report_of, require_readable, speakers_of, splits_long
 from streamnest.data.sampling.durations import total
@@ -206,10 +206,10 @@ class SpeechDataModule(L.LightningDataModule):
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:
-        pin_memory = self.config.pin_memory
-        return make_loader(
-            dataset, sampler, self.config.num_workers, torch.cuda.is_available() if pin_memory is None else pin_memory
-        )
+        pin_memory, workers = self.config.pin_memory, self.config.num_workers
+        if workers is None:
+            workers = default_workers(self.trainer.num_devices if self.trainer else 1)
+        return make_loader(dataset, sampler, workers, torch.cuda.is_available() if pin_memory is None else pin_memory)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

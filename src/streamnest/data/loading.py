@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ from torch.utils.data import DataLoader
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
+
+# More would only help with slow storage.
+_MOST_WORKERS = 4
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -58,6 +62,20 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
+
+
+def available_cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(processes: int = 1) -> int:
+    """Returns the number of loading processes if none is set: one for each core, at most 4.
+
+    Args:
+        processes: processes of the run on this machine, which share the cores.
+    """
+    return min(_MOST_WORKERS, max(1, available_cores() // processes))
 
 
 def _ignore_signals(_: int) -> None:

@@ -94,6 +94,14 @@ def publish(summary: dict[str, Any], folder: str | Path, trainer: L.Trainer) -> 
             logger.summarize(columns(summary))
 
 
+def has_summary(folder: str | Path, step: int) -> bool:
+    """Returns whether the summary in the folder of a run describes it at a step."""
+    try:
+        return bool(json.loads((Path(folder) / FILE).read_text("utf-8"))["step"] == step)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def columns(summary: dict[str, Any]) -> dict[str, Any]:
     """Flattens a summary to the columns of a table of runs: latency and quality first."""
     quality = {
