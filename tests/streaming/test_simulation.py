@@ -28,7 +28,7 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
-from streamnest.streaming.analysis import analyze_predictions, code_counts
+from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming.audio_sources import find_audio, load_audio
 from streamnest.streaming.tables import streamed_tables, verdict
 

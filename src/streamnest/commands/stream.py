@@ -25,7 +25,7 @@ from streamnest.files.atomic_write import write_json
 from streamnest.plotting import plot_code_histogram, plot_prediction, save
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
-from streamnest.streaming.analysis import analyze_predictions, code_counts
+from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.plots import plot_difference
