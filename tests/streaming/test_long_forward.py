@@ -9,7 +9,6 @@ import torch
 from models import ready
 from omegaconf import DictConfig
 
-from streamnest.errors import UserError
 from streamnest.streaming import long_forward
 from streamnest.streaming.long_forward import forward_in_windows
 
@@ -28,7 +27,12 @@ def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         ("encoder=lookahead40", "encoder.left_context_ms=320"),
         ("encoder=causal", "encoder.left_context_ms=200", "encoder.normalize=online"),
         ("encoder=lookahead40", "encoder.left_context_ms=240", "encoder.style=delayed"),
-        ("encoder=lookahead40", "encoder.left_context_ms=240", "encoder.style=regular", "encoder.allow_future_leak=true"),
+        (
+            "encoder=lookahead40",
+            "encoder.left_context_ms=240",
+            "encoder.style=regular",
+            "encoder.allow_future_leak=true",
+        ),
         ("encoder=causal", "encoder.left_context_ms=200", "encoder.subsampling_padding=shifted"),
         ("encoder=lookahead40", "encoder.left_context_ms=320", "encoder.conv_padding=symmetric"),
     ],

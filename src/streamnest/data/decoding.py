@@ -45,7 +45,7 @@ def cancel(audio: NDArray[np.float32]) -> bool:
 
 
 def energies(block: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns two energies of samples `(n, C)`: the sum of the mean energy of their channels, and that of their mean."""
+    """Returns the energies of samples `(n, C)`: the mean over the channels, and that of the mean of the channels."""
     of_channels = np.square(block, dtype=np.float64).mean(1).sum()
     return np.array([of_channels, np.square(block.mean(1), dtype=np.float64).sum()])
 

@@ -60,17 +60,6 @@ def left_context(encoder: FastConformer, left: int | None) -> Iterator[None]:
         encoder.context = context
 
 
-def bounded_left(model: EncoderTask, audio: Tensor, left: int) -> int | None:
-    """Returns the left context that a recording is limited to; None if nothing is limited.
-
-    Args:
-        model: model with its current context.
-        audio: `(N,)` at the model's rate.
-        left: limit of an unlimited left context in encoder frames.
-    """
-    return left if is_long(model, audio) and model.encoder.context.left is None else None
-
-
 def is_long(model: EncoderTask, audio: Tensor) -> bool:
     """True if audio `(N,)` is too long for one forward pass."""
     return len(audio) > FULL_FORWARD_S * model.sample_rate
@@ -115,10 +104,14 @@ def forward_in_windows(
         features, frames = model.frontend(audio[None], lengths)
         yield [x[0] for x in encode(model.input_norm(features, frames), frames)]
         return
-    require_windows(model, len(audio) / model.sample_rate, "the recording")
+    seconds = len(audio) / model.sample_rate
+    require_windows(model, seconds, "the recording")
     with left_context(encoder, left):
         if encoder.context.left is None:
-            raise UserError("the left context is unlimited: give max_left_ms")
+            raise UserError(
+                f"the recording is {seconds:.0f} s long, and the limit of an unlimited left context is "
+                f"{FULL_FORWARD_S:g} s: limit the left context"
+            )
         margins, factor, chunk = Margins.of(encoder), encoder.subsampling.factor, encoder.context.chunk or 1
         span = max(round(1000 * FULL_FORWARD_S / encoder.frame_ms) // chunk * chunk, margins.past)
         features = _Features(model, audio)
