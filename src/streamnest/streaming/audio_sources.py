@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from streamnest.data.recipes.files import READ
 from streamnest.data.resampling import resample_blocks
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
+from streamnest.streaming.step import Rows
 
 # Samples to reserve memory for at most: a damaged header may declare any number.
 _MOST_RESERVED = 1 << 28
@@ -42,14 +43,15 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
                     f"{path} has a sampling rate of {file.samplerate} Hz: it must be from {LOWEST_RATE} to "
                     f"{HIGHEST_RATE} Hz"
                 )
-            blocks = resample_blocks(_mono(file, path), file.samplerate, rate)
-            mono = _joined(blocks, file.frames * rate // file.samplerate)
+            mono = Rows(min(file.frames * rate // file.samplerate + 1, _MOST_RESERVED))
+            for block in resample_blocks(_mono(file, path), file.samplerate, rate):
+                mono.append(block)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be read as audio: {error.error_string}") from None
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as audio: {error}") from None
     try:
-        return as_samples(mono)
+        return as_samples(mono.joined)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
 
@@ -70,17 +72,6 @@ def _mono(file: Sequential, path: str | Path) -> Iterator[Tensor]:
         raise UserError(f"{path} is empty (0 samples)")
     if canceled(*total):
         raise UserError(f"{path}: the channels are out of phase and cancel in the mean: extract one channel to a file")
-
-
-def _joined(blocks: Iterable[Tensor], expected: int) -> Tensor:
-    """Concatenates blocks in one tensor, which is not copied if there are as many samples as expected."""
-    samples, end = torch.empty(min(max(expected, 0) + 1, _MOST_RESERVED)), 0
-    for block in blocks:
-        if end + len(block) > len(samples):
-            samples = torch.cat([samples[:end], samples.new_empty(max(end, len(block)))])
-        samples[end : end + len(block)] = block
-        end += len(block)
-    return samples[:end]
 
 
 def find_audio(paths: list[str]) -> list[Path]:

@@ -65,8 +65,8 @@ def is_long(model: EncoderTask, audio: Tensor) -> bool:
     return len(audio) > FULL_FORWARD_S * model.sample_rate
 
 
-def require_windows(model: EncoderTask, seconds: float, name: str) -> None:
-    """Requires that a long recording can be encoded in parts.
+def require_windows(model: EncoderTask, seconds: float, name: str = "the recording") -> None:
+    """Requires that a recording over `FULL_FORWARD_S` can be encoded in windows.
 
     Raises:
         UserError: with the name of the recording, if outputs depend on all of it.
@@ -105,7 +105,7 @@ def forward_in_windows(
         yield [x[0] for x in encode(model.input_norm(features, frames), frames)]
         return
     seconds = len(audio) / model.sample_rate
-    require_windows(model, seconds, "the recording")
+    require_windows(model, seconds)
     with left_context(encoder, left):
         if encoder.context.left is None:
             raise UserError(

@@ -18,6 +18,7 @@ from streamnest.errors import UserError
 from streamnest.streaming.long_forward import forward_in_windows, is_long
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.session_base import Session
+from streamnest.streaming.step import Rows
 
 TOLERANCE = 1e-5
 
@@ -109,7 +110,7 @@ def simulate_streaming_inference(
         raise UserError(f"chunk_size={chunk_size}: it must be a number of seconds above 0")
     session: Session[Any] = StreamingSession(model) if isinstance(model, EncoderTask) else model
     rate, device = session.sample_rate, session.device
-    number, frames, emitted = session.open(), list[Tensor](), 0
+    number, frames = session.open(), Rows(round(1000 * len(audio) / rate / session.frame_ms) + 2)
     busy, waits = list[tuple[float, int, float]](), list[float]()
     start, num_samples, arrived = time.perf_counter(), 0, 0.0
     for piece, last in _pieces(session, audio, chunk_size):
@@ -125,13 +126,12 @@ def simulate_streaming_inference(
         torch.get_device_module(device).synchronize()  # other devices than the CPU may still be computing
         ended = time.perf_counter()
         if realtime:
-            waits += _waits(session, 1000 * (ended - start), range(emitted, emitted + len(out)))
-        emitted += len(out)
+            waits += _waits(session, 1000 * (ended - start), range(len(frames), len(frames) + len(out)))
         frames.append(out)
         busy.append((ended - started, len(out), arrived))
         if progress:
             progress(arrived)
-    return torch.cat(frames), _result(session, audio, busy, waits, windowed)
+    return frames.joined, _result(session, audio, busy, waits, windowed)
 
 
 def emission_samples(session: Session[Any], audio: Tensor) -> list[int]:
@@ -222,9 +222,9 @@ def _pieces(session: Session[Any], audio: Tensor, chunk_size: float | None) -> I
     size = session.chunk_samples if chunk_size is None else max(1, round(chunk_size * session.sample_rate))
     first = session.first_samples if chunk_size is None else size
     first = first if first > 0 else first % size or size
-    pieces = [audio[:first], *(audio[first:].split(size) if len(audio) > first else ())]
-    for index, piece in enumerate(pieces):
-        yield piece, index == len(pieces) - 1
+    yield audio[:first], first >= len(audio)
+    for start in range(first, len(audio), size):
+        yield audio[start : start + size], start + size >= len(audio)
 
 
 def _result(
