@@ -19,7 +19,7 @@ from streamnest.formatting import milliseconds
 from streamnest.locations import config_folder
 from streamnest.plotting import save
 from streamnest.streaming.audio_sources import load_audio
-from streamnest.streaming.certificate import PROBES, Certificate, verify
+from streamnest.streaming.certificate import Certificate, verify
 from streamnest.streaming.plots import plot_staircase
 from streamnest.streaming.probes.check import Probe
 from streamnest.streaming.probes.recording import recording
@@ -63,10 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(max(1, args.threads))
     model = resolve_model(args.model, config_folder())
-    probes = list(PROBES)
-    if args.audio:
-        probes.append(recording(load_audio(args.audio, model.sample_rate), args.audio.name))
-    certificates = certify(model, args.context, args.seed, probes)
+    more = [recording(load_audio(args.audio, model.sample_rate), args.audio.name)] if args.audio else []
+    certificates = certify(model, args.context, args.seed, more)
     if args.json:
         records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
         write_json(args.json, records if len(records) > 1 else records[0])
@@ -76,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def certify(
-    model: EncoderTask, context: str | None, seed: int, probes: Sequence[Probe] | None = None
+    model: EncoderTask, context: str | None, seed: int, more: Sequence[Probe] = ()
 ) -> dict[str | None, Certificate]:
     """Certifies one context or all of them, prints the results, and returns them by name.
 
@@ -88,6 +86,6 @@ def certify(
         if name is not None:
             console.rule(f"context {name}", align="left")
         with terminal(stderr=True).status("measuring (up to a minute for size=tiny)"):
-            certificates[name] = verify(model, seed, probes)
+            certificates[name] = verify(model, seed, more=more)
         show(certificates[name], console)
     return certificates
