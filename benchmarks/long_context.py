@@ -1,8 +1,8 @@
 """Measures time and memory per second of audio against its length, with limited left context.
 
 `python benchmarks/long_context.py` runs the encoder offline, forward and forward with backward, for each length in
-turns. Memory is the growth of the resident peak in a process of its own. Lengths that would need more than
---most-gb, extrapolated from the shorter ones, are left out. The allocator is set as in training.
+turns. Memory is the growth of the resident peak in a process of its own, for one utterance. Lengths that would need
+more than --most-gb, extrapolated from the shorter ones, are left out. The allocator is set as in training.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line."""
     parser = ArgumentParser("python benchmarks/long_context.py", __doc__)
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 60, 180, 600], help="lengths of the audio")
+    parser.add_argument(
+        "--batch-seconds", type=float, default=60, help="shorter audio is encoded in batches of so many seconds"
+    )
     parser.add_argument("--factors", type=int, nargs="+", default=[4, 8], choices=[4, 8], help="subsampling factors")
     parser.add_argument("--size", choices=list(SIZES), default="d256", help="size of the encoder")
     parser.add_argument("--left", type=float, default=3200, help="left context in milliseconds")
@@ -65,15 +68,15 @@ def build(args: argparse.Namespace, factor: int) -> FastConformer:
     return FastConformer(EncoderConfig(subsampling_factor=factor, **SIZES[args.size], **context))
 
 
-def run(encoder: FastConformer, seconds: float, backward: bool) -> float:
-    """Encodes noise; returns CPU milliseconds per second of audio."""
-    features = torch.randn(1, encoder.num_mels, round(100 * seconds))
+def run(encoder: FastConformer, rows: int, seconds: float, backward: bool) -> float:
+    """Encodes a batch of noise; returns CPU milliseconds per second of audio."""
+    features = torch.randn(rows, encoder.num_mels, round(100 * seconds))
     begin = time.process_time()
     with torch.set_grad_enabled(backward):
-        out, _ = encoder.train(backward)(features, torch.tensor([features.shape[-1]]))
+        out, _ = encoder.train(backward)(features, torch.full((rows,), features.shape[-1]))
         if backward:
             out.sum().backward()
-    return 1000 * (time.process_time() - begin) / seconds
+    return 1000 * (time.process_time() - begin) / (rows * seconds)
 
 
 def times(args: argparse.Namespace, factor: int, backward: bool, lengths: Sequence[float]) -> list[list[float]]:
@@ -82,9 +85,10 @@ def times(args: argparse.Namespace, factor: int, backward: bool, lengths: Sequen
     measured: list[list[float]] = [[] for _ in lengths]
     for count in range(args.runs + 1):
         for seconds, values in zip(lengths, measured, strict=True):
+            rows = max(1, round(args.batch_seconds / seconds))
             # Short audio is repeated, so that each value covers as much time as the median length.
-            repeats = max(1, round(statistics.median(lengths) / seconds)) if count else 1
-            value = statistics.mean(run(encoder, seconds, backward) for _ in range(repeats))
+            repeats = max(1, round(statistics.median(lengths) / (rows * seconds))) if count else 1
+            value = statistics.mean(run(encoder, rows, seconds, backward) for _ in range(repeats))
             values += [value] if count else []
     return measured
 
@@ -118,7 +122,7 @@ def print_memory(args: argparse.Namespace) -> None:
     factor, seconds, backward = args.memory_of
     encoder = build(args, int(factor))
     before = resident_peak_gb()
-    run(encoder, float(seconds), backward == "1")
+    run(encoder, 1, float(seconds), backward == "1")
     print(resident_peak_gb() - before)
 
 
