@@ -37,6 +37,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="counted runs, of which the median is printed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--most-gb", type=float, default=6, help="largest memory of a run")
+    parser.add_argument(
+        "--against-mask", action="store_true", help="compare with attention over one mask instead, in turns"
+    )
     parser.add_argument("--memory-of", nargs=3, metavar=("FACTOR", "SECONDS", "BACKWARD"), help=argparse.SUPPRESS)
     return parser.parse(argv)
 
@@ -51,6 +54,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 from rich.table import Table
@@ -136,6 +140,33 @@ def cells(args: argparse.Namespace, factor: int, backward: bool, lengths: Sequen
     return [*shown, *missing, f"{max(medians) / min(medians):.2f}"]
 
 
+def against_mask(args: argparse.Namespace, factor: int, backward: bool, seconds: float) -> float:
+    """Returns the median ratio of the time of windows to that of one mask over all keys, run in turns."""
+    encoder, ratios = build(args, factor), []
+    rows = max(1, round(args.batch_seconds / seconds))
+    for count in range(args.runs + 1):
+        windowed = run(encoder, rows, seconds, backward)
+        with mock.patch("streamnest.encoder.encoder.choose_windows", return_value=None):
+            masked = run(encoder, rows, seconds, backward)
+        ratios += [windowed / masked] if count else []
+    return statistics.median(ratios)
+
+
+def ratios(args: argparse.Namespace, rows: Sequence[tuple[int, bool]]) -> Table:
+    """Returns the table of --against-mask."""
+    table = Table(title=f"Time relative to one mask, {args.size}, {args.left:g} ms of left context")
+    for column in ("", *(f"{seconds:g} s" for seconds in sorted(args.seconds))):
+        table.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        table.add_row(title_of(*row), *(f"{against_mask(args, *row, s):.2f}" for s in sorted(args.seconds)))
+    return table
+
+
+def title_of(factor: int, backward: bool) -> str:
+    """Returns the title of a row."""
+    return f"{10 * factor} ms frames, forward" + (" + backward" if backward else "")
+
+
 @without_trace
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints two rows for each stride and direction."""
@@ -145,18 +176,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.memory_of:
         print_memory(args)
         return 0
+    rows = [(factor, backward) for factor in args.factors for backward in (False, True)]
+    if args.against_mask:
+        terminal(120).print(ratios(args, rows))
+        return 0
     title = f"CPU ms and peak MB per second of audio, {args.size}, {args.left:g} ms of left context"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for seconds in sorted(args.seconds):
         table.add_column(f"{seconds:g} s", justify="right")
     table.add_column("slowest / fastest", justify="right")
-    rows = [(factor, backward) for factor in args.factors for backward in (False, True)]
     # Memory first: this process keeps what it has allocated for timing.
     peaks = {row: memory(args, *row) for row in rows}
     for factor, backward in rows:
-        name = f"{10 * factor} ms frames, forward" + (" + backward" if backward else "")
-        sizes = peaks[factor, backward]
+        name, sizes = title_of(factor, backward), peaks[factor, backward]
         table.add_row(f"{name}, ms", *cells(args, factor, backward, list(sizes)))
         table.add_row(f"{name}, MB", *(f"{1000 * peak / seconds:.1f}" for seconds, peak in sizes.items()))
     terminal(120).print(table)
