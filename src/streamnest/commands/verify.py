@@ -18,10 +18,8 @@ from streamnest.files.atomic_write import write_json
 from streamnest.formatting import milliseconds
 from streamnest.locations import config_folder
 from streamnest.plotting import save
-from streamnest.streaming.audio_sources import load_audio
 from streamnest.streaming.certificate import Certificate, verify
 from streamnest.streaming.plots import plot_staircase
-from streamnest.streaming.probes.check import Probe
 from streamnest.streaming.probes.recording import recording
 from streamnest.streaming.receptive_field import Prober
 
@@ -63,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(max(1, args.threads))
     model = resolve_model(args.model, config_folder())
-    more = [recording(load_audio(args.audio, model.sample_rate), args.audio.name)] if args.audio else []
-    certificates = certify(model, args.context, args.seed, more)
+    certificates = certify(model, args.context, args.seed, args.audio)
     if args.json:
         records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
         write_json(args.json, records if len(records) > 1 else records[0])
@@ -74,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def certify(
-    model: EncoderTask, context: str | None, seed: int, more: Sequence[Probe] = ()
+    model: EncoderTask, context: str | None, seed: int, audio: Path | None = None
 ) -> dict[str | None, Certificate]:
     """Certifies one context or all of them, prints the results, and returns them by name.
 
@@ -86,6 +83,9 @@ def certify(
         if name is not None:
             console.rule(f"context {name}", align="left")
         with terminal(stderr=True).status("measuring (up to a minute for size=tiny)"):
-            certificates[name] = verify(model, seed, more=more)
+            # First, so that a long recording is not in memory during the other measurements.
+            recorded = [recording(model, audio, seed)] if audio else []
+            certificates[name] = verify(model, seed)
+            certificates[name].checks += recorded
         show(certificates[name], console)
     return certificates

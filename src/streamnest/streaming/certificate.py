@@ -89,17 +89,14 @@ PROBES: tuple[Probe, ...] = (
 )
 
 
-def verify(
-    model: EncoderTask, seed: int = 0, probes: Sequence[Probe] | None = None, more: Sequence[Probe] = ()
-) -> Certificate:
+def verify(model: EncoderTask, seed: int = 0, probes: Sequence[Probe] | None = None) -> Certificate:
     """Measures a model and compares it with the latency that its layers declare.
 
     Args:
         model: model to measure, which is not changed.
         seed: seed of the random splits and weights.
         probes: measurements to make; None for all of `PROBES`.
-        more: further measurements, such as `recording`.
     """
     limited = model.encoder.context.right is not None
-    chosen = [probe for probe in (*(PROBES if probes is None else probes), *more) if limited or probe in ALWAYS]
+    chosen = [probe for probe in (PROBES if probes is None else probes) if limited or probe in ALWAYS]
     return Certificate(model.latency, [check for probe in chosen for check in measured(probe, model, seed)])
