@@ -13,11 +13,12 @@ import streamnest.console.starting  # noqa: F401
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from streamnest.console.arguments import ArgumentParser
 
 # Settings of `size=tiny`, and those of the defaults of `EncoderConfig` (d 256, 8 layers).
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"d_model": 144, "num_layers": 4, "subsampling_channels": 64},
     "d256": {},
 }
