@@ -42,8 +42,9 @@ format: $(STAMP) ## Fix style and formatting
 typecheck: $(STAMP) ## Check types
 	$(BIN)/mypy
 
-benchmark: $(STAMP) ## Measure a training step, then the loader and how long training waits for it
+benchmark: $(STAMP) ## Measure a training step, long audio, then the loader and how long training waits for it
 	$(BIN)/python benchmarks/training_step.py $(ARGS)
+	$(BIN)/python benchmarks/long_context.py $(LONG_ARGS)
 	$(BIN)/python benchmarks/loader.py $(LOADER_ARGS)
 
 notebooks: $(STAMP) ## Execute the notebooks

@@ -125,6 +125,15 @@ def test_an_evaluated_filter_equals_the_tabulated_one(orig):
     assert actual.shape == expected.shape and (actual - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(("orig", "new"), [(44100, 16000), (8000, 16000), (44101, 16000), (16000, 16000)])
+def test_resampling_in_blocks_equals_resampling_at_once(orig, new):
+    for count in (1, 700, 150_001):
+        audio = torch.randn(count, generator=torch.Generator().manual_seed(0))
+        blocks = list(resampling.resample_blocks(audio.split(20_000), orig, new))
+        torch.testing.assert_close(torch.cat(blocks), resample(audio, orig, new), rtol=0, atol=2e-6)
+        assert count < 100_000 or len(blocks) > 1
+
+
 @pytest.mark.parametrize("rate", [44099, 96001])
 def test_rates_without_common_divisor_need_little_memory(tmp_path, monkeypatch, rate):
     monkeypatch.setattr(resampling, "tabulated", lambda *_: pytest.fail("20 GB"))

@@ -13,6 +13,7 @@ from inprocess import load
 from recognizers import recognizer
 
 from streamnest.downstream import long_audio
+from streamnest.downstream.asr import transcriber
 from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
 from streamnest.encoder.context import Context
 from streamnest.errors import UserError
@@ -95,6 +96,17 @@ def test_the_command_skips_files_that_are_too_long(run_config, speech_like, tmp_
     printed = capsys.readouterr()
     assert "a.wav is 3 s long" in printed.err and printed.out.count("\t") == 1
     assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path / "a.wav")])) == 2
+
+
+def test_decoding_in_parts_gives_the_same_text(run_config, speech_like, tmp_path, capsys, monkeypatch):
+    save(recognizer(run_config("task=ctc", "encoder=causal")), tmp_path / "last.ckpt")
+    soundfile.write(tmp_path / "a.wav", speech_like(1, 48000)[0].numpy(), 16000)
+    command, printed = load("transcribe"), []
+    for part in (4096, 3):
+        monkeypatch.setattr(transcriber, "_PART", part)
+        assert command.run(command.parse([str(tmp_path / "last.ckpt"), str(tmp_path / "a.wav")])) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and len(printed[0].split("\t")[1]) > 10
 
 
 def test_error_rates_by_speaker_need_a_known_speaker():

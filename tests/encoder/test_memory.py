@@ -45,7 +45,7 @@ def test_dropout_passes_the_gradient_of_kept_elements() -> None:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("scheme", ["aligned", "shifted"])
-def test_recomputed_and_rowwise_subsampling_equal_the_plain_one(
+def test_recomputed_and_divided_subsampling_equals_the_plain_one(
     factor: int, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamnest.encoder import EncoderConfig, FastConformer, encoder
@@ -79,16 +81,32 @@ def test_long_steps_in_windows_equal_steps_of_one_chunk(
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-10)
 
 
-def test_arithmetic_of_limited_attention_grows_linearly() -> None:
-    def flops(seconds: int, left: float | None) -> int:
-        with torch.device("meta"):
-            model = limited(left_context_ms=left, right_context_ms=0)
-            with FlopCounterMode(display=False) as counter:
-                model(torch.zeros(1, 80, 100 * seconds), torch.tensor([100 * seconds])).__getitem__(0).sum().backward()
-        return int(counter.get_total_flops())
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that an operator returns."""
 
-    assert flops(120, 3200) / flops(30, 3200) == pytest.approx(4, rel=0.05)
-    assert flops(120, None) / flops(30, None) > 8
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
+        self.elements = max(self.elements, *sizes, 0)
+        return out
+
+
+@pytest.mark.parametrize(("style", "right"), [("chunked", 40), ("delayed", 40), ("regular", 40)])
+def test_cost_of_limited_attention_grows_linearly(style: str, right: float) -> None:
+    def cost(seconds: int, left: float | None) -> tuple[int, int]:
+        """Returns operations and elements of the largest tensor, forward and backward."""
+        with torch.device("meta"):
+            model = limited(left_context_ms=left, right_context_ms=right, style=style)
+            with FlopCounterMode(display=False) as counter, LargestTensor() as largest:
+                model(torch.zeros(1, 80, 100 * seconds), torch.tensor([100 * seconds])).__getitem__(0).sum().backward()
+        return int(counter.get_total_flops()), largest.elements
+
+    for short, long in zip(cost(60, 3200), cost(240, 3200), strict=True):
+        assert long / short == pytest.approx(4, rel=0.05)
+    for short, long in zip(cost(60, None), cost(240, None), strict=True):
+        assert long / short > 8
 
 
 @pytest.mark.parametrize("left", [40, 80])

@@ -13,6 +13,7 @@ from streamnest.checkpoint.resolve_model import resolve_model
 from streamnest.commands.arguments.probe import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.files.atomic_write import write_json
 from streamnest.locations import config_folder, sample_corpus
 from streamnest.plotting import save
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest, phones = args.manifest or str(sample / "manifest.jsonl"), args.phones
     if phones is None and args.manifest is None:
         phones = sample / "phones.jsonl"
-    figures, notes = probe(model, choose(read_utterances(manifest, phones), args.most, args.seed), args.clusters)
+    utterances = choose(read_utterances(manifest, phones), args.most, args.seed)
+    left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
+    figures, notes = probe(model, utterances, args.clusters, left)
     console = terminal(120)
     console.print(table(figures), *notes, sep="\n")
     if args.json:

@@ -19,13 +19,14 @@ from streamnest.commands.arguments.stream import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
 from streamnest.plotting import plot_code_histogram, plot_prediction, save
+from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
-from streamnest.streaming.analysis import analyze_predictions, code_counts
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.plots import plot_difference
@@ -36,8 +37,9 @@ def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None
     """Loads a session, its PyTorch model if there is one, and the mean and worst algorithmic latency."""
     if not is_exported(args.model):
         model = on_device(load_model(args.model, args.context), args.device)
-        return StreamingSession(model), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
-    check_options(args.context, args.device)
+        left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
+        return StreamingSession(model, left), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
+    check_options(args.context, args.device, args.max_left_ms)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
             raise UserError(
@@ -75,7 +77,7 @@ def stream_files(
                 raise
             print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        fields, plots = examine(session, model, audio, path, args) if model else ({}, {})
+        fields, plots = examine(session, model, audio, path, args, None if reader else outputs) if model else ({}, {})
         fields |= {"text": reader.begin().after(outputs).text} if reader else {}
         records.append({"file": str(path), **sim.as_dict(result), **fields})
         equal = equal and fields.get("comparison", {}).get("equal", True)
@@ -103,12 +105,26 @@ def announced(path: Path, seconds: float, every: float = 5.0) -> Callable[[float
 
 
 def examine(
-    session: sim.Session[Any], model: EncoderTask, audio: torch.Tensor, path: Path, args: argparse.Namespace
+    session: sim.Session[Any],
+    model: EncoderTask,
+    audio: torch.Tensor,
+    path: Path,
+    args: argparse.Namespace,
+    streamed: torch.Tensor | None,
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Runs --compare-modes and --analyze for a file; returns fields of its record, and plots by name."""
+    """Runs --compare-modes and --analyze for a file; returns fields of its record, and plots by name.
+
+    Args:
+        session: session that streams the file.
+        model: model of the session in PyTorch.
+        audio: `(N,)` at the model's rate.
+        path: the file.
+        args: arguments of the command.
+        streamed: frames `(T', d)` that the session has emitted; None to stream the file again.
+    """
     fields, plots = dict[str, Any](), dict[str, Figure]()
     if args.compare_modes:
-        comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session)
+        comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session, streamed)
         fields["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
         plots["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:

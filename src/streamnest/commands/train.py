@@ -25,6 +25,7 @@ from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.checkpoint.transfer_report import TransferReport
+from streamnest.console.allocator import keep_freed_memory
 from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
@@ -130,6 +131,7 @@ def _set_up_libraries(cfg: DictConfig) -> None:
     """Sets seed, precision and threads, and hides warnings of libraries that concern neither the user nor this code."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.float32_matmul_precision)
+    keep_freed_memory()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     for message in (

@@ -27,6 +27,7 @@ from streamnest.downstream.asr.vocabulary import normalize_text
 from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
 from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, summarize
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
@@ -36,7 +37,7 @@ from streamnest.streaming.onnx_session import OnnxSession
 def load(args: argparse.Namespace) -> TextTask | ExportedRecognizer:
     """Returns the recognizer of a checkpoint or an exported model."""
     if is_exported(args.checkpoint):
-        check_options(args.context, args.device)
+        check_options(args.context, args.device, args.max_left_ms)
         return ExportedRecognizer(OnnxSession(args.checkpoint, args.threads))
     model = load_model(args.checkpoint, args.context)
     if not isinstance(model, TextTask):
@@ -135,7 +136,8 @@ def tune(transcribe: Transcriber, args: argparse.Namespace) -> int:
 
 def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decoded."""
-    recognizer, rate, consumed = StreamingRecognizer(model), model.sample_rate, 0
+    left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
+    recognizer, rate, consumed = StreamingRecognizer(model, left), model.sample_rate, 0
     try:
         for piece in standard_input(args.chunk_size, rate):
             consumed += len(piece)
@@ -143,7 +145,7 @@ def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None
     except KeyboardInterrupt:
         pass
     print(printable(recognizer.flush()), flush=True)
-    if note := note_on_past(model, [consumed / rate], "streams"):
+    if note := note_on_past(model, [consumed / rate], "streams", args.max_left_ms):
         print(note, file=sys.stderr)
 
 

@@ -20,6 +20,7 @@ from streamnest.locations import config_folder
 from streamnest.plotting import save
 from streamnest.streaming.certificate import Certificate, verify
 from streamnest.streaming.plots import plot_staircase
+from streamnest.streaming.probes.recording import recording
 from streamnest.streaming.receptive_field import Prober
 
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(max(1, args.threads))
     model = resolve_model(args.model, config_folder())
-    certificates = certify(model, args.context, args.seed)
+    certificates = certify(model, args.context, args.seed, args.audio)
     if args.json:
         records = [{"context": name, **certificate.as_dict()} for name, certificate in certificates.items()]
         write_json(args.json, records if len(records) > 1 else records[0])
@@ -69,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(certificate.passed for certificate in certificates.values()) else 1
 
 
-def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | None, Certificate]:
+def certify(
+    model: EncoderTask, context: str | None, seed: int, audio: Path | None = None
+) -> dict[str | None, Certificate]:
     """Certifies one context or all of them, prints the results, and returns them by name.
 
     The model keeps the context that was given.
@@ -80,6 +83,9 @@ def certify(model: EncoderTask, context: str | None, seed: int) -> dict[str | No
         if name is not None:
             console.rule(f"context {name}", align="left")
         with terminal(stderr=True).status("measuring (up to a minute for size=tiny)"):
+            # First, so that a long recording is not in memory during the other measurements.
+            recorded = [recording(model, audio, seed)] if audio else []
             certificates[name] = verify(model, seed)
+            certificates[name].checks += recorded
         show(certificates[name], console)
     return certificates

@@ -7,6 +7,7 @@ torchaudio and Lhotse tabulate the filter for every phase: `orig/gcd x new/gcd` 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import lhotse.augmentation.torchaudio
@@ -31,6 +32,35 @@ def resample(audio: Tensor, orig: int, new: int) -> Tensor:
         new: sampling rate of the result in Hz.
     """
     return tabulated(audio, orig, new) if _table(orig, new) <= _LARGEST_TABLE else _evaluated(audio, orig, new)
+
+
+def resample_blocks(blocks: Iterable[Tensor], orig: int, new: int) -> Iterator[Tensor]:
+    """Resamples consecutive blocks `(n,)` of a signal, in memory that does not depend on its length.
+
+    The concatenated results are those of `resample` on the whole signal.
+
+    Args:
+        blocks: float32 samples.
+        orig: sampling rate of the blocks in Hz.
+        new: sampling rate of the results in Hz.
+    """
+    if orig == new:
+        yield from blocks
+        return
+    divisor = math.gcd(orig, new)
+    unit, scale = orig // divisor, min(orig, new) * _ROLLOFF / orig
+    # Samples around an output that it depends on, in whole units, which have whole numbers of outputs.
+    margin = (math.ceil(_ZERO_CROSSINGS / scale) // unit + 1) * unit
+    outputs = margin // unit * (new // divisor)
+    held = torch.zeros(margin)
+    for block in blocks:
+        held = torch.cat([held, block])
+        inner = (len(held) - 2 * margin) // unit * unit
+        if inner > margin:
+            yield resample(held[: inner + 2 * margin], orig, new)[outputs : outputs + inner // unit * (new // divisor)]
+            held = held[inner:]
+    rest = math.ceil((len(held) - margin) * new / orig)
+    yield resample(torch.cat([held, held.new_zeros(margin)]), orig, new)[outputs : outputs + rest]
 
 
 def _table(orig: int, new: int) -> int:

@@ -33,6 +33,8 @@ _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     },
 }
 _MOST_FRAMES = 1 << 20
+# Seconds of audio in a piece of a stream that need not be live.
+_PIECE_S = 30
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,17 @@ class ScoringSettings:
     skip_overlap: bool
 
 
-def check_options(context: str | None, device: str) -> None:
+def check_options(context: str | None, device: str, max_left_ms: float | None = None) -> None:
     """Refuses options that an exported model does not support.
 
     Raises:
-        UserError: for a context, and for a device other than the CPU.
+        UserError: for a context, a limit of the left context, and a device other than the CPU.
     """
+    if max_left_ms is not None:
+        raise UserError(
+            "--max-left-ms: the left context of an exported model is fixed; choose it with streamnest export "
+            "--max-left-ms"
+        )
     if context:
         raise UserError("--context: an exported model has one context; choose it with streamnest export --context")
     if device != "cpu":
@@ -86,8 +93,7 @@ class ExportedModel:
 
     def frames(self, audio: Tensor) -> Tensor:
         """Returns the outputs of the head `(T', size)` for audio `(N,)`."""
-        number = self.session.open()
-        return torch.cat([self.session.push({number: audio})[number], self.session.flush([number])[number]])
+        return stream_whole(self.session, audio)
 
     def outputs(self, frames: Tensor) -> Tensor:
         """Returns the frames unchanged: they are outputs of the head."""
@@ -169,6 +175,13 @@ class ExportedDiarizer(ExportedModel):
     def turns(self, active: Tensor) -> list[Turn]:
         """Implements `Diarizer.turns`."""
         return frames_to_turns(active, self.session.frame_ms / 1000)
+
+
+def stream_whole(session: StreamingSession | OnnxSession, audio: Tensor) -> Tensor:
+    """Returns the frames `(T', d)` of a stream of audio `(N,)`, which is pushed in pieces, to limit memory."""
+    number = session.open()
+    frames = [session.push({number: piece})[number] for piece in audio.split(round(_PIECE_S * session.sample_rate))]
+    return torch.cat([*frames, session.flush([number])[number]])
 
 
 def session_of(model: EncoderTask | ExportedModel, max_left_ms: float) -> StreamingSession | OnnxSession:

@@ -23,6 +23,9 @@ from streamnest.encoder.subsampling import Subsampling
 from streamnest.encoder.windows import Windows, choose_windows
 from streamnest.errors import UserError
 
+# Longest cap of an unlimited left context: a stream reserves memory for all of it.
+_LONGEST_LEFT_MS = 3_600_000.0
+
 
 class _Masks(NamedTuple):
     """Attention mask and valid frames `(B, T, 1)` of a layer; None if nothing is masked.
@@ -151,9 +154,20 @@ class FastConformer(nn.Module):
         return (self.warmup + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
 
     def left_frames(self, max_left_ms: float = STREAM_LEFT_MS) -> int:
-        """Encoder frames of past that a stream keeps: the left context, or the cap of an unlimited one."""
-        left = self.context.left
-        return int(max_left_ms / self.frame_ms) // self.chunk * self.chunk if left is None else left
+        """Encoder frames of past that a stream keeps: the left context, or the cap of an unlimited one.
+
+        Raises:
+            UserError: for a cap below one chunk or over an hour.
+        """
+        if self.context.left is not None:
+            return self.context.left
+        chunk_ms = self.chunk * self.frame_ms
+        if not chunk_ms <= max_left_ms <= _LONGEST_LEFT_MS:
+            raise UserError(
+                f"max_left_ms={max_left_ms:g} must be from {chunk_ms:g} (one chunk of this encoder) to "
+                f"{_LONGEST_LEFT_MS:.0f}"
+            )
+        return int(max_left_ms / self.frame_ms) // self.chunk * self.chunk
 
     def init_state(self, batch: int, max_left_ms: float = STREAM_LEFT_MS) -> EncoderState:
         """Creates the state of `batch` streams before their first frame.

@@ -20,6 +20,8 @@ from streamnest.errors import UserError
 SCHEMES = ("aligned", "shifted")
 # Elements of the first activation that a CPU processes at a time: staying in cache is a third faster.
 _CPU_ELEMENTS = 1 << 22
+# Utterances with more than so many times these elements are processed in parts.
+_LONG = 4
 
 
 class _Padding(NamedTuple):
@@ -120,6 +122,8 @@ class Subsampling(nn.Module):
         rows = self._rows_at_once(features)
         if state is None and lengths is not None and rows < len(features):
             return self._in_parts(features, lengths, rows)
+        if state is None and lengths is not None and self._is_long(features):
+            return self._along_time(features, lengths)
         past: Sequence[Tensor | None] = state or (None,) * (len(self.depthwise) + 1)
         span = None
         if lengths is not None:
@@ -139,9 +143,31 @@ class Subsampling(nn.Module):
         outputs, states = zip(*parts, strict=True)
         return torch.cat(outputs), tuple(torch.cat(stage) for stage in zip(*states, strict=True))
 
+    def _along_time(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Processes long utterances part by part as in a stream, so that memory does not hold all activations."""
+        frames, unit = features.shape[-1], 2 * self.factor
+        size = max(1, round(frames / (self._elements(features) / _CPU_ELEMENTS) / unit)) * unit
+        state, position, outputs = self.init_state(len(features)), torch.zeros_like(lengths), []
+        # Zeros complete the last target frame.
+        for part in F.pad(features, (0, -frames % self.factor)).split(size, dim=-1):
+            # Not `self(...)`: hooks on the module expect one call for an utterance.
+            x, state = self.forward(part, lengths, state, position)
+            outputs.append(x)
+            position = position + part.shape[-1]
+        return torch.cat(outputs, dim=1), state
+
+    def _is_long(self, features: Tensor) -> bool:
+        """True on a CPU for utterances of half a minute (256 channels); parts of shorter ones would not be faster."""
+        fits = features.device.type != "cpu" or self._elements(features) <= _LONG * _CPU_ELEMENTS
+        return not (fits or self.scheme != "aligned" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())
+
+    def _elements(self, features: Tensor) -> int:
+        """Returns the elements of the first activation of a row."""
+        return features[0].numel() // 4 * self.first.out_channels
+
     def _rows_at_once(self, features: Tensor) -> int:
-        row = features[0].numel() // 4 * self.first.out_channels
-        return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // max(1, row))
+        row = max(1, self._elements(features))
+        return len(features) if features.device.type != "cpu" else max(1, _CPU_ELEMENTS // row)
 
     def _front(self, x: Tensor, span: _Span | None, past: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """Runs the first stage and the convolution of the second; returns output and states.
@@ -149,7 +175,7 @@ class Subsampling(nn.Module):
         The activation between them is the largest of the network and cheap to compute (nine taps), so training
         recomputes it in the backward pass instead of storing it.
         """
-        if past[0] is None and self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled():
             inputs = (x, span, past)
             return tuple(checkpoint(self._compute_front, *inputs, use_reentrant=False, preserve_rng_state=False))
         return self._compute_front(x, span, past)

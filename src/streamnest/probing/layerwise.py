@@ -10,9 +10,10 @@ from rich.progress import track
 from torch import Tensor
 
 from streamnest.console.terminal import terminal
+from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.probing import linear_probe as probing
-from streamnest.probing.encoded import EncodedUtterance, divide, encode_utterances, layer_names
+from streamnest.probing.encoded import EncodedUtterance, divide, encode_utterances, layer_names, note_on_long
 from streamnest.probing.linear_probe import MIXED, Examples
 from streamnest.probing.phone_labels import ProbeUtterance, phone_classes
 from streamnest.probing.spelling import Transcribed, probe_spelling
@@ -44,13 +45,16 @@ class LayerFigures:
     phone_information: float | None = None
 
 
-def probe(model: EncoderTask, utterances: list[ProbeUtterance], clusters: int) -> tuple[list[LayerFigures], list[str]]:
+def probe(
+    model: EncoderTask, utterances: list[ProbeUtterance], clusters: int, max_left_ms: float = STREAM_LEFT_MS
+) -> tuple[list[LayerFigures], list[str]]:
     """Probes the layers of a frozen encoder.
 
     Args:
         model: encoder in evaluation mode.
         utterances: utterances with phones, texts, speakers or none of them.
         clusters: number of k-means clusters.
+        max_left_ms: limit of an unlimited left context for recordings over `FULL_FORWARD_S`.
 
     Returns:
         The figures of each layer, and a note for each probe on the sizes of training and test set.
@@ -59,7 +63,9 @@ def probe(model: EncoderTask, utterances: list[ProbeUtterance], clusters: int) -
         UserError: if no utterance can be read.
     """
     classes = phone_classes(utterances, SILENCE)
-    return probe_encoded(encode_utterances(model, utterances, classes), len(classes), clusters)
+    encoded = encode_utterances(model, utterances, classes, max_left_ms)
+    figures, notes = probe_encoded(encoded, len(classes), clusters)
+    return figures, notes + note_on_long(model, encoded, max_left_ms)
 
 
 def probe_encoded(encoded: list[EncodedUtterance], classes: int, clusters: int) -> tuple[list[LayerFigures], list[str]]:
@@ -85,7 +91,7 @@ def _probe_phones(figures: list[LayerFigures], encoded: list[EncodedUtterance], 
 
 
 def _probe_texts(figures: list[LayerFigures], encoded: list[EncodedUtterance]) -> list[str]:
-    train, test = map(_texts, divide([one for one in encoded if one.utterance.text]))
+    train, test = map(_texts, divide([one for one in encoded if one.utterance.text and not one.long]))
     if not train.texts or not test.texts:
         return []
     # The last line is the weighted sum of all outputs of the encoder, without its input, which has another width.

@@ -116,8 +116,10 @@ def frame_phones(utterance: ProbeUtterance, frames: int, frame_ms: float, classe
     """Returns the phone class at the center of each frame: `(frames,)` int64, -1 for no phone or an unknown one."""
     labels = torch.full((frames,), -1)
     center = (torch.arange(frames) + 0.5) * frame_ms / 1000
-    for start, end, label in utterance.phones:
-        labels[(center >= start) & (center < end)] = classes.get(label, -1)
+    times = torch.tensor([(start, end) for start, end, _ in utterance.phones]).view(-1, 2)
+    spans = torch.searchsorted(center, times).tolist()
+    for (first, end), (_, _, label) in zip(spans, utterance.phones, strict=True):
+        labels[first:end] = classes.get(label, -1)
     return labels
 
 

@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from streamnest.data.audio_ranges import HIGHEST_RATE, LOWEST_RATE
-from streamnest.data.decoding import cancel, decode
+from streamnest.data.decoding import Sequential, canceled, energies
 from streamnest.data.recipes.files import READ
-from streamnest.data.resampling import resample
+from streamnest.data.resampling import resample_blocks
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
+from streamnest.streaming.step import Rows
 
+# Samples to reserve memory for at most: a damaged header may declare any number.
+_MOST_RESERVED = 1 << 28
 AUDIO_SUFFIXES = tuple(sorted(READ))
 
 
 def load_audio(path: str | Path, rate: int) -> Tensor:
     """Reads a file that soundfile supports as `(N,)` float32 at `rate`; channels are averaged.
+
+    Decodes and resamples in blocks: besides the result, it takes little memory.
 
     Raises:
         UserError: for files that are missing, empty or not audio, and for samples that are not finite.
@@ -31,28 +36,42 @@ def load_audio(path: str | Path, rate: int) -> Tensor:
     if not Path(path).is_file():
         raise UserError(f"no audio file at {path}")
     try:
-        # `soundfile.read` seeks to 0 first, after which libsndfile drops 6.5 ms more of an Opus file than the readers
-        # of training do. The path is passed as bytes, since file names need not be UTF-8.
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            audio, file_rate = decode(file), file.samplerate
+        # The path is passed as bytes, since file names need not be UTF-8.
+        with Sequential(os.fsencode(path)) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise UserError(
+                    f"{path} has a sampling rate of {file.samplerate} Hz: it must be from {LOWEST_RATE} to "
+                    f"{HIGHEST_RATE} Hz"
+                )
+            mono = Rows(min(file.frames * rate // file.samplerate + 1, _MOST_RESERVED))
+            for block in resample_blocks(_mono(file, path), file.samplerate, rate):
+                mono.append(block)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be read as audio: {error.error_string}") from None
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as audio: {error}") from None
-    if not len(audio) or not np.isfinite(audio).all():
-        raise UserError(f"{path} is empty (0 samples)" if not len(audio) else f"{path} has samples that are not finite")
-    if not LOWEST_RATE <= file_rate <= HIGHEST_RATE:
-        raise UserError(
-            f"{path} has a sampling rate of {file_rate} Hz: it must be from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-        )
-    if audio.shape[1] > 1 and cancel(audio.T):
-        raise UserError(f"{path}: the channels are out of phase and cancel in the mean: extract one channel to a file")
-    mono = torch.from_numpy(audio.mean(1))
     try:
-        as_samples(mono)
+        return as_samples(mono.joined)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    return mono if file_rate == rate else resample(mono, file_rate, rate)
+
+
+def _mono(file: Sequential, path: str | Path) -> Iterator[Tensor]:
+    """Yields blocks `(n,)` of the mean of the channels.
+
+    Raises:
+        UserError: at the first sample that is not finite, and at the end if there was no sample or channels cancel.
+    """
+    total, count = np.zeros(2), 0
+    for block in file.decoded():
+        if not np.isfinite(block).all():
+            raise UserError(f"{path} has samples that are not finite")
+        total, count = total + energies(block), count + len(block)
+        yield torch.from_numpy(block.mean(1))
+    if not count:
+        raise UserError(f"{path} is empty (0 samples)")
+    if canceled(*total):
+        raise UserError(f"{path}: the channels are out of phase and cancel in the mean: extract one channel to a file")
 
 
 def find_audio(paths: list[str]) -> list[Path]:

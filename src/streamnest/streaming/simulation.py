@@ -15,8 +15,10 @@ from torch import Tensor
 from streamnest.callbacks.throughput import peak_memory_gb
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
+from streamnest.streaming.long_forward import forward_in_windows, is_long
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.session_base import Session
+from streamnest.streaming.step import Rows
 
 TOLERANCE = 1e-5
 
@@ -65,6 +67,8 @@ class Comparison:
         per_frame: `(frames,)` largest difference in each frame.
         tolerance: largest difference allowed.
         cap_frames: first frame that may differ because its unlimited past is cut to a window; None if all must agree.
+        max_left_ms: limit of an unlimited left context in both modes, for recordings over `FULL_FORWARD_S`; None if the
+            offline forward is exact.
     """
 
     max_difference: float
@@ -73,6 +77,7 @@ class Comparison:
     per_frame: list[float]
     tolerance: float
     cap_frames: int | None = None
+    max_left_ms: float | None = None
 
     @property
     def equal(self) -> bool:
@@ -105,7 +110,7 @@ def simulate_streaming_inference(
         raise UserError(f"chunk_size={chunk_size}: it must be a number of seconds above 0")
     session: Session[Any] = StreamingSession(model) if isinstance(model, EncoderTask) else model
     rate, device = session.sample_rate, session.device
-    number, frames = session.open(), list[Tensor]()
+    number, frames = session.open(), Rows(round(1000 * len(audio) / rate / session.frame_ms) + 2)
     busy, waits = list[tuple[float, int, float]](), list[float]()
     start, num_samples, arrived = time.perf_counter(), 0, 0.0
     for piece, last in _pieces(session, audio, chunk_size):
@@ -120,13 +125,13 @@ def simulate_streaming_inference(
             out = torch.cat([out, session.flush([number])[number]])
         torch.get_device_module(device).synchronize()  # other devices than the CPU may still be computing
         ended = time.perf_counter()
-        emitted = sum(map(len, frames))
-        waits += _waits(session, 1000 * (ended - start), range(emitted, emitted + len(out)))
+        if realtime:
+            waits += _waits(session, 1000 * (ended - start), range(len(frames), len(frames) + len(out)))
         frames.append(out)
         busy.append((ended - started, len(out), arrived))
         if progress:
             progress(arrived)
-    return torch.cat(frames), _result(session, audio, busy, waits if realtime else [], windowed)
+    return frames.joined, _result(session, audio, busy, waits, windowed)
 
 
 def emission_samples(session: Session[Any], audio: Tensor) -> list[int]:
@@ -156,8 +161,13 @@ def compare_streaming_vs_offline(
     chunk_size: float | None = None,
     tolerance: float = TOLERANCE,
     session: Session[Any] | None = None,
+    streamed: Tensor | None = None,
 ) -> Comparison:
     """Streams an utterance and compares each frame with the offline forward of the whole utterance.
+
+    Recordings over `FULL_FORWARD_S` are encoded offline in overlapping windows (`forward_in_windows`), by the same
+    forward. If the left context is unlimited, the offline forward then has that of the session, which all frames are
+    compared with.
 
     Args:
         model: model in evaluation mode that computes the offline frames, and the streamed ones if `session` is None.
@@ -165,15 +175,22 @@ def compare_streaming_vs_offline(
         chunk_size: seconds of audio in each piece, see `simulate_streaming_inference`.
         tolerance: largest difference allowed.
         session: session to compare, for example of an exported model.
+        streamed: frames `(T', d)` that the session has emitted for this audio; None to stream it now.
     """
     session = session or StreamingSession(model)
-    streamed, _ = simulate_streaming_inference(session, audio, chunk_size)
-    with torch.no_grad():
-        encoded, count = model(audio[None].to(streamed.device), torch.tensor([len(audio)], device=streamed.device))
-    offline = encoded[0, : int(count)]
-    if offline.shape != streamed.shape:
-        return Comparison(math.inf, math.inf, min(len(offline), len(streamed)), [], tolerance)
-    difference = (offline - streamed).abs().amax(-1) if len(offline) else offline.new_zeros(0)
+    if streamed is None:
+        streamed, _ = simulate_streaming_inference(session, audio, chunk_size)
+    cap = session.cap_frames
+    left = None if cap is None or not is_long(model, audio) else cap + model.encoder.warmup
+    differences, at = list[Tensor](), 0
+    for (offline,) in forward_in_windows(model, audio.to(streamed.device), left=left):
+        part = streamed[at : at + len(offline)]
+        at += len(offline)
+        if len(part) == len(offline):
+            differences.append((offline - part).abs().amax(-1) if len(offline) else offline.new_zeros(0))
+    if at != len(streamed):
+        return Comparison(math.inf, math.inf, min(at, len(streamed)), [], tolerance)
+    difference = torch.cat(differences)
     exceeding = (~(difference <= tolerance)).nonzero()
     return Comparison(
         max_difference=float(difference.max()) if len(difference) else 0.0,
@@ -181,7 +198,8 @@ def compare_streaming_vs_offline(
         first_differing_frame=int(exceeding[0]) if len(exceeding) else None,
         per_frame=difference.tolist(),
         tolerance=tolerance,
-        cap_frames=session.cap_frames,
+        cap_frames=cap if left is None else None,
+        max_left_ms=None if left is None else left * session.frame_ms,
     )
 
 
@@ -204,9 +222,9 @@ def _pieces(session: Session[Any], audio: Tensor, chunk_size: float | None) -> I
     size = session.chunk_samples if chunk_size is None else max(1, round(chunk_size * session.sample_rate))
     first = session.first_samples if chunk_size is None else size
     first = first if first > 0 else first % size or size
-    pieces = [audio[:first], *(audio[first:].split(size) if len(audio) > first else ())]
-    for index, piece in enumerate(pieces):
-        yield piece, index == len(pieces) - 1
+    yield audio[:first], first >= len(audio)
+    for start in range(first, len(audio), size):
+        yield audio[start : start + size], start + size >= len(audio)
 
 
 def _result(

@@ -74,6 +74,38 @@ def compact(x: Tensor) -> Tensor:
     return x.clone() if x.untyped_storage().nbytes() > 2 * x.nbytes else x
 
 
+class Rows:
+    """Concatenates tensors `(n, ...)` as they arrive, in memory that is reserved for all of them.
+
+    A list of a hundred thousand small tensors takes several times their memory, and concatenating it twice that.
+
+    Args:
+        expected: total number of rows; if there are more, they are copied as they arrive.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._expected, self._end = expected, 0
+        self._reserved: Tensor | None = None
+
+    def append(self, part: Tensor) -> None:
+        """Adds rows at the end."""
+        if self._reserved is None:
+            self._reserved = part.new_empty(max(self._expected, len(part)), *part.shape[1:])
+        if self._end + len(part) > len(self._reserved):
+            more = part.new_empty(max(self._end, len(part)), *part.shape[1:])
+            self._reserved = torch.cat([self.joined, more])
+        self._reserved[self._end : self._end + len(part)] = part
+        self._end += len(part)
+
+    def __len__(self) -> int:
+        return self._end
+
+    @property
+    def joined(self) -> Tensor:
+        """All rows so far; empty and one-dimensional before the first."""
+        return torch.empty(0) if self._reserved is None else self._reserved[: self._end]
+
+
 def plain_state(state: Any) -> Any:
     """Converts a state to lists of tensors, for `like_state`."""
     return state if isinstance(state, Tensor) else [plain_state(part) for part in state]

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from streamnest.console.terminal import printable
+from streamnest.streaming.long_forward import FULL_FORWARD_S
 
 Record = dict[str, Any]
 # Header, whose lines bound the width of the column, and cell.
@@ -40,9 +41,17 @@ def verdict(records: Sequence[Record], tolerance: float) -> list[str]:
     if lines or not compared:
         return lines
     worst = max(record["comparison"]["max_difference"] for record in compared)
-    cut = any(record["windowed"] for record in compared)
-    scope = " up to the cap of the left context" if cut else ""
-    return [f"streamed and offline frames are equal within {tolerance:g}{scope} (largest difference {worst:.1e})"]
+    limits = {record["comparison"]["max_left_ms"] for record in compared if record["windowed"]}
+    scope = " up to the cap of the left context" if None in limits else ""
+    result = f"streamed and offline frames are equal within {tolerance:g}{scope} (largest difference {worst:.1e})"
+    return [result, *(_limit(ms) for ms in sorted(limits - {None}))]
+
+
+def _limit(max_left_ms: float) -> str:
+    return (
+        f"recordings over {FULL_FORWARD_S:g} s: the unlimited left context is limited to {max_left_ms / 1000:g} s in "
+        "both modes (--max-left-ms)"
+    )
 
 
 def _equal(record: Record) -> bool:

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamnest.commands.arguments import add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
 
 
@@ -27,6 +28,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--phones", metavar="PATH", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
     made.add_argument("--most", type=int, default=600, help="largest number of utterances with phones, and without")
     made.add_argument("--clusters", type=int, default=100, help="number of k-means clusters")
+    add_max_left_ms(made)
     made.add_argument("--seed", type=int, default=0, help="seed of the choice of utterances")
     made.add_argument("--threads", type=int, help="CPU threads (default: chosen by torch)")
     made.add_argument("--json", type=Path, help="write the results to this file")

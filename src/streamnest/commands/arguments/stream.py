@@ -4,9 +4,10 @@ MODEL is a checkpoint, or a graph from streamnest export (.onnx), which runs in 
 text. AUDIO is files or folders, or `-` for raw 16-bit little-endian mono PCM at 16 kHz on standard input, or `mic` for
 the microphone (needs the package sounddevice).
 
---compare-modes compares the streamed frames with the offline forward, --analyze scores the predicted codes of masked
-frames, --realtime paces the input and measures the delay a listener would see. With an exported graph, the first two
-need its checkpoint as --reference.
+--compare-modes compares the streamed frames with the offline forward, which encodes recordings over two minutes in
+overlapping windows and then limits an unlimited left context as the stream does. --analyze scores the predicted codes
+of masked frames, --realtime paces the input and measures the delay a listener would see. With an exported graph, the
+first two need its checkpoint as --reference.
 
 Exit status 1: streamed and offline frames differ by more than the tolerance.
 """
@@ -17,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamnest.commands.arguments import add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
 
 
@@ -28,6 +30,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--audio-path", dest="audio", nargs="+", help=argparse.SUPPRESS)
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     made.add_argument("--chunk-size", type=float, help="seconds of audio per step (default: the chunk of the model)")
+    add_max_left_ms(made)
     made.add_argument("--compare-modes", action="store_true", help="compare streamed frames with the offline forward")
     made.add_argument("--reference", metavar="CKPT", help="checkpoint that an exported graph was made from")
     made.add_argument("--tolerance", type=float, help="largest difference allowed (default: 1e-5; exported: 1e-4)")

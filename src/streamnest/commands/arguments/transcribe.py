@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamnest.commands.arguments import add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
 
 
@@ -29,6 +30,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--stream", action="store_true", help="feed the audio in pieces, as if it arrived live")
     made.add_argument("--chunk-size", type=float, default=0.16, help="seconds per piece")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
+    add_max_left_ms(made)
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
     made.add_argument("--json", type=Path, help="write texts and error rates to this file")

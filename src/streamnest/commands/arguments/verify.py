@@ -20,6 +20,7 @@ def parser() -> ArgumentParser:
     made = ArgumentParser("streamnest verify", __doc__, {"--picture": "--plot"})
     made.add_argument("model", nargs="+", metavar="MODEL", help="checkpoint, or overrides of an untrained encoder")
     made.add_argument("--context", metavar="NAME", help="one context of encoder=dynamic (default: each of them)")
+    made.add_argument("--audio", type=Path, metavar="FILE", help="also compare the stream of this file, of any length")
     made.add_argument("--json", type=Path, help="write the certificate to this file; a list for several contexts")
     made.add_argument("--plot", type=Path, help="plot the receptive field of each output frame")
     made.add_argument("--seed", type=int, default=0, help="seed of the random splits")
