@@ -38,6 +38,7 @@ from streamnest.reporting.summary import EndedRun, publish, summarize
 from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
+from streamnest.training.compiling import compile_for_training
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.preflight import is_finished, last_value, warn
 
@@ -77,6 +78,7 @@ def train(cfg: DictConfig) -> float | None:
     history = ValHistory()
     callbacks, loggers = [history, *build_all(cfg.callbacks)], build_all(cfg.logger)
     trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
+    compile_for_training(model, cfg, trainer)
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:
@@ -85,10 +87,8 @@ def train(cfg: DictConfig) -> float | None:
         hours = cfg.statistics.hours
         fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
         trainer.validate(model, datamodule=data, verbose=False)
-    for logger in trainer.loggers:
-        logger.log_hyperparams({**model.config, **model.latency.as_dict()})
+    _begin(cfg, model, trainer)
 
-    run_folder.begin(cfg, Path(cfg.paths.output_dir))
     path = stored.path if stored else None
     with restoring(path):
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
@@ -110,6 +110,13 @@ def _initialized(model: EncoderTask, cfg: DictConfig) -> TransferReport | None:
     if cfg.encoder_from:
         return load_encoder(model, cfg.encoder_from)
     return transfer(model, cfg.init_from) if cfg.init_from else None
+
+
+def _begin(cfg: DictConfig, model: EncoderTask, trainer: L.Trainer) -> None:
+    """Logs the settings of the run and begins its folder."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**model.config, **model.latency.as_dict()})
+    run_folder.begin(cfg, Path(cfg.paths.output_dir))
 
 
 def _set_up_libraries(cfg: DictConfig) -> None:
