@@ -19,7 +19,7 @@ from torch._dynamo.utils import counters
 
 from streamnest.build import build_part, plain
 from streamnest.distributed.sharding import FullySharded
-from streamnest.encoder.compilation import use_compiler
+from streamnest.encoder.compilation import Backend, use_compiler
 from streamnest.errors import UserError
 from streamnest.streaming.probes.training import attach, make_batch
 from streamnest.training.compiling import compile_for_training, require_compiler
@@ -33,7 +33,7 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def trained(cfg: DictConfig, backend: str | None, maskings: list[Any] | None = None) -> list[float]:
+def trained(cfg: DictConfig, backend: Backend | None, maskings: list[Any] | None = None) -> list[float]:
     """Makes a step for each shape, with a masking of its own, and returns the losses."""
     model = ready(cfg).train()
     attach(model)
@@ -55,19 +55,28 @@ def trained(cfg: DictConfig, backend: str | None, maskings: list[Any] | None = N
     return found
 
 
-def assert_equal_losses(cfg: DictConfig, backend: str, maskings: list[Any] | None = None) -> None:
+def assert_equal_losses(cfg: DictConfig, backend: Backend, maskings: list[Any] | None = None) -> None:
     """Also requires at most one graph of each compiled part per shape, and none for shapes that were compiled."""
     expected, before = trained(cfg, None, maskings), graphs()
     assert graphs() == before
     assert trained(cfg, backend, maskings) == pytest.approx(expected, rel=1e-5)
     made = graphs()
-    assert made - before <= 3 * len(SHAPES)
+    assert 0 < made - before <= 2 * len(SHAPES)
     trained(cfg, backend, maskings)
     assert graphs() == made
 
 
 def test_compiled_steps_have_the_losses_of_ordinary_ones(run_config: Compose) -> None:
-    assert_equal_losses(run_config("encoder=causal", "size.num_layers=1", "size.dropout=0.1"), "eager")
+    """No graph contains a convolution: inductor would compile its gradient again for each length."""
+    operations: set[str] = set()
+
+    def record(graph: Any, _inputs: Any) -> Any:
+        operations.update(str(node.target) for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph.forward
+
+    assert_equal_losses(run_config("encoder=causal", "size.num_layers=1", "size.dropout=0.1"), record)
+    assert any("kept" in name for name in operations)
+    assert not any("conv" in name for name in operations)
 
 
 @pytest.mark.long
@@ -114,7 +123,7 @@ def test_only_training_is_compiled(run_config: Compose, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("kind", [FullySharded, DeepSpeedStrategy])
 def test_a_strategy_that_cannot_compile_is_refused(kind: type) -> None:
     trainer: Any = SimpleNamespace(strategy=kind.__new__(kind))
-    with pytest.raises(UserError, match=f"compile=true does not work with trainer.strategy={kind.__name__}: choose"):
+    with pytest.raises(UserError, match=f"compile=true works .*not with trainer.strategy={kind.__name__}: choose"):
         compile_for_training(torch.nn.Linear(1, 1), OmegaConf.create({"compile": True}), trainer)
     compile_for_training(torch.nn.Linear(1, 1), OmegaConf.create({"compile": False}), trainer)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import nn
 
+# Backend of `torch.compile`: its name, or a function.
+Backend: TypeAlias = "str | Callable[..., Any]"
 _MethodT = TypeVar("_MethodT", bound=Callable[..., Any])
 # Graphs per part: with and without masks, for batches of one row, for each context of a dynamic encoder, and so on.
 _MAX_GRAPHS = 64
@@ -22,7 +24,7 @@ def compilable(method: _MethodT) -> _MethodT:
     """
 
     @functools.cache
-    def compiled(backend: str) -> Callable[..., Any]:
+    def compiled(backend: Backend) -> Callable[..., Any]:
         # Random numbers of PyTorch's generators: dropout is then the same with and without compilation.
         options: dict[str, Any] = {"fallback_random": True}
         return torch.compile(
@@ -45,7 +47,7 @@ def compilable(method: _MethodT) -> _MethodT:
     return cast("_MethodT", run)
 
 
-def use_compiler(model: nn.Module, backend: str | None = "inductor") -> None:
+def use_compiler(model: nn.Module, backend: Backend | None = "inductor") -> None:
     """Compiles the compilable parts of a model for training, each when it is first called.
 
     Args:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from streamnest.encoder.compilation import compilable
 from streamnest.encoder.convolution import depthwise_precision
 from streamnest.errors import UserError
 
@@ -120,15 +119,7 @@ class Subsampling(nn.Module):
         """
         rows = self._rows_at_once(features)
         if state is None and lengths is not None and rows < len(features):
-            parts = [self._encode(x, n, None, None) for x, n in zip(features.split(rows), lengths.split(rows))]
-            outputs, states = zip(*parts)
-            return torch.cat(outputs), tuple(torch.cat(stage) for stage in zip(*states))
-        return self._encode(features, lengths, state, position)
-
-    @compilable
-    def _encode(
-        self, features: Tensor, lengths: Tensor | None, state: tuple[Tensor, ...] | None, position: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return self._in_parts(features, lengths, rows)
         past: Sequence[Tensor | None] = state or (None,) * (len(self.depthwise) + 1)
         span = None
         if lengths is not None:
@@ -141,6 +132,11 @@ class Subsampling(nn.Module):
             span = self._halved(span)
             x = F.relu(_zero_outside(pointwise(x), span), inplace=True)
         return self.out(x.flatten(2)), tuple(states)
+
+    def _in_parts(self, features: Tensor, lengths: Tensor, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        parts = [self(x, n) for x, n in zip(features.split(rows), lengths.split(rows), strict=True)]
+        outputs, states = zip(*parts, strict=True)
+        return torch.cat(outputs), tuple(torch.cat(stage) for stage in zip(*states, strict=True))
 
     def _rows_at_once(self, features: Tensor) -> int:
         row = features[0].numel() // 4 * self.first.out_channels

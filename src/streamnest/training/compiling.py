@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def compile_for_training(model: nn.Module, cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Compiles encoder layers, subsampling and cross entropy if `compile=true`, each at its first call in training.
+    """Compiles encoder layers and cross entropy if `compile=true`, each at its first call in training.
 
     Raises:
         UserError: for a strategy that compilation has not been tested with, and as `require_compiler`.
@@ -33,8 +33,8 @@ def compile_for_training(model: nn.Module, cfg: DictConfig, trainer: L.Trainer) 
     # Not subclasses: DeepSpeed's strategy derives from that of DDP.
     if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise UserError(
-            f"compile=true does not work with trainer.strategy={type(strategy).__name__}: choose trainer=ddp or one "
-            "device, or compile=false"
+            f"compile=true works on one device and with DDP, not with trainer.strategy={type(strategy).__name__}: "
+            "choose trainer=ddp, or set compile=false"
         )
     require_compiler(strategy.root_device)
     log.info("compile=true: the first steps compile the model, which takes minutes on a busy CPU")
