@@ -121,7 +121,7 @@ def test_only_training_is_compiled(run_config: Compose, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("kind", [FullySharded, DeepSpeedStrategy])
-def test_a_strategy_that_cannot_compile_is_refused(kind: type) -> None:
+def test_a_strategy_that_cannot_compile_is_refused(kind: Any) -> None:
     trainer: Any = SimpleNamespace(strategy=kind.__new__(kind))
     with pytest.raises(UserError, match=f"compile=true works .*not with trainer.strategy={kind.__name__}: choose"):
         compile_for_training(torch.nn.Linear(1, 1), OmegaConf.create({"compile": True}), trainer)

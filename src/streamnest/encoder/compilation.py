@@ -25,17 +25,12 @@ def compilable(method: _MethodT) -> _MethodT:
 
     @functools.cache
     def compiled(backend: Backend) -> Callable[..., Any]:
-        # Random numbers of PyTorch's generators: dropout is then the same with and without compilation.
-        options: dict[str, Any] = {"fallback_random": True}
-        return torch.compile(
-            method,
-            fullgraph=True,
-            dynamic=True,
-            backend=backend,
-            options=options if backend == "inductor" else None,
-            recompile_limit=_MAX_GRAPHS,
-            isolate_recompiles=True,
-        )
+        limits: dict[str, Any] = {"recompile_limit": _MAX_GRAPHS, "isolate_recompiles": True}
+        settings: dict[str, Any] = {"fullgraph": True, "dynamic": True, "backend": backend}
+        if backend == "inductor":
+            # Random numbers of PyTorch's generators: dropout is then the same with and without compilation.
+            settings["options"] = {"fallback_random": True}
+        return torch.compile(method, **settings, **limits)
 
     @functools.wraps(method)
     def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
