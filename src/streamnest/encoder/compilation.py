@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -30,7 +31,9 @@ def compilable(method: _MethodT) -> _MethodT:
         if backend == "inductor":
             # Random numbers of PyTorch's generators: dropout is then the same with and without compilation.
             settings["options"] = {"fallback_random": True}
-        return torch.compile(method, **settings, **limits)
+        # PyTorch before 2.14 may lack an argument.
+        known = inspect.signature(torch.compile).parameters
+        return torch.compile(method, **settings, **{name: limits[name] for name in limits if name in known})
 
     @functools.wraps(method)
     def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
