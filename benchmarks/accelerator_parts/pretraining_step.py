@@ -9,9 +9,11 @@ import torch
 from streamnest.build import build_model
 from streamnest.config.compose import compose_config
 from streamnest.data.batch import Batch
+from streamnest.encoder.compilation import use_compiler
 from streamnest.locations import config_folder
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.training import attach, make_batch
+from streamnest.training.compiling import require_compiler
 
 
 def build(overrides: Sequence[str], training: bool = True) -> Pretraining:
@@ -35,9 +37,12 @@ class PretrainingStep:
     """Features, codes, masks, forward, backward, clipping and update.
 
     Args:
-        overrides: config overrides.
+        overrides: config overrides; `compile=true` compiles the model at the first step.
         device: device of the model.
         bfloat16: compute products in bfloat16, as `trainer.precision=bf16-mixed` does.
+
+    Raises:
+        UserError: for a model to compile where PyTorch cannot.
     """
 
     def __init__(self, overrides: Sequence[str], device: torch.device | str = "cpu", bfloat16: bool = False) -> None:
@@ -45,6 +50,9 @@ class PretrainingStep:
         self.model = build(overrides).to(self.device)
         assert self.model.optimization is not None
         attach(self.model)
+        if self.model.config["compile"]:
+            require_compiler(self.device)
+            use_compiler(self.model)
         self.optimizer, self.schedule = self.model.optimization.build(self.model)
 
     def __call__(self, batch: Batch) -> None:

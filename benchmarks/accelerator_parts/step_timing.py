@@ -18,10 +18,14 @@ _WARMUP, _BLOCKS = 2, 3
 
 
 class StepTime(NamedTuple):
-    """Seconds per step in each block of steps, and the median until the host had launched a step."""
+    """Seconds per step in each block of steps, the median until the host had launched a step, and the first step.
+
+    The first step compiles the model if `compile=true`.
+    """
 
     blocks: list[float]
     on_host: float
+    first: float
 
     @property
     def seconds(self) -> float:
@@ -44,7 +48,11 @@ def time_steps(step: PretrainingStep, batches: list[Batch], has_time: Callable[[
         batches: batches of a block.
         has_time: False if no further block should be measured; the first one always is.
     """
-    for number in range(_WARMUP):
+    begin = time.perf_counter()
+    step(batches[0])
+    synchronize(step.device)
+    first = time.perf_counter() - begin
+    for number in range(1, _WARMUP):
         step(batches[number % len(batches)])
     reset_peak(step.device)
     blocks: list[float] = []
@@ -57,7 +65,7 @@ def time_steps(step: PretrainingStep, batches: list[Batch], has_time: Callable[[
         on_host.append((time.perf_counter() - begin) / len(batches))
         synchronize(step.device)
         blocks.append((time.perf_counter() - begin) / len(batches))
-    return StepTime(blocks, statistics.median(on_host))
+    return StepTime(blocks, statistics.median(on_host), first)
 
 
 def find_waits(step: PretrainingStep, batch: Batch) -> list[str]:

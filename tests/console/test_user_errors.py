@@ -45,7 +45,6 @@ USER_ERRORS = [
     ("logger=tensorbord", "did you mean tensorboard"),
     ("lr_find=true", "sweep=optuna searches optim.lr"),
     ("test=True", "no test stage"),
-    ("compile=true", "leave it out"),
     ("hparams_search=optuna", "sweep=optuna"),
     ("seed=-1", "seed=-1 is out of range: give a number at least 0"),
     ("data.num_workers=1000000", "at least 0 and at most 1024"),

@@ -40,6 +40,7 @@ from streamnest.reporting.summary import EndedRun, publish, summarize
 from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
+from streamnest.training.compiling import compile_for_training
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.preflight import is_complete, is_finished, last_value, warn
 from streamnest.training.start_times import StartTimes
@@ -79,16 +80,15 @@ def train(cfg: DictConfig) -> float | None:
     history, last = ValHistory(), [FinalValidation()] if stored and is_complete(stored.content, cfg) else []
     callbacks, loggers = [history, times, *build_all(cfg.callbacks), *last], build_all(cfg.logger)
     trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
+    compile_for_training(model, cfg, trainer)
     report.show(report.start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
     if not stored:
         _prepare(model, data, trainer, cfg.statistics.hours, times)
-    for logger in trainer.loggers:
-        logger.log_hyperparams({**model.config, **model.latency.as_dict()})
+    _begin(cfg, model, trainer)
 
-    run_folder.begin(cfg, Path(cfg.paths.output_dir))
     path = stored.path if stored else None
     with restoring(path):
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
@@ -125,6 +125,13 @@ def _initialized(model: EncoderTask, cfg: DictConfig) -> TransferReport | None:
     if cfg.encoder_from:
         return load_encoder(model, cfg.encoder_from)
     return transfer(model, cfg.init_from) if cfg.init_from else None
+
+
+def _begin(cfg: DictConfig, model: EncoderTask, trainer: L.Trainer) -> None:
+    """Logs the settings of the run and begins its folder."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**model.config, **model.latency.as_dict()})
+    run_folder.begin(cfg, Path(cfg.paths.output_dir))
 
 
 def _set_up_libraries(cfg: DictConfig) -> None:

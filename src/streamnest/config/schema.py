@@ -124,6 +124,7 @@ class TrainConfig:
     tags: list[str] = field(default_factory=list)
     print_config: bool = False
     threads: int | None = None
+    compile: bool = False
     float32_matmul_precision: str = "highest"
 
 

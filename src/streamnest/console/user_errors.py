@@ -20,7 +20,6 @@ from streamnest.errors import UserError
 _ELSEWHERE = {
     "test": "there is no test stage: streamnest transcribe, diarize or probe evaluate the checkpoint on a test set",
     "train": "train.py always trains: streamnest transcribe, diarize or probe evaluate a checkpoint",
-    "compile": "models are not compiled: leave it out",
     "hparams_search": "use python train.py -m sweep=optuna for a search",
     "lr_find": "there is no learning-rate finder: python train.py -m sweep=optuna searches optim.lr",
     "model": "the groups size, encoder, masking, quantizer and objective define the model",

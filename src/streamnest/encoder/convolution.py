@@ -128,6 +128,19 @@ class ConvolutionModule(nn.Module):
             taps = x.unfold(1, self.past + self.lookahead + 1, 1).transpose(2, 3)
             y = (taps * self.depthwise.weight.squeeze(1).t()).sum(2)
             return y if self.depthwise.bias is None else y + self.depthwise.bias
+        if self.training and torch.compiler.is_compiling():
+            return self._summed_taps(x)
         with depthwise_precision(x) as inputs:
             convolved: Tensor = self.depthwise(inputs.transpose(1, 2)).transpose(1, 2)
         return convolved
+
+    def _summed_taps(self, x: Tensor) -> Tensor:
+        """Convolves by a sum over taps, which is compiled into one kernel with the operations around it.
+
+        PyTorch compiles the gradient of `conv1d` for one length only: every new length would compile the layer again.
+        """
+        frames, weight = x.shape[1] - self.past - self.lookahead, self.depthwise.weight.squeeze(1)
+        y = x.narrow(1, 0, frames) * weight[:, 0]
+        for tap in range(1, weight.shape[1]):
+            y = y + x.narrow(1, tap, frames) * weight[:, tap]
+        return (y if self.depthwise.bias is None else y + self.depthwise.bias).to(x.dtype)

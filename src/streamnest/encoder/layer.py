@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 
 from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
+from streamnest.encoder.compilation import compilable
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout, drop
 from streamnest.encoder.windows import Windows
@@ -41,9 +42,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transforms each frame independently."""
         hidden = self.expand(x)
-        keep, scale = self.dropout.sample(hidden)
         weight, bias = self.contract.weight, self.contract.bias
-        if torch.is_grad_enabled():
+        if hidden.device.type != "cpu":
+            return F.linear(self.dropout(F.silu(hidden)), weight, bias)
+        keep, scale = self.dropout.sample(hidden)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             out: Tensor = _Contract.apply(hidden, keep, scale, weight, bias)
             return out
         return _contract(hidden, keep, scale, weight, bias)
@@ -105,6 +108,7 @@ class ConformerLayer(nn.Module):
         self.norm_out = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
 
+    @compilable
     def forward(
         self,
         x: Tensor,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from streamnest.encoder.compilation import compilable
 from streamnest.errors import UserError
 
 # Most scores held at once, 256 MB of float32; more are computed in pieces, and recomputed in the backward pass.
@@ -105,6 +106,33 @@ class Objective(nn.Module):
         """Returns plot data: scores of the first codebook `(B, T', classes)`, and the predicted frames `(B, T')`."""
         raise NotImplementedError
 
+    def cross_entropy(self, heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the cross entropy of one softmax per codebook, in bounded memory.
+
+        Args:
+            heads: `d` -> codebooks * classes, one codebook after the other.
+            vectors: `(N, d)`.
+            codes: `(N, codebooks)`.
+
+        Returns:
+            The sum in nats, mean over codebooks, and the share of codebooks predicted correctly, `(N,)`.
+        """
+        rows = max(1, _MAX_LOGITS // heads.out_features)
+        if len(vectors) <= rows:
+            return self._cross_entropy(heads, vectors, codes)
+        pieces = [
+            checkpoint(self._cross_entropy, heads, part, targets, use_reentrant=False)
+            for part, targets in zip(vectors.split(rows), codes.split(rows))
+        ]
+        return torch.stack([loss for loss, _ in pieces]).sum(), torch.cat([correct for _, correct in pieces])
+
+    @compilable
+    def _cross_entropy(self, heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        codebooks = codes.shape[-1]
+        logits = heads(vectors).unflatten(-1, (codebooks, -1))
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum") / codebooks
+        return loss, (logits.detach().argmax(-1) == codes).float().mean(-1)
+
     def in_words(self, receptive_field_end: Tensor | None) -> str:
         """Describes the targets, given the ends of the receptive fields of the frames of one chunk."""
         raise NotImplementedError
@@ -121,31 +149,3 @@ def check_frames(encoded: Tensor, codes: Tensor) -> int:
             f"{encoded.shape[1]} encoder frames do not match {codes.shape[1]} targets: at most 1 may differ"
         )
     return min(encoded.shape[1], codes.shape[1])
-
-
-def cross_entropy(heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes the cross entropy of one softmax per codebook, in bounded memory.
-
-    Args:
-        heads: `d` -> codebooks * classes, one codebook after the other.
-        vectors: `(N, d)`.
-        codes: `(N, codebooks)`.
-
-    Returns:
-        The sum in nats, mean over codebooks, and the share of codebooks predicted correctly, `(N,)`.
-    """
-    rows = max(1, _MAX_LOGITS // heads.out_features)
-    if len(vectors) <= rows:
-        return _cross_entropy(heads, vectors, codes)
-    pieces = [
-        checkpoint(_cross_entropy, heads, part, targets, use_reentrant=False)
-        for part, targets in zip(vectors.split(rows), codes.split(rows))
-    ]
-    return torch.stack([loss for loss, _ in pieces]).sum(), torch.cat([correct for _, correct in pieces])
-
-
-def _cross_entropy(heads: nn.Linear, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    codebooks = codes.shape[-1]
-    logits = heads(vectors).unflatten(-1, (codebooks, -1))
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum") / codebooks
-    return loss, (logits.detach().argmax(-1) == codes).float().mean(-1)

@@ -15,7 +15,6 @@ from streamnest.objectives.base import (
     PredictionContext,
     PredictionResult,
     check_frames,
-    cross_entropy,
 )
 from streamnest.objectives.selection import selected_frames
 from streamnest.quantizer import count_codes
@@ -103,7 +102,7 @@ class MaskedPrediction(Objective):
         counted = count_codes(selected_frames(codes, selected), self.num_classes)
         selected = selected[:, :frames]
         targets = selected_frames(codes, selected)
-        loss, correct = cross_entropy(self.heads, selected_frames(encoded, selected), targets)
+        loss, correct = self.cross_entropy(self.heads, selected_frames(encoded, selected), targets)
         return PredictionResult(loss, correct.sum(), len(targets), counted)
 
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ from streamnest.objectives.base import (
     PredictionContext,
     PredictionResult,
     check_frames,
-    cross_entropy,
 )
 from streamnest.objectives.selection import frames_at, to_device
 from streamnest.quantizer import count_codes
@@ -111,7 +110,7 @@ class NextTokenPrediction(Objective):
         target = frames_at(codes, row * codes.shape[1] + index[time, offset])
         place = (row * encoded.shape[1] + time) * self.num_offsets + offset
         vectors = frames_at(self._project(encoded).flatten(1, 2), place)
-        loss, correct = cross_entropy(self.outputs, vectors, target)
+        loss, correct = self.cross_entropy(self.outputs, vectors, target)
         result = PredictionResult(loss, correct.sum(), len(place), count_codes(target, self.num_classes))
         offset, counts = to_device(offset, correct.device), to_device(known.sum((0, 1)).float(), correct.device)
         details = torch.stack([correct.new_zeros(self.num_offsets).index_add_(0, offset, correct), counts], dim=1)

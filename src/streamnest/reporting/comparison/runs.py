@@ -27,7 +27,7 @@ _MAX_YAML, _ANCHOR = 1 << 20, re.compile(r"(?m)(?:^ *|[-:,] +|[\[{] *)&[\w-]")
 _LARGEST = 1e18
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 # Overrides that set where a run writes or how it continues, not what it computes.
-_NO_SETTING = ("run_id", "paths", "ckpt_path", "logger", "hydra", "name", "tags", "sweep", "threads")
+_NO_SETTING = ("run_id", "paths", "ckpt_path", "logger", "hydra", "name", "tags", "sweep", "threads", "compile")
 
 
 @dataclass(frozen=True)
