@@ -1,4 +1,4 @@
-"""How long a run takes from its command to its first step, by stage."""
+"""Times from the command of a run to its first step, by stage."""
 
 from __future__ import annotations
 
