@@ -118,6 +118,8 @@ class Teacher:
             "layers": [[x.attention.num_heads, x.convolution.past, x.convolution.lookahead] for x in e.layers],
             "outputs": list(self.layers),
         }
+        if f.kind != "nest":  # older caches have no kind
+            settings["front end"].append(f.kind)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for module in (self.norm, e):
             for name, value in sorted(module.state_dict().items()):
