@@ -64,10 +64,10 @@ class LogMel(nn.Module):
     Pre-emphasis, Hann window, power spectrum, Slaney mel scale and logarithm. Frames are cut from the padded signal and
     transformed one by one, not by an STFT of the whole utterance, so that a stream of samples gives the same frames.
 
-    | kind | window | first sample of frame t | before the signal | logarithm |
-    | --- | --- | --- | --- | --- |
-    | `nest`: NEST's front end | symmetric | `hop t - window / 2` | zeros | `log(x + 2^-24)` |
-    | `sherpa`: sherpa-onnx for NeMo models | periodic | `hop t + (hop - window) / 2` | reflection | `log(max(x, 2^-23))` |
+    Kinds: `nest` has the values of the NEST front end. Its window is symmetric and begins at `hop t - window / 2`,
+    zeros precede the signal, and the logarithm is `log(x + 2^-24)`. `sherpa` has the values that sherpa-onnx 2.0.1
+    computes for NeMo models: a periodic window that begins at `hop t + (hop - window) / 2`, the signal reflected at its
+    start, and `log(max(x, 2^-23))`.
 
     Stride: `hop_ms`. Look-ahead: `lookahead_samples` past the end of the frame's own hop.
 

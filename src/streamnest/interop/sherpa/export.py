@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamnest import __version__
 from streamnest.downstream.asr.ctc import CTCRecognizer
+from streamnest.downstream.asr.recognition import TextTask
+from streamnest.downstream.asr.rnnt import RNNTRecognizer
 from streamnest.encoder.state import STREAM_LEFT_MS
-from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.interop.sherpa.outputs import CTCOutput
 from streamnest.interop.sherpa.step import SherpaStep
 from streamnest.interop.sherpa.tokens import write_tokens
+from streamnest.interop.sherpa.transducer import DecoderGraph, FrameOutput, JoinerGraph
 from streamnest.streaming.export import BATCH, write_graph
 from streamnest.streaming.quantization import quantize_step
 
@@ -23,7 +27,22 @@ _FRONTEND = {"sample_rate": 16000, "num_mels": 80, "hop": 160, "n_fft": 512, "pr
 _WINDOW = 400
 
 
-def export_sherpa(model: EncoderTask, folder: Path, max_left_ms: float = STREAM_LEFT_MS) -> list[Path]:
+@dataclass(frozen=True)
+class Exported:
+    """Result of `export_sherpa`.
+
+    Attributes:
+        graph: the step.
+        steps: its file in float32 and in int8.
+        others: other graphs.
+    """
+
+    graph: SherpaStep
+    steps: list[Path]
+    others: list[Path]
+
+
+def export_sherpa(model: TextTask, folder: Path, max_left_ms: float = STREAM_LEFT_MS) -> Exported:
     """Writes a recognizer for sherpa-onnx 2.0.1 or later.
 
     Args:
@@ -31,16 +50,15 @@ def export_sherpa(model: EncoderTask, folder: Path, max_left_ms: float = STREAM_
         folder: folder to write to; it is created.
         max_left_ms: cap of an unlimited left context, see `FastConformer.init_state`.
 
-    Returns:
-        The graphs, each float32 file before its int8 file.
-
     Raises:
-        UserError: for other tasks, models that cannot stream, and front ends that the runtime does not have.
+        UserError: for models that cannot stream, and front ends that the runtime does not have.
     """
     check_frontend(model.frontend)
     if isinstance(model, CTCRecognizer):
         return _export_ctc(model, folder, max_left_ms)
-    raise UserError("--format sherpa needs a checkpoint of task=ctc or task=rnnt")
+    if isinstance(model, RNNTRecognizer):
+        return _export_rnnt(model, folder, max_left_ms)
+    raise UserError("sherpa-onnx has no interface for this task: export a checkpoint of task=ctc or task=rnnt")
 
 
 def check_frontend(frontend: LogMel) -> None:
@@ -57,13 +75,28 @@ def check_frontend(frontend: LogMel) -> None:
         )
 
 
-def _export_ctc(model: CTCRecognizer, folder: Path, max_left_ms: float) -> list[Path]:
+def _export_ctc(model: CTCRecognizer, folder: Path, max_left_ms: float) -> Exported:
     graph = SherpaStep(model, CTCOutput(model.head, model.encoder.subsampling.factor), max_left_ms)
     folder.mkdir(parents=True, exist_ok=True)
     write_tokens(model.tokenizer, folder / "tokens.txt")
     path = folder / "model.onnx"
     write_step(graph, path, {"vocab_size": model.tokenizer.size - 1})
-    return [path, _quantized(path)]
+    return Exported(graph, [path, _quantized(path)], [])
+
+
+def _export_rnnt(model: RNNTRecognizer, folder: Path, max_left_ms: float) -> Exported:
+    head = copy.deepcopy(model.head).float().cpu().eval()
+    graph, decoder, joiner = SherpaStep(model, FrameOutput(head), max_left_ms), DecoderGraph(head), JoinerGraph(head)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokens(model.tokenizer, folder / "tokens.txt")
+    paths = [folder / f"{name}.onnx" for name in ("encoder", "decoder", "joiner")]
+    sizes = {"pred_rnn_layers": decoder.state[0], "pred_hidden": decoder.state[2]}
+    write_step(graph, paths[0], {"vocab_size": model.tokenizer.size - 1, "normalize_type": "NA", **sizes})
+    version = {"streamnest_version": __version__}
+    names = (["targets", "target_length", "first", "second"], ["outputs", "length", "next_first", "next_second"])
+    write_graph(decoder, paths[1], decoder.inputs(), names, version)
+    write_graph(joiner, paths[2], joiner.inputs(), (["frame", "predicted"], ["scores"]), version)
+    return Exported(graph, [paths[0], _quantized(paths[0])], paths[1:])
 
 
 def write_step(graph: SherpaStep, path: Path, entries: dict[str, int | str]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
-from streamnest.frontend import ENERGY_FLOOR, LOG_GUARD, FrontendState
+from streamnest.frontend import ENERGY_FLOOR, LOG_GUARD, FrontendState, LogMel
 from streamnest.streaming.exported_step import ExportedStep, named, rebuild
 from streamnest.streaming.step import StreamState, step
 
@@ -26,14 +26,12 @@ class ReceivedFeatures(nn.Module):
     """Front end of a graph that receives features of the kind "sherpa" in place of audio.
 
     Args:
-        kind: kind of front end that the model was trained with. Features of the kind "nest" have another window and
-            begin 5 ms earlier, which cannot be corrected; their logarithm is.
-        hop: samples between feature frames.
+        frontend: front end that the model was trained with.
     """
 
-    def __init__(self, kind: str, hop: int) -> None:
+    def __init__(self, frontend: LogMel) -> None:
         super().__init__()
-        self.kind, self.hop = kind, hop
+        self.kind, self.hop = frontend.kind, frontend.hop
 
     def num_frames(self, samples: Tensor) -> Tensor:
         """Implements `LogMel.num_frames`."""
@@ -41,12 +39,19 @@ class ReceivedFeatures(nn.Module):
 
     def step(self, features: Tensor, state: FrontendState, end: Tensor | None = None) -> tuple[Tensor, FrontendState]:
         """Implements `LogMel.step` for features `(B, num_mels, T)` instead of audio, without a change of the state."""
-        if self.kind == "sherpa":
-            return features, state
-        energy = features.exp()
-        # A band at the floor is taken for silence: digital silence is the most frequent cause.
-        energy = torch.where(energy > ENERGY_FLOOR * (1 + 1e-5), energy, 0.0)
-        return torch.log(energy + LOG_GUARD), state
+        return corrected(features, self.kind), state
+
+
+def corrected(features: Tensor, kind: str) -> Tensor:
+    """Converts features of the runtime to those of a front end, as far as possible.
+
+    Features of the kind "nest" have another window and begin 5 ms earlier, which cannot be corrected. Their logarithm
+    can be, except in bands below the floor of the runtime: they are taken for digital silence.
+    """
+    if kind == "sherpa":
+        return features
+    energy = features.exp()
+    return torch.log(torch.where(energy > ENERGY_FLOOR * (1 + 1e-5), energy, 0.0) + LOG_GUARD)
 
 
 class SherpaStep(ExportedStep):
@@ -66,7 +71,7 @@ class SherpaStep(ExportedStep):
         super().__init__(model, max_left_ms)
         encoder, self.output = self.model.encoder, output
         self.window = encoder.chunk * encoder.subsampling.factor
-        self.model.frontend = ReceivedFeatures(model.frontend.kind, model.frontend.hop)  # type: ignore[assignment]
+        self.model.frontend = ReceivedFeatures(model.frontend)  # type: ignore[assignment]
         past = {name: self.initial[name] for name in self.carried if name not in _COUNTERS}
         if any(bool(x.any()) for x in past.values()):
             raise RuntimeError("sherpa-onnx begins with zeros, but a state of this model does not")
