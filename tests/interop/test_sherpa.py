@@ -97,6 +97,8 @@ def test_export_writes_the_files_that_the_runtime_requires(
     assert found["latency"]["extra_ms"] == 15.0 and found["latency"]["first_ms"] == 97.5
     assert 1e-3 < found["features"]["mean_difference"] < 0.1
     assert str(ROOT).encode() not in (out / "model.onnx").read_bytes()
+    assert main("transcribe", out / "model.onnx", tmp_path / "talk.wav") == 2
+    assert "is for sherpa-onnx" in capsys.readouterr().err
 
 
 def test_the_runtime_gives_the_text_of_ctc(run_config: Compose, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from streamnest.streaming.heads import ExportedHead
 from streamnest.streaming.onnx_session import METADATA, require
 
 OPSET = 18
+# Loggers that warn of a missing torchvision, and of outputs that are constant.
+_NOISY = ("torch.onnx._internal.exporter._registration", "onnx_ir.passes.common.initializer_deduplication")
 # Dynamic dimensions of an input whose first one is the stream.
 BATCH = {0: torch.export.Dim("batch")}
 # A protobuf message is limited to 2 GiB; the weights of larger models are written to a separate file.
@@ -78,9 +80,8 @@ def write_graph(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package)
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
-        logging.ERROR
-    )  # warns that torchvision is missing
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(

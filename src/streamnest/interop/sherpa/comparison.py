@@ -134,7 +134,7 @@ class Comparison:
         received, _ = self._runtime(shifted[None], torch.tensor([len(shifted)]))
         difference = (received[..., : own.shape[-1]] - own).abs()
         return {
-            "delay_ms": delay / 16,
+            "delay_ms": 1000 * delay / self.model.sample_rate,
             "mean_difference": float(difference.mean()),
             "max_difference": float(difference.max()),
         }

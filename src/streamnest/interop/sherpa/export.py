@@ -76,7 +76,8 @@ def check_frontend(frontend: LogMel) -> None:
 
 
 def _export_ctc(model: CTCRecognizer, folder: Path, max_left_ms: float) -> Exported:
-    graph = SherpaStep(model, CTCOutput(model.head, model.encoder.subsampling.factor), max_left_ms)
+    head = copy.deepcopy(model.head).float().cpu()
+    graph = SherpaStep(model, CTCOutput(head, model.encoder.subsampling.factor), max_left_ms)
     folder.mkdir(parents=True, exist_ok=True)
     write_tokens(model.tokenizer, folder / "tokens.txt")
     path = folder / "model.onnx"
