@@ -189,7 +189,8 @@ class LogMel(nn.Module):
         audio, (previous, buffer) = audio.to(self.window.dtype), state[:2]
         if self.kind == "sherpa" and audio.shape[1] and buffer.shape[1] == self.past:  # later buffers are longer
             buffer, previous = self._before(audio)
-        emphasized = self._differences(torch.cat([previous, audio], dim=1))
+        following = torch.cat([previous, audio], dim=1)
+        emphasized = self._differences(following)
         if end is not None:
             emphasized = self._zero_past(emphasized, end - state.position)
         buffer = torch.cat([buffer, emphasized], dim=1)
@@ -200,7 +201,7 @@ class LogMel(nn.Module):
         if end is not None:
             features = self._zero_past(features, self.num_frames(end) - state.frames)
         rest = buffer[:, count * self.hop :]
-        return features, FrontendState(audio[:, -1:], rest, state.position + audio.shape[1], state.frames + count)
+        return features, FrontendState(following[:, -1:], rest, state.position + audio.shape[1], state.frames + count)
 
     def from_frames(self, frames: Tensor) -> Tensor:
         """Computes log-mel features of pre-emphasized frames: `(..., window)` -> `(..., num_mels)`."""
