@@ -110,7 +110,7 @@ class Teacher:
     def fingerprint(self) -> bytes:
         """Returns 32 bytes that identify the function: front end, statistics, context, weights up to the last layer."""
         f, e = self.frontend, self.encoder
-        settings = {
+        settings: dict[str, list[Any]] = {
             "front end": [f.sample_rate, f.num_mels, len(f.window), f.hop, f.n_fft, f.preemphasis],
             "normalization": [self.norm.kind, self.norm.prior_frames],
             "subsampling": [e.subsampling.factor, e.subsampling.scheme, e.scale],

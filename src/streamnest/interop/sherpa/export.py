@@ -91,7 +91,7 @@ def _export_rnnt(model: RNNTRecognizer, folder: Path, max_left_ms: float) -> Exp
     folder.mkdir(parents=True, exist_ok=True)
     write_tokens(model.tokenizer, folder / "tokens.txt")
     paths = [folder / f"{name}.onnx" for name in ("encoder", "decoder", "joiner")]
-    sizes = {"pred_rnn_layers": decoder.state[0], "pred_hidden": decoder.state[2]}
+    sizes: dict[str, int | str] = {"pred_rnn_layers": decoder.state[0], "pred_hidden": decoder.state[2]}
     write_step(graph, paths[0], {"vocab_size": model.tokenizer.size - 1, "normalize_type": "NA", **sizes})
     version = {"streamnest_version": __version__}
     names = (["targets", "target_length", "first", "second"], ["outputs", "length", "next_first", "next_second"])

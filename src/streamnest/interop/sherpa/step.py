@@ -136,5 +136,6 @@ def _unpack(packed: Tensor, initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for (name, like), part in zip(initial.items(), parts, strict=True):
         halves = part.chunk(2, dim=1) if like.dtype == torch.float64 else (part,)
-        found[name] = sum(half.to(like.dtype) for half in halves).unflatten(1, like.shape[1:])
+        value = halves[0].to(like.dtype) + halves[1] if len(halves) > 1 else halves[0]
+        found[name] = value.unflatten(1, like.shape[1:])
     return found

@@ -5,10 +5,12 @@ The runtime numbers the blank last, begins with a blank and states of zeros, and
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from streamnest.downstream.asr.prediction_network import LSTMPredictionNetwork
+from streamnest.downstream.asr.prediction_network import LSTMPredictionNetwork, StatelessPredictionNetwork
 from streamnest.downstream.asr.transducer import Transducer
 from streamnest.interop.sherpa.outputs import blank_last
 
@@ -53,7 +55,7 @@ class DecoderGraph(nn.Module):
         if isinstance(self.network, LSTMPredictionNetwork):
             self.state = (self.network.lstm.num_layers, 1, self.network.lstm.hidden_size)
         else:
-            self.state = (max(1, self.network.context_size - 1), 1, 1)
+            self.state = (max(1, cast(StatelessPredictionNetwork, self.network).context_size - 1), 1, 1)
 
     def forward(self, target: Tensor, length: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         """Computes one step.
@@ -72,7 +74,8 @@ class DecoderGraph(nn.Module):
             predicted, (first, second) = self.network(token, (first.transpose(0, 1), second.transpose(0, 1)))
             first, second = first.transpose(0, 1), second.transpose(0, 1)
         else:
-            past = first[:, :, 0].long().t()[:, : self.network.context_size - 1]
+            context = cast(StatelessPredictionNetwork, self.network).context_size
+            past = first[:, :, 0].long().t()[:, : context - 1]
             predicted, (tokens,) = self.network(token, (past,))
             # Zeros are blanks, so that the runtime begins with blanks as training does.
             first, second = tokens.t()[..., None].float() if tokens.shape[1] else first * 0, second * 0
