@@ -7,7 +7,7 @@ begin as zeros: two float tensors and a counter. It matches inputs and outputs b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ def _unpack(packed: Tensor, initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = packed[:, 0, 0].split(sizes, dim=1)
     found = {}
     for (name, like), part in zip(initial.items(), parts, strict=True):
-        halves = part.chunk(2, dim=1) if like.dtype == torch.float64 else (part,)
+        halves: Sequence[Tensor] = part.chunk(2, dim=1) if like.dtype == torch.float64 else (part,)
         value = halves[0].to(like.dtype) + halves[1] if len(halves) > 1 else halves[0]
         found[name] = value.unflatten(1, like.shape[1:])
     return found
