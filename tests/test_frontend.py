@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from streamnest.errors import UserError
+from streamnest.frontend import KINDS as LOG_MEL_KINDS
 from streamnest.frontend import LogMel
 from streamnest.normalization import KINDS, Normalizer
 
@@ -26,8 +27,30 @@ def test_features_equal_the_fixture_within_1e_4(kind: str) -> None:
         torch.testing.assert_close(features[row, :, :count], case["feats"][row, :, :count], rtol=0, atol=1e-4)
 
 
-def test_look_ahead_is_declared_to_the_sample(speech_like: Audio) -> None:
-    frontend = LogMel().double().eval()
+def test_sherpa_features_equal_those_of_the_runtime() -> None:
+    audio = torch.load(FIXTURES / "features_NA.pt", weights_only=True)["wav"][:1]
+    audio[:, 4000:8000] = 0.0  # the floor of the energy
+    expected = torch.load(FIXTURES / "features_sherpa.pt", weights_only=True)["feats"]
+    features, _ = LogMel(kind="sherpa").eval()(audio, torch.tensor([16000]))
+    torch.testing.assert_close(features[0, :, : expected.shape[1]], expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", LOG_MEL_KINDS)
+def test_pieces_of_audio_give_the_features_of_the_whole(speech_like: Audio, kind: str) -> None:
+    frontend, audio = LogMel(kind=kind).double().eval(), speech_like(2, 5000, dtype=torch.float64)
+    whole, count = frontend(audio, torch.tensor([5000, 5000]))
+    state, parts = frontend.init_state(2), []
+    for piece in audio.split([0, 200, 77, 1, 1000, 3722], dim=1):
+        features, state = frontend.step(piece, state)
+        parts.append(features)
+    found = torch.cat(parts, dim=2)
+    assert int(count[0]) - found.shape[2] <= 1
+    torch.testing.assert_close(found, whole[..., : found.shape[2]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", LOG_MEL_KINDS)
+def test_look_ahead_is_declared_to_the_sample(speech_like: Audio, kind: str) -> None:
+    frontend = LogMel(kind=kind).double().eval()
     audio = speech_like(1, 8000, dtype=torch.float64)
     before, _ = frontend(audio, torch.tensor([8000]))
     last = 160 * 21 - 1 + frontend.lookahead_samples  # last sample that frame 20 sees
@@ -115,3 +138,5 @@ def test_missing_statistics_and_unknown_kinds_are_refused() -> None:
         Normalizer("global")(torch.zeros(1, 80, 3), torch.tensor([3]))
     with pytest.raises(UserError, match="global, online, utterance, none"):
         Normalizer("batch")
+    with pytest.raises(UserError, match="choose one of nest, sherpa"):
+        LogMel(kind="kaldi")

@@ -49,7 +49,8 @@ def test_weights_statistics_size_and_preset_are_those_of_the_checkpoint(run_conf
 
 
 def test_a_preset_override_runs_the_same_weights(run_config, checkpoint):
-    _, model, report = adopt(run_config, checkpoint, "encoder=lookahead80")
+    _, model, report = adopt(run_config, checkpoint, "encoder=lookahead80", "frontend.kind=sherpa")
+    assert model.frontend.kind == "sherpa" and ("frontend.kind", "nest", "sherpa") in report.differences
     assert model.encoder.context.right == 2 and model.input_norm.kind == "global" and len(model.encoder.layers) == 3
     assert ("encoder.right_context_ms", 0.0, 80.0) in report.differences
 

@@ -36,7 +36,7 @@ CASES = [
     ("lookahead80 encoder.style=delayed", 4, "shifted", 1, "global"),
     pytest.param("lookahead80 encoder.style=regular", 8, "aligned", 2, "global", marks=pytest.mark.long),
     pytest.param("causal", 4, "aligned", 1, "global", marks=pytest.mark.long),
-    ("causal", 8, "shifted", 3, "online"),
+    ("causal frontend.kind=sherpa", 8, "shifted", 3, "online"),
     pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.long),
     ("lookahead80", 8, "aligned", None, "online"),
     pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.long),

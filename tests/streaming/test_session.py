@@ -88,9 +88,9 @@ def test_splits_longer_than_the_left_context_give_offline_frames(
     check()
 
 
-@pytest.mark.parametrize("kind", ["online", "none"])
-def test_other_causal_normalizations_stream_as_well(run_config: Compose, speech_like: Audio, kind: str) -> None:
-    model = ready(run_config(f"encoder.normalize={kind}")).double()
+@pytest.mark.parametrize("overrides", ["encoder.normalize=online", "encoder.normalize=none frontend.kind=sherpa"])
+def test_other_causal_features_stream_as_well(run_config: Compose, speech_like: Audio, overrides: str) -> None:
+    model = ready(run_config(*overrides.split())).double()
     audio = speech_like(1, 30000)[0]
     torch.testing.assert_close(
         stream(StreamingSession(model), audio, [7000, 7001, 12345]), offline(model, audio), rtol=0, atol=1e-10

@@ -81,9 +81,9 @@ def test_presets_have_the_declared_look_ahead(
     assert preset == "bidirectional" or measured[0].declared == f"{certificate.latency.lookahead_ms:.4f} ms"
 
 
-@pytest.mark.parametrize("kind", ["online", "none"])
-def test_other_causal_normalizations_are_certified(run_config: Compose, kind: str) -> None:
-    model = build(run_config, "encoder=causal", f"encoder.normalize={kind}")
+@pytest.mark.parametrize("overrides", ["encoder.normalize=online", "encoder.normalize=none frontend.kind=sherpa"])
+def test_other_causal_features_are_certified(run_config: Compose, overrides: str) -> None:
+    model = build(run_config, "encoder=causal", *overrides.split())
     assert verify(model, probes=[*SHORT_PROBES, left_context]).passed
 
 

@@ -28,7 +28,8 @@ def with_encoder_of(
 ) -> DictConfig:
     """Returns the config of a run with front end, size and preset of the checkpoint that `encoder_from` names.
 
-    `encoder=NAME` on the command line takes the preset of that name instead, and `encoder.KEY=VALUE` that value.
+    `encoder=NAME` on the command line takes the preset of that name instead, and `encoder.KEY=VALUE` or
+    `frontend.kind=VALUE` that value.
 
     Args:
         cfg: composed config; without `encoder_from` it is returned unchanged.
@@ -51,7 +52,8 @@ def with_encoder_of(
     taken = _TRAINING | named | (_PRESET if "encoder" in keys else set())
     cfg = copy.deepcopy(cfg)
     merged = {**stored["encoder"], **{key: current[key] for key in taken if key in current}}
-    for node, values in (("encoder", merged), ("frontend", stored["frontend"]), ("size", stored.get("size", {}))):
+    frontend = stored["frontend"] | ({"kind": cfg.frontend.kind} if "frontend.kind" in keys else {})
+    for node, values in (("encoder", merged), ("frontend", frontend), ("size", stored.get("size", {}))):
         cfg[node] = OmegaConf.merge(OmegaConf.structured(OmegaConf.get_type(cfg[node])), values)
     cfg.preset = cfg.preset if "encoder" in keys else stored.get("preset", "")
     return cfg

@@ -22,6 +22,7 @@ from streamnest.console.terminal import terminal
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
+from streamnest.interop.sherpa.report import export_and_compare
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
@@ -105,11 +106,13 @@ def run(args: argparse.Namespace) -> int:
     """Exports a model, compares it with PyTorch, and returns the exit status."""
     if args.batch < 1:
         raise UserError(f"--batch {args.batch} must be at least 1")
-    if args.output.suffix != ".onnx":
-        raise UserError(f"{args.output}: the name of an exported model must end in .onnx")
+    _check_output(args)
     torch.set_num_threads(args.threads)
     model = load_model(args.checkpoint, args.context)
     audio = load_audio(args.audio_path, model.frontend.sample_rate)
+    if args.format == "sherpa":
+        figures, worst = export_and_compare(model, args.output, audio, args.max_left_ms, args.threads)
+        return _status(figures, worst, args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     metadata = export_step(model, args.output, None if args.dynamic_batch else args.batch, args.max_left_ms)
     files = [args.output]
@@ -118,9 +121,23 @@ def run(args: argparse.Namespace) -> int:
         quantize_step(*files)
     figures = compare(model, files, audio, args)
     show(figures, metadata, terminal(140))
+    return _status(figures, figures[str(args.output)]["max_difference"], args)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    sherpa = args.format == "sherpa"
+    if not sherpa and args.output.suffix != ".onnx":
+        raise UserError(f"{args.output}: the name of an exported model must end in .onnx")
+    if sherpa and (args.output.suffix == ".onnx" or args.output.is_file()):
+        raise UserError(f"{args.output}: --format sherpa writes several files; give the name of a folder")
+    if sherpa and (args.batch != 1 or args.dynamic_batch):
+        raise UserError("--format sherpa has a batch of any size: leave out --batch and --dynamic-batch")
+
+
+def _status(figures: dict[str, Any], worst: float, args: argparse.Namespace) -> int:
+    """Writes the measurements and returns the exit status for a largest difference of the float32 graph."""
     if args.json:
         write_json(args.json, figures)
-    worst = figures[str(args.output)]["max_difference"]
     if not worst <= args.tolerance:
         print(f"the exported graph and PyTorch differ by {worst:.1e}, more than {args.tolerance:g}", file=sys.stderr)
     return 0 if worst <= args.tolerance else 1

@@ -23,6 +23,10 @@ from streamnest.streaming.heads import ExportedHead
 from streamnest.streaming.onnx_session import METADATA, require
 
 OPSET = 18
+# Loggers that warn of a missing torchvision, and of outputs that are constant.
+_NOISY = ("torch.onnx._internal.exporter._registration", "onnx_ir.passes.common.initializer_deduplication")
+# Dynamic dimensions of an input whose first one is the stream.
+BATCH = {0: torch.export.Dim("batch")}
 # A protobuf message is limited to 2 GiB; the weights of larger models are written to a separate file.
 _ONE_FILE_BYTES = 1_900_000_000
 
@@ -44,34 +48,56 @@ def export_step(
     Raises:
         UserError: for models that cannot stream, and if the export packages are missing.
     """
+    graph = ExportedStep(model, max_left_ms)
+    metadata = describe(model, graph, batch)
+    outputs = ["encoded", *(entry["output"] for entry in metadata["state"]), *_outputs(graph.head)]
+    axes = None if batch else (BATCH, BATCH, tuple(BATCH for _ in graph.carried))
+    names = (["audio", "end", *graph.carried], outputs)
+    write_graph(graph, path, graph.inputs(batch or 2), names, {METADATA: json.dumps(metadata)}, axes)
+    return metadata
+
+
+def write_graph(
+    graph: torch.nn.Module,
+    path: str | Path,
+    inputs: tuple[Tensor, ...],
+    names: tuple[list[str], list[str]],
+    metadata: dict[str, str],
+    axes: Any = None,
+) -> None:
+    """Writes a module as ONNX.
+
+    Args:
+        graph: module to write.
+        path: file to write.
+        inputs: example of its inputs.
+        names: names of its inputs and outputs.
+        metadata: metadata of the file.
+        axes: dynamic dimensions of the inputs, as for `torch.export`.
+
+    Raises:
+        UserError: if the export packages are missing.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package)
-    graph = ExportedStep(model, max_left_ms)
-    size, metadata = batch or 2, describe(model, graph, batch)
-    axes = None
-    if batch is None:
-        axis = {0: torch.export.Dim("batch")}
-        axes = (axis, axis, tuple(axis for _ in graph.carried))
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
-        logging.ERROR
-    )  # warns that torchvision is missing
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             graph,
-            graph.inputs(size),
+            inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["audio", "end", *graph.carried],
-            output_names=["encoded", *(entry["output"] for entry in metadata["state"]), *_outputs(graph.head)],
+            input_names=names[0],
+            output_names=names[1],
             dynamic_shapes=axes,
             verbose=False,
         )
     _remove_traces(program.model)
-    program.model.metadata_props[METADATA] = json.dumps(metadata)
-    weights = sum(4 * parameter.numel() for parameter in model.encoder.parameters())
+    program.model.metadata_props.update(metadata)
+    weights = sum(4 * parameter.numel() for parameter in graph.parameters())
     program.save(str(path), external_data=weights > _ONE_FILE_BYTES)
-    return metadata
 
 
 def _remove_traces(model: Any) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from streamnest.encoder.attention import FINITE_MASKED
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
-from streamnest.frontend import LOG_GUARD, FrontendState, LogMel
+from streamnest.frontend import FrontendState, LogMel
 from streamnest.streaming.session import StreamingSession
 from streamnest.streaming.step import StreamState, init_state, step
 
@@ -36,7 +36,7 @@ class MatrixLogMel(LogMel):
     def __init__(self, frontend: LogMel) -> None:
         window_ms = 1000.0 * len(frontend.window) / frontend.sample_rate
         sizes = (frontend.sample_rate, frontend.num_mels, window_ms, frontend.hop_ms, frontend.n_fft)
-        super().__init__(*sizes, frontend.preemphasis, frontend.dither)
+        super().__init__(*sizes, frontend.preemphasis, frontend.dither, frontend.kind)
         self.window, self.filterbank = frontend.window, frontend.filterbank
         time = torch.arange(len(self.window), dtype=torch.float64)[:, None]
         angle = 2 * math.pi / self.n_fft * (time * torch.arange(self.n_fft // 2 + 1) % self.n_fft)
@@ -46,7 +46,7 @@ class MatrixLogMel(LogMel):
     def from_frames(self, frames: Tensor) -> Tensor:
         """Computes log-mel features of frames, as `LogMel.from_frames`."""
         real, imaginary = (frames @ self.dft).chunk(2, dim=-1)
-        return torch.log((real.square() + imaginary.square()) @ self.filterbank + LOG_GUARD)
+        return self.logarithm((real.square() + imaginary.square()) @ self.filterbank)
 
 
 class ExportedStep(nn.Module):
@@ -75,7 +75,6 @@ class ExportedStep(nn.Module):
         # Warm-up frames are ordinary chunks of the graph; the program that runs it drops them.
         self.missing = -encoder.subsampling.lookahead
         warmup = encoder.warmup * encoder.subsampling.factor * frontend.hop
-        self.reach = len(frontend.window) // 2
         self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
         self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples - warmup
         self.initial_zeros = self.window_samples - self.first_samples
@@ -88,7 +87,7 @@ class ExportedStep(nn.Module):
         _, first = step(self.model, torch.zeros(1, self.first_samples), state)
         _, second = step(self.model, torch.zeros(1, self.chunk_samples), first)
         self.template = second
-        initial, before, after = (_named(s) for s in (state, first, second))
+        initial, before, after = (named(s) for s in (state, first, second))
         self.carried = [name for name in after if after[name] is not before[name]]
         # Some caches are longer before the first step; they are constant then, so that their last part suffices.
         self.initial = {name: _last(initial[name], after[name].shape) for name in initial}
@@ -109,15 +108,26 @@ class ExportedStep(nn.Module):
         """
         values = {**self.initial, **dict(zip(self.carried, state, strict=True))}
         tensors = iter(values.values())
-        norm, encoder = _rebuild(self.template.norm, tensors), _rebuild(self.template.encoder, tensors)
-        position = encoder.num_features * self.model.frontend.hop - self.reach
+        norm, encoder = rebuild(self.template.norm, tensors), rebuild(self.template.encoder, tensors)
+        window = self._with_start(window, encoder.num_features)
+        position = encoder.num_features * self.model.frontend.hop - self.model.frontend.past
         frontend = FrontendState(window[:, :1], window[:, :0], position, encoder.num_features)
         encoded, after = step(self.model, window[:, 1:], StreamState(frontend, norm, encoder), end)
-        tensors_after = _named(after)
+        tensors_after = named(after)
         if self.head is None:
             return encoded, *(tensors_after[name] for name in self.carried)
         outputs, tensors_after[HEAD_MEMORY] = self.head(encoded, self._valid(encoder.position), values.get(HEAD_MEMORY))
         return encoded, *(tensors_after[name] for name in self.carried), outputs
+
+    def _with_start(self, window: Tensor, num_features: Tensor) -> Tensor:
+        """Replaces the zeros before a stream in its first window by what the front end defines."""
+        frontend, start = self.model.frontend, self.initial_zeros
+        if frontend.kind == "nest":
+            return window
+        first, last = start - frontend.past, start + frontend.past
+        reflected = window[:, start:last].flip(1)
+        before = torch.where((num_features <= 0)[:, None], reflected, window[:, first:start])
+        return torch.cat([window[:, :first], before, window[:, start:]], dim=1)
 
     def _valid(self, position: Tensor) -> Tensor | None:
         """Marks the frames of a step after the warm-up `(B, chunk)`, for streams at frame `position` `(B,)`."""
@@ -130,7 +140,7 @@ class ExportedStep(nn.Module):
         return torch.zeros(batch, self.window_samples), torch.full((batch,), OPEN_END), *state
 
 
-def _named(state: StreamState) -> dict[str, Tensor]:
+def named(state: StreamState) -> dict[str, Tensor]:
     """Returns tensors by name, without those of the front end, which follow from the window and the frame count."""
     return dict([*_flatten(state.norm, "norm"), *_flatten(state.encoder)])
 
@@ -145,10 +155,11 @@ def _flatten(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from _flatten(part, f"{name}_{label}" if name else str(label))
 
 
-def _rebuild(template: Any, tensors: Iterator[Tensor]) -> Any:
+def rebuild(template: Any, tensors: Iterator[Tensor]) -> Any:
+    """Returns a state with the structure of `template` and the next tensors, in the order of `named`."""
     if isinstance(template, Tensor):
         return next(tensors)
-    parts = [_rebuild(part, tensors) for part in template]
+    parts = [rebuild(part, tensors) for part in template]
     return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
 
 

@@ -179,8 +179,10 @@ def _open(path: str | Path, threads: int) -> tuple[Any, dict[str, Any]]:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no other base class
         raise UserError(f"{path} is not an ONNX model that onnxruntime can run: {first_line(error)}") from None
-    stored = session.get_modelmeta().custom_metadata_map.get(METADATA)
-    return session, read_metadata(stored, session, path)
+    entries = session.get_modelmeta().custom_metadata_map
+    if "window_size" in entries and METADATA not in entries:
+        raise UserError(f"{path} is for sherpa-onnx: use the checkpoint, or export it without --format sherpa")
+    return session, read_metadata(entries.get(METADATA), session, path)
 
 
 def _concatenated(rows: list[np.ndarray]) -> np.ndarray:

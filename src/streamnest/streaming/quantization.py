@@ -40,9 +40,10 @@ def quantize_step(source: str | Path, target: str | Path) -> int:
         finally:
             logging.disable(logging.NOTSET)
     stored = {entry.key: entry.value for entry in onnx.load(source, load_external_data=False).metadata_props}
-    metadata = json.loads(stored[METADATA]) | {"quantization": "int8 dynamic"}
+    if METADATA in stored:
+        stored[METADATA] = json.dumps(json.loads(stored[METADATA]) | {"quantization": "int8 dynamic"})
     written = onnx.load(target)
-    onnx.helper.set_model_props(written, {METADATA: json.dumps(metadata)})
+    onnx.helper.set_model_props(written, stored)
     onnx.save(written, target)
     return len(nodes)
 
@@ -59,9 +60,9 @@ def _fold(source: str | Path, target: Path) -> None:
 
 
 def _products(graph: Any) -> list[str]:
-    """Lists the products with a weight matrix after the logarithm of the front end."""
+    """Lists the products with a weight matrix, after the logarithm of the front end if it is part of the graph."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    start = next(index for index, node in enumerate(graph.node) if node.op_type == "Log")
+    start = next((index for index, node in enumerate(graph.node) if node.op_type == "Log"), 0)
     return [
         node.name
         for node in list(graph.node)[start:]

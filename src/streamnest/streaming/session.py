@@ -69,8 +69,7 @@ class StreamingSession(Session[_Stream]):
         self._encode = FastStep(self.model.encoder)
         encoder, frontend = self.model.encoder, self.model.frontend
         self.chunk_samples = encoder.chunk * encoder.subsampling.factor * frontend.hop
-        overhang = len(frontend.window) - len(frontend.window) // 2 - frontend.hop
-        self.first_samples = encoder.first_features * frontend.hop + overhang
+        self.first_samples = encoder.first_features * frontend.hop + frontend.overhang
         self.sample_rate, self.frame_ms = frontend.sample_rate, encoder.frame_ms
         self.target_shift = encoder.target_shift
         self._batch: _Batch | None = None

@@ -110,7 +110,7 @@ class Teacher:
     def fingerprint(self) -> bytes:
         """Returns 32 bytes that identify the function: front end, statistics, context, weights up to the last layer."""
         f, e = self.frontend, self.encoder
-        settings = {
+        settings: dict[str, list[Any]] = {
             "front end": [f.sample_rate, f.num_mels, len(f.window), f.hop, f.n_fft, f.preemphasis],
             "normalization": [self.norm.kind, self.norm.prior_frames],
             "subsampling": [e.subsampling.factor, e.subsampling.scheme, e.scale],
@@ -118,6 +118,8 @@ class Teacher:
             "layers": [[x.attention.num_heads, x.convolution.past, x.convolution.lookahead] for x in e.layers],
             "outputs": list(self.layers),
         }
+        if f.kind != "nest":  # older caches have no kind
+            settings["front end"].append(f.kind)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for module in (self.norm, e):
             for name, value in sorted(module.state_dict().items()):

@@ -1,8 +1,11 @@
-"""Exports the streaming step of a checkpoint as ONNX: `streamnest export CKPT OUT.onnx`.
+"""Exports the streaming step of a checkpoint as ONNX: `streamnest export CKPT OUT`.
 
 The graph maps audio and explicit state to encoder frames and the next state; its metadata holds everything a program
 needs to run it (docs/EXPORT.md). The exported graph is run with onnxruntime over a whole utterance and compared with
 PyTorch. --int8 also writes a quantized graph, OUT.int8.onnx, and reports its error.
+
+--format sherpa writes a folder for the runtime sherpa-onnx instead: a recognizer of task=ctc as model.onnx, or of
+task=rnnt as encoder.onnx, decoder.onnx and joiner.onnx, an int8 graph beside it, and tokens.txt (docs/SHERPA.md).
 
 Exit status 1: the graph and PyTorch differ by more than the tolerance; 2: the model cannot be exported.
 """
@@ -23,9 +26,14 @@ def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest export", __doc__)
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of any task")
-    made.add_argument("output", type=Path, metavar="OUT.onnx", help="file to write")
+    made.add_argument("output", type=Path, metavar="OUT", help="file to write, OUT.onnx, or folder")
+    made.add_argument(
+        "--format", choices=("onnx", "sherpa"), default="onnx", help="file for any runtime, or sherpa-onnx"
+    )
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
-    made.add_argument("--int8", action="store_true", help="also write OUT.int8.onnx with quantized weights")
+    made.add_argument(
+        "--int8", action="store_true", help="also write OUT.int8.onnx with quantized weights; sherpa: always"
+    )
     size = made.add_mutually_exclusive_group()
     size.add_argument("--batch", type=int, default=1, help="streams per step")
     size.add_argument("--dynamic-batch", action="store_true", help="any number of streams per step")

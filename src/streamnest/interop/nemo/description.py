@@ -9,6 +9,7 @@ import torch
 
 from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder import EncoderConfig
+from streamnest.errors import UserError
 from streamnest.interop.nemo.context import nemo_contexts
 from streamnest.interop.nemo.targets import OWN
 from streamnest.masking import LiveEdgeMasking, Masking, RandomBlockMasking
@@ -73,6 +74,10 @@ def describe(model: Pretraining, report: TransferReport) -> dict[str, Any]:
 
 def _preprocessor(model: Pretraining, report: TransferReport) -> dict[str, Any]:
     frontend, rate = model.frontend, model.frontend.sample_rate
+    if frontend.kind != "nest":
+        raise UserError(
+            f"NeMo has no front end of frontend.kind={frontend.kind}: only frontend.kind=nest can be exported"
+        )
     kinds = {"utterance": "per_feature", "none": "NA"}
     normalize: Any = kinds.get(model.encoder.normalize)
     if normalize is None:

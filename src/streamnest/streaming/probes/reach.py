@@ -38,7 +38,7 @@ class Reach:
         self.chunk = self.context.chunk or 1
         taps = self.frontend.window.nonzero().flatten()
         # Pre-emphasis needs one more sample.
-        self._before = len(self.frontend.window) // 2 - int(taps.min()) + int(self.frontend.preemphasis != 0)
+        self._before = self.frontend.past - int(taps.min()) + int(self.frontend.preemphasis != 0)
 
     def valid(self, stage: Stage, lengths: Tensor) -> Tensor:
         """Number of frames of a stage `(B,)` for utterances of `lengths` samples."""

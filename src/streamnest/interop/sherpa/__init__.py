@@ -1,0 +1,1 @@
+"""Export of recognizers for the runtime sherpa-onnx."""
