@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from waiting import eventually
+from processes import eventually
 
 from streamnest.callbacks import Watchdog
 

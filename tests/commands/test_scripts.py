@@ -192,9 +192,3 @@ def test_scripts_parse_their_arguments_before_slow_imports(folder: str) -> None:
         slow = [found.start() for found in re.finditer(r"^(?:import|from) (?:torch|lhotse|nbclient)\b", source, re.M)]
         if slow and not path.name.startswith("draw_"):
             assert "    parse()  # a help page" in source[: min(slow)], path
-
-
-def test_step_benchmark_compares_only_the_sizes_of_the_reference() -> None:
-    benchmark = load("training_step", "benchmarks")
-    assert benchmark.is_reference(benchmark.parse([]))
-    assert not benchmark.is_reference(benchmark.parse(["--seconds", "3"]))

@@ -17,6 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -28,6 +30,14 @@ LIBRARIES = ("torch", "torchaudio", "lightning", "lhotse", "hydra", "matplotlib.
 LIBRARIES += ("wandb.sdk.launch",)
 LONGEST = 1 << 16  # bytes of a request
 WIDTH = 20  # bytes of a number in a reply: a fixed width separates two of them
+
+
+def eventually(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Polls a condition on another process; returns whether it became true before the timeout."""
+    end = time.monotonic() + seconds
+    while not (found := happened()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
 
 
 class Process:

@@ -11,7 +11,7 @@ import pytest
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from waiting import eventually
+from processes import eventually
 
 from streamnest.errors import UserError
 from streamnest.loggers import build as loggers

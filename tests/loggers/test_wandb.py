@@ -7,9 +7,9 @@ import os
 import processes
 import pytest
 import wandb
+from processes import eventually
 from runs import UNCHECKED
 from servers import fake_wandb, free_port
-from waiting import eventually
 
 from streamnest.loggers.build import wandb_logger
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import ROOT
+from processes import ROOT, eventually
 from runs import SMALL, assert_same_run, finish, losses
-from waiting import eventually
 
 TESTBED = Path(__file__).with_name("testbed.sh")
 STEPS = 40

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, Process
+from processes import ROOT, Process, eventually
 from runs import SMALL, assert_same_run, children, environment, finish, losses, read_until_step, start
-from waiting import eventually
 
 from streamnest.console.entry_point import PREEMPTED
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from inprocess import load
 from omegaconf import DictConfig
+from processes import eventually
 from runs import SHORT, UNCHECKED, environment
-from waiting import eventually
 
 from streamnest.callbacks import Plots
 from streamnest.checkpoint.loading import load_pretrained

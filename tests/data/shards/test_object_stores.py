@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from corpus import data_module, make_cut, tone, write_manifest
+from processes import eventually
 from servers import free_port, serving
-from waiting import eventually
 
 from streamnest.data.audio import load_mono
 from streamnest.data.dataset import SpeechDataset
