@@ -37,7 +37,8 @@ def compile_for_training(model: nn.Module, cfg: DictConfig, trainer: L.Trainer) 
             "choose trainer=ddp, or set compile=false"
         )
     require_compiler(strategy.root_device)
-    log.info("compile=true: the first steps compile the model, which takes minutes on a busy CPU")
+    if trainer.is_global_zero:
+        log.info("compile=true: the first steps compile the model, which takes minutes on a busy CPU")
     use_compiler(model)
 
 
