@@ -84,14 +84,18 @@ def test_compiled_steps_have_the_losses_of_ordinary_ones(run_config: Compose) ->
 @pytest.mark.parametrize(
     "overrides",
     [
-        # `aot_eager` expects another layout of the output of batch norm than the CPU makes; inductor does not.
+        pytest.param(
+            ["encoder=bidirectional", "encoder.activation_checkpointing=true"],
+            # Training with inductor works.
+            marks=pytest.mark.xfail(strict=True, reason="aot_eager expects another layout of the output of batch norm"),
+        ),
         ["encoder=bidirectional", "encoder.activation_checkpointing=true", "encoder.conv_norm=layer_norm"],
         ["encoder=causal", "objective=masked_next_token", "masking=random"],
         ["encoder=lookahead40", "encoder.style=regular", "encoder.allow_future_leak=true"],
         ["encoder=limited3200", "encoder.left_context_ms=160", "encoder.normalize=online"],
         ["encoder=dynamic", "encoder.subsampling_padding=shifted"],
     ],
-    ids=lambda overrides: overrides[0],
+    ids=lambda overrides: f"{overrides[0]},{overrides[-1]}",
 )
 def test_presets_and_maskings_compile_to_whole_graphs(run_config: Compose, overrides: list[str]) -> None:
     """`aot_eager` splits a graph into forward and backward pass as on a GPU, without a C++ compiler."""
