@@ -29,6 +29,7 @@ from streamnest.console.allocator import keep_freed_memory
 from streamnest.console.entry_point import PREEMPTED, without_trace
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
+from streamnest.data.loading import Prefetched
 from streamnest.distributed.cluster import trainer_plugins
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -62,6 +63,7 @@ def train(cfg: DictConfig) -> float | None:
     data = build_data(cfg)
     cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
+    statistics = None if stored else _clean_audio(data)
     with times.stage("check of causality"):
         _require_causal(model)
     if stored:
@@ -85,8 +87,8 @@ def train(cfg: DictConfig) -> float | None:
     warn(cfg, trainer)
     if transferred:
         report.show(report.transfer_panel(transferred))
-    if not stored:
-        _prepare(model, data, trainer, cfg.statistics.hours, times)
+    if statistics:
+        _prepare(model, data, trainer, statistics, times)
     _begin(cfg, model, trainer)
 
     path = stored.path if stored else None
@@ -112,10 +114,20 @@ def _require_causal(model: EncoderTask) -> None:
         require_causal(model, brief=number > 0)
 
 
-def _prepare(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, hours: float, times: StartTimes) -> None:
+def _clean_audio(data: SpeechDataModule) -> Prefetched:
+    """Begins to load the audio of the corpus statistics, which takes a thread while the encoder is checked."""
+    data.setup("fit")
+    return Prefetched(data.statistics_batches())
+
+
+def _prepare(
+    model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, statistics: Prefetched, times: StartTimes
+) -> None:
     """Fits the corpus statistics of a new run and validates its initial weights."""
+    hours = model.config["statistics"]["hours"]
     with times.stage("corpus statistics"):
-        fit_statistics(model, tracked(data.statistics_batches(), hours), hours, trainer.strategy.root_device)
+        fit_statistics(model, tracked(statistics, hours), hours, trainer.strategy.root_device)
+        statistics.close()
     with times.stage("first validation"):
         trainer.validate(model, datamodule=data, verbose=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 
 # More would only help with slow storage.
 _MOST_WORKERS = 4
+# Batches that a thread loads ahead at most.
+_MOST_AHEAD = 64
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -62,6 +66,45 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
+
+
+class Prefetched:
+    """Iterates over batches that a thread loads ahead, from now on; `close` stops it.
+
+    Args:
+        batches: batches to load; an exception is raised by the iterator.
+        most: largest number of batches in memory.
+    """
+
+    def __init__(self, batches: Iterator[Batch], most: int = _MOST_AHEAD) -> None:
+        self._batches, self._stopped = batches, threading.Event()
+        self._loaded: queue.Queue[Batch | BaseException | None] = queue.Queue()
+        self._free = threading.Semaphore(most)
+        threading.Thread(target=self._load, name="prefetch", daemon=True).start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while (item := self._loaded.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            self._free.release()
+            yield item
+
+    def close(self) -> None:
+        """Stops the thread after the batch that it is loading."""
+        self._stopped.set()
+        self._free.release()
+
+    def _load(self) -> None:
+        last: BaseException | None = None
+        try:
+            for batch in self._batches:
+                self._free.acquire()
+                if self._stopped.is_set():
+                    break
+                self._loaded.put(batch)
+        except BaseException as error:
+            last = error
+        self._loaded.put(last)
 
 
 def available_cores() -> int:
