@@ -129,9 +129,18 @@ def test_an_evaluated_filter_equals_the_tabulated_one(orig):
 def test_resampling_in_blocks_equals_resampling_at_once(orig, new):
     for count in (1, 700, 150_001):
         audio = torch.randn(count, generator=torch.Generator().manual_seed(0))
-        blocks = list(resampling.resample_blocks(audio.split(20_000), orig, new))
-        torch.testing.assert_close(torch.cat(blocks), resample(audio, orig, new), rtol=0, atol=2e-6)
-        assert count < 100_000 or len(blocks) > 1
+        for size in (320, 20_000) if count < 1000 or orig != 44101 else (20_000,):
+            blocks = list(resampling.resample_blocks(audio.split(size), orig, new))
+            torch.testing.assert_close(torch.cat(blocks), resample(audio, orig, new), rtol=0, atol=2e-6)
+            assert count < 100_000 or len(blocks) > 1
+
+
+def test_little_audio_is_held_back_by_resampling_in_blocks():
+    resampler = resampling.BlockResampler(44100, 16000)
+    returned = 0
+    for pushed in range(320, 16_000, 320):
+        returned += len(resampler.push(torch.ones(320)))
+        assert 0 <= pushed - returned * 441 / 160 <= resampler.delay < 0.02 * 44100
 
 
 @pytest.mark.parametrize("rate", [44099, 96001])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from streamnest.data.resampling import resample
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.errors import UserError
 from streamnest.serving.engine import Engine
@@ -66,6 +67,24 @@ def test_a_resumed_stream_gets_the_text_of_an_uninterrupted_one(server: Running,
     server.wait_for_metric("streams_resumed_total 2")
     server.wait_for_metric("kept_streams 0")
     assert "not kept any more" in received(server.open(resume=key))[-1]["message"]
+
+
+def test_audio_of_another_rate_is_resampled_also_after_resuming(server: Running, audio: Audio, text_of: TextOf) -> None:
+    wave = resample(audio(16000), 16000, 48000)
+    socket = server.open("float32", rate=48000)
+    key = next_message(socket)["resume"]
+    socket.send(wave[:20_001].numpy().tobytes())
+    lost(socket)
+    server.wait_for_metric("kept_streams 1")
+    assert "a rate of 48000, not 16000" in received(server.open(resume=key))[-1]["message"]
+    socket = server.open("float32", rate=48000, resume=key)
+    at = next_message(socket)["samples"]
+    assert at in (0, 20_001)
+    for piece in wave[at:].split(960):
+        socket.send(piece.numpy().tobytes())
+    socket.send('{"end": true}')
+    final = received(socket)[-1]
+    assert final["text"] == text_of(resample(wave, 48000, 16000)) and final["seconds"] == 1.0
 
 
 def test_the_replaced_connection_gets_an_error(server: Running) -> None:

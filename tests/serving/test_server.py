@@ -73,7 +73,7 @@ def test_wrong_messages_get_an_error_and_others_their_text(running: Running, aud
         (hello, b"\x00" * 20004, "too large"),
         (hello, "[]", "JSON object"),
         (hello, '{"end": 1}', '"end": true'),
-        ({**hello, "rate": 8000}, None, "rate must be 16000"),
+        ({**hello, "rate": 16001}, None, "rate must be 16000"),
         ({**hello, "rate": True}, None, "rate must be 16000"),
         ({"rate": 16000, "format": ["int16"]}, None, "format must be int16 or float32"),
         ({**hello, "context": "causal"}, None, "context is not a streaming context of this model"),

@@ -34,10 +34,49 @@ def resample(audio: Tensor, orig: int, new: int) -> Tensor:
     return tabulated(audio, orig, new) if _table(orig, new) <= _LARGEST_TABLE else _evaluated(audio, orig, new)
 
 
-def resample_blocks(blocks: Iterable[Tensor], orig: int, new: int) -> Iterator[Tensor]:
-    """Resamples consecutive blocks `(n,)` of a signal, in memory that does not depend on its length.
+class BlockResampler:
+    """Resamples a signal that arrives in blocks, in memory that does not depend on its length.
 
     The concatenated results are those of `resample` on the whole signal.
+
+    Args:
+        orig: sampling rate of the blocks in Hz.
+        new: sampling rate of the results in Hz.
+
+    Attributes:
+        delay: largest number of input samples that have no result yet.
+    """
+
+    def __init__(self, orig: int, new: int) -> None:
+        self._orig, self._new, divisor = orig, new, math.gcd(orig, new)
+        self._unit, self._unit_outputs = orig // divisor, new // divisor
+        scale = min(orig, new) * _ROLLOFF / orig
+        # Samples around an output that it depends on, in whole units, which have whole numbers of outputs.
+        units = math.ceil(_ZERO_CROSSINGS / scale) // self._unit + 1
+        self._margin, self._outputs = units * self._unit, units * self._unit_outputs
+        self._held = torch.zeros(self._margin)
+        self.delay = self._margin + self._unit - 1
+
+    def push(self, block: Tensor) -> Tensor:
+        """Returns the results `(m,)` that float32 samples `(n,)` complete."""
+        self._held = torch.cat([self._held, block])
+        units = (len(self._held) - 2 * self._margin) // self._unit
+        if units < 1:
+            return block.new_zeros(0)
+        inner = units * self._unit
+        out = resample(self._held[: inner + 2 * self._margin], self._orig, self._new)
+        self._held = self._held[inner:].clone()
+        return out[self._outputs : self._outputs + units * self._unit_outputs]
+
+    def end(self) -> Tensor:
+        """Returns the rest of the results after the last block."""
+        rest = math.ceil((len(self._held) - self._margin) * self._new / self._orig)
+        padded = torch.cat([self._held, self._held.new_zeros(self._margin)])
+        return resample(padded, self._orig, self._new)[self._outputs : self._outputs + rest]
+
+
+def resample_blocks(blocks: Iterable[Tensor], orig: int, new: int) -> Iterator[Tensor]:
+    """Resamples consecutive blocks `(n,)` of a signal with a `BlockResampler`.
 
     Args:
         blocks: float32 samples.
@@ -47,20 +86,10 @@ def resample_blocks(blocks: Iterable[Tensor], orig: int, new: int) -> Iterator[T
     if orig == new:
         yield from blocks
         return
-    divisor = math.gcd(orig, new)
-    unit, scale = orig // divisor, min(orig, new) * _ROLLOFF / orig
-    # Samples around an output that it depends on, in whole units, which have whole numbers of outputs.
-    margin = (math.ceil(_ZERO_CROSSINGS / scale) // unit + 1) * unit
-    outputs = margin // unit * (new // divisor)
-    held = torch.zeros(margin)
+    resampler = BlockResampler(orig, new)
     for block in blocks:
-        held = torch.cat([held, block])
-        inner = (len(held) - 2 * margin) // unit * unit
-        if inner > margin:
-            yield resample(held[: inner + 2 * margin], orig, new)[outputs : outputs + inner // unit * (new // divisor)]
-            held = held[inner:]
-    rest = math.ceil((len(held) - margin) * new / orig)
-    yield resample(torch.cat([held, held.new_zeros(margin)]), orig, new)[outputs : outputs + rest]
+        yield resampler.push(block)
+    yield resampler.end()
 
 
 def _table(orig: int, new: int) -> int:

@@ -143,7 +143,7 @@ class Service:
     async def _serve(self, socket: WebSocket) -> None:
         try:
             hello = await self._hello(socket)
-            stream = await (self.hub.resume(hello.resume) if hello.resume else self._opened(hello))
+            stream = await (self.hub.resume(hello.resume, hello.rate) if hello.resume else self._opened(hello))
         except UserError as error:
             report("refused", reason=type(error).__name__)
             raise
@@ -164,7 +164,7 @@ class Service:
             self.hub.leave(stream, outcome)
 
     async def _opened(self, hello: Hello) -> ClientStream:
-        return self.hub.open(hello.context)
+        return self.hub.open(hello.context, hello.rate)
 
     def _ready(self, stream: ClientStream, resumed: bool) -> dict[str, Any]:
         served = self.hub.engine.served
@@ -228,6 +228,7 @@ class Service:
             data = message.get("bytes")
             if data is None:
                 protocol.require_end(message.get("text"))
+                await self.hub.room(stream)
                 self.hub.end(stream)
                 return
             if len(data) > limits.message_bytes:

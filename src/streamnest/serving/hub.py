@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import torch
 
+from streamnest.data.resampling import BlockResampler
 from streamnest.errors import UserError
+from streamnest.samples import as_samples
 from streamnest.serving.engine import Engine
 from streamnest.serving.events import report
 from streamnest.serving.outbox import Outbox
@@ -31,6 +33,8 @@ class ClientStream:
         number: number in the engine.
         key: secret that identifies the stream to a client that resumes it.
         context: name of its context.
+        rate: sampling rate of its client.
+        resampler: converts it to the rate of the model; None if they are equal.
         outbox: messages for the client.
         samples: samples that were received.
         connected: True while a client is connected.
@@ -43,6 +47,8 @@ class ClientStream:
     number: int
     key: str
     context: str | None
+    rate: int
+    resampler: BlockResampler | None
     outbox: Outbox = field(default_factory=Outbox)
     samples: int = 0
     connected: bool = True
@@ -87,8 +93,12 @@ class Hub:
         finally:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def open(self, context: str | None = None) -> ClientStream:
+    def open(self, context: str | None = None, rate: int | None = None) -> ClientStream:
         """Opens a stream.
+
+        Args:
+            context: name of its context; None is the default one.
+            rate: sampling rate of its samples; None is that of the model.
 
         Raises:
             UserError: as `Engine.open`.
@@ -96,18 +106,24 @@ class Hub:
         """
         self._require_running()
         number = self.engine.open(context)
-        stream = ClientStream(number, secrets.token_urlsafe(24), self.engine.served.name_of(context))
+        key, to = secrets.token_urlsafe(24), self.engine.sample_rate
+        resampler = BlockResampler(rate, to) if rate and rate != to else None
+        stream = ClientStream(number, key, self.engine.served.name_of(context), rate or to, resampler)
         self._streams[number] = stream
         report("opened", stream=number, streams=len(self.engine))
         return stream
 
-    async def resume(self, key: str) -> ClientStream:
+    async def resume(self, key: str, rate: int | None = None) -> ClientStream:
         """Continues a stream; a connection that it still has is ended.
 
         Raises:
-            UserError: if no stream has this key.
+            UserError: if no stream has this key, or if it has another sampling rate.
             BusyError: if the server is stopping or has too many streams.
         """
+        if (had := self._by_key(key).rate) != (rate or had):
+            raise UserError(
+                f"this stream has a rate of {had}, not {rate}: resume it with the rate of its first message"
+            )
         while (stream := self._by_key(key)).connected:
             stream.replaced.set()
             await stream.left.wait()
@@ -126,15 +142,23 @@ class Hub:
         Raises:
             UserError: as `Engine.push`.
         """
-        while not self.engine.has_room(stream.number):
-            await self._stepped.wait()
+        await self.room(stream)
         if not self.draining:
-            self.engine.push(stream.number, samples)
+            resampled = stream.resampler.push(as_samples(samples).float()) if stream.resampler else samples
+            self.engine.push(stream.number, resampled)
             stream.samples += len(samples)
             self._wake.set()
 
+    async def room(self, stream: ClientStream) -> None:
+        """Waits until the queue of a stream has room."""
+        while not self.engine.has_room(stream.number):
+            await self._stepped.wait()
+
     def end(self, stream: ClientStream) -> None:
         """Ends the audio of a stream, unless it has ended."""
+        if stream.resampler:
+            with suppress(UserError):
+                self.engine.push(stream.number, stream.resampler.end())
         with suppress(UserError):
             self.engine.end(stream.number)
         self._wake.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,19 @@ from streamnest.serving.stream import Result
 
 FORMATS = {"int16": "<i2", "float32": "<f4"}
 _LONGEST_TEXT = 4096
+_RATES = (8000, 192_000)
+# Least common divisor of the rates of a client and a model: audio is resampled in pieces of whole periods, which are
+# up to 50 ms long.
+_LEAST_DIVISOR = 20
 # Results so far of a resumed stream that had none.
 _NOTHING: dict[str, dict[str, Any]] = {"text": {"text": ""}, "turns": {"turns": []}, "codes": {}}
 
 
 @dataclass(frozen=True)
 class Hello:
-    """First message of a client: format of its samples, token, context, and stream to resume."""
+    """First message of a client: rate and format of its samples, token, context, and stream to resume."""
 
+    rate: int
     format: str
     token: str | None = None
     context: str | None = None
@@ -33,12 +39,15 @@ class Hello:
         """Parses the first message.
 
         Raises:
-            UserError: for anything but a JSON object with `rate`, which must be that of the model, and `format`; and
-                for a context or a stream to resume that is not a text.
+            UserError: unless it is a JSON object with a `rate` that can be resampled in pieces and a `format`; and for
+                a context or a stream to resume that is not a text.
         """
         hello = _parsed(text)
-        if type(hello.get("rate")) is not int or hello["rate"] != rate:
-            raise UserError(f"rate must be {rate}, the sampling rate of the model: resample the audio before")
+        if not _can_resample(hello.get("rate"), rate):
+            raise UserError(
+                f"rate must be {rate}, the sampling rate of the model, or from {_RATES[0]} to {_RATES[1]} Hz with a "
+                f"common divisor of at least {_LEAST_DIVISOR} Hz, such as 8000, 44100 or 48000"
+            )
         if hello.get("format") not in list(FORMATS):  # a list compares values that cannot be hashed
             raise UserError(f"format must be {' or '.join(FORMATS)}")
         for name in ("context", "resume"):
@@ -46,7 +55,7 @@ class Hello:
                 raise UserError(f"{name} must be a text")
         token = hello.get("token")
         token = token if isinstance(token, str) else None
-        return cls(hello["format"], token, hello.get("context"), hello.get("resume"))
+        return cls(hello["rate"], hello["format"], token, hello.get("context"), hello.get("resume"))
 
     def samples(self, data: bytes) -> NDArray[Any]:
         """Returns the samples `(n,)` of a binary message.
@@ -107,6 +116,11 @@ def message(result: Result) -> dict[str, Any]:
 def error(text: str) -> dict[str, Any]:
     """Returns the message for an error."""
     return {"type": "error", "message": text}
+
+
+def _can_resample(rate: Any, to: int) -> bool:
+    within = type(rate) is int and _RATES[0] <= rate <= _RATES[1]
+    return within and (rate == to or math.gcd(rate, to) >= _LEAST_DIVISOR)
 
 
 def _parsed(text: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from types import FrameType
 from typing import Any
@@ -68,6 +69,8 @@ class Server(uvicorn.Server):
         """Begins to stop at the first signal, and stops at the second."""
         if self._loop is None or self._drained is not None:
             self.should_exit = self.force_exit = True
+            # uvicorn would log the task that this cancels as an error with its trace.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             return
         self._drained = asyncio.run_coroutine_threadsafe(self._drain(), self._loop)
 
