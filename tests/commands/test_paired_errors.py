@@ -1,0 +1,56 @@
+"""`benchmarks/paired_errors.py`: error rates of the same utterances, compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from inprocess import load
+
+from streamnest.errors import UserError
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    return load("paired_errors", "benchmarks")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def make(name: str, wrong: int, reference: str = "abcdefghij") -> Path:
+        """Twenty utterances of ten characters, each with `wrong` errors, or none in every second one."""
+        texts = [reference if index % 2 else "-" * wrong + reference[wrong:] for index in range(20)]
+        records = [{"id": f"u{n}", "reference": reference, "text": text} for n, text in enumerate(texts)]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"utterances": records}))
+        return path
+
+    return make
+
+
+def test_paired_intervals_are_narrower_than_those_of_rates(benchmark: ModuleType, write: Write, capsys: Any) -> None:
+    files = [str(write(name, wrong)) for name, wrong in (("one", 4), ("two", 2), ("three", 2))]
+    assert benchmark.main(files) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    one, two, three = ([float(x) for x in re.findall(r"[-+]?\d+\.\d", line)] for line in lines)
+    assert one[0] == 20.0 and one[1] < 18 < 22 < one[2] and len(one) == 3
+    # Each sample of utterances halves the errors, whatever it contains.
+    assert two[3:] == [-50.0] * 6 and three[3:] == [-50.0] * 3 + [0.0] * 3
+
+
+def test_other_files_and_references_are_refused(benchmark: ModuleType, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(UserError, match=r"list\.json is not an output of streamnest transcribe"):
+        benchmark.read(tmp_path / "list.json")
+    tables = [benchmark.read(write("one", 1)), benchmark.read(write("two", 1, "abcdefghiJ"))]
+    with pytest.raises(UserError, match="references of u0 differ"):
+        benchmark.shared(tables)
+    with pytest.raises(UserError, match="no utterance in common"):
+        benchmark.shared([tables[0], {}])
