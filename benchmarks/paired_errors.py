@@ -2,7 +2,8 @@
 
 The files are those of `streamnest transcribe --manifest ... --json FILE`. Prints the error rate of each file, and its
 change relative to the first file and to the one before, with 95 % intervals of a bootstrap over utterances that are the
-same for all files (Bisani and Ney 2004): such intervals are narrower than those of the rates.
+same for all files (Bisani and Ney 2004): such intervals are narrower than those of the rates. --plot draws the error
+rate against the latency of the models.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import streamnest.console.starting  # noqa: F401
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +30,8 @@ from streamnest.console.entry_point import without_trace
 from streamnest.downstream.metrics.error_rates import UNITS, RecognizedUtterance, errors
 from streamnest.errors import UserError
 from streamnest.frontier.intervals import Bootstrap, Estimate
+from streamnest.plotting import INK, OKABE_ITO, heading, plain_axes, save
+from streamnest.reporting.latency_axis import LatencyAxis
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,36 +39,83 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser("python benchmarks/paired_errors.py", __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="output of streamnest transcribe --json")
     parser.add_argument("--unit", choices=UNITS, default="cer", help="characters or words")
+    parser.add_argument("--plot", type=Path, metavar="IMAGE", help="write a plot of error rate against mean latency")
+    parser.add_argument("--title", default="Quality against latency", help="title of the plot")
     return parser.parse(argv)
 
 
-def read(path: Path) -> dict[str, RecognizedUtterance]:
-    """Reads the utterances of a file by id.
+@dataclass(frozen=True)
+class Transcript:
+    """Content of a file.
+
+    Attributes:
+        name: name of the file.
+        utterances: utterances by id.
+        latency: mean latency in milliseconds, infinite for the whole utterance; NaN if unknown.
+    """
+
+    name: str
+    utterances: dict[str, RecognizedUtterance]
+    latency: float
+
+
+def read(path: Path) -> Transcript:
+    """Reads a file.
 
     Raises:
         UserError: if the file is not an output of `streamnest transcribe --json` with references.
     """
     try:
-        records: list[dict[str, Any]] = json.loads(path.read_text())["utterances"]
-        return {one["id"]: RecognizedUtterance(one["id"], one["reference"], one["text"]) for one in records}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text())
+        records: list[dict[str, Any]] = content["utterances"]
+        utterances = {one["id"]: RecognizedUtterance(one["id"], one["reference"], one["text"]) for one in records}
+        latency = content.get("latency_mean_ms", math.nan)
+        return Transcript(path.stem, utterances, math.inf if latency is None else float(latency))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not an output of streamnest transcribe --manifest ... --json FILE: {error}"
         ) from None
 
 
-def shared(tables: Sequence[dict[str, RecognizedUtterance]]) -> list[str]:
+def shared(files: Sequence[Transcript]) -> list[str]:
     """Returns the ids of the utterances that all files have.
 
     Raises:
         UserError: if there are none, or if the references differ.
     """
+    tables = [file.utterances for file in files]
     ids = sorted(set.intersection(*map(set, tables)))
     if not ids:
         raise UserError("the files have no utterance in common: transcribe the same manifest")
     if other := [name for name in ids if len({table[name].reference for table in tables}) > 1]:
         raise UserError(f"the references of {other[0]} differ between the files: transcribe the same manifest")
     return ids
+
+
+def plot(files: Sequence[Transcript], rates: Sequence[Estimate], unit: str, title: str) -> Figure:
+    """Plots error rates with intervals against mean latency.
+
+    Raises:
+        UserError: if a file has no latency.
+    """
+    if unknown := [file.name for file in files if math.isnan(file.latency)]:
+        raise UserError(f"{unknown[0]} has no latency: transcribe again, with a checkpoint instead of a graph")
+    figure = Figure(figsize=(8.4, 4.8), dpi=130, layout="constrained")
+    axes, axis = figure.subplots(), LatencyAxis(file.latency for file in files)
+    points = sorted(zip((axis.place(file.latency) for file in files), rates, strict=True), key=lambda point: point[0])
+    values = [100 * one.value for _, one in points]
+    spread = [[100 * (one.value - one.low) for _, one in points], [100 * (one.high - one.value) for _, one in points]]
+    places = [place for place, _ in points]
+    axes.errorbar(places, values, yerr=spread, color=OKABE_ITO[0], ecolor=(OKABE_ITO[0], 0.4), marker="o", lw=1.1)
+    for file, one in zip(files, rates, strict=True):
+        at = (axis.place(file.latency), 100 * one.value)
+        axes.annotate(file.name, at, (5, 6), textcoords="offset points", fontsize=8, color=INK)
+    axis.scale(axes)
+    axes.set_ylabel(f"{'character' if unit == 'cer' else 'word'} error rate (%)")
+    axes.grid(axis="y", alpha=0.25)
+    plain_axes(axes)
+    heading(figure, title, "95 % intervals over utterances")
+    return figure
 
 
 def _cell(estimate: Estimate, sign: str = "") -> str:
@@ -74,16 +127,19 @@ def _cell(estimate: Estimate, sign: str = "") -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
     args = parse(argv)
-    tables = [read(path) for path in args.files]
-    ids = shared(tables)
-    counts = [errors([table[name] for name in ids], args.unit)[None] for table in tables]
+    files = [read(path) for path in args.files]
+    ids = shared(files)
+    counts = [errors([file.utterances[name] for name in ids], args.unit)[None] for file in files]
     bootstrap = Bootstrap(1, len(ids))
     columns = ("file", f"{args.unit.upper()} %", "change against the first, %", "against the one before, %")
     table = Table(*columns, title=f"{len(ids)} utterances")
-    for index, (path, one) in enumerate(zip(args.files, counts, strict=True)):
+    rates = [bootstrap.rate(one) for one in counts]
+    for index, (file, one) in enumerate(zip(files, counts, strict=True)):
         changes = [_cell(bootstrap.change(one, counts[k]), "+") for k in (0, index - 1)] if index else ["", ""]
-        table.add_row(path.stem, _cell(bootstrap.rate(one)), *changes)
+        table.add_row(file.name, _cell(rates[index]), *changes)
     Console(width=140).print(table)
+    if args.plot:
+        print(save(plot(files, rates, args.unit, args.title), args.plot))
     return 0
 
 

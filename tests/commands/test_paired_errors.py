@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from inprocess import load
+from recognizers import untrained
 
+from streamnest.commands.transcribe import latency_of
 from streamnest.errors import UserError
 
 Write = Callable[..., Path]
@@ -29,7 +31,8 @@ def write(tmp_path: Path) -> Write:
         texts = [reference if index % 2 else "-" * wrong + reference[wrong:] for index in range(20)]
         records = [{"id": f"u{n}", "reference": reference, "text": text} for n, text in enumerate(texts)]
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({"utterances": records}))
+        latency = {"one": 22.5, "two": None}
+        path.write_text(json.dumps({"utterances": records, "latency_mean_ms": latency.get(name, 42.5)}))
         return path
 
     return make
@@ -37,7 +40,8 @@ def write(tmp_path: Path) -> Write:
 
 def test_paired_intervals_are_narrower_than_those_of_rates(benchmark: ModuleType, write: Write, capsys: Any) -> None:
     files = [str(write(name, wrong)) for name, wrong in (("one", 4), ("two", 2), ("three", 2))]
-    assert benchmark.main(files) == 0
+    image = write("two", 2).parent / "plot.png"
+    assert benchmark.main([*files, "--plot", str(image)]) == 0 and image.stat().st_size > 10_000
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     one, two, three = ([float(x) for x in re.findall(r"[-+]?\d+\.\d", line)] for line in lines)
     assert one[0] == 20.0 and one[1] < 18 < 22 < one[2] and len(one) == 3
@@ -49,8 +53,17 @@ def test_other_files_and_references_are_refused(benchmark: ModuleType, write: Wr
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(UserError, match=r"list\.json is not an output of streamnest transcribe"):
         benchmark.read(tmp_path / "list.json")
-    tables = [benchmark.read(write("one", 1)), benchmark.read(write("two", 1, "abcdefghiJ"))]
+    files = [benchmark.read(write("one", 1)), benchmark.read(write("two", 1, "abcdefghiJ"))]
     with pytest.raises(UserError, match="references of u0 differ"):
-        benchmark.shared(tables)
+        benchmark.shared(files)
     with pytest.raises(UserError, match="no utterance in common"):
-        benchmark.shared([tables[0], {}])
+        benchmark.shared([files[0], benchmark.Transcript("none", {}, 1.0)])
+    with pytest.raises(UserError, match="none has no latency"):
+        benchmark.plot([benchmark.Transcript("none", {}, float("nan"))], [], "cer", "")
+
+
+def test_transcripts_name_the_latency_of_their_model(run_config: Callable[..., Any]) -> None:
+    small = ("task=ctc", "size=tiny", "size.num_layers=1", "size.d_model=32")
+    streaming, offline = (untrained(run_config(f"encoder={name}", *small)) for name in ("causal", "bidirectional"))
+    assert latency_of(streaming, None) == {"context": None, "latency_mean_ms": 22.5, "latency_worst_ms": 42.5}
+    assert latency_of(offline, None)["latency_mean_ms"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -149,6 +150,15 @@ def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None
         print(note, file=sys.stderr)
 
 
+def latency_of(model: TextTask | ExportedRecognizer, context: str | None) -> dict[str, Any]:
+    """Returns the context of a checkpoint and its mean and worst latency, None for the whole utterance."""
+    if isinstance(model, ExportedRecognizer):
+        return {}
+    names = ("latency_mean_ms", "latency_worst_ms")
+    values = {name: float(getattr(model.latency, name)) for name in names}
+    return {"context": context, **{name: value if math.isfinite(value) else None for name, value in values.items()}}
+
+
 def run(args: argparse.Namespace) -> int:
     """Transcribes the audio, and returns the exit status."""
     torch.set_num_threads(args.threads)
@@ -167,7 +177,8 @@ def run(args: argparse.Namespace) -> int:
     print_rates(greedy, "greedy decoding: ")
     print_rates(rates, "beam search: " if args.beam else "")
     if args.json:
-        write_json(args.json, {"utterances": records, **rates, **({"greedy": greedy} if greedy else {})})
+        latency = latency_of(model, args.context)
+        write_json(args.json, {"utterances": records, **latency, **rates, **({"greedy": greedy} if greedy else {})})
     return status_of(len(records), transcribe.skipped)
 
 
