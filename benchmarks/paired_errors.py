@@ -3,7 +3,7 @@
 The files are those of `streamnest transcribe --manifest ... --json FILE`. Prints the error rate of each file, and its
 change relative to the first file and to the one before, with 95 % intervals of a bootstrap over utterances that are the
 same for all files (Bisani and Ney 2004): such intervals are narrower than those of the rates. --plot draws the error
-rate against the latency of the models.
+rate against the latency of the models, with a line for each folder.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -50,11 +51,13 @@ class Transcript:
 
     Attributes:
         name: name of the file.
+        folder: name of its folder.
         utterances: utterances by id.
         latency: mean latency in milliseconds, infinite for the whole utterance; NaN if unknown.
     """
 
     name: str
+    folder: str
     utterances: dict[str, RecognizedUtterance]
     latency: float
 
@@ -70,7 +73,9 @@ def read(path: Path) -> Transcript:
         records: list[dict[str, Any]] = content["utterances"]
         utterances = {one["id"]: RecognizedUtterance(one["id"], one["reference"], one["text"]) for one in records}
         latency = content.get("latency_mean_ms", math.nan)
-        return Transcript(path.stem, utterances, math.inf if latency is None else float(latency))
+        return Transcript(
+            path.stem, path.resolve().parent.name, utterances, math.inf if latency is None else float(latency)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not an output of streamnest transcribe --manifest ... --json FILE: {error}"
@@ -102,11 +107,15 @@ def plot(files: Sequence[Transcript], rates: Sequence[Estimate], unit: str, titl
         raise UserError(f"{unknown[0]} has no latency: transcribe again, with a checkpoint instead of a graph")
     figure = Figure(figsize=(8.4, 4.8), dpi=130, layout="constrained")
     axes, axis = figure.subplots(), LatencyAxis(file.latency for file in files)
-    points = sorted(zip((axis.place(file.latency) for file in files), rates, strict=True), key=lambda point: point[0])
-    values = [100 * one.value for _, one in points]
-    spread = [[100 * (one.value - one.low) for _, one in points], [100 * (one.high - one.value) for _, one in points]]
-    places = [place for place, _ in points]
-    axes.errorbar(places, values, yerr=spread, color=OKABE_ITO[0], ecolor=(OKABE_ITO[0], 0.4), marker="o", lw=1.1)
+    folders = list(dict.fromkeys(file.folder for file in files))
+    for folder, color, marker in zip(folders, OKABE_ITO, "osD^vP*"):
+        points = [(axis.place(f.latency), one) for f, one in zip(files, rates, strict=True) if f.folder == folder]
+        places, estimates = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+        value, low, high = (np.array([100 * getattr(one, k) for one in estimates]) for k in ("value", "low", "high"))
+        style: dict[str, Any] = {"color": color, "ecolor": (color, 0.4), "marker": marker, "lw": 1.1, "label": folder}
+        axes.errorbar(places, value, yerr=[value - low, high - value], **style)
+    if len(folders) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     for file, one in zip(files, rates, strict=True):
         at = (axis.place(file.latency), 100 * one.value)
         axes.annotate(file.name, at, (5, 6), textcoords="offset points", fontsize=8, color=INK)

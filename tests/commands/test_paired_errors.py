@@ -57,9 +57,9 @@ def test_other_files_and_references_are_refused(benchmark: ModuleType, write: Wr
     with pytest.raises(UserError, match="references of u0 differ"):
         benchmark.shared(files)
     with pytest.raises(UserError, match="no utterance in common"):
-        benchmark.shared([files[0], benchmark.Transcript("none", {}, 1.0)])
+        benchmark.shared([files[0], benchmark.Transcript("none", "", {}, 1.0)])
     with pytest.raises(UserError, match="none has no latency"):
-        benchmark.plot([benchmark.Transcript("none", {}, float("nan"))], [], "cer", "")
+        benchmark.plot([benchmark.Transcript("none", "", {}, float("nan"))], [], "cer", "")
 
 
 def test_transcripts_name_the_latency_of_their_model(run_config: Callable[..., Any]) -> None:
