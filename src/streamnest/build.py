@@ -182,6 +182,7 @@ def _pretraining(
         raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
     node = cfg["task"].get("dual_mode", {}) if isinstance(cfg["task"], Mapping) else {}
     dual_mode = typed(DualModeConfig, node, "task.dual_mode", LIMITS)
+    own: dict[str, Any] = {"dual_mode": dual_mode} if dual_mode.active else {}
     return task(
         **parts,
         masking=make("masking", cfg["masking"]),
@@ -189,7 +190,7 @@ def _pretraining(
         objective=make("objective", cfg["objective"]),
         target_normalize=cfg["quantizer"].get("normalize", QuantizerConfig.normalize),
         # Classes of the user may lack the argument.
-        **({"dual_mode": dual_mode} if dual_mode.active else {}),
+        **own,
     )
 
 

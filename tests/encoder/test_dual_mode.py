@@ -87,7 +87,7 @@ def test_the_streaming_branch_depends_on_no_later_audio(
     assert list(mode_leaks(subjects[:1], (TRAINING,), futures=("loud",)))
 
 
-def test_norms_of_the_offline_mode_are_trained_in_dual_mode_only(run_config: Compose) -> None:
+def test_offline_norms_are_trained_in_dual_mode_only(run_config: Compose) -> None:
     def trained(*words: str) -> set[bool]:
         model: Pretraining = build_model(run_config("encoder=lookahead40", NORMS, *words))
         return {p.requires_grad for name, p in model.named_parameters() if ".offline_norms." in name}
@@ -127,7 +127,7 @@ def test_tasks_without_two_modes_are_refused(run_config: Compose) -> None:
     cfg = run_config("encoder=lookahead40", "objective=next_token", *DUAL)
     with pytest.raises(UserError, match="choose objective=masked or masked_next_token"):
         build_model(cfg)
-    with pytest.raises(UserError, match="task.dual_mode is for task=pretrain, ctc and rnnt"):
+    with pytest.raises(UserError, match=r"task.dual_mode is for task=pretrain, ctc and rnnt"):
         build_model(run_config("task=speaker", *DUAL), labels={"speakers": ["a", "b"]})
     with pytest.raises(UserError, match="or set freeze=null"):
         build_model(run_config("task=ctc", "freeze=encoder", *DUAL), labels=LABELS)

@@ -39,7 +39,7 @@ def test_the_loss_adds_the_offline_branch_and_its_divergence(
     model, loss, logged = trained(run_config(*words, *DUAL), audio)
     assert {name: logged[name] for name in alone} == alone, "metrics of the streaming branch"
     assert logged["train/divergence_offline"] > 0
-    total = float(plain) + 2 * logged["train/loss_offline"] + 0.5 * logged["train/divergence_offline"]
+    total = float(plain.detach()) + 2 * logged["train/loss_offline"] + 0.5 * logged["train/divergence_offline"]
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
     loss.backward()
     assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
