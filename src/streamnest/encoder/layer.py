@@ -131,12 +131,12 @@ class ConformerLayer(nn.Module):
         """
         past, before, waiting = (None, None, ()) if state is None else state
         norms: Any = self.offline_norms if offline and self.offline_norms is not None else self
-        norm_depthwise = None if norms is self else norms.norm_depthwise
+        norm_depthwise = () if norms is self else (norms.norm_depthwise,)
         x = torch.add(x, self.dropout(self.feed_forward_in(norms.norm_in(x))), alpha=0.5)
         context, attention = self.attention(norms.norm_attention(x), positions, mask, past, windows)
         x, waiting = hold_back(x, waiting, dim=1)
         x = x + self.dropout(context)
-        local, convolution = self.convolution(norms.norm_convolution(x), valid, before, norm_depthwise)
+        local, convolution = self.convolution(norms.norm_convolution(x), valid, before, *norm_depthwise)
         x = x + self.dropout(local)
         x = torch.add(x, self.dropout(self.feed_forward_out(norms.norm_ff_out(x))), alpha=0.5)
         return norms.norm_out(x), LayerState(attention, convolution, waiting)
