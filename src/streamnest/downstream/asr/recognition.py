@@ -129,6 +129,8 @@ class TextTask(SupervisedTask):
         self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor], offline: Tensor | None = None
     ) -> tuple[LossTerms, Tensor]:
         """Returns the loss of the transcripts and, in dual mode, the terms of the offline branch."""
+        if offline is None:
+            return super().loss_terms(encoded, valid, batch, layers)
         supervision = self.usable_targets(valid, batch, self.unusable)
         outputs = self.outputs(encoded)
         loss, tokens = self.loss(outputs, valid, *supervision)
