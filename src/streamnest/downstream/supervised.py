@@ -54,7 +54,8 @@ class SupervisedTask(DownstreamTask):
             encoded, valid, offline = self.encode_both(batch)
         # Layers of the streaming branch, which runs first.
         layers = [x[:, self.encoder.context.delay :] for x in layers[: len(self.supervised_layers)]]
-        terms, count = self.loss_terms(encoded, valid, batch, layers, offline)
+        # Tasks without dual mode need not take the last argument.
+        terms, count = self.loss_terms(encoded, valid, batch, layers, *(() if offline is None else (offline,)))
         loss = torch.stack([weight * nats for weight, nats in terms.values()]).sum()
         parts = [nats.detach() for _, nats in terms.values()]
         *nats, decisions, seconds = self._over_ranks(torch.stack([*parts, count, torch.full_like(loss, batch.seconds)]))
