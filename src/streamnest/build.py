@@ -20,7 +20,7 @@ from streamnest.config.stored import (
     task_class,
     task_settings,
 )
-from streamnest.config.tasks import TaskConfig
+from streamnest.config.tasks import DualModeConfig, TaskConfig
 from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.config import AugmentConfig, DataConfig, require_manifests
 from streamnest.data.datamodule import SpeechDataModule
@@ -180,12 +180,17 @@ def _pretraining(
         )
     if missing := [group for group in ("masking", "quantizer", "objective") if group not in cfg]:
         raise UserError(f"the config of task=pretrain has no {', '.join(missing)}")
+    node = cfg["task"].get("dual_mode", {}) if isinstance(cfg["task"], Mapping) else {}
+    dual_mode = typed(DualModeConfig, node, "task.dual_mode", LIMITS)
+    own: dict[str, Any] = {"dual_mode": dual_mode} if dual_mode.active else {}
     return task(
         **parts,
         masking=make("masking", cfg["masking"]),
         quantizer=make("quantizer", cfg["quantizer"]),
         objective=make("objective", cfg["objective"]),
         target_normalize=cfg["quantizer"].get("normalize", QuantizerConfig.normalize),
+        # Classes of the user may lack the argument.
+        **own,
     )
 
 

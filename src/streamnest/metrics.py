@@ -9,6 +9,7 @@ from torch import Tensor
 
 from streamnest import code_usage
 from streamnest.objectives import PredictionResult
+from streamnest.objectives.dual_mode import DIVERGENCE, OFFLINE
 
 
 def figures(result: PredictionResult) -> Tensor:
@@ -41,6 +42,21 @@ def training_scores(
     if len(weights) > 1:
         metrics |= {f"loss_{part}": value[0] / value[2] for part, value in predicted.items()}
     return metrics
+
+
+def dual_mode_scores(sums: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Computes the metrics of the offline branch in a training step.
+
+    Args:
+        sums: loss, correct and count of each part of `compare_branches` with predictions.
+        weights: weight of each part of the objective.
+    """
+    scores: dict[str, Tensor] = {}
+    for name, beginning in (("loss_offline", OFFLINE), ("divergence_offline", DIVERGENCE)):
+        parts = {part: sums[beginning + part] for part in weights if beginning + part in sums}
+        if parts:
+            scores[name] = torch.stack([weights[part] * value[0] / value[2] for part, value in parts.items()]).sum()
+    return scores
 
 
 class ValidationScores:

@@ -13,16 +13,19 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from streamnest import code_usage
+from streamnest.config.tasks import DualModeConfig
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
+from streamnest.encoder.dual_mode import check_dual_mode
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import receptive_field_end
 from streamnest.masking import ChunkMasking, Masking
-from streamnest.metrics import ValidationScores, figures, training_scores
+from streamnest.metrics import ValidationScores, dual_mode_scores, figures, training_scores
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Objective, PredictionContext, PredictionResult
+from streamnest.objectives.dual_mode import compare_branches, dual_weights
 from streamnest.objectives.selection import to_device
 from streamnest.optim import Optimization
 from streamnest.quantizer import RandomProjectionQuantizer
@@ -47,9 +50,11 @@ class Pretraining(EncoderTask):
         target_normalize: normalization of the quantizer's input; targets may depend on future audio.
         seed: seed of masks and dropout.
         config: the composed config as plain containers; stored in the checkpoint.
+        dual_mode: weights of a second branch in unlimited context; None trains without it.
 
     Raises:
-        UserError: if sizes do not match, or the encoder's receptive field leaves the objective nothing to predict.
+        UserError: if sizes do not match, dual mode is not possible, or the encoder's receptive field leaves the
+            objective nothing to predict.
     """
 
     train_counts: Tensor
@@ -65,6 +70,7 @@ class Pretraining(EncoderTask):
         target_normalize: str = "utterance",
         seed: int = 0,
         config: dict[str, Any] | None = None,
+        dual_mode: DualModeConfig | None = None,
     ) -> None:
         super().__init__(frontend, encoder, optimization, seed, config)
         _check_sizes(frontend, encoder, quantizer)
@@ -77,6 +83,8 @@ class Pretraining(EncoderTask):
         self._entropy: tuple[Tensor, int, Tensor] | None = None
         self._check_masking()
         self._check_objective()
+        self.dual_mode = dual_mode or DualModeConfig()
+        self.dual_weights = self._prepare_dual_mode() if self.dual_mode.active else {}
 
     def configure_model(self) -> None:
         """Shards each layer, then encoder and objective, if the strategy has a device mesh (`trainer=fsdp`).
@@ -174,11 +182,20 @@ class Pretraining(EncoderTask):
             step: number folded into the random keys.
 
         Returns:
-            A result for each part of the objective, and the encoder output of all valid frames, as `encode` does.
+            A result for each part of the objective, in training also of `dual_weights`, and the encoder output of all
+            valid frames, as `encode` does.
         """
         features, codes, context = self.prepare_batch(batch, step)
         encoded, frames = self.encode(features, context)
-        return self.objective(encoded, codes, context), frames
+        results = self.objective(encoded, codes, context)
+        if not (self.training and self.dual_weights):
+            return results, frames
+        gradients = torch.is_grad_enabled() and self.dual_mode.offline_weight > 0
+        with self.encoder.offline():
+            with torch.set_grad_enabled(gradients):
+                offline, _ = self.encode(features, context)
+            parts = set(self.dual_weights)
+            return results | compare_branches(self.objective, encoded, offline, codes, context, parts), frames
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss per prediction over all ranks; 0 for a batch without predictions."""
@@ -189,14 +206,17 @@ class Pretraining(EncoderTask):
         self._add_seconds(batch, summed[-1])
         # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
         predicted = {part: sums[part] for part, result in results.items() if result.count}
-        metrics = training_scores(predicted, self.objective.weights, self._target_entropy())
+        streaming = {part: value for part, value in predicted.items() if part not in self.dual_weights}
+        metrics = training_scores(streaming, self.objective.weights, self._target_entropy())
+        metrics |= dual_mode_scores(predicted, self.objective.weights)
         self.log_dict({f"train/{k}": v for k, v in metrics.items()}, batch_size=len(batch.ids))
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.log("train/lr", self._filled(rate), batch_size=len(batch.ids))
         self.log("train/hours", (self.seconds_seen / 3600).float(), batch_size=len(batch.ids))
         # DDP averages gradients over ranks; multiplying by their number weights each prediction equally.
+        weights = self.objective.weights | self.dual_weights
         loss = [
-            self.objective.weights[part] * (result.loss_sum * self.trainer.world_size / sums[part][2].clamp_min(1))
+            weights[part] * (result.loss_sum * self.trainer.world_size / sums[part][2].clamp_min(1))
             for part, result in results.items()
         ]
         return torch.stack(loss).sum()
@@ -268,6 +288,22 @@ class Pretraining(EncoderTask):
             self.masking.longest_tail(self._chunk)
             for _ in self.encoder.each_context():
                 self.masking.longest_tail(self._chunk)
+
+    def _prepare_dual_mode(self) -> dict[str, float]:
+        """Checks the settings of dual mode, makes the norms of the offline mode trainable, and returns its weights."""
+        settings = self.dual_mode
+        if "masked" not in self.objective.weights:
+            raise UserError(
+                "task.dual_mode compares predictions of masked frames: choose objective=masked or masked_next_token"
+            )
+        if settings.delay_ms:
+            raise UserError(
+                f"task.dual_mode.delay_ms={settings.delay_ms:g} is for task=ctc and rnnt: each output of pretraining "
+                "predicts the code of its own frame, so set it to 0"
+            )
+        check_dual_mode(self.encoder, settings.offline_weight, settings.delay_ms)
+        self.encoder.train_offline_norms()
+        return dual_weights(self.objective.weights, settings.offline_weight, settings.distillation_weight)
 
     def _check_objective(self) -> None:
         """Rejects an objective that the encoder's receptive field leaves nothing to predict."""

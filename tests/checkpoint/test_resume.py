@@ -35,6 +35,12 @@ TEACHER = (
 )
 
 
+DUAL_MODE = (
+    *("encoder=dynamic", "encoder.contexts.full.weight=0", "encoder.norms_per_mode=true", "callbacks=ema"),
+    *("task.dual_mode.offline_weight=1", "task.dual_mode.distillation_weight=0.5"),
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "steps"),
@@ -44,9 +50,10 @@ TEACHER = (
         (("trainer=ddp_cpu",), (5,)),
         pytest.param(("trainer=ddp_cpu", "data.num_workers=1"), (3, 7), marks=pytest.mark.long),
         pytest.param(("trainer=ddp_cpu", *TEACHER), (5,), marks=pytest.mark.long),
+        pytest.param(("trainer=ddp_cpu", *DUAL_MODE), (5,), marks=pytest.mark.long),
         pytest.param(("trainer=fsdp_cpu", "encoder.activation_checkpointing=true"), (3, 7), marks=pytest.mark.long),
     ],
-    ids=["workers", "accumulation", "ddp", "ddp and workers", "ddp and teacher", "fsdp"],
+    ids=["workers", "accumulation", "ddp", "ddp and workers", "ddp and teacher", "ddp and dual mode", "fsdp"],
 )
 def test_repeated_kills_do_not_change_the_weights(
     tmp_path: Path, words: tuple[str, ...], steps: tuple[int, ...]

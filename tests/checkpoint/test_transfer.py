@@ -312,3 +312,20 @@ def test_a_report_lists_each_part_once_by_outcome() -> None:
     assert list(report.counts.items()) == [("kept", 1), ("left out", 2)]
     assert report.grouped("left out") == {"reason": {"x.*.y": 2}}
     assert list(report.table().columns[0].cells) == ["kept", "left out", "left out"]
+
+
+def test_norms_of_the_offline_mode_begin_as_the_streaming_ones(build: Build, tmp_path: Path) -> None:
+    path = save(build("encoder=lookahead40"), tmp_path / "shared.ckpt")
+    report = transfer(model := build("encoder=lookahead40", "encoder.norms_per_mode=true", seed=2), path)
+    layer = model.encoder.layers[1]
+    assert torch.equal(layer.offline_norms.norm_in.weight, layer.norm_in.weight)
+    assert torch.equal(layer.offline_norms.norm_depthwise.bias, layer.convolution.norm.bias)
+    assert outcomes(report)["encoder.layers.1.offline_norms.norm_out.weight"] == "reshaped"
+    layer.offline_norms.norm_in.weight.data.add_(1)
+    both = save(model, tmp_path / "separate.ckpt")
+    transfer(model := build("encoder=lookahead40", "encoder.norms_per_mode=true", seed=3), both)
+    assert not torch.equal(model.encoder.layers[1].offline_norms.norm_in.weight, layer.norm_in.weight)
+    assert (
+        outcomes(transfer(build("encoder=lookahead40"), both))["encoder.layers.1.offline_norms.norm_in.weight"]
+        == "left out"
+    )

@@ -59,6 +59,13 @@ def test_masked_prediction_without_masks_gives_a_warning(run_config: Compose, ov
     assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == warned
 
 
+def test_untrained_norms_of_a_mode_give_a_warning(run_config: Compose) -> None:
+    cfg = run_config("encoder.norms_per_mode=true")
+    assert any("norms of full context are not trained" in doubt for doubt in doubts(cfg, trainer()))
+    cfg.task.dual_mode.offline_weight = 1.0
+    assert not list(doubts(cfg, trainer()))
+
+
 @pytest.mark.parametrize(
     ("overrides", "warned"),
     [

@@ -19,7 +19,7 @@ from streamnest.objectives import MaskedAndNextTokenConfig
 from streamnest.targets import TeacherConfig
 
 # Values that apply to checkpoints written before the key existed.
-_BEFORE = {"codes": "random", "kind": "nest"}
+_BEFORE = {"codes": "random", "kind": "nest", "norms_per_mode": False}
 
 # Entries that Lightning needs to continue, and their types.
 _STATE = {"global_step": int, "epoch": int, "pytorch-lightning_version": str, "loops": dict, "callbacks": dict}

@@ -15,6 +15,7 @@ from streamnest.checkpoint.compatibility import differences
 from streamnest.checkpoint.convert_convolution import Conversion, convert
 from streamnest.checkpoint.loading import read_checked
 from streamnest.checkpoint.transfer_report import TransferredPart, TransferReport
+from streamnest.encoder.dual_mode import streaming_name
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
@@ -53,6 +54,7 @@ def transfer(
     weights = checkpoint["state_dict"].items()
     source: dict[str, Tensor] = {_plain(name): value for name, value in weights if name.startswith(wanted)}
     converted = _convert_convolutions(model, source, config.get("encoder", {}), how or Conversion())
+    converted |= _copy_streaming_norms(model, source)
     for name, value in model.state_dict(keep_vars=True).items():
         outcome, reason = _decide(_plain(name), value, source, converted, {name for name, _, _ in report.differences})
         if outcome in ("kept", "reshaped"):
@@ -96,6 +98,14 @@ def _convert_convolutions(
         source.update({prefix + name: value for name, value in state.items()})
         changed.update({prefix + name: reason for name, reason in reasons.items()})
     return changed
+
+
+def _copy_streaming_norms(model: EncoderTask, source: dict[str, Tensor]) -> dict[str, str]:
+    """Adds the norms of the offline mode that `source` lacks, from its streaming norms; returns a reason for each."""
+    pairs = [(name, streaming_name(name)) for name in map(_plain, model.state_dict()) if name not in source]
+    copied = {name: other for name, other in pairs if other is not None and other in source}
+    source.update({name: source[other] for name, other in copied.items()})
+    return dict.fromkeys(copied, "copied from the streaming norms of the checkpoint")
 
 
 def _decide(

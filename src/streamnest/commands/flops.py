@@ -138,9 +138,14 @@ def _note(args: argparse.Namespace) -> str:
 
 
 def _left_out(cfg: DictConfig) -> list[str]:
-    """Returns a sentence on arithmetic that was not counted, if there is any."""
+    """Returns sentences on arithmetic that was not counted, if there is any."""
     text = "Without prediction network and joiner, whose cost grows with the texts."
-    return [text] if cfg.task.name == "rnnt" else []
+    sentences = [text] if cfg.task.name == "rnnt" else []
+    if cfg.task.dual_mode.offline_weight > 0:
+        sentences.append("Without the offline branch of task.dual_mode, which costs as much again.")
+    elif cfg.task.dual_mode.distillation_weight > 0:
+        sentences.append("Without the offline branch of task.dual_mode, which costs one more forward pass.")
+    return sentences
 
 
 @without_trace

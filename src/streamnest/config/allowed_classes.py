@@ -146,5 +146,6 @@ LIMITS: Limits = {
     **{"vocab_size": (0, 1 << 20), "prediction_dim": (0, 4096), "context_size": (0, 64), "prediction_layers": (0, 8)},
     **{"joiner_dim": (0, 8192), "max_symbols": (0, 100), "max_scores": (0, 1 << 40), "max_speakers": (1, 64)},
     **{"intermediate_layers": (1, 512), "head_size": (1, 4096), "embedding_size": (1, 8192), "trials": (0, 1 << 30)},
+    **{"offline_weight": (0, 1e9), "distillation_weight": (0, 1e9), "delay_ms": (0, 60_000)},
     **{"median_ms": (0, 60_000), "median_lookahead_ms": (0, 60_000), "time_frames": (0, 1_000_000), "bands": (0, 1024)},
 }

@@ -85,6 +85,7 @@ _LIMITS = {
             *("task.median_ms", "task.median_lookahead_ms", "task.collar", "task.margin"),
             *("task.conversations.pause", "task.conversations.overlap", "task.consistency_weight"),
             *("task.teacher_weight", "task.teacher_delay_ms"),
+            *(f"task.dual_mode.{key}" for key in ("offline_weight", "distillation_weight", "delay_ms")),
             *("task.spec_augment.time_frames", "task.spec_augment.bands", "task.spec_augment.band_width"),
             *("callbacks.watchdog.seconds", "callbacks.collapse.min_rank"),
         ),

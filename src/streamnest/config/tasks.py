@@ -19,6 +19,32 @@ class SpecAugmentConfig:
 
 
 @dataclass
+class DualModeConfig:
+    """Schema of `task.dual_mode`: training in full and in limited context; off if both weights are 0.
+
+    Attributes:
+        offline_weight: weight of the loss of the offline branch.
+        distillation_weight: weight of the divergence of the streaming branch from the offline one.
+        delay_ms: delay of the targets of the streaming branch, a multiple of the frame length.
+    """
+
+    offline_weight: float = 0.0
+    distillation_weight: float = 0.0
+    delay_ms: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """True if each batch is also encoded in full context."""
+        return self.offline_weight > 0 or self.distillation_weight > 0
+
+    def in_words(self) -> str:
+        """Describes the terms of the loss; empty if they are off."""
+        delay = f", {self.delay_ms:g} ms later" if self.delay_ms else ""
+        names = {"offline loss": self.offline_weight, f"divergence from offline{delay}": self.distillation_weight}
+        return " + ".join(f"{weight:g} x {name}" for name, weight in names.items() if weight > 0)
+
+
+@dataclass
 class TaskConfig:
     """Schema of the `task` group: fields of all tasks.
 
@@ -26,12 +52,14 @@ class TaskConfig:
         name: name of the task.
         monitor: validation metric that selects the best checkpoint; lower is better.
         speed_prob: default of `augment.speed.prob`, the share of training utterances whose speed is changed.
+        dual_mode: second branch in full context; for pretrain, ctc and rnnt.
     """
 
     _target_: str = "streamnest.pretraining.Pretraining"
     name: str = "pretrain"
     monitor: str = "val/loss"
     speed_prob: float = 0.0
+    dual_mode: DualModeConfig = field(default_factory=DualModeConfig)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from streamnest.config.tasks import DownstreamConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.spec_augment import SpecAugment
 from streamnest.encoder import FastConformer
+from streamnest.encoder.dual_mode import check_dual_mode
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.formatting import change
@@ -53,6 +54,8 @@ class DownstreamTask(EncoderTask):
     transcribed: ClassVar[bool] = False
     # Settings that determine the shapes of the weights: a run cannot continue with other values.
     shaped_by: ClassVar[tuple[str, ...]] = ()
+    # True if the task can be trained in dual mode.
+    has_dual_mode: ClassVar[bool] = False
     # Copies of a batch in training, which differ in SpecAugment masks and dropout.
     views: int = 1
 
@@ -70,6 +73,9 @@ class DownstreamTask(EncoderTask):
         super().__init__(frontend, encoder, optimization, seed, config, labels)
         self.freeze_steps = _freeze_steps(freeze)
         self.spec_augment = SpecAugment(frontend.num_mels, **vars(settings.spec_augment))
+        self.dual_mode, self.delay = settings.dual_mode, 0
+        if self.dual_mode.active:
+            self._prepare_dual_mode()
         if self.freeze_steps is None:
             self.encoder.requires_grad_(False)
 
@@ -101,16 +107,46 @@ class DownstreamTask(EncoderTask):
             Representation `(B, T', d)` and number of valid frames `(B,)`; in training `(views * B, ...)`, the whole
             first view before the second one.
         """
+        return self._encode(*self._inputs(batch, step))
+
+    def encode_both(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Encodes a training batch as `encode` does, and in dual mode the same input again in unlimited context.
+
+        Returns:
+            The results of `encode`, and the representation of the offline branch, of the same shape; None without dual
+            mode. It has no graph if only its outputs are used, as targets.
+        """
+        inputs, frames = self._inputs(batch, batch.step)
+        encoded, valid = self._encode(inputs, frames)
+        if not self.dual_mode.active:
+            return encoded, valid, None
+        gradients = torch.is_grad_enabled() and self.dual_mode.offline_weight > 0
+        with self.encoder.offline(), torch.set_grad_enabled(gradients):
+            return encoded, valid, self._encode(inputs, frames)[0]
+
+    def _inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Computes the masked input of the encoder and its valid frames."""
         keys = fold_keys(batch.keys, self.seed, step)
         features, frames = self.frontend(batch.noisy, batch.lengths, keys)
         features = self.input_norm(features, frames)
         if self.training and self.views > 1:
             features, frames = features.repeat(self.views, 1, 1), frames.repeat(self.views)
             keys = torch.cat([keys, *(fold_keys(keys, _VIEW_STREAM, view) for view in range(1, self.views))])
-        inputs = self.spec_augment(features, frames, keys)
+        return self.spec_augment(features, frames, keys), frames
+
+    def _encode(self, inputs: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.training and self.encoder_is_frozen)):
             encoded: tuple[Tensor, Tensor] = self.encoder(inputs, frames)
         return encoded
+
+    def _prepare_dual_mode(self) -> None:
+        """Checks the settings of dual mode, and makes the norms of the offline mode trainable."""
+        if not self.has_dual_mode:
+            raise UserError("task.dual_mode is for task=pretrain, ctc and rnnt: leave its weights at 0")
+        if self.freeze_steps is None:
+            raise UserError("task.dual_mode trains the encoder: leave its weights at 0, or set freeze=null")
+        self.delay = check_dual_mode(self.encoder, self.dual_mode.offline_weight, self.dual_mode.delay_ms)
+        self.encoder.train_offline_norms()
 
     def on_fit_start(self) -> None:
         """Refuses a strategy that expects gradients of every weight while the encoder is frozen for some steps.

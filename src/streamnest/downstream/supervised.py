@@ -34,7 +34,7 @@ class SupervisedTask(DownstreamTask):
         raise NotImplementedError
 
     def loss_terms(
-        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor]
+        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor], offline: Tensor | None = None
     ) -> tuple[LossTerms, Tensor]:
         """Returns the terms of the training loss, and the number of decisions; by default the term `loss` only.
 
@@ -43,6 +43,7 @@ class SupervisedTask(DownstreamTask):
             valid: `(views * B,)` number of valid frames.
             batch: batch with supervision.
             layers: outputs of `supervised_layers`, of the shape of `encoded`.
+            offline: representation of the offline branch, of the shape of `encoded`; None without dual mode.
         """
         loss, count = self.loss_of(encoded, valid, batch)
         return {"loss": (1.0, loss)}, count
@@ -50,9 +51,11 @@ class SupervisedTask(DownstreamTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns nats per decision over all ranks; 0 for a batch without supervision."""
         with recorded([self.encoder.layers[index] for index in self.supervised_layers]) as layers:
-            encoded, valid = self.encode(batch, batch.step)
-        layers = [x[:, self.encoder.context.delay :] for x in layers]
-        terms, count = self.loss_terms(encoded, valid, batch, layers)
+            encoded, valid, offline = self.encode_both(batch)
+        # Layers of the streaming branch, which runs first.
+        layers = [x[:, self.encoder.context.delay :] for x in layers[: len(self.supervised_layers)]]
+        # Tasks without dual mode need not take the last argument.
+        terms, count = self.loss_terms(encoded, valid, batch, layers, *(() if offline is None else (offline,)))
         loss = torch.stack([weight * nats for weight, nats in terms.values()]).sum()
         parts = [nats.detach() for _, nats in terms.values()]
         *nats, decisions, seconds = self._over_ranks(torch.stack([*parts, count, torch.full_like(loss, batch.seconds)]))

@@ -48,6 +48,7 @@ class EncoderConfig:
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
         conv_padding: "causal" or "symmetric".
         conv_norm: "layer_norm", "batch_norm" or "frozen_batch_norm".
+        norms_per_mode: use a second set of norms in unlimited context (dual mode).
         bias: use biases in linear and convolution modules inside the layers.
         scale_input: multiply the subsampling output by sqrt(d_model).
         dropout: dropout rate inside the layers.
@@ -76,6 +77,7 @@ class EncoderConfig:
     conv_kernel_size: int = 9
     conv_padding: str = preset_field("causal")
     conv_norm: str = preset_field("layer_norm")
+    norms_per_mode: bool = preset_field(False)
     bias: bool = True
     scale_input: bool = True
     dropout: float = training_field(0.1)

@@ -100,13 +100,16 @@ class ConvolutionModule(nn.Module):
         """True if the norm depends on one frame only, also in training."""
         return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
-    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, valid: Tensor | None, state: Tensor | None = None, norm: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Convolves over time.
 
         Args:
             x: `(B, T, d)`.
             valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None if all frames are valid.
             state: the `(B, past, d)` frames before x; None for zeros.
+            norm: norm to use instead of that of the module, of the same kind.
 
         Returns:
             `(B, T, d)` and the state for the frames after x.
@@ -118,7 +121,8 @@ class ConvolutionModule(nn.Module):
         x = torch.cat([before, x], dim=1)
         after = x.narrow(1, x.shape[1] - self.past, self.past)
         x = self._convolve(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
-        x = self.norm(x) if self.norm_is_framewise else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        norm = self.norm if norm is None else norm
+        x = norm(x) if self.norm_is_framewise else norm(x.transpose(1, 2)).transpose(1, 2)
         return self.pointwise_out(F.silu(x)), after
 
     def _convolve(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.context import Context, ContextChoices
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout
+from streamnest.encoder.dual_mode import OfflineNorms
 from streamnest.encoder.layer import ConformerLayer, LayerState
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, EncoderState, trim
 from streamnest.encoder.subsampling import Subsampling
@@ -48,7 +50,12 @@ class FastConformer(nn.Module):
 
     Raises:
         UserError: if a context is not a whole number of frames, or sizes do not match.
+
+    Attributes:
+        is_offline: True inside `offline`.
     """
+
+    is_offline = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -96,6 +103,24 @@ class FastConformer(nn.Module):
                 yield name
         finally:
             self.use_context(None)
+
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Encodes whole utterances in unlimited context while open: the offline branch of dual mode.
+
+        Convolutions stay as they are. Restores the current context at the end.
+        """
+        context, self.context, self.is_offline = self.context, Context(), True
+        try:
+            yield
+        finally:
+            self.context, self.is_offline = context, False
+
+    def train_offline_norms(self) -> None:
+        """Makes the norms of the offline mode trainable, if there are any."""
+        for layer in self.layers:
+            if layer.offline_norms is not None:
+                layer.offline_norms.requires_grad_(True)
 
     @property
     def target_shift(self) -> int:
@@ -254,13 +279,15 @@ class FastConformer(nn.Module):
         if windows:
             queries, keys, lag = windows.group, windows.keys, windows.after
         positions = relative_positions(queries, keys, self.d_model, x, lag)
-        after = []
+        after, offline = [], self.context.unlimited
         for index, layer in enumerate(self.layers):
             mask, valid = masks[min(index, len(masks) - 1)]
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(_output_only, layer, x, positions, mask, valid, None, windows, use_reentrant=False)
+                x = checkpoint(
+                    _output_only, layer, x, positions, mask, valid, None, windows, offline, use_reentrant=False
+                )
                 continue
-            x, state = layer(x, positions, mask, valid, states[index] if states else None, windows)
+            x, state = layer(x, positions, mask, valid, states[index] if states else None, windows, offline)
             after.append(state)
         return x, after
 
@@ -273,7 +300,10 @@ class FastConformer(nn.Module):
 def _layer(c: EncoderConfig) -> ConformerLayer:
     attention = RelativeAttention(c.d_model, c.num_heads, c.dropout_attention, c.bias)
     convolution = ConvolutionModule(c.d_model, c.conv_kernel_size, c.conv_padding, c.conv_norm, c.bias)
-    return ConformerLayer(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+    layer = ConformerLayer(c.d_model, c.ff_expansion * c.d_model, attention, convolution, c.dropout, c.bias)
+    if c.norms_per_mode:
+        layer.offline_norms = OfflineNorms(layer)
+    return layer
 
 
 def _masks(context: Context, queries: Tensor, keys: Tensor, lengths: Tensor, windows: Windows | None) -> _Masks:

@@ -13,6 +13,7 @@ from streamnest.encoder.attention import AttentionState, RelativeAttention, hold
 from streamnest.encoder.compilation import compilable
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.dropout import Dropout, drop
+from streamnest.encoder.dual_mode import OfflineNorms
 from streamnest.encoder.windows import Windows
 
 
@@ -89,6 +90,9 @@ class ConformerLayer(nn.Module):
         convolution: convolution module.
         dropout: dropout rate of each residual branch and inside the feed-forward modules.
         bias: use biases in the feed-forward modules.
+
+    Attributes:
+        offline_norms: norms of the offline mode; None if both modes share the norms.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class ConformerLayer(nn.Module):
         self.norm_ff_out, self.feed_forward_out = nn.LayerNorm(d_model), FeedForward(d_model, d_hidden, dropout, bias)
         self.norm_out = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
+        self.offline_norms: OfflineNorms | None = None
 
     @compilable
     def forward(
@@ -117,17 +122,21 @@ class ConformerLayer(nn.Module):
         valid: Tensor | None,
         state: LayerState | None = None,
         windows: Windows | None = None,
+        offline: bool = False,
     ) -> tuple[Tensor, LayerState]:
         """Runs the layer; `RelativeAttention` and `ConvolutionModule` describe the arguments.
 
-        If frames wait for their future, outputs and `valid` belong to the frames released by `hold_back`.
+        If frames wait for their future, outputs and `valid` belong to the frames released by `hold_back`. With
+        `offline`, the norms are `offline_norms` if the layer has them.
         """
         past, before, waiting = (None, None, ()) if state is None else state
-        x = torch.add(x, self.dropout(self.feed_forward_in(self.norm_in(x))), alpha=0.5)
-        context, attention = self.attention(self.norm_attention(x), positions, mask, past, windows)
+        norms: Any = self.offline_norms if offline and self.offline_norms is not None else self
+        norm_depthwise = () if norms is self else (norms.norm_depthwise,)
+        x = torch.add(x, self.dropout(self.feed_forward_in(norms.norm_in(x))), alpha=0.5)
+        context, attention = self.attention(norms.norm_attention(x), positions, mask, past, windows)
         x, waiting = hold_back(x, waiting, dim=1)
         x = x + self.dropout(context)
-        local, convolution = self.convolution(self.norm_convolution(x), valid, before)
+        local, convolution = self.convolution(norms.norm_convolution(x), valid, before, *norm_depthwise)
         x = x + self.dropout(local)
-        x = torch.add(x, self.dropout(self.feed_forward_out(self.norm_ff_out(x))), alpha=0.5)
-        return self.norm_out(x), LayerState(attention, convolution, waiting)
+        x = torch.add(x, self.dropout(self.feed_forward_out(norms.norm_ff_out(x))), alpha=0.5)
+        return norms.norm_out(x), LayerState(attention, convolution, waiting)

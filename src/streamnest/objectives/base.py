@@ -13,7 +13,7 @@ from streamnest.encoder.compilation import compilable
 from streamnest.errors import UserError
 
 # Most scores held at once, 256 MB of float32; more are computed in pieces, and recomputed in the backward pass.
-_MAX_LOGITS = 1 << 26
+MAX_LOGITS = 1 << 26
 
 
 @dataclass
@@ -79,9 +79,13 @@ class Objective(nn.Module):
     Attributes:
         weights: weight of each part of the loss by name; `forward` returns a result for each.
         predicts_unseen: True if a part predicts audio beyond the encoder's receptive field.
+        num_classes: codes per codebook.
+        num_codebooks: number of codebooks.
     """
 
     weights: dict[str, float]
+    num_classes: int
+    num_codebooks: int
     predicts_unseen = False
 
     def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
@@ -102,6 +106,10 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def selected(self, context: PredictionContext) -> dict[str, Tensor]:
+        """Returns the target frames that masked prediction predicts, boolean `(B, T')`, for each of its parts."""
+        return {}
+
     def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """Returns plot data: scores of the first codebook `(B, T', classes)`, and the predicted frames `(B, T')`."""
         raise NotImplementedError
@@ -117,7 +125,7 @@ class Objective(nn.Module):
         Returns:
             The sum in nats, mean over codebooks, and the share of codebooks predicted correctly, `(N,)`.
         """
-        rows = max(1, _MAX_LOGITS // heads.out_features)
+        rows = max(1, MAX_LOGITS // heads.out_features)
         if len(vectors) <= rows:
             return self._cross_entropy(heads, vectors, codes)
         pieces = [

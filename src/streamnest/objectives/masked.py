@@ -84,11 +84,12 @@ class MaskedPrediction(Objective):
 
     def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
         """Predicts masked frames, and unmasked ones if they have a weight; see `Objective.forward`."""
+        return {part: self.predict(encoded, codes, selected) for part, selected in self.selected(context).items()}
+
+    def selected(self, context: PredictionContext) -> dict[str, Tensor]:
+        """Returns masked target frames, and unmasked ones if they have a weight; see `Objective.selected`."""
         select = {"masked": self.select, "unmasked": self.select_unmasked}
-        return {
-            part: self.predict(encoded, codes, select[part](context.mask, context.lengths, context.stack))
-            for part in self.weights
-        }
+        return {part: select[part](context.mask, context.lengths, context.stack) for part in self.weights}
 
     def predict(self, encoded: Tensor, codes: Tensor, selected: Tensor) -> PredictionResult:
         """Predicts the codes of selected frames.

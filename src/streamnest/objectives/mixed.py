@@ -68,12 +68,17 @@ class MaskedAndNextToken(Objective):
         self.next_token = NextTokenPrediction(
             d_model, num_classes, num_codebooks, num_offsets, distance, max_visible, frame_share
         )
+        self.num_classes, self.num_codebooks = num_classes, num_codebooks
         self.weights = {part: masked_weight * weight for part, weight in self.masked.weights.items()}
         self.weights |= {part: next_token_weight * weight for part, weight in self.next_token.weights.items()}
 
     def forward(self, encoded: Tensor, codes: Tensor, context: PredictionContext) -> dict[str, PredictionResult]:
         """Returns the results of both; see `Objective.forward`."""
         return self.masked(encoded, codes, context) | self.next_token(encoded, codes, context)
+
+    def selected(self, context: PredictionContext) -> dict[str, Tensor]:
+        """Returns the frames of the masked part."""
+        return self.masked.selected(context)
 
     def logits(self, encoded: Tensor) -> Tensor:
         """Returns the scores of the masked part."""

@@ -116,6 +116,7 @@ def _task_rows(model: EncoderTask) -> list[Row]:
         ("normalization", normalization if teacher else f"{normalization}, {model.target_norm.kind} (targets)"),
         ("masking", masking_in_words(model.masking, model.frontend.hop_ms)),
         ("predicted", model.objective.in_words(model.receptive_field_end(model.encoder.context.chunk or 1))),
+        *([("dual mode", model.dual_mode.in_words())] if model.dual_mode.active else []),
         *teacher,
         ("codebooks", f"{quantizer.num_codebooks} of {quantizer.num_classes} entries"),
     ]

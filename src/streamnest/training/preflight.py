@@ -90,6 +90,11 @@ def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
             "without SpecAugment and dropout: set size.dropout=0.1 or task.spec_augment.time_prob=0.01, or "
             "task.consistency_weight=0, which takes half the time"
         )
+    if cfg.encoder.get("norms_per_mode") and not cfg.task.dual_mode.offline_weight:
+        yield (
+            "encoder.norms_per_mode=true without an offline loss: the norms of full context are not trained; set "
+            "task.dual_mode.offline_weight=1, or encoder.norms_per_mode=false"
+        )
     cores = available_cores()
     if (cfg.data.num_workers or 0) > cores:
         yield (

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from streamnest.config.tasks import CTCConfig, DownstreamConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, Hypothesis, collapse
-from streamnest.downstream.asr.ctc_losses import consistency_loss, ctc_loss, frames_needed, smoothing_loss
+from streamnest.downstream.asr.ctc_losses import (
+    aligned_divergence,
+    consistency_loss,
+    ctc_loss,
+    frames_needed,
+    smoothing_loss,
+)
 from streamnest.downstream.asr.ctc_settings import describe_loss, intermediate_layers, term_weights, with_time_masks
 from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.recognition import TextTask
@@ -93,12 +99,18 @@ class CTCRecognizer(TextTask):
         """Computes `ctc_loss`."""
         return ctc_loss(outputs, lengths, targets, usable)
 
+    def divergence(
+        self, target: Tensor, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
+    ) -> Tensor:
+        """Computes the divergence of each frame."""
+        return aligned_divergence(target, outputs, lengths, torch.tensor(usable, device=lengths.device))
+
     def loss_terms(
-        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor]
+        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor], offline: Tensor | None = None
     ) -> tuple[LossTerms, Tensor]:
         """Returns the CTC loss and its regularizers, summed over usable rows and averaged over views."""
         if set(self.term_weights) == {"loss"}:
-            return super().loss_terms(encoded, valid, batch, layers)
+            return super().loss_terms(encoded, valid, batch, layers, offline)
         rows = len(batch.ids)
         views = len(encoded) // rows
         targets, usable = self.usable_targets(valid[:rows], batch, self.unusable)
@@ -109,7 +121,9 @@ class CTCRecognizer(TextTask):
         if layers:
             losses = [self.loss(self.outputs(x), *supervision)[0] for x in layers]
             sums["intermediate"] = torch.stack(losses).mean()
-        return {name: (self.term_weights[name], nats / views) for name, nats in sums.items()}, tokens / views
+        terms = {name: (self.term_weights[name], nats) for name, nats in sums.items()}
+        terms |= self.offline_terms(outputs, valid, offline, targets * views, usable * views)
+        return {name: (weight, nats / views) for name, (weight, nats) in terms.items()}, tokens / views
 
     def _frame_terms(self, outputs: Tensor, valid: Tensor, batch: Batch, usable: list[bool]) -> dict[str, Tensor]:
         """Returns the terms that compare distributions, summed over the valid frames of usable rows and views.

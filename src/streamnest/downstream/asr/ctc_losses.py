@@ -46,6 +46,20 @@ def divergence(target: Tensor, log_probs: Tensor) -> Tensor:
     return F.kl_div(log_probs, target.detach(), reduction="sum", log_target=True)
 
 
+def aligned_divergence(target: Tensor, log_probs: Tensor, lengths: Tensor, usable: Tensor) -> Tensor:
+    """Returns the divergence of frames from the fixed targets with the same number, summed over usable rows, 0-dim.
+
+    Args:
+        target: log-probabilities `(B, T, V)`; they get no gradient.
+        log_probs: log-probabilities `(B, T2, V)`.
+        lengths: `(B,)` number of frames that count, at least in part.
+        usable: `(B,)` True for rows that count.
+    """
+    count = min(target.shape[1], log_probs.shape[1])
+    inside = (torch.arange(count, device=lengths.device) < lengths[:, None]) & usable[:, None]
+    return divergence(target[:, :count][inside], log_probs[:, :count][inside])
+
+
 def consistency_loss(one: Tensor, other: Tensor) -> Tensor:
     """Returns the mean of both divergences between two views of the same frames, summed over frames, 0-dim.
 

@@ -17,7 +17,7 @@ from streamnest.downstream.asr.ngram import NGram
 from streamnest.downstream.asr.vocabulary import join, load_tokenizer, make_tokenizer, normalize_text
 from streamnest.downstream.base import Row
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, rows_of_rates, summarize
-from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
+from streamnest.downstream.supervised import LossTerms, SupervisedTask, of_all_ranks
 
 if TYPE_CHECKING:
     from streamnest.data.datamodule import SpeechDataModule
@@ -35,6 +35,7 @@ class TextTask(SupervisedTask):
 
     Settings: ClassVar[type[DownstreamConfig]] = TextConfig
     transcribed: ClassVar[bool] = True
+    has_dual_mode: ClassVar[bool] = True
     shaped_by: ClassVar[tuple[str, ...]] = ("tokenizer", "vocab_size")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +65,20 @@ class TextTask(SupervisedTask):
             lengths: `(B,)` number of valid frames.
             targets: tokens of each row.
             usable: True for rows that count; if there are none, the loss is 0 and has gradients.
+        """
+        raise NotImplementedError
+
+    def divergence(
+        self, target: Tensor, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
+    ) -> Tensor:
+        """Returns the divergence of outputs from those of the offline branch, summed over usable rows, 0-dim.
+
+        Args:
+            target: `(B, T, E)` outputs of the offline branch, which get no gradient; frame t is the target of frame t.
+            outputs: `(B, T, E)`.
+            lengths: `(B,)` number of frames that count, at least in part.
+            targets: tokens of each row.
+            usable: True for rows that count.
         """
         raise NotImplementedError
 
@@ -110,6 +125,42 @@ class TextTask(SupervisedTask):
         """Implements `SupervisedTask.loss_of`; a decision is one token of a usable transcript."""
         return self._loss(self.outputs(encoded), valid, batch, self.unusable)
 
+    def loss_terms(
+        self, encoded: Tensor, valid: Tensor, batch: Batch, layers: list[Tensor], offline: Tensor | None = None
+    ) -> tuple[LossTerms, Tensor]:
+        """Returns the loss of the transcripts and, in dual mode, the terms of the offline branch."""
+        if offline is None:
+            return super().loss_terms(encoded, valid, batch, layers)
+        supervision = self.usable_targets(valid, batch, self.unusable)
+        outputs = self.outputs(encoded)
+        loss, tokens = self.loss(outputs, valid, *supervision)
+        return {"loss": (1.0, loss), **self.offline_terms(outputs, valid, offline, *supervision)}, tokens
+
+    def offline_terms(
+        self, outputs: Tensor, valid: Tensor, offline: Tensor | None, targets: list[list[int]], usable: list[bool]
+    ) -> LossTerms:
+        """Returns the terms of dual mode: the loss of the offline branch, and the divergence from its outputs.
+
+        Args:
+            outputs: `(B, T, E)` outputs of the streaming branch.
+            valid: `(B,)` number of valid frames.
+            offline: representation of the offline branch; without it there are no terms.
+            targets: tokens of each row.
+            usable: True for rows that count.
+        """
+        terms: LossTerms = {}
+        if offline is None:
+            return terms
+        weights, delay, target = self.dual_mode, self.delay, self.outputs(offline)
+        if weights.offline_weight > 0:
+            loss, _ = self.loss(target, valid, targets, usable)
+            terms["loss_offline"] = (weights.offline_weight, loss)
+        if weights.distillation_weight > 0:
+            early, late = target.detach()[:, : target.shape[1] - delay], outputs[:, delay:]
+            divergence = self.divergence(early, late, valid - delay, targets, usable)
+            terms["divergence_offline"] = (weights.distillation_weight, divergence)
+        return terms
+
     def on_validation_epoch_start(self) -> None:
         """Resets the sums."""
         super().on_validation_epoch_start()
@@ -137,7 +188,8 @@ class TextTask(SupervisedTask):
     def describe(self) -> list[Row]:
         """Adds the vocabulary to the start panel."""
         vocabulary = f"{self.tokenizer.size} tokens including blank ({self.labels['kind']})"
-        return [*super().describe(), ("vocabulary", vocabulary)]
+        modes = self.dual_mode.in_words()
+        return [*super().describe(), ("vocabulary", vocabulary), *([("dual mode", modes)] if modes else [])]
 
     def learned(self, first: dict[str, float], last: dict[str, float]) -> list[Row]:
         """Returns error rates of the first and the last validation, with confidence intervals."""

@@ -67,6 +67,16 @@ class RNNTRecognizer(TextTask):
         loss = self.head.loss(outputs[rows], lengths[rows], chosen, self.settings.max_scores)
         return loss, loss.new_tensor(float(sum(map(len, chosen))))
 
+    def divergence(
+        self, target: Tensor, outputs: Tensor, lengths: Tensor, targets: list[list[int]], usable: list[bool]
+    ) -> Tensor:
+        """Computes `Transducer.divergence`."""
+        rows = [row for row, (good, frames) in enumerate(zip(usable, lengths.tolist())) if good and frames > 0]
+        if not rows:
+            return outputs.sum().float() * 0.0
+        chosen = [targets[row] for row in rows]
+        return self.head.divergence(target[rows], outputs[rows], lengths[rows], chosen, self.settings.max_scores)
+
     def unfit(self, target: list[int], frames: int) -> str:
         """Refuses texts that are longer than decoding can emit; the loss itself has no such limit."""
         return "longer text than frames" if len(target) > self.settings.max_symbols * frames else ""

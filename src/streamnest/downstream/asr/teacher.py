@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from streamnest.data.batch import Batch
-from streamnest.downstream.asr.ctc_losses import divergence
+from streamnest.downstream.asr.ctc_losses import aligned_divergence
+from streamnest.encoder.dual_mode import delay_frames
 from streamnest.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,13 +54,9 @@ class Teacher:
         """
         target, frames = self.log_probs(batch)
         start, first = self.model.encoder.target_shift, first + self.delay
-        target, student = target[:, start:], log_probs[:, first:]
-        count = min(target.shape[1], student.shape[1])
         last = torch.minimum(frames - start, valid - first)
-        inside = (torch.arange(count, device=last.device) < last[:, None]) & usable[:, None]
-        chosen = target[:, :count][inside]
-        views = student[:, :count].split(len(batch.ids))
-        return torch.stack([divergence(chosen, view[inside]) for view in views]).sum()
+        views = log_probs[:, first:].split(len(batch.ids))
+        return torch.stack([aligned_divergence(target[:, start:], view, last, usable) for view in views]).sum()
 
 
 def make_teacher(student: CTCRecognizer, teacher: CTCRecognizer, path: str) -> Teacher:
@@ -84,15 +81,4 @@ def make_teacher(student: CTCRecognizer, teacher: CTCRecognizer, path: str) -> T
             f"task.teacher={path} has frames of {teacher.encoder.frame_ms:g} ms at {teacher.sample_rate} Hz, this run "
             f"of {frame_ms:g} ms at {rate} Hz: choose the same encoder.subsampling_factor and front end"
         )
-    return Teacher(teacher, _frames(student.settings.teacher_delay_ms, frame_ms))
-
-
-def _frames(delay_ms: float, frame_ms: float) -> int:
-    frames = round(delay_ms / frame_ms)
-    if abs(frames * frame_ms - delay_ms) > 1e-6:
-        low = int(delay_ms / frame_ms) * frame_ms
-        raise UserError(
-            f"task.teacher_delay_ms={delay_ms:g} is not a whole number of frames of {frame_ms:g} ms: the nearest legal "
-            f"values are {low:g} and {low + frame_ms:g}"
-        )
-    return frames
+    return Teacher(teacher, delay_frames("task.teacher_delay_ms", student.settings.teacher_delay_ms, frame_ms))

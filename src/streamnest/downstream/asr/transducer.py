@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchaudio.functional import rnnt_loss
@@ -110,9 +111,7 @@ class Transducer(nn.Module):
             targets: tokens of each row, at least 1.
             most: largest number of scores in memory; a single row may exceed it.
         """
-        padded = nn.utils.rnn.pad_sequence([torch.tensor([BLANK, *target]) for target in targets], batch_first=True)
-        padded = padded.to(frames.device)
-        predicted = self.of_tokens(self.prediction_network(padded, self.prediction_network.init_state(len(targets)))[0])
+        padded, predicted = self._predicted(targets, frames.device)
         frame_counts, token_counts = lengths.tolist(), [len(target) for target in targets]
         parts = split_rows(frame_counts, token_counts, most // max(self.output.weight.shape))
         total = frames.new_zeros((), dtype=torch.float32)
@@ -125,6 +124,47 @@ class Transducer(nn.Module):
             else:
                 total = total + self._loss(*inputs, counts)
         return total
+
+    def divergence(
+        self, target: Tensor, frames: Tensor, lengths: Tensor, targets: list[list[int]], most: int
+    ) -> Tensor:
+        """Returns the divergence of the next token from that of other frames, summed over rows and frames, 0-dim.
+
+        It is the mean over the prefixes of the text, so that its size is that of a divergence of frames.
+
+        Args:
+            target: `(B, T, J)` frames whose scores are the targets; they get no gradient.
+            frames: `(B, T, J)`.
+            lengths: `(B,)` number of valid frames, at least 1.
+            targets: tokens of each row, at least 1.
+            most: argument of `loss`.
+        """
+        _, predicted = self._predicted(targets, frames.device)
+        frame_counts, token_counts = lengths.tolist(), [len(one) for one in targets]
+        total = frames.new_zeros((), dtype=torch.float32)
+        for rows in split_rows(frame_counts, token_counts, most // (2 * max(self.output.weight.shape))):
+            t, u = max(frame_counts[rows]), max(token_counts[rows])
+            counts = torch.tensor(token_counts[rows], device=frames.device)
+            inputs = (target[rows, :t], frames[rows, :t], predicted[rows, : u + 1], lengths[rows], counts)
+            total = total + checkpoint(self._divergence, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return total
+
+    def _divergence(self, target: Tensor, frames: Tensor, predicted: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.join(target[:, :, None], predicted[:, None]).float().log_softmax(-1)
+        scores = self.join(frames[:, :, None], predicted[:, None]).float().log_softmax(-1)
+        each = F.kl_div(scores, wanted, reduction="none", log_target=True).sum(-1)
+        inside = torch.arange(each.shape[1], device=each.device) < lengths[:, None]
+        known = torch.arange(each.shape[2], device=each.device) <= counts[:, None]
+        mean = (each * known[:, None]).sum(-1) / (counts[:, None] + 1)
+        return (mean * inside).sum()
+
+    def _predicted(self, targets: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns the padded tokens after a blank `(B, U + 1)`, and the outputs of the prediction network."""
+        padded = nn.utils.rnn.pad_sequence([torch.tensor([BLANK, *target]) for target in targets], batch_first=True)
+        padded = padded.to(device)
+        states = self.prediction_network.init_state(len(targets))
+        return padded, self.of_tokens(self.prediction_network(padded, states)[0])
 
     def _loss(self, frames: Tensor, predicted: Tensor, tokens: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
         logits = self.join(frames[:, :, None], predicted[:, None]).float()

@@ -41,6 +41,8 @@ class Difference(NamedTuple):
 def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
     """Records the output of the stages of a model, in the order in which they are computed.
 
+    The offline branch of dual mode is left out: its outputs are targets, and may depend on later audio.
+
     Args:
         model: model to record.
         path: label of the computation between normalization and encoder.
@@ -48,6 +50,8 @@ def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
     trace: Trace = []
 
     def record(stage: Stage, output: Any) -> None:
+        if model.encoder.is_offline:
+            return
         tensor = output[0] if isinstance(output, tuple) else output
         trace.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
 
