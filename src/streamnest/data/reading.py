@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -57,6 +58,8 @@ def _limits(part: str, config: DataConfig, speed: SpeedPerturbation | None) -> d
     """Returns the limits of duration of a part, before its speed is changed."""
     if part in _RECORDINGS:
         return _RECORDINGS[part]
+    if part == "train" and config.piece_s is not None:
+        return {"min_duration": config.min_duration, "max_duration": math.inf}
     splits = splits_long(config)
     return {
         "min_duration": config.min_duration * (speed.fastest if speed and splits else 1.0),
