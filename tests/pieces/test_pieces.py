@@ -131,7 +131,7 @@ def test_gradients_and_memory_end_at_the_seam(run_config: Compose, manifest: Pat
         loss.backward()  # type: ignore[union-attr]
         held: list[int] = []
         map_state(lambda x, held=held: held.append(x.untyped_storage().nbytes()) or x, model.carried)
-        map_state(lambda x: _detached(x), model.carried)
+        map_state(_detached, model.carried)
         sizes.append(sum(held))
     assert len(set(sizes)) == 1
 
