@@ -32,7 +32,7 @@ from streamnest.training.pieces import check_pieces
         (["augment=full"], r"augment\.\w+\.prob=.*set it to 0"),
         (["data.train_manifest={a: {path: x.jsonl, weight: 2}}"], "weights of sources"),
         (["trainer=fsdp_cpu"], "choose trainer=ddp"),
-        (["data.piece_s=0"], "data.piece_s=0 must be above 0"),
+        (["data.piece_s=0"], "data.piece_s=0 is out of range: give a number above 0"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -69,7 +69,7 @@ class PieceDataset(SpeechDataset):
         length = min(self.piece_samples, total - start)
         begin, end = start if piece.first else start - MARGIN, min(total, start + length + MARGIN)
         # The id has the piece, so that random choices differ between the pieces of a recording.
-        part = _part(cut, begin, end - begin, f"{cut.id}/{piece.number}")
+        part = part_of(cut, begin, end - begin, f"{cut.id}/{piece.number}")
         audio = np.zeros(2 * MARGIN + self.piece_samples, np.float32)
         at = begin - start + MARGIN
         samples = self._audio((piece.recording, begin), part, skipped)
@@ -94,8 +94,8 @@ class PieceDataset(SpeechDataset):
             return np.zeros(cut.num_samples, np.float32)
 
 
-def _part(cut: Any, start: int, count: int, name: str) -> Any:
-    """Returns a part of a cut, in samples, under another id."""
+def part_of(cut: Any, start: int, count: int, name: str) -> Any:
+    """Returns a part of a cut, from its first sample and its number of samples, under another id."""
     if isinstance(cut, ShardedCut):
         seconds = count / SAMPLING_RATE
         return replace(cut, id=name, start=cut.start + start, num_samples=count, duration=seconds)

@@ -43,7 +43,7 @@ def normalize_piece(
     """Normalizes features `(B, D, T)` of pieces, `frames` `(B,)` of them valid; also returns the next state."""
     valid = torch.arange(features.shape[-1], device=features.device) < frames[:, None]
     normalized, after = norm.step(features, valid[:, None], state.norm)
-    return normalized, state._replace(norm=after)
+    return normalized, state._replace(norm=_kept(after, state.norm))
 
 
 def encode_piece(
@@ -55,7 +55,7 @@ def encode_piece(
         encoder: encoder whose first output belongs to the first target frame.
         features: normalized and masked features `(B, D, T)`, whole chunks.
         frames: `(B,)` valid feature frames.
-        seams: where the rows lie in their recordings.
+        seams: neighborhood of the rows in their recordings.
         state: state after the piece before.
 
     Returns:
@@ -64,9 +64,15 @@ def encode_piece(
     before = state.encoder
     end = torch.where(seams.last, before.num_features + frames, OPEN_END)
     encoded, after = encoder.step(features, before, end)
-    # The state after a step consists of views of larger tensors, and may have the precision of autocast.
-    kept = map_state(lambda new, old: new.detach().to(old.dtype, copy=True), after, before)
-    return encoded, encoder.subsampling.num_frames(frames), state._replace(encoder=kept)
+    return encoded, encoder.subsampling.num_frames(frames), state._replace(encoder=_kept(after, before))
+
+
+def _kept(after: Any, before: Any) -> Any:
+    """Returns the state after a step without gradient, and as copies: a step returns views of larger tensors.
+
+    Types are those before the step, because activations may have the precision of autocast.
+    """
+    return map_state(lambda new, old: new.detach().to(old.dtype, copy=True), after, before)
 
 
 def gather_state(state: CarriedState) -> Any:

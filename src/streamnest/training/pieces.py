@@ -42,13 +42,13 @@ def _reasons(cfg: DictConfig, model: EncoderTask) -> Iterator[str]:
             "the contexts of a dynamic encoder change from step to step, and the state of a stream belongs to one; "
             "choose an encoder with one context, such as encoder=lookahead80"
         )
-    if not model.input_norm.causal:
-        yield f"encoder.normalize={encoder.normalize} needs whole utterances; choose global or online"
     try:
         chunk = encoder.chunk
     except UserError as error:
         yield str(error)
         return
+    if not model.input_norm.causal:
+        yield f"encoder.normalize={encoder.normalize} needs whole utterances; choose global or online"
     if encoder.warmup or encoder.target_shift:
         yield (
             "outputs must not be later than their targets; choose encoder.style=chunked and "
