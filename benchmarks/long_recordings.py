@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line."""
     parser = ArgumentParser("python benchmarks/long_recordings.py", __doc__)
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as size.d_model=64, first")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as size.d_model=64, first"
+    )
     parser.add_argument("--presets", nargs="+", default=["limited3200", "causal"], help="encoder presets to train")
     parser.add_argument("--steps", type=int, default=200, help="training steps of each model; 0 only measures memory")
     parser.add_argument("--piece-s", type=float, default=8.0, help="seconds of a piece")

@@ -196,14 +196,17 @@ class EncoderTask(L.LightningModule):
         scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds config and labels, so that a checkpoint is enough to use the model, and the state of the streams."""
+        """Adds config and labels, so that a checkpoint is enough to use the model.
+
+        A checkpoint of the trainer, which all processes save together, also gets the state of the streams.
+        """
         checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
-        if self.carried is not None:
-            checkpoint["streamnest"]["streams"] = gather_state(self.carried)
+        if self.carried is not None and "loops" in checkpoint:
+            checkpoint["streams"] = gather_state(self.carried)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the state of the streams for the first batch."""
-        self._saved_streams, self.carried = checkpoint["streamnest"].get("streams"), None
+        self._saved_streams, self.carried = checkpoint.get("streams"), None
 
     def _filled(self, value: float) -> Tensor:
         """Returns a number as a tensor on the device; `torch.tensor` and `log` would wait for the device to copy it."""

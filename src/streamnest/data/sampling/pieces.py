@@ -69,6 +69,10 @@ class PieceSampler(Sampler[PieceIndex]):
 
     Attributes:
         epoch_steps: steps of an epoch.
+        streams: rows of all processes.
+
+    Raises:
+        UserError: if there are no recordings, or a batch has no row.
     """
 
     def __init__(
@@ -82,6 +86,11 @@ class PieceSampler(Sampler[PieceIndex]):
         world_size: int = 1,
         digest: Callable[[], str] = str,
     ) -> None:
+        if rows < 1 or not len(durations):
+            raise UserError(
+                f"data.batch_duration holds {rows} pieces of {piece_s:g} s, and there are {len(durations)} recordings: "
+                "raise data.batch_duration to data.piece_s or more, and give at least one recording"
+            )
         seconds = np.asarray(durations[0 : len(durations)], np.float64)
         self._counts = np.maximum(1, np.ceil((seconds - SHORTEST_PIECE_S) / piece_s)).astype(np.int64)
         self.piece_s, self.rows, self.streams = piece_s, rows, rows * world_size
