@@ -18,7 +18,7 @@ LAYERS = (
     *("errors", "randomness", "samples", "locations", "code_usage"),
     *("files", "console", "plotting", "normalization", "quantizer", "frontend", "muon", "optim", "encoder", "masking"),
     *("targets", "objectives", "metrics", "latency", "formatting", "flops", "curves"),
-    *("data", "config", "encoder_task", "pretraining"),
+    *("data", "config", "pieces", "encoder_task", "pretraining"),
     *("loggers", "callbacks", "streaming", "downstream", "probing"),
     *(
         "build",

@@ -12,12 +12,23 @@ from torch import Tensor
 from streamnest.config.aliases import FORMAT
 from streamnest.config.stored import storable
 from streamnest.data.batch import Batch
+from streamnest.data.config import DataConfig
 from streamnest.encoder import FastConformer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import LatencyReport, latency_report
 from streamnest.normalization import Normalizer
 from streamnest.optim import Optimization, require_fitting
+from streamnest.pieces.carried import (
+    CarriedState,
+    encode_piece,
+    gather_state,
+    initial_state,
+    normalize_piece,
+    restarted,
+    restore_state,
+)
+from streamnest.pieces.features import piece_features
 from streamnest.randomness import hash_id
 from streamnest.samples import as_samples
 
@@ -65,6 +76,9 @@ class EncoderTask(L.LightningModule):
         self.register_buffer("seconds_seen", torch.zeros((), dtype=torch.float64))
         # `seconds_seen` on the host: the buffer, its version and its value, once it was read.
         self._read_seconds: tuple[Tensor, int, float] | None = None
+        # State of the streams of a batch of pieces (`data.piece_s`), and the saved one that training continues with.
+        self.carried: CarriedState | None = None
+        self._saved_streams: Any = None
 
     @property
     def sample_rate(self) -> int:
@@ -109,6 +123,43 @@ class EncoderTask(L.LightningModule):
         features, frames = self.frontend(as_samples(audio, ndim=2), lengths)
         return self.encoder(self.input_norm(features, frames), frames)
 
+    def compute_features(self, audio: Tensor, batch: Batch, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Computes log-mel features of audio `(B, N)` of a batch, its clean or noisy one; see `LogMel.forward`."""
+        if batch.seams is None:
+            features: tuple[Tensor, Tensor] = self.frontend(audio, batch.lengths, keys)
+            return features
+        return piece_features(self.frontend, audio, batch.lengths, batch.seams, keys)
+
+    def normalize_batch(self, features: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """Normalizes features `(B, D, T)`; those of pieces with the statistics of their streams so far."""
+        if batch.seams is None:
+            normalized: Tensor = self.input_norm(features, frames)
+            return normalized
+        state = restarted(self._carried_state(len(features)), batch.seams.first)
+        normalized, self.carried = normalize_piece(self.input_norm, features, frames, state)
+        return normalized
+
+    def encode_batch(self, features: Tensor, frames: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encodes features of `normalize_batch`; pieces continue their streams. See `FastConformer.forward`."""
+        if batch.seams is None:
+            encoded: tuple[Tensor, Tensor] = self.encoder(features, frames)
+            return encoded
+        assert self.carried is not None
+        x, valid, self.carried = encode_piece(self.encoder, features, frames, batch.seams, self.carried)
+        return x, valid
+
+    def _carried_state(self, rows: int) -> CarriedState:
+        """Returns the state of the streams after the last batch; before the first one, the saved or the initial one."""
+        if self.carried is None:
+            left = 1000 * self.config.get("data", {}).get("piece_left_s", DataConfig.piece_left_s)
+            self.carried = initial_state(self.input_norm, self.encoder, rows, left)
+            if self._saved_streams is not None:
+                self.carried = restore_state(
+                    self.carried, self._saved_streams, self.global_rank, self.trainer.world_size
+                )
+                self._saved_streams = None
+        return self.carried
+
     def exported_head(self) -> ExportedHead | None:
         """Returns the head that exported graphs append to the encoder; None for tasks without one."""
         return None
@@ -145,8 +196,17 @@ class EncoderTask(L.LightningModule):
         scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds config and labels, so that a checkpoint is enough to use the model."""
+        """Adds config and labels, so that a checkpoint is enough to use the model.
+
+        A checkpoint of the trainer, which all processes save together, also gets the state of the streams.
+        """
         checkpoint["streamnest"] = {"config": storable(self.config), "labels": self.labels, "format": FORMAT}
+        if self.carried is not None and "loops" in checkpoint:
+            checkpoint["streams"] = gather_state(self.carried)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the state of the streams for the first batch."""
+        self._saved_streams, self.carried = checkpoint.get("streams"), None
 
     def _filled(self, value: float) -> Tensor:
         """Returns a number as a tensor on the device; `torch.tensor` and `log` would wait for the device to copy it."""

@@ -145,8 +145,8 @@ class Pretraining(EncoderTask):
         lengths, host_keys = batch.on_host()
         host_keys = fold_keys(host_keys, self.seed, step)
         keys = to_device(host_keys, batch.clean.device)
-        clean, frames = self.frontend(batch.clean, batch.lengths, keys)
-        noisy = clean if batch.noisy is batch.clean else self.frontend(batch.noisy, batch.lengths, keys)[0]
+        clean, frames = self.compute_features(batch.clean, batch, keys)
+        noisy = clean if batch.noisy is batch.clean else self.compute_features(batch.noisy, batch, keys)[0]
         codes = self.target_codes(batch, clean, frames)
         # Masks are sampled on the host, where the number of frames to predict is then known.
         mask_keys, objective_keys = (fold_keys(host_keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
@@ -155,17 +155,25 @@ class Pretraining(EncoderTask):
         # Outputs may be one frame more than codes, if the last frame is incomplete.
         end = self.receptive_field_end(codes.shape[1] + 1) if self.objective.predicts_unseen else None
         context = PredictionContext(mask, lengths, self.quantizer.stack, end, objective_keys)
-        return self.input_norm(noisy, frames), codes, context
+        return self.normalize_batch(noisy, frames, batch), codes, context
 
-    def encode(self, features: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+    def encode(self, features: Tensor, context: PredictionContext, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
         """Masks and encodes features of `prepare_batch`.
+
+        Args:
+            features: normalized features before masking `(B, D, T)`.
+            context: masks and lengths.
+            batch: the batch, which is required if its rows are pieces of recordings.
 
         Returns:
             Outputs by target frame `(B, T', d)`, and all valid frames `(N, d)`, detached; in training none of them,
             because their number is a value on the device.
         """
         mask, lengths = (to_device(x, features.device) for x in (context.mask, context.lengths))
-        encoded, valid = self.encoder(self.masking.apply(features, mask), lengths)
+        masked = self.masking.apply(features, mask)
+        encoded, valid = (
+            self.encode_batch(masked, lengths, batch) if batch is not None else self.encoder(masked, lengths)
+        )
         frames = encoded.detach()
         inside = torch.arange(frames.shape[1], device=frames.device) < valid[:, None]
         return encoded[:, self.encoder.target_shift :], frames.flatten(0, 1)[:0] if self.training else frames[inside]
@@ -186,7 +194,7 @@ class Pretraining(EncoderTask):
             valid frames, as `encode` does.
         """
         features, codes, context = self.prepare_batch(batch, step)
-        encoded, frames = self.encode(features, context)
+        encoded, frames = self.encode(features, context, batch)
         results = self.objective(encoded, codes, context)
         if not (self.training and self.dual_weights):
             return results, frames

@@ -51,9 +51,13 @@ DUAL_MODE = (
         pytest.param(("trainer=ddp_cpu", "data.num_workers=1"), (3, 7), marks=pytest.mark.long),
         pytest.param(("trainer=ddp_cpu", *TEACHER), (5,), marks=pytest.mark.long),
         pytest.param(("trainer=ddp_cpu", *DUAL_MODE), (5,), marks=pytest.mark.long),
+        pytest.param(("trainer=ddp_cpu", "data.piece_s=0.8", "augment=none"), (5,), marks=pytest.mark.long),
         pytest.param(("trainer=fsdp_cpu", "encoder.activation_checkpointing=true"), (3, 7), marks=pytest.mark.long),
     ],
-    ids=["workers", "accumulation", "ddp", "ddp and workers", "ddp and teacher", "ddp and dual mode", "fsdp"],
+    ids=[
+        *("workers", "accumulation", "ddp", "ddp and workers", "ddp and teacher", "ddp and dual mode"),
+        *("ddp and pieces", "fsdp"),
+    ],
 )
 def test_repeated_kills_do_not_change_the_weights(
     tmp_path: Path, words: tuple[str, ...], steps: tuple[int, ...]

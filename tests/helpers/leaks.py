@@ -96,8 +96,8 @@ def features_minus_mean(model: Pretraining) -> None:
 def encode_plus_mean(model: Pretraining) -> None:
     base = type(model).encode
 
-    def encode(self: Pretraining, features: Tensor, context: Any) -> Any:
-        encoded, frames = base(self, features, context)
+    def encode(self: Pretraining, *inputs: Any) -> Any:
+        encoded, frames = base(self, *inputs)
         return encoded + encoded.mean(1, keepdim=True), frames
 
     on_class(model, "encode", encode)

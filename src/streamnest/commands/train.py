@@ -43,6 +43,7 @@ from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.compiling import compile_for_training
 from streamnest.training.launching import check_command_line, is_sweep, refuse
+from streamnest.training.pieces import check_pieces
 from streamnest.training.preflight import is_complete, is_finished, last_value, warn
 from streamnest.training.start_times import StartTimes
 
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> float | None:
     data = build_data(cfg)
     cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
+    check_pieces(cfg, model)
     statistics = None if stored else _clean_audio(data)
     with times.stage("check of causality"):
         _require_causal(model)

@@ -68,6 +68,7 @@ _LIMITS = {
             *("optim.lr", "optim.encoder_lr_scale", "optim.layer_decay"),
             *("trainer.max_audio_hours", "trainer.val_every_hours"),
             *("data.batch_duration", "data.val_batch_duration", "data.max_duration", "data.max_hours"),
+            *("data.piece_s", "data.piece_left_s"),
             *("data.temperature", "augment.speed.factors", "augment.reverb.t60"),
             *("task.scale", "task.conversations.seconds", "task.conversations.turn", "task.consistency_time_scale"),
             *("callbacks.plots.seconds", "callbacks.gradients.spike"),

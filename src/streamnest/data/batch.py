@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from streamnest.data.labels import Label
+
+
+class Seams(NamedTuple):
+    """Neighborhood of the rows of a batch in their recordings, if rows are pieces of recordings (`data.piece_s`).
+
+    Attributes:
+        before: `(B, n)` samples before each row; zeros if a stream begins in the row.
+        after: `(B, n)` samples after each row; zeros past the end of the recording.
+        after_lengths: `(B,)` samples in `after` before the end of the recording.
+        first: `(B,)` True if a stream begins in the row: no state is carried into it.
+        last: `(B,)` True if the recording ends in the row.
+    """
+
+    before: Tensor
+    after: Tensor
+    after_lengths: Tensor
+    first: Tensor
+    last: Tensor
 
 
 @dataclass
@@ -26,6 +45,7 @@ class Batch:
         labels: text, speaker and language of each row.
         hashes: hash of the clean samples of each row, which identifies them in caches; empty if it is not needed.
         due: number of utterances to read for this batch, skipped ones included; None if each row is one utterance.
+        seams: neighborhood of each row if rows are pieces of recordings; None if they are utterances.
         host: lengths and keys on the CPU, kept by `to`; None if it was not called.
     """
 
@@ -40,6 +60,7 @@ class Batch:
     labels: list[Label] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     due: int | None = None
+    seams: Seams | None = None
     # Not an argument, so that `replace` never keeps those of other rows.
     host: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
@@ -60,6 +81,7 @@ class Batch:
             noisy=clean if self.noisy is self.clean else self.noisy.to(device, non_blocking=non_blocking),
             lengths=self.lengths.to(device, non_blocking=non_blocking),
             keys=self.keys.to(device, non_blocking=non_blocking),
+            seams=self.seams and Seams(*(x.to(device, non_blocking=non_blocking) for x in self.seams)),
         )
         moved.host = host
         return moved
@@ -68,4 +90,6 @@ class Batch:
         """Copies the batch to page-locked memory; called by the data loader, which does not support dataclasses."""
         clean = self.clean.pin_memory()
         noisy = clean if self.noisy is self.clean else self.noisy.pin_memory()
-        return replace(self, clean=clean, noisy=noisy, lengths=self.lengths.pin_memory(), keys=self.keys.pin_memory())
+        lengths, keys = self.lengths.pin_memory(), self.keys.pin_memory()
+        seams = self.seams and Seams(*(x.pin_memory() for x in self.seams))
+        return replace(self, clean=clean, noisy=noisy, lengths=lengths, keys=keys, seams=seams)

@@ -27,6 +27,9 @@ class DataConfig:
         min_duration: seconds; shorter utterances are dropped.
         max_duration: seconds; longer utterances are handled according to `on_long`.
         on_long: "split" into windows of `max_duration`, or "skip".
+        piece_s: seconds of the pieces in which training processes recordings of any length, each with the state of the
+            encoder after the piece before; whole chunks of the encoder. None trains on utterances.
+        piece_left_s: seconds of past that an unlimited left context sees while training in pieces.
         batch_duration: maximum padded seconds in a training batch of one process.
         val_batch_duration: the same for validation; None uses `batch_duration`.
         max_batch_size: maximum number of utterances in a batch.
@@ -60,6 +63,9 @@ class DataConfig:
     min_duration: float = 0.5
     max_duration: float = 16.0
     on_long: str = "split"
+    # Pieces of recordings
+    piece_s: float | None = None
+    piece_left_s: float = 20.0
     # Batches
     batch_duration: float = 60.0
     val_batch_duration: float | None = None
@@ -78,6 +84,11 @@ class DataConfig:
     max_bad_share: float = 0.1
     max_skipped_share: float = 0.1
     allow_commands: bool = False
+
+    @property
+    def streams(self) -> int:
+        """Recordings that a process trains on at a time with `piece_s`: the rows of a batch."""
+        return min(self.max_batch_size, int(self.batch_duration / (self.piece_s or self.batch_duration) + 1e-6))
 
 
 def require_manifests(cfg: DictConfig) -> None:

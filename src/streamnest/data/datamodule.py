@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from omegaconf import MISSING
 
+from streamnest.data.audio import SAMPLING_RATE
 from streamnest.data.augment.augmentation import Augmentation
 from streamnest.data.augment.noise import NoiseBank
 from streamnest.data.augment.rooms import RoomBank
@@ -18,11 +19,13 @@ from streamnest.data.batch import Batch
 from streamnest.data.config import DataConfig
 from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import Label, label_of, suitable, within_hours
-from streamnest.data.loading import ResumableLoader, default_workers, make_loader
+from streamnest.data.loading import ResumableLoader, TrainingSampler, default_workers, make_loader
 from streamnest.data.manifest import LoadReport
+from streamnest.data.pieces import PieceDataset
 from streamnest.data.reading import load_part, report_of, require_readable, speakers_of, splits_long
 from streamnest.data.sampling.durations import total
 from streamnest.data.sampling.mixing import Mixture, make_mixture
+from streamnest.data.sampling.pieces import PieceSampler
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 from streamnest.data.sampling.sources import Corpus, digest, parse_sources
 from streamnest.data.skipping import SkipCounter
@@ -94,6 +97,8 @@ class SpeechDataModule(L.LightningDataModule):
             world_size: number of processes.
         """
         dataset = self._dataset("train")
+        if self.config.piece_s is not None:
+            return total(dataset.lazy_durations) / (self._pieces(dataset, 1, 0, 0, world_size).epoch_steps * world_size)
         dataset.speed = self.augment.speed if self.augment else None
         sampler = self._sampler(dataset, 1, self.config.seed, 0, world_size)
         return self._mean_stretch * total(dataset.lazy_durations) / len(sampler.buckets)
@@ -133,8 +138,8 @@ class SpeechDataModule(L.LightningDataModule):
         dataset.speed = self.augment.speed if self.augment else None
         if dataset.speed and not splits_long(self.config):
             dataset.speed.limits = (self.config.min_duration, self.config.max_duration)
-        rank, world_size = self._rank()
-        return self._loader(dataset, self._sampler(dataset, self._num_batches(), self.config.seed, rank, world_size))
+        make = self._sampler if self.config.piece_s is None else self._pieces
+        return self._loader(dataset, make(dataset, self._num_batches(), self.config.seed, *self._rank()))
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Makes the loader of every validation utterance once, sorted by duration; [] if there are none."""
@@ -146,8 +151,9 @@ class SpeechDataModule(L.LightningDataModule):
 
     def statistics_batches(self) -> Iterator[Batch]:
         """Yields one epoch of clean training audio in a random order that is the same for every rank and seed."""
-        dataset = self._dataset("train")
-        return (dataset[index] for index in self._sampler(dataset, num_batches=None, seed=0))
+        dataset: Any = self._dataset("train")
+        make = self._sampler if self.config.piece_s is None else self._pieces
+        return (dataset[index] for index in make(dataset, num_batches=None, seed=0))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Counts skipped utterances.
@@ -191,6 +197,9 @@ class SpeechDataModule(L.LightningDataModule):
 
     def _dataset(self, part: str, augment: Augmentation | None = None, cache_mb: float = 0.0) -> SpeechDataset:
         limits = (self.config.channel, cache_mb, self._warned)
+        if part == "train" and self.config.piece_s is not None:
+            samples = round(self.config.piece_s * SAMPLING_RATE)
+            return PieceDataset(self._cuts[part], samples, augment, *limits, hash_audio=self.hash_audio)
         return SpeechDataset(self._cuts[part], augment, *limits, hash_audio=self.hash_audio)
 
     def _sampler(
@@ -205,7 +214,15 @@ class SpeechDataModule(L.LightningDataModule):
             dataset.lazy_durations, *limits, num_batches, seed, *ranks, mixture=self._mixture, digest=checksum
         )
 
-    def _loader(self, dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler) -> ResumableLoader:
+    def _pieces(
+        self, dataset: SpeechDataset, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
+    ) -> PieceSampler:
+        c, rows = self.config, self.config.streams
+        assert c.piece_s is not None
+        checksum = partial(digest, dataset.cuts)
+        return PieceSampler(dataset.lazy_durations, c.piece_s, rows, num_batches, seed, rank, world_size, checksum)
+
+    def _loader(self, dataset: SpeechDataset, sampler: TrainingSampler | OnePassSampler) -> ResumableLoader:
         pin_memory, workers = self.config.pin_memory, self.config.num_workers
         if workers is None:
             workers = default_workers(self.trainer.num_devices if self.trainer else 1)

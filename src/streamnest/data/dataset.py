@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class SpeechDataset(Dataset[Batch]):
         self.cuts, self.augment, self.channel, self.speed = cuts, augment, channel, speed
         self.hash_audio = hash_audio
         self._warned = set() if warned is None else warned
-        self._cache: dict[int, Samples] = {}
+        self._cache: dict[Hashable, Samples] = {}
         self._free_bytes = int(cache_mb * 2**20)
 
     @property
@@ -88,21 +89,28 @@ class SpeechDataset(Dataset[Batch]):
         return self._collate(cuts, rows, batch_index.step, skipped)
 
     def _load(self, index: int, skipped: Counter[str]) -> Samples | None:
-        if index in self._cache:
-            return self._cache[index]
+        return self._audio(index, self.cuts[index], skipped)
+
+    def _audio(self, key: Hashable, cut: Any, skipped: Counter[str]) -> Samples | None:
+        """Returns the audio of a cut, from the cache if it is there; None, counted and logged, if it is bad."""
+        if key in self._cache:
+            return self._cache[key]
         try:
-            audio = load_mono(self.cuts[index], self.channel)
+            audio = self._decode(cut)
         except BadAudioError as error:
             skipped[error.cause] += 1
-            name = source_name(self.cuts[index])
+            name = source_name(cut)
             if name not in self._warned:
                 self._warned.add(name)
                 log.warning("%s is skipped: %s", name, error)
             return None
         if audio.nbytes <= self._free_bytes:
             self._free_bytes -= audio.nbytes
-            self._cache[index] = audio
+            self._cache[key] = audio
         return audio
+
+    def _decode(self, cut: Any) -> Samples:
+        return load_mono(cut, self.channel)
 
     def _collate(self, cuts: list[Cut], rows: list[Samples], step: int, skipped: Counter[str]) -> Batch:
         clean = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)

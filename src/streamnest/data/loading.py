@@ -7,14 +7,16 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader
 
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
+from streamnest.data.sampling.pieces import PieceSampler
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 
+TrainingSampler: TypeAlias = BucketBatchSampler | PieceSampler
 # More would only help with slow storage.
 _MOST_WORKERS = 4
 # Batches that a thread loads ahead at most.
@@ -35,19 +37,21 @@ class ResumableLoader(DataLoader[Batch]):
             self._num_returned += 1
             yield batch
 
+    sampler: TrainingSampler | OnePassSampler
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the data; empty for validation, whose sampler has no state."""
-        return self.sampler.state_dict(self._num_returned) if isinstance(self.sampler, BucketBatchSampler) else {}
+        return {} if isinstance(self.sampler, OnePassSampler) else self.sampler.state_dict(self._num_returned)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iterator continue at a position; also reads states of torchdata's `StatefulDataLoader`."""
-        if isinstance(self.sampler, BucketBatchSampler):
+        if not isinstance(self.sampler, OnePassSampler):
             self._num_returned = 0
             self.sampler.load_state_dict(_sampler_state(state, self.sampler.world_size))
 
 
 def make_loader(
-    dataset: SpeechDataset, sampler: BucketBatchSampler | OnePassSampler, num_workers: int, pin_memory: bool
+    dataset: SpeechDataset, sampler: TrainingSampler | OnePassSampler, num_workers: int, pin_memory: bool
 ) -> ResumableLoader:
     """Makes the loader of a dataset, which returns whole batches.
 

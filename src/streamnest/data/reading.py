@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from streamnest.data.augment.speed import SpeedPerturbation
 from streamnest.data.config import DataConfig
 from streamnest.data.labels import keep_channel
 from streamnest.data.manifest import LoadReport
+from streamnest.data.pieces import part_of
 from streamnest.data.sampling.sources import Corpus, Source, load_source
 from streamnest.errors import UserError
 
@@ -22,6 +24,8 @@ _RECORDINGS: dict[str, dict[str, Any]] = {
 }
 # Number of utterances that are decoded at the start until one is readable.
 _TRIES = 20
+# Seconds of an utterance that are decoded for it.
+_LONGEST_CHECKED_S = 60
 
 
 def load_part(
@@ -57,6 +61,8 @@ def _limits(part: str, config: DataConfig, speed: SpeedPerturbation | None) -> d
     """Returns the limits of duration of a part, before its speed is changed."""
     if part in _RECORDINGS:
         return _RECORDINGS[part]
+    if part == "train" and config.piece_s is not None:
+        return {"min_duration": config.min_duration, "max_duration": math.inf}
     splits = splits_long(config)
     return {
         "min_duration": config.min_duration * (speed.fastest if speed and splits else 1.0),
@@ -83,6 +89,8 @@ def speakers_of(parts: Iterable[Iterable[Any]]) -> set[str]:
 def require_readable(part: str, corpus: Corpus, channel: Channel) -> None:
     """Refuses data of which no sampled utterance can be read, before a run trains on silence.
 
+    Of long recordings, only the first minute is read.
+
     Raises:
         UserError: with the first cause.
     """
@@ -91,7 +99,9 @@ def require_readable(part: str, corpus: Corpus, channel: Channel) -> None:
     first, sampled = "", range(0, len(corpus), -(-len(corpus) // _TRIES))
     for index in sampled:
         try:
-            load_mono(corpus[index], channel)
+            cut = corpus[index]
+            long = cut.duration > _LONGEST_CHECKED_S
+            load_mono(part_of(cut, 0, _LONGEST_CHECKED_S * SAMPLING_RATE, cut.id) if long else cut, channel)
             return
         except BadAudioError as error:
             first = first or f"{source_name(corpus[index])}: {error}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -282,12 +283,13 @@ class FastConformer(nn.Module):
         after, offline = [], self.context.unlimited
         for index, layer in enumerate(self.layers):
             mask, valid = masks[min(index, len(masks) - 1)]
+            before = states[index] if states else None
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(
-                    _output_only, layer, x, positions, mask, valid, None, windows, offline, use_reentrant=False
-                )
-                continue
-            x, state = layer(x, positions, mask, valid, states[index] if states else None, windows, offline)
+                # Without a state before, the state after the layer is not returned: it would be kept for nothing.
+                run = layer if states else partial(_output_only, layer)
+                x, state = checkpoint(run, x, positions, mask, valid, before, windows, offline, use_reentrant=False)
+            else:
+                x, state = layer(x, positions, mask, valid, before, windows, offline)
             after.append(state)
         return x, after
 
@@ -339,6 +341,5 @@ def _all_true(condition: Tensor) -> bool:
     return not graph and condition.device.type == "cpu" and bool(condition.all())
 
 
-def _output_only(layer: ConformerLayer, *inputs: Any) -> Tensor:
-    out: Tensor = layer(*inputs)[0]
-    return out
+def _output_only(layer: ConformerLayer, *inputs: Any) -> tuple[Tensor, None]:
+    return layer(*inputs)[0], None

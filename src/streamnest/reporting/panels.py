@@ -151,7 +151,14 @@ def _data_rows(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule) -> l
     rows = [(f"{name} data", str(data.report[key])) for name, key in (("training", "train"), ("validation", "val"))]
     if cfg.data.get("allow_commands"):
         rows.append(("commands", "in manifests are executed (data.allow_commands=true)"))
+    if cfg.data.get("piece_s") is not None:
+        rows.append(("pieces", _pieces(data, model)))
     return [*rows, ("noise/voices", _added(cfg.augment.prob)), *_augment_rows(cfg, data)]
+
+
+def _pieces(data: SpeechDataModule, model: EncoderTask) -> str:
+    past = f", past limited to {data.config.piece_left_s:g} s" if model.encoder.context.left is None else ""
+    return f"{data.config.piece_s:g} s of {data.config.streams} streams per process, state carried along{past}"
 
 
 def _augment_rows(cfg: DictConfig, data: SpeechDataModule) -> list[Row]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from streamnest.encoder import EncoderState
-from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder.state import like_state as like_state
+from streamnest.encoder.state import map_state as map_state
+from streamnest.encoder.state import plain_state as plain_state
 from streamnest.encoder_task import EncoderTask
-from streamnest.errors import UserError
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState
 
@@ -61,14 +63,6 @@ def step(
     return encoded, StreamState(frontend, norm, encoder)
 
 
-def map_state(function: Callable[..., Tensor], *states: Any) -> Any:
-    """Applies a function to the corresponding tensors of one or several states."""
-    if isinstance(states[0], Tensor):
-        return function(*states)
-    parts = [map_state(function, *parts) for parts in zip(*states, strict=True)]
-    return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
-
-
 def compact(x: Tensor) -> Tensor:
     """Returns a copy of a small view of a large tensor, so that the rest of that tensor can be freed."""
     return x.clone() if x.untyped_storage().nbytes() > 2 * x.nbytes else x
@@ -104,49 +98,3 @@ class Rows:
     def joined(self) -> Tensor:
         """All rows so far; empty and one-dimensional before the first."""
         return torch.empty(0) if self._reserved is None else self._reserved[: self._end]
-
-
-def plain_state(state: Any) -> Any:
-    """Converts a state to lists of tensors, for `like_state`."""
-    return state if isinstance(state, Tensor) else [plain_state(part) for part in state]
-
-
-def like_state(template: Any, saved: Any, name: str = "state", limit: int | None = None) -> Any:
-    """Converts the output of `plain_state` back to the tuples of a state.
-
-    Args:
-        template: state with the required shapes and types.
-        saved: lists of tensors.
-        name: name of the state in messages.
-        limit: exclusive upper bound of integers, such as the size of a vocabulary for tokens; None for no bound.
-
-    Raises:
-        UserError: for other shapes or types, values that are not finite, and integers out of range.
-    """
-    if isinstance(template, Tensor):
-        _check_like(template, saved, name, limit)
-        return saved.detach().to(template.device).clone()
-    if not isinstance(saved, list | tuple) or len(saved) != len(template):
-        raise UserError(f"{name} is not a list of {len(template)} parts: pass the return value of save()")
-    names = getattr(template, "_fields", range(len(template)))
-    parts = [
-        like_state(part, value, f"{name}.{label}", limit)
-        for label, part, value in zip(names, template, saved, strict=True)
-    ]
-    return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
-
-
-def _check_like(template: Tensor, saved: Any, name: str, limit: int | None) -> None:
-    if not isinstance(saved, Tensor) or saved.layout != torch.strided or saved.is_meta:
-        raise UserError(f"{name} is not a tensor: pass the return value of save()")
-    if saved.dtype != template.dtype or saved.shape != template.shape:
-        found, needed = (f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}" for x in (saved, template))
-        raise UserError(f"{name} is {found}, but this model needs {needed}: restore it with the model that saved it")
-    if saved.is_floating_point():
-        legal = saved.isfinite().all()
-    else:
-        legal = (saved >= 0).all() & (saved < (limit or OPEN_END)).all()
-    if not legal:
-        raise UserError(
-            f"{name} has values that are not finite, or integers out of range: pass the return value of save()"
-        )

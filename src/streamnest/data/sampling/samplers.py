@@ -122,6 +122,11 @@ class BucketBatchSampler(Sampler[BatchIndex]):
         Raises:
             UserError: if the state is not valid.
         """
+        if "piece_s" in state:
+            raise UserError(
+                f"the checkpoint was trained with data.piece_s={short(state['piece_s'])}, and this run trains on "
+                "utterances: give the same value, or start from its weights with init_from"
+            )
         for key, lowest, highest in (("step", 0, 1 << 62), ("batch", 0, 1 << 62), ("group", 1, 1 << 16)):
             if type(state.get(key)) is not int or not lowest <= state[key] <= highest:
                 raise UserError(
