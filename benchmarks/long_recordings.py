@@ -15,6 +15,7 @@ import streamnest.console.starting  # noqa: F401
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from streamnest.console.arguments import ArgumentParser
 
