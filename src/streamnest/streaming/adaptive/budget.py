@@ -36,8 +36,8 @@ class Budget:
         least = contexts[0]
         if not least.mean_ms <= budget_ms < math.inf:
             raise UserError(
-                f"an average latency of {budget_ms:g} ms is out of range: give at least {least.mean_ms:g} ms, that of the "
-                f"smallest context, {least.name}"
+                f"an average latency of {budget_ms:g} ms cannot be met: the smallest context, {least.name}, has "
+                f"{least.mean_ms:g} ms; give at least that"
             )
         self.contexts, self.budget_ms, self.credit = contexts, budget_ms, 0.0
         # Credit that the most expensive chunk takes.

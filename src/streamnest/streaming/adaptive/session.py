@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,13 @@ class AdaptiveSettings:
     rule: str = "entropy"
     contexts: tuple[str, ...] | None = None
     seed: int = 0
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> AdaptiveSettings | None:
+        """Returns the settings of the options of a command; None without `--adaptive`."""
+        if args.adaptive is None:
+            return None
+        return cls(args.adaptive, args.adaptive_rule, tuple(args.adaptive_contexts or ()) or None)
 
 
 @dataclass
