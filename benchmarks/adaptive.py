@@ -243,9 +243,8 @@ def plot(points: Sequence[Point]) -> Figure:
     plain_axes(axes)
     for rule, color in zip(dict.fromkeys(p.rule for p in points), OKABE_ITO, strict=False):
         own = [p for p in points if p.rule == rule]
-        style = {"ls": "--", "marker": "s"} if rule == "fixed" else {"ls": "-", "marker": "o"}
-        label = "fixed contexts" if rule == "fixed" else rule
-        axes.plot([p.mean_ms for p in own], [100 * p.cer.value for p in own], color=color, lw=1.4, label=label, **style)
+        style, label = ("s--", "fixed contexts") if rule == "fixed" else ("o-", rule)
+        axes.plot([p.mean_ms for p in own], [100 * p.cer.value for p in own], style, color=color, lw=1.4, label=label)
     axes.set_xscale("log")
     ticks = (20, 50, 100, 200, 500)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -18,7 +18,7 @@ from streamnest.checkpoint.loading import load_model, on_device
 from streamnest.commands.arguments.stream import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
-from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
+from streamnest.downstream.exported import ONE_CONTEXT, ExportedRecognizer, check_options, is_exported
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -43,12 +43,12 @@ def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None
         model = on_device(load_model(args.model, args.context), args.device)
         left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
         if adaptive := AdaptiveSettings.of(args):
-            session = AdaptiveSession(model, adaptive, left)
-            return session, model, (adaptive.budget_ms, session.worst_ms)
+            chooser = AdaptiveSession(model, adaptive, left)
+            return chooser, model, (adaptive.budget_ms, chooser.worst_ms)
         return StreamingSession(model, left), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     check_options(args.context, args.device, args.max_left_ms)
     if args.adaptive:
-        raise UserError("--adaptive: an exported model has one context; give its checkpoint")
+        raise UserError(ONE_CONTEXT)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
             raise UserError(

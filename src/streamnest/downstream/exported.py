@@ -34,6 +34,8 @@ _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     },
 }
 _MOST_FRAMES = 1 << 20
+# Message about adaptive look-ahead.
+ONE_CONTEXT = "--adaptive: an exported model has one context; give its checkpoint"
 # Seconds of audio in a piece of a stream that need not be live.
 _PIECE_S = 30
 
@@ -200,7 +202,7 @@ def session_of(
     """
     if isinstance(model, ExportedModel):
         if adaptive:
-            raise UserError("--adaptive: an exported model has one context; give its checkpoint")
+            raise UserError(ONE_CONTEXT)
         return model.session
     return AdaptiveSession(model, adaptive, max_left_ms) if adaptive else StreamingSession(model, max_left_ms)
 

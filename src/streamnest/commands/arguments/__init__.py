@@ -15,8 +15,8 @@ def add_max_left_ms(parser: _ActionsContainer) -> None:
     )
 
 
-def add_adaptive(parser: _ActionsContainer) -> None:
-    """Adds the options of adaptive look-ahead."""
+def add_adaptive(parser: _ActionsContainer, rule: str = "entropy") -> None:
+    """Adds the options of adaptive look-ahead; `rule` is the default rule."""
     parser.add_argument(
         "--adaptive",
         type=_milliseconds,
@@ -25,9 +25,9 @@ def add_adaptive(parser: _ActionsContainer) -> None:
     )
     parser.add_argument(
         "--adaptive-rule",
-        default="entropy",
+        default=rule,
         metavar="RULE",
-        help="entropy, preview, energy, load, random or fixed:NAME (default: entropy)",
+        help=f"entropy, preview, energy, load, random or fixed:NAME (default: {rule})",
     )
     parser.add_argument(
         "--adaptive-contexts",

@@ -22,7 +22,7 @@ class Evidence(NamedTuple):
     Attributes:
         entropy: entropy of the posteriors of the head in nats, mean over the frames of the last chunk.
         energy_db: energy of the audio that the last chunk has consumed, in dB.
-        lag_ms: audio that has arrived, or that waits in front of the session, and has not been encoded.
+        lag_ms: audio that has arrived and has not been encoded.
     """
 
     entropy: float = math.nan

@@ -75,7 +75,6 @@ class AdaptiveSession(StreamingSession):
     Attributes:
         contexts: contexts to choose from, from the smallest to the largest look-ahead.
         flushed: histories of the streams of the last `flush`.
-        waiting_ms: audio that waits in front of the session, for `rule="load"`; set by a server.
 
     Raises:
         UserError: for models without contexts to choose from, and for settings out of range.
@@ -95,7 +94,6 @@ class AdaptiveSession(StreamingSession):
             super().__init__(model, max_left_ms)
         self.contexts, self.settings, self.record = contexts, settings, record
         self.flushed: dict[int, History] = {}
-        self.waiting_ms = 0.0
         self._new_rule = rule_maker(settings.rule, contexts, settings.seed)
         rule = self._new_rule(0)
         self._previews, self._entropy = rule.previews, posterior_entropy(self.model) if rule.uses_head else None
@@ -204,7 +202,7 @@ class AdaptiveSession(StreamingSession):
         stream.history.add(context, len(stream.out[-1]))
 
     def _choose(self, stream: _AdaptiveStream) -> AdaptiveContext:
-        lag_ms = self.waiting_ms + 1000 * len(stream.pending) / self.sample_rate
+        lag_ms = 1000 * len(stream.pending) / self.sample_rate
         wanted = stream.rule.wanted_ms(stream.evidence._replace(lag_ms=lag_ms), stream.budget.scale_ms)
         stream.choice = stream.budget.choose(wanted)
         return stream.choice
