@@ -248,6 +248,7 @@ def plot(points: Sequence[Point]) -> Figure:
     axes.set_xscale("log")
     ticks = (20, 50, 100, 200, 500)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("average algorithmic latency (ms)")
     axes.set_ylabel("character error rate (%)")
     axes.grid(alpha=0.25)
