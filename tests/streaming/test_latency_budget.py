@@ -1,4 +1,4 @@
-"""The budget of average latency holds for all wishes, and ranks are relative to recent scores."""
+"""The budget of average latency holds for all wanted latencies, and ranks are relative to recent scores."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CONTEXTS = [AdaptiveContext(f"{n}", Chunk.of(n, 0), 2.5 + 20 * n, 2.5 + 40 * n, 
 
 
 @given(
-    wishes=st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300),
+    wanted=st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300),
     ranked=st.booleans(),
     budget=st.floats(22.5, 700),
 )
 @settings(max_examples=60)
-def test_the_running_average_never_exceeds_the_budget(wishes: list[float], ranked: bool, budget: float) -> None:
+def test_the_running_average_never_exceeds_the_budget(wanted: list[float], ranked: bool, budget: float) -> None:
     account, ranks, frames, latency = Budget(CONTEXTS, budget), Ranks(), 0, 0.0
-    for wish in wishes:
-        choice = account.choose(account.scale_ms * ranks.rank(wish) if ranked else wish)
+    for value in wanted:
+        choice = account.choose(account.scale_ms * ranks.rank(value) if ranked else value)
         frames, latency = frames + choice.frames, latency + choice.frames * choice.mean_ms
         assert latency <= budget * frames * (1 + 1e-9)
 
 
-def test_random_wishes_use_most_of_the_budget() -> None:
+def test_random_ranks_use_most_of_the_budget() -> None:
     generator = torch.Generator().manual_seed(0)
     for budget in (60.0, 120.0, 300.0):
         account = Budget(CONTEXTS, budget)

@@ -195,7 +195,7 @@ def session_of(
     Args:
         model: model to stream.
         max_left_ms: cap of an unlimited left context; that of an exported model is fixed in its file.
-        adaptive: how the context of each chunk is chosen; None for the context of the model.
+        adaptive: settings of adaptive look-ahead; None for the context of the model.
 
     Raises:
         UserError: for an exported model with `adaptive`.

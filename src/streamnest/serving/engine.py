@@ -40,8 +40,8 @@ class Engine:
         model: recognizer, diarizer or pretrained model, or an exported one.
         limits: limits of the queues and of the number of streams.
         clock: time in seconds.
-        adaptive: how streams choose the context of each chunk, unless a client names a context; None for the context of
-            the model.
+        adaptive: settings of adaptive look-ahead, for streams whose client names no context; None for the context
+            of the model.
 
     Attributes:
         served: the model with its sessions.

@@ -49,8 +49,8 @@ class StreamingRecognizer:
     Args:
         model: model, which is put into evaluation mode, or an exported one.
         max_left_ms: cap of an unlimited left context; in longer streams a frame sees a window of the past.
-        adaptive: how the context of each chunk is chosen; None for the context of the model. The text then equals that
-            of an offline forward with the same chunks.
+        adaptive: settings of adaptive look-ahead; None for the context of the model. The text then equals that of an
+            offline forward with the same chunks.
 
     Raises:
         UserError: for models that cannot stream.

@@ -19,7 +19,7 @@ class Budget:
 
     A chunk with less latency than the budget earns credit, frames times milliseconds, and one with more spends it. A
     context whose chunk would make the credit negative is not affordable, so the running average over frames exceeds the
-    budget at no chunk boundary, whatever the wishes are.
+    budget at no chunk boundary, whatever latencies are wanted.
 
     Args:
         contexts: contexts from `adaptive_contexts`.
@@ -45,7 +45,7 @@ class Budget:
 
     @property
     def scale_ms(self) -> float:
-        """Latency that the highest wish stands for: twice the budget, growing with the credit until it is spent."""
+        """Latency that the highest rank stands for: twice the budget, growing with the credit until it is spent."""
         return 2 * self.budget_ms * math.exp(min(self.credit / self._capacity, _MOST_GROWTH))
 
     def choose(self, wanted_ms: float) -> AdaptiveContext:

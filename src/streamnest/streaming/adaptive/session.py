@@ -25,7 +25,7 @@ from streamnest.streaming.step import compact
 
 @dataclass(frozen=True)
 class AdaptiveSettings:
-    """How streams choose contexts.
+    """Settings of adaptive look-ahead.
 
     Attributes:
         budget_ms: largest average latency of a stream.
