@@ -19,8 +19,10 @@ from streamnest.downstream.diarization.task import Diarizer
 from streamnest.errors import UserError
 from streamnest.objectives import MaskedAndNextToken
 from streamnest.pretraining import Pretraining
+from streamnest.serving.certification import measure_lookahead
 from streamnest.serving.engine import Engine
 from streamnest.serving.stream import Result
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
 
 STORED = Path(__file__).parents[1] / "fixtures/stored"
 Audio = Callable[..., torch.Tensor]
@@ -106,8 +108,24 @@ def test_contexts_are_chosen_by_stream_and_serve_codes(audio: Audio) -> None:
     assert len(engine) == 0
 
 
+def test_a_server_chooses_contexts_per_chunk_within_its_budget(audio: Audio) -> None:
+    model, waves = load_model(STORED / "dynamic.ckpt"), [audio(30000), audio(30000, 1)]
+    engine = Engine(model, adaptive=AdaptiveSettings(190, "load"))
+    figures = engine.served.latency["adaptive"]
+    assert engine.served.context == "adaptive" and figures["latency_mean_ms"] == 190
+    assert figures["latency_worst_ms"] == engine.served.latency["lookahead1040"]["latency_worst_ms"]
+    found = served(engine, {engine.open(): waves[0], engine.open("causal"): waves[1]})
+    assert [results[-1].frames for results in found.values()] == [47, 47]
+    measure_lookahead(model, engine.served.latency)
+    assert figures["lookahead_measured"] is True
+    session = engine.served.sessions["adaptive"]
+    assert isinstance(session, AdaptiveSession) and not any(h.choices for h in session.flushed.values())
+
+
 def test_models_without_results_or_contexts_are_refused() -> None:
     with pytest.raises(UserError, match="no results to serve: give a checkpoint of task=ctc"):
         Engine(load_model(STORED / "speaker.ckpt"))
     with pytest.raises(UserError, match="leave it out, because this model has only one"):
         Engine(load_model(STORED / "ctc.ckpt")).open("causal")
+    with pytest.raises(UserError, match="needs a checkpoint of encoder=dynamic"):
+        Engine(load_model(STORED / "ctc.ckpt"), adaptive=AdaptiveSettings(100, "load"))

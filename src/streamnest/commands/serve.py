@@ -26,6 +26,7 @@ from streamnest.serving.events import report, write_events
 from streamnest.serving.hub import Hub
 from streamnest.serving.limits import Limits
 from streamnest.serving.static_page import runtime_folder, write_static
+from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.onnx_session import OnnxSession
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     limits = Limits(streams=args.streams, load=args.load, keep_s=args.keep_seconds, idle_s=args.idle)
     model = load(args)
-    engine = Engine(model, limits)
+    engine = Engine(model, limits, adaptive=AdaptiveSettings.of(args))
     measure_lookahead(model, engine.served.latency)
     engine.served.warm_up()
     server = Server(Hub(engine, args.threads), Access(args.host, args.token, tuple(args.origin)))

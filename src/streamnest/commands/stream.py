@@ -18,7 +18,7 @@ from streamnest.checkpoint.loading import load_model, on_device
 from streamnest.commands.arguments.stream import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import printable, terminal
-from streamnest.downstream.exported import ExportedRecognizer, check_options, is_exported
+from streamnest.downstream.exported import ONE_CONTEXT, ExportedRecognizer, check_options, is_exported
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
@@ -27,6 +27,10 @@ from streamnest.plotting import plot_code_histogram, plot_prediction, save
 from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming import StreamingSession
 from streamnest.streaming import simulation as sim
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
+from streamnest.streaming.adaptive.comparison import compare_with_chunks
+from streamnest.streaming.adaptive.history import History
+from streamnest.streaming.adaptive.report import latency_line, plot_choices, record_of, share_table
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.plots import plot_difference
@@ -38,8 +42,13 @@ def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None
     if not is_exported(args.model):
         model = on_device(load_model(args.model, args.context), args.device)
         left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
+        if adaptive := AdaptiveSettings.of(args):
+            chooser = AdaptiveSession(model, adaptive, left)
+            return chooser, model, (adaptive.budget_ms, chooser.worst_ms)
         return StreamingSession(model, left), model, (model.latency.latency_mean_ms, model.latency.latency_worst_ms)
     check_options(args.context, args.device, args.max_left_ms)
+    if args.adaptive:
+        raise UserError(ONE_CONTEXT)
     for name in ("compare_modes", "analyze"):
         if getattr(args, name) and not args.reference:
             raise UserError(
@@ -77,7 +86,10 @@ def stream_files(
                 raise
             print(f"skipped: {printable(error)}", file=sys.stderr)
             continue
-        fields, plots = examine(session, model, audio, path, args, None if reader else outputs) if model else ({}, {})
+        history = session.flushed.popitem()[1] if isinstance(session, AdaptiveSession) else None
+        fields, plots = (
+            examine(session, model, audio, path, args, None if reader else outputs, history) if model else ({}, {})
+        )
         fields |= {"text": reader.begin().after(outputs).text} if reader else {}
         records.append({"file": str(path), **sim.as_dict(result), **fields})
         equal = equal and fields.get("comparison", {}).get("equal", True)
@@ -111,8 +123,9 @@ def examine(
     path: Path,
     args: argparse.Namespace,
     streamed: torch.Tensor | None,
+    history: History | None = None,
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Runs --compare-modes and --analyze for a file; returns fields of its record, and plots by name.
+    """Runs --compare-modes, --analyze and --adaptive for a file; returns fields of its record, and plots by name.
 
     Args:
         session: session that streams the file.
@@ -121,10 +134,19 @@ def examine(
         path: the file.
         args: arguments of the command.
         streamed: frames `(T', d)` that the session has emitted; None to stream the file again.
+        history: contexts that a session with adaptive look-ahead has chosen.
     """
     fields, plots = dict[str, Any](), dict[str, Figure]()
+    if history and isinstance(session, AdaptiveSession):
+        fields["adaptive"] = record_of(history)
+        plots["contexts"] = plot_choices(history, session.contexts, session.frame_ms, f"Contexts of {path.stem}")
     if args.compare_modes:
-        comparison = sim.compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session, streamed)
+        if history and streamed is not None:
+            comparison = compare_with_chunks(model, audio, streamed, history.chunks, args.tolerance)
+        else:
+            comparison = sim.compare_streaming_vs_offline(
+                model, audio, args.chunk_size, args.tolerance, session, streamed
+            )
         fields["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
         plots["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
@@ -207,7 +229,11 @@ def run(args: argparse.Namespace) -> int:
     records, equal = stream_files(session, model, reader, args)
     console = terminal(80)
     console.print(*streamed_tables(records))
-    console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
+    if isinstance(session, AdaptiveSession):
+        console.print(share_table(records, session.contexts))
+        console.print(latency_line([record["adaptive"]["frames"] for record in records], session))
+    else:
+        console.print(f"algorithmic latency {latency[0]:.1f} ms mean, {latency[1]:.1f} ms worst")
     for record in records if reader else ():
         print(f"{printable(record['file'])}\t{printable(record['text'])}")
     if args.json:

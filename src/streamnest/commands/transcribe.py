@@ -31,6 +31,7 @@ from streamnest.downstream.metrics.error_rates import RecognizedUtterance, summa
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
+from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
 
@@ -138,7 +139,8 @@ def tune(transcribe: Transcriber, args: argparse.Namespace) -> int:
 def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
     """Prints the text of standard input as it is decoded."""
     left = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
-    recognizer, rate, consumed = StreamingRecognizer(model, left), model.sample_rate, 0
+    recognizer = StreamingRecognizer(model, left, AdaptiveSettings.of(args))
+    rate, consumed = model.sample_rate, 0
     try:
         for piece in standard_input(args.chunk_size, rate):
             consumed += len(piece)
@@ -172,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
     records = (manifest if args.manifest else files)(transcribe, args)
     if note := transcribe.note("utterances" if args.manifest else "files"):
         print(note, file=sys.stderr)
+    if latency := transcribe.latency():
+        print(latency, file=sys.stderr)
     rates = error_rates(records) if args.manifest and records else {}
     greedy = error_rates(records, "greedy") if rates and args.beam else {}
     print_rates(greedy, "greedy decoding: ")

@@ -13,13 +13,18 @@ from streamnest.checkpoint.resolve_model import resolve_model
 from streamnest.commands.arguments.verify import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
+from streamnest.encoder.schedule import using_context
 from streamnest.encoder_task import EncoderTask
+from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
 from streamnest.formatting import milliseconds
 from streamnest.locations import config_folder
 from streamnest.plotting import save
+from streamnest.streaming.adaptive.certificate import adaptive_look_ahead
+from streamnest.streaming.adaptive.contexts import adaptive_contexts
 from streamnest.streaming.certificate import Certificate, verify
 from streamnest.streaming.plots import plot_staircase
+from streamnest.streaming.probes.check import Check, measured
 from streamnest.streaming.probes.recording import recording
 from streamnest.streaming.receptive_field import Prober
 
@@ -73,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def certify(
     model: EncoderTask, context: str | None, seed: int, audio: Path | None = None
 ) -> dict[str | None, Certificate]:
-    """Certifies one context or all of them, prints the results, and returns them by name.
+    """Certifies one context, or all of them and adaptive look-ahead, prints the results, and returns them by name.
 
     The model keeps the context that was given.
     """
@@ -88,4 +93,18 @@ def certify(
             certificates[name] = verify(model, seed)
             certificates[name].checks += recorded
         show(certificates[name], console)
+    if context is None and (checks := _adaptive(model, seed)):
+        console.rule("adaptive look-ahead, contexts chosen per chunk", align="left")
+        with using_context(model.encoder, model.encoder.choices[adaptive_contexts(model)[-1].name]):
+            certificates["adaptive"] = Certificate(model.latency, checks)
+        show(certificates["adaptive"], console)
     return certificates
+
+
+def _adaptive(model: EncoderTask, seed: int) -> list[Check]:
+    """Certifies streams that choose the context of each chunk; returns nothing for models without several contexts."""
+    try:
+        adaptive_contexts(model)
+    except UserError:
+        return []
+    return measured(adaptive_look_ahead, model, seed)

@@ -18,6 +18,7 @@ from streamnest.downstream.asr.vocabulary import BLANK, join, load_tokenizer
 from streamnest.downstream.diarization.activity import Decision, frames_to_turns
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.session import StreamingSession
 
@@ -33,6 +34,8 @@ _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     },
 }
 _MOST_FRAMES = 1 << 20
+# Message about adaptive look-ahead.
+ONE_CONTEXT = "--adaptive: an exported model has one context; give its checkpoint"
 # Seconds of audio in a piece of a stream that need not be live.
 _PIECE_S = 30
 
@@ -184,9 +187,24 @@ def stream_whole(session: StreamingSession | OnnxSession, audio: Tensor) -> Tens
     return torch.cat([*frames, session.flush([number])[number]])
 
 
-def session_of(model: EncoderTask | ExportedModel, max_left_ms: float) -> StreamingSession | OnnxSession:
-    """Returns a streaming session of a model; `max_left_ms` of an exported one is fixed in its file."""
-    return model.session if isinstance(model, ExportedModel) else StreamingSession(model, max_left_ms)
+def session_of(
+    model: EncoderTask | ExportedModel, max_left_ms: float, adaptive: AdaptiveSettings | None = None
+) -> StreamingSession | OnnxSession:
+    """Returns a streaming session of a model.
+
+    Args:
+        model: model to stream.
+        max_left_ms: cap of an unlimited left context; that of an exported model is fixed in its file.
+        adaptive: settings of adaptive look-ahead; None for the context of the model.
+
+    Raises:
+        UserError: for an exported model with `adaptive`.
+    """
+    if isinstance(model, ExportedModel):
+        if adaptive:
+            raise UserError(ONE_CONTEXT)
+        return model.session
+    return AdaptiveSession(model, adaptive, max_left_ms) if adaptive else StreamingSession(model, max_left_ms)
 
 
 def _checked_head(session: OnnxSession, kind: str) -> dict[str, Any]:

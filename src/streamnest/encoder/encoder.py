@@ -252,7 +252,9 @@ class FastConformer(nn.Module):
 
     def _capped(self, cached: int) -> Context:
         """Context of a stream: the cap of an unlimited left context applies to each frame, however long a step is."""
-        return replace(self.context, left=cached - self.context.lag)
+        cap, left = cached - self.context.lag, self.context.left
+        # A state that serves several contexts keeps the past of the longest.
+        return replace(self.context, left=cap if left is None else min(left, cap))
 
     def _step_masks(
         self, position: Tensor, cached: int, frames: int, total: Tensor, inside: bool, windows: Windows | None
@@ -261,10 +263,12 @@ class FastConformer(nn.Module):
         # If frames wait for their future, each layer is `lag` frames behind the one below.
         lags = range(len(self.layers) if self.context.lag else 1)
         starts = [position - n * self.context.lag for n in lags]
+        context = self._capped(cached)
+        sees_all = context.left == cached - context.lag and frames == context.chunk
         # Most steps need no mask: one chunk, between the start and the end of its stream, with all of its past filled.
-        if inside and frames == self.context.chunk and _all_true(starts[-1] >= cached):
+        if inside and sees_all and _all_true(starts[-1] >= cached):
             return [_Masks(None, None)]
-        lengths, context, masks = self.subsampling.num_frames(total), self._capped(cached), []
+        lengths, masks = self.subsampling.num_frames(total), []
         for start in starts:
             keys = start[:, None] + torch.arange(-cached, frames, device=position.device)
             queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]

@@ -21,6 +21,7 @@ from streamnest.serving.load import Load
 from streamnest.serving.served_model import ServedModel
 from streamnest.serving.statistics import Statistics
 from streamnest.serving.stream import BusyError, Result, Stream
+from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.session_base import Session
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Engine:
         model: recognizer, diarizer or pretrained model, or an exported one.
         limits: limits of the queues and of the number of streams.
         clock: time in seconds.
+        adaptive: settings of adaptive look-ahead, for streams whose client names no context; None for the context
+            of the model.
 
     Attributes:
         served: the model with its sessions.
@@ -51,8 +54,9 @@ class Engine:
         model: EncoderTask | ExportedModel,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        adaptive: AdaptiveSettings | None = None,
     ) -> None:
-        self.served, self.limits, self.clock = ServedModel.of(model), limits or Limits(), clock
+        self.served, self.limits, self.clock = ServedModel.of(model, adaptive), limits or Limits(), clock
         self.sample_rate, self.statistics = self.served.sample_rate, Statistics()
         self._load = Load(clock)
         self._streams: dict[int, Stream] = {}

@@ -8,14 +8,17 @@ from typing import Any
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.diarization.task import Diarizer
-from streamnest.downstream.exported import ExportedDiarizer, ExportedModel, ExportedRecognizer, session_of
+from streamnest.downstream.exported import ONE_CONTEXT, ExportedDiarizer, ExportedModel, ExportedRecognizer, session_of
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.serving.results import CodePredictor, Decoder, TextDecoder, TurnDecoder, frame_ms_of
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
 from streamnest.streaming.session_base import Session
 
+# Name of the context in which streams choose that of each chunk.
+ADAPTIVE = "adaptive"
 _LATENCY = ("frame_ms", "chunk_ms", "lookahead_ms", "latency_mean_ms", "latency_worst_ms")
 
 
@@ -42,14 +45,20 @@ class ServedModel:
     decoder: Callable[[], Decoder]
 
     @classmethod
-    def of(cls, model: EncoderTask | ExportedModel) -> ServedModel:
+    def of(cls, model: EncoderTask | ExportedModel, adaptive: AdaptiveSettings | None = None) -> ServedModel:
         """Prepares a model.
 
+        Args:
+            model: model to serve.
+            adaptive: settings of the default context `adaptive`; None for the context of the model.
+
         Raises:
-            UserError: for a task without results to serve, and for models that cannot stream.
+            UserError: for a task without results to serve, and for models that cannot stream, or not with `adaptive`.
         """
         kind, fields, decoder = _results(model)
         if isinstance(model, ExportedModel):
+            if adaptive:
+                raise UserError(ONE_CONTEXT)
             figures = _chosen(model.session.metadata["latency"])
             return cls(kind, model.sample_rate, None, {None: model.session}, {None: figures}, fields, decoder)
         encoder, context = model.encoder, model.encoder.context_name
@@ -60,6 +69,11 @@ class ServedModel:
             if name == context or model.latency.streams:
                 sessions[name], latency[name] = session_of(model, STREAM_LEFT_MS), _chosen(asdict(model.latency))
         encoder.use_context(context)
+        if adaptive:
+            context, session = ADAPTIVE, AdaptiveSession(model, adaptive, record=False)
+            largest = latency[session.contexts[-1].name]
+            sessions[context] = session
+            latency[context] = {**largest, "chunk_ms": None, "latency_mean_ms": adaptive.budget_ms}
         return cls(kind, model.sample_rate, context, sessions, latency, fields, decoder)
 
     def name_of(self, context: str | None) -> str | None:

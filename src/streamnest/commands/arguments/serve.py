@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamnest.commands.arguments import add_adaptive
 from streamnest.console.arguments import ArgumentParser
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -38,6 +39,7 @@ def parser() -> ArgumentParser:
     made = ArgumentParser("streamnest serve", __doc__)
     made.add_argument("checkpoint", metavar="MODEL", help="checkpoint or exported graph")
     made.add_argument("--context", metavar="NAME", help="default latency context of a dynamic checkpoint")
+    add_adaptive(made, rule="load")
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
     static = made.add_argument_group("page without a server")
@@ -69,6 +71,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error(f"--host {args.host} is reachable from other machines: add --token, or set STREAMNEST_TOKEN")
     if args.token is not None and len(args.token) < _SHORTEST_TOKEN:
         made.error(f"the token must have at least {_SHORTEST_TOKEN} characters")
+    if args.adaptive and (args.context or args.static):
+        made.error("--adaptive chooses the context of each chunk on a server: leave out --context and --static")
     for name, least, most in _RANGES:
         if not least <= getattr(args, name) <= most:
             made.error(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be from {least:g} to {most:g}")

@@ -9,6 +9,9 @@ overlapping windows and then limits an unlimited left context as the stream does
 of masked frames, --realtime paces the input and measures the delay a listener would see. With an exported graph, the
 first two need its checkpoint as --reference.
 
+--adaptive 120ms chooses the context of each chunk of an encoder=dynamic checkpoint, within this average latency.
+--compare-modes then compares with an offline forward with the same chunks.
+
 Exit status 1: streamed and offline frames differ by more than the tolerance.
 """
 
@@ -18,7 +21,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamnest.commands.arguments import add_max_left_ms
+from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
 
 
@@ -31,6 +34,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     made.add_argument("--chunk-size", type=float, help="seconds of audio per step (default: the chunk of the model)")
     add_max_left_ms(made)
+    add_adaptive(made)
     made.add_argument("--compare-modes", action="store_true", help="compare streamed frames with the offline forward")
     made.add_argument("--reference", metavar="CKPT", help="checkpoint that an exported graph was made from")
     made.add_argument("--tolerance", type=float, help="largest difference allowed (default: 1e-5; exported: 1e-4)")
@@ -39,7 +43,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
     made.add_argument("--json", type=Path, help="write all measurements to this file")
-    made.add_argument("--plots", type=Path, help="folder for the plots of --compare-modes and --analyze")
+    made.add_argument("--plots", type=Path, help="folder for the plots of --compare-modes, --analyze and --adaptive")
     return made
 
 
@@ -52,4 +56,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.audio = [*(args.audio or []), *args.inputs]
     if not (args.model and args.audio):
         made.error("give a model and audio: streamnest stream MODEL FILE_OR_FOLDER ...")
+    if args.adaptive and args.context:
+        made.error("--adaptive chooses the context of each chunk: leave out --context")
     return args

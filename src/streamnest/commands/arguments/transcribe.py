@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamnest.commands.arguments import add_max_left_ms
+from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
 
 
@@ -31,6 +31,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--chunk-size", type=float, default=0.16, help="seconds per piece")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     add_max_left_ms(made)
+    add_adaptive(made)
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=int, default=1, help="CPU threads")
     made.add_argument("--json", type=Path, help="write texts and error rates to this file")
@@ -59,6 +60,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error("give either audio or --manifest")
     if args.beam and (args.stream or args.audio == ["-"]):
         made.error("--beam decodes at the end of the audio: leave out --stream and -")
+    if args.adaptive and args.context:
+        made.error("--adaptive chooses the context of each chunk: leave out --context")
+    if args.adaptive and not (args.stream or args.audio == ["-"]):
+        made.error("--adaptive needs --stream")
     if args.lm and not args.beam:
         made.error("--lm needs --beam")
     if args.lm_weight < 0:

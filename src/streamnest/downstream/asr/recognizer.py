@@ -13,6 +13,7 @@ from streamnest.downstream.asr.vocabulary import join
 from streamnest.downstream.exported import ExportedRecognizer, session_of
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
+from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.step import like_state, plain_state
 
 
@@ -48,13 +49,20 @@ class StreamingRecognizer:
     Args:
         model: model, which is put into evaluation mode, or an exported one.
         max_left_ms: cap of an unlimited left context; in longer streams a frame sees a window of the past.
+        adaptive: settings of adaptive look-ahead; None for the context of the model. The text then equals that of an
+            offline forward with the same chunks.
 
     Raises:
         UserError: for models that cannot stream.
     """
 
-    def __init__(self, model: TextTask | ExportedRecognizer, max_left_ms: float = STREAM_LEFT_MS) -> None:
-        self.model, self.session = model, session_of(model, max_left_ms)
+    def __init__(
+        self,
+        model: TextTask | ExportedRecognizer,
+        max_left_ms: float = STREAM_LEFT_MS,
+        adaptive: AdaptiveSettings | None = None,
+    ) -> None:
+        self.model, self.session = model, session_of(model, max_left_ms, adaptive)
         self._stream, self._decoder = self.session.open(), IncrementalDecoder(model)
 
     @property

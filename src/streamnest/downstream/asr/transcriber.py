@@ -17,6 +17,8 @@ from streamnest.downstream.asr.vocabulary import join
 from streamnest.downstream.exported import ExportedRecognizer
 from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
 from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
+from streamnest.streaming.adaptive.report import latency_line
 
 # Frames that are decoded at a time.
 _PART = 4096
@@ -28,6 +30,7 @@ class Transcriber:
     Attributes:
         seconds: duration of each transcribed item.
         skipped: number of items that could not be transcribed.
+        frames: with adaptive look-ahead, the frames of each item in each context.
     """
 
     def __init__(self, model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None:
@@ -38,7 +41,7 @@ class Transcriber:
         self.max_left_ms = STREAM_LEFT_MS if args.max_left_ms is None else args.max_left_ms
         self.stream = self._new_stream()
         self.encode = RecordingEncoder(model, self.max_left_ms)
-        self.skipped = 0
+        self.skipped, self.frames = 0, list[dict[str, int]]()
 
     @torch.no_grad()
     def __call__(self, audio: torch.Tensor, name: str) -> dict[str, str]:
@@ -53,6 +56,8 @@ class Transcriber:
         pieces = audio.split(max(1, round(self.args.chunk_size * rate)))
         text = "".join([*map(self.stream.push, pieces), self.stream.flush()])
         self.seconds.append(len(audio) / rate)
+        if isinstance(self.stream.session, AdaptiveSession):
+            self.frames += [history.frames for history in self.stream.session.flushed.values()]
         return {"text": text}
 
     @torch.no_grad()
@@ -66,7 +71,9 @@ class Transcriber:
         return frames
 
     def _new_stream(self) -> StreamingRecognizer | None:
-        return StreamingRecognizer(self.model, self.max_left_ms) if self.args.stream else None
+        if not self.args.stream:
+            return None
+        return StreamingRecognizer(self.model, self.max_left_ms, AdaptiveSettings.of(self.args))
 
     def skip(self, reason: str) -> None:
         """Reports audio that cannot be transcribed, and resets the stream, which may have consumed a part of it."""
@@ -79,6 +86,11 @@ class Transcriber:
         if isinstance(self.model, TextTask) and not self.stream:
             return note_on_streamed(self.model, self.seconds, what, self.args.max_left_ms)
         return note_on_past(self.model, self.seconds, what, self.args.max_left_ms)
+
+    def latency(self) -> str:
+        """Returns the average and the worst latency with adaptive look-ahead; empty without it."""
+        session = self.stream.session if self.stream else None
+        return latency_line(self.frames, session) if isinstance(session, AdaptiveSession) and self.frames else ""
 
     def rates_with(self, utterances: Sequence[Utterance]) -> Callable[[float, float], dict[str, float]]:
         """Returns a function from weight and bonus to the error rates of a beam search over utterances."""
