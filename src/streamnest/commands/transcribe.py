@@ -32,6 +32,7 @@ from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
 from streamnest.files.atomic_write import write_json
 from streamnest.streaming.adaptive import AdaptiveSettings
+from streamnest.streaming.adaptive.report import latency_line, mean_of
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
 from streamnest.streaming.onnx_session import OnnxSession
 
@@ -152,12 +153,16 @@ def live(model: TextTask | ExportedRecognizer, args: argparse.Namespace) -> None
         print(note, file=sys.stderr)
 
 
-def latency_of(model: TextTask | ExportedRecognizer, context: str | None) -> dict[str, Any]:
+def latency_of(
+    model: TextTask | ExportedRecognizer, context: str | None, transcribe: Transcriber | None = None
+) -> dict[str, Any]:
     """Returns the context of a checkpoint and its mean and worst latency, None for the whole utterance."""
     if isinstance(model, ExportedRecognizer):
         return {}
     names = ("latency_mean_ms", "latency_worst_ms")
     values = {name: float(getattr(model.latency, name)) for name in names}
+    if transcribe and (session := transcribe.adaptive):
+        values = dict(zip(names, (mean_of(transcribe.frames, session), session.worst_ms), strict=True))
     return {"context": context, **{name: value if math.isfinite(value) else None for name, value in values.items()}}
 
 
@@ -174,14 +179,14 @@ def run(args: argparse.Namespace) -> int:
     records = (manifest if args.manifest else files)(transcribe, args)
     if note := transcribe.note("utterances" if args.manifest else "files"):
         print(note, file=sys.stderr)
-    if latency := transcribe.latency():
-        print(latency, file=sys.stderr)
+    if transcribe.adaptive:
+        print(latency_line(transcribe.frames, transcribe.adaptive), file=sys.stderr)
     rates = error_rates(records) if args.manifest and records else {}
     greedy = error_rates(records, "greedy") if rates and args.beam else {}
     print_rates(greedy, "greedy decoding: ")
     print_rates(rates, "beam search: " if args.beam else "")
     if args.json:
-        latency = latency_of(model, args.context)
+        latency = latency_of(model, args.context, transcribe)
         write_json(args.json, {"utterances": records, **latency, **rates, **({"greedy": greedy} if greedy else {})})
     return status_of(len(records), transcribe.skipped)
 

@@ -18,7 +18,6 @@ from streamnest.downstream.exported import ExportedRecognizer
 from streamnest.downstream.long_audio import RecordingEncoder, note_on_past, note_on_streamed
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
-from streamnest.streaming.adaptive.report import latency_line
 
 # Frames that are decoded at a time.
 _PART = 4096
@@ -87,10 +86,11 @@ class Transcriber:
             return note_on_streamed(self.model, self.seconds, what, self.args.max_left_ms)
         return note_on_past(self.model, self.seconds, what, self.args.max_left_ms)
 
-    def latency(self) -> str:
-        """Returns the average and the worst latency with adaptive look-ahead; empty without it."""
+    @property
+    def adaptive(self) -> AdaptiveSession | None:
+        """Session with adaptive look-ahead, once it has streamed an item; None without it."""
         session = self.stream.session if self.stream else None
-        return latency_line(self.frames, session) if isinstance(session, AdaptiveSession) and self.frames else ""
+        return session if isinstance(session, AdaptiveSession) and self.frames else None
 
     def rates_with(self, utterances: Sequence[Utterance]) -> Callable[[float, float], dict[str, float]]:
         """Returns a function from weight and bonus to the error rates of a beam search over utterances."""

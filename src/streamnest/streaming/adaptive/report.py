@@ -41,14 +41,19 @@ def share_table(records: Sequence[dict[str, Any]], contexts: Sequence[AdaptiveCo
     return table
 
 
+def mean_of(frames: Sequence[dict[str, int]], session: AdaptiveSession) -> float:
+    """Returns the average latency in milliseconds over streams with `frames` in each context."""
+    total = {c.name: sum(part[c.name] for part in frames) for c in session.contexts}
+    return mean_latency({c.name: c.mean_ms for c in session.contexts}, total)
+
+
 def latency_line(frames: Sequence[dict[str, int]], session: AdaptiveSession) -> str:
     """Returns the average latency over streams with `frames` in each context, and the bound of the worst."""
-    total = {c.name: sum(part[c.name] for part in frames) for c in session.contexts}
-    mean_ms = mean_latency({c.name: c.mean_ms for c in session.contexts}, total)
     settings = session.settings
+    mean, worst = mean_of(frames, session), session.worst_ms
     return (
-        f"algorithmic latency {mean_ms:.1f} ms mean (budget {settings.budget_ms:g} ms, rule {settings.rule}), "
-        f"{session.worst_ms:.1f} ms worst (that of {session.contexts[-1].name})"
+        f"algorithmic latency {mean:.1f} ms mean (budget {settings.budget_ms:g} ms, rule {settings.rule}), "
+        f"{worst:.1f} ms worst (that of {session.contexts[-1].name})"
     )
 
 
