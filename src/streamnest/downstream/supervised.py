@@ -51,7 +51,8 @@ class SupervisedTask(DownstreamTask):
         """Returns nats per decision over all ranks; 0 for a batch without supervision."""
         with recorded([self.encoder.layers[index] for index in self.supervised_layers]) as layers:
             encoded, valid = self.encode(batch, batch.step)
-        layers = [x[:, self.encoder.context.delay :] for x in layers]
+        delay = self.encoder.context.delay
+        layers = [x[:, delay : delay + encoded.shape[1]] for x in layers]
         terms, count = self.loss_terms(encoded, valid, batch, layers)
         loss = torch.stack([weight * nats for weight, nats in terms.values()]).sum()
         parts = [nats.detach() for _, nats in terms.values()]

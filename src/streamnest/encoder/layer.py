@@ -12,6 +12,7 @@ from torch.autograd.function import Function, once_differentiable
 from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
 from streamnest.encoder.compilation import compilable
 from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.copies import Copies
 from streamnest.encoder.dropout import Dropout, drop
 from streamnest.encoder.windows import Windows
 
@@ -117,6 +118,7 @@ class ConformerLayer(nn.Module):
         valid: Tensor | None,
         state: LayerState | None = None,
         windows: Windows | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, LayerState]:
         """Runs the layer; `RelativeAttention` and `ConvolutionModule` describe the arguments.
 
@@ -124,10 +126,10 @@ class ConformerLayer(nn.Module):
         """
         past, before, waiting = (None, None, ()) if state is None else state
         x = torch.add(x, self.dropout(self.feed_forward_in(self.norm_in(x))), alpha=0.5)
-        context, attention = self.attention(self.norm_attention(x), positions, mask, past, windows)
+        context, attention = self.attention(self.norm_attention(x), positions, mask, past, windows, copies)
         x, waiting = hold_back(x, waiting, dim=1)
         x = x + self.dropout(context)
-        local, convolution = self.convolution(self.norm_convolution(x), valid, before)
+        local, convolution = self.convolution(self.norm_convolution(x), valid, before, copies)
         x = x + self.dropout(local)
         x = torch.add(x, self.dropout(self.feed_forward_out(self.norm_ff_out(x))), alpha=0.5)
         return self.norm_out(x), LayerState(attention, convolution, waiting)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from streamnest.encoder.copies import without_copies
 from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Stage
@@ -49,6 +50,8 @@ def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
 
     def record(stage: Stage, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
+        if stage.kind in ("attention", "convolution", "layer"):
+            tensor = without_copies(model.encoder.context, tensor)
         trace.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
 
     def before(stage: Stage) -> Callable[..., None]:
