@@ -85,12 +85,6 @@ def make_copies(context: Context, frames: int, windows: Windows | None) -> Copie
     return Copies(context.chunk, context.ahead, frames // context.chunk, windows)
 
 
-def without_copies(context: Context, x: Tensor) -> Tensor:
-    """Removes the copies from the output `(B, T, ...)` of a layer or of one of its modules."""
-    copies = make_copies(context, x.shape[1], None)
-    return x if copies is None else x[:, : x.shape[1] // (copies.chunk + copies.right) * copies.chunk]
-
-
 def copy_masks(copies: Copies, start: Tensor, cached: int, left: int | None, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the masks of a layer.
 

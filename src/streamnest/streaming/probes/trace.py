@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from streamnest.encoder.copies import without_copies
 from streamnest.encoder_task import EncoderTask
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.probes.reach import Stage
@@ -47,11 +46,14 @@ def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
         path: label of the computation between normalization and encoder.
     """
     trace: Trace = []
+    frames: list[int] = []
 
     def record(stage: Stage, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
-        if stage.kind in ("attention", "convolution", "layer"):
-            tensor = without_copies(model.encoder.context, tensor)
+        if stage.kind == "subsampling":
+            frames.append(tensor.shape[1])
+        elif stage.kind in ("attention", "convolution", "layer"):
+            tensor = tensor[:, : frames[-1]]  # copies of right context follow the frames of the utterance
         trace.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
 
     def before(stage: Stage) -> Callable[..., None]:
