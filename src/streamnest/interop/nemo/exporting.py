@@ -55,9 +55,7 @@ def _refuse(model: Pretraining) -> None:
     if model.encoder.default_context.style == "delayed":
         reasons.append("encoder.style=delayed: not supported by NeMo; style=chunked has the same look-ahead")
     if model.encoder.default_context.style == "buffered":
-        reasons.append(
-            "encoder.style=buffered: the right context of NeMo's mask adds up over layers (docs/BUFFERED.md)"
-        )
+        reasons.append("encoder.style=buffered: NeMo's right context adds up over layers (docs/BUFFERED.md)")
     if isinstance(model.quantizer, TeacherQuantizer):
         reasons.append("quantizer=teacher: NeMo's NEST has no codes of a teacher, only a random-projection quantizer")
     if reasons:
