@@ -57,6 +57,9 @@ def causality(encoder: FastConformer, report: LatencyReport) -> str:
         return "none: " + ", ".join(ways)
     if encoder.context.delay:
         return "no layer sees the future; each output is read after its look-ahead (checked)"
+    if encoder.context.ahead:
+        ahead = encoder.context.ahead * encoder.frame_ms
+        return f"no layer sees more than {ahead:g} ms past the current {report.chunk_ms:g} ms chunk (checked)"
     if report.context_ms > 0:
         return f"no layer sees past the current {report.chunk_ms:g} ms chunk (checked)"
     return "no layer sees the future; only the analysis window looks ahead (checked)"

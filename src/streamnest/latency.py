@@ -24,7 +24,7 @@ class LatencyReport:
     Attributes:
         frame_ms: stride of the encoder.
         chunk_ms: audio that becomes available together.
-        left_ms: attention context before the chunk (chunked) or frame (regular).
+        left_ms: attention context before the chunk (chunked, buffered) or frame (regular).
         front_end_ms: look-ahead of the log-mel front end alone.
         subsampling_ms: look-ahead of the subsampling module past the end of its span; negative if it sees less.
         context_ms: look-ahead of attention and convolution over all layers, worst frame.
@@ -58,6 +58,9 @@ class LatencyReport:
 def last_visible_frame(encoder: FastConformer, frame: int) -> int | None:
     """Returns the last frame after subsampling that output `frame` depends on; None is the end of the utterance."""
     reach = frame + encoder.context.delay
+    if encoder.context.ahead:
+        # A window sees the frames of earlier chunks and its own, whatever the number of layers.
+        return encoder.context.last_visible(reach)
     for layer in reversed(encoder.layers):
         reach += layer.convolution.lookahead
         visible = encoder.context.last_visible(reach)

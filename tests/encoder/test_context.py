@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamnest.encoder import EncoderConfig, FastConformer
-from streamnest.encoder.context import Context
+from streamnest.encoder.context import STYLES, Context
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import find_leaks, latency_report, require_no_leak
@@ -42,7 +42,7 @@ def test_chunked_context_is_its_chunk_and_whole_chunks_before(chunks: int | None
             assert bool(visible[i, j]) is (back >= 0 and (chunks is None or back <= chunks))
 
 
-@given(frame=st.integers(0, 23), right=st.integers(0, 5), style=st.sampled_from(["chunked", "regular", "delayed"]))
+@given(frame=st.integers(0, 23), right=st.integers(0, 5), style=st.sampled_from(STYLES))
 def test_last_visible_frame_agrees_with_the_mask(frame: int, right: int, style: str) -> None:
     context = Context(None, right, style)
     visible = context.visible(torch.tensor([frame]), torch.arange(40))[0]
@@ -64,6 +64,8 @@ def test_a_context_of_half_a_frame_is_refused() -> None:
         ({"right_context_ms": 0, "subsampling_padding": "shifted", "subsampling_factor": 8}, 52.5, 92.5),
         ({"right_context_ms": 40, "style": "regular"}, 22.5 + 3 * 40, 42.5 + 3 * 40),
         ({"right_context_ms": 40, "style": "delayed"}, 62.5, 82.5),
+        # Frames of a chunk of 160 ms wait for 160 to 40 ms of it and for 80 ms after it.
+        ({"right_context_ms": 80, "style": "buffered", "chunk_ms": 160}, 162.5, 242.5),
     ],
 )
 def test_algorithmic_latency_equals_values_computed_by_hand(

@@ -34,7 +34,10 @@ def whole(*_: Any) -> None:
 
 @pytest.mark.parametrize(
     ("style", "left", "right"),
-    [("chunked", 240, 80), ("chunked", 0, 0), ("chunked", 360, 320), ("delayed", 160, 80), ("regular", 160, 80)],
+    [
+        *[("chunked", 240, 80), ("chunked", 0, 0), ("chunked", 360, 320), ("delayed", 160, 80), ("regular", 160, 80)],
+        ("buffered", 240, 80),
+    ],
 )
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("training", [True, False])
@@ -64,7 +67,7 @@ def test_windows_give_outputs_and_gradients_of_one_mask(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("style", "left"), [("chunked", 160), ("regular", 160), ("chunked", None)])
+@pytest.mark.parametrize(("style", "left"), [("chunked", 160), ("regular", 160), ("chunked", None), ("buffered", 160)])
 def test_long_steps_in_windows_equal_steps_of_one_chunk(
     monkeypatch: pytest.MonkeyPatch, style: str, left: int | None
 ) -> None:
@@ -93,7 +96,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(("style", "right"), [("chunked", 40), ("delayed", 40), ("regular", 40)])
+@pytest.mark.parametrize(("style", "right"), [("chunked", 40), ("delayed", 40), ("regular", 40), ("buffered", 40)])
 def test_cost_of_limited_attention_grows_linearly(style: str, right: float) -> None:
     def cost(seconds: int, left: float | None) -> tuple[int, int]:
         """Returns operations and elements of the largest tensor, forward and backward."""

@@ -166,6 +166,7 @@ def test_a_causal_batch_norm_becomes_frozen(tmp_path: Path) -> None:
         ("encoder.conv_context_size", [6, 2], r"it must be null, 'causal', \[8, 0\] or \[4, 4\]"),
         ("encoder.reduction", "pooling", "encoder.reduction"),
         ("encoder.att_context_size", [1, 2, 3], "a pair of whole numbers"),
+        ("encoder.att_context_style", "chunked_limited_with_rc", "adds up over layers"),
         ("encoder.feat_out", 32, "encoder.feat_out=32"),
         ("encoder.d_model", "${model.width}", "with references resolved"),
         ("preprocessor.normalize", "all_features", "per_feature, NA, or fixed_mean and fixed_std"),

@@ -39,6 +39,8 @@ CASES = [
     ("causal frontend.kind=sherpa", 8, "shifted", 3, "online"),
     pytest.param("lookahead80", 4, "shifted", 1, "none", marks=pytest.mark.long),
     ("lookahead80", 8, "aligned", None, "online"),
+    # Right context of less than a chunk: the first window begins before the stream.
+    ("buffered encoder.right_context_ms=80", 4, "shifted", 2, "online"),
     pytest.param("limited3200", 4, "shifted", None, "global", marks=pytest.mark.long),
     pytest.param("limited3200", 8, "aligned", 2, "global", marks=pytest.mark.slow),
 ]

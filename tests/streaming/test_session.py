@@ -68,7 +68,8 @@ def test_any_split_of_the_waveform_gives_the_offline_frames(
 
 
 @pytest.mark.parametrize(
-    ("style", "factor", "right_ms"), [("chunked", 4, 120), ("chunked", 8, 80), ("regular", 4, 80), ("delayed", 4, 80)]
+    ("style", "factor", "right_ms"),
+    [("chunked", 4, 120), ("chunked", 8, 80), ("regular", 4, 80), ("delayed", 4, 80), ("buffered", 4, 120)],
 )
 def test_splits_longer_than_the_left_context_give_offline_frames(
     run_config: Compose, speech_like: Audio, style: str, factor: int, right_ms: int

@@ -94,6 +94,7 @@ def test_compiled_steps_have_the_losses_of_ordinary_ones(run_config: Compose) ->
         ["encoder=lookahead40", "encoder.style=regular", "encoder.allow_future_leak=true"],
         ["encoder=limited3200", "encoder.left_context_ms=160", "encoder.normalize=online"],
         ["encoder=dynamic", "encoder.subsampling_padding=shifted"],
+        ["encoder=buffered", "encoder.left_context_ms=640"],
     ],
     ids=lambda overrides: f"{overrides[0]},{overrides[-1]}",
 )

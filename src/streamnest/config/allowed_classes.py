@@ -132,7 +132,8 @@ LIMITS: Limits = {
         "num_layers": (1, 512),
     },
     **{"num_heads": (1, 1024), "ff_expansion": (1, 64), "conv_kernel_size": (1, 1025)},
-    **{"left_context_ms": (-1, 600_000), "right_context_ms": (-1, 120_000), "weight": (-1e9, 1e9)},
+    **{"left_context_ms": (-1, 600_000), "right_context_ms": (-1, 120_000), "chunk_ms": (0, 120_000)},
+    "weight": (-1e9, 1e9),
     **{
         "feat_in": (1, 1024),
         "stack": (1, 64),

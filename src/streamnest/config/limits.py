@@ -64,7 +64,7 @@ _LIMITS = {
     ),
     **dict.fromkeys(
         (
-            *("encoder.hop_ms", "frontend.window_ms", "frontend.hop_ms", "statistics.hours"),
+            *("encoder.hop_ms", "encoder.chunk_ms", "frontend.window_ms", "frontend.hop_ms", "statistics.hours"),
             *("optim.lr", "optim.encoder_lr_scale", "optim.layer_decay"),
             *("trainer.max_audio_hours", "trainer.val_every_hours"),
             *("data.batch_duration", "data.val_batch_duration", "data.max_duration", "data.max_hours"),

@@ -53,7 +53,8 @@ class SupervisedTask(DownstreamTask):
         with recorded([self.encoder.layers[index] for index in self.supervised_layers]) as layers:
             encoded, valid, offline = self.encode_both(batch)
         # Layers of the streaming branch, which runs first.
-        layers = [x[:, self.encoder.context.delay :] for x in layers[: len(self.supervised_layers)]]
+        delay = self.encoder.context.delay
+        layers = [x[:, delay : delay + encoded.shape[1]] for x in layers[: len(self.supervised_layers)]]
         # Tasks without dual mode need not take the last argument.
         terms, count = self.loss_terms(encoded, valid, batch, layers, *(() if offline is None else (offline,)))
         loss = torch.stack([weight * nats for weight, nats in terms.values()]).sum()

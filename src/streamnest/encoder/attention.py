@@ -10,11 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamnest.encoder.copies import FINITE_MASKED, Copies, average_values, relative_shift
 from streamnest.encoder.dropout import Dropout
 from streamnest.encoder.windows import Windows
-
-# Far below any score, but finite: a padding frame, which sees no key, must not become NaN.
-FINITE_MASKED = -30_000.0
 
 
 class AttentionState(NamedTuple):
@@ -62,16 +60,6 @@ def relative_positions(queries: int, keys: int, d_model: int, like: Tensor, lag:
     return _sinusoids(keys - 1 - lag, -(queries - 1) - lag, d_model, like.device, like.dtype)
 
 
-def relative_shift(scores: Tensor) -> Tensor:
-    """Moves column `Tq - 1 - i + j` of row i to column j: `(B, H, Tq, Tq + Tk - 1)` -> `(B, H, Tq, Tk)`."""
-    queries, distances = scores.shape[2:]
-    if queries == 1:
-        return scores
-    # In row-major order, the part of row i that is kept starts `distances - 1` elements after that of row i - 1.
-    kept = scores.flatten(2).narrow(2, queries - 1, queries * (distances - 1))
-    return kept.unflatten(2, (queries, distances - 1)).narrow(3, 0, distances - queries + 1)
-
-
 class RelativeAttention(nn.Module):
     """Relative-position attention of Transformer-XL as used in Conformer, `(B, T, d)` -> `(B, T, d)`.
 
@@ -105,6 +93,7 @@ class RelativeAttention(nn.Module):
         mask: Tensor | None,
         state: AttentionState | None = None,
         windows: Windows | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, AttentionState]:
         """Computes attention.
 
@@ -115,6 +104,7 @@ class RelativeAttention(nn.Module):
             state: keys and values that precede x, and the waiting queries.
             windows: division of the queries into groups; `positions` and `mask` then belong to one group and its
                 window, and the mask is `(B or 1, N, 1, group, keys)`.
+            copies: layout of x if the right context of each chunk is encoded again; `copy_masks` makes the mask.
 
         Returns:
             `(B, Tq, d)`, for the frames released by `hold_back` if frames wait, and the untrimmed next state.
@@ -126,7 +116,10 @@ class RelativeAttention(nn.Module):
         if state is not None:
             query, waiting = hold_back(query, state.queries, dim=2)
             attended = torch.cat([state.past, attended], dim=1)
-        context = self._context(query, attended, positions, mask, windows)
+        if copies is not None and mask is not None and copies.count > 1:
+            context = self._copied_context(query, attended, positions, mask, copies)
+        else:
+            context = self._context(query, attended, positions, mask, windows)
         return self.out(context.reshape(batch, frames, width)), AttentionState(attended, waiting)
 
     def _context(
@@ -157,6 +150,13 @@ class RelativeAttention(nn.Module):
             rate = self.dropout.rate if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=scale)
         return context.transpose(1, 2)
+
+    def _copied_context(
+        self, query: Tensor, attended: Tensor, positions: Tensor, mask: Tensor, copies: Copies
+    ) -> Tensor:
+        content = (query + self.content_bias.unsqueeze(1)) * (1.0 / math.sqrt(self.d_head))
+        queries = content, query + self.position_bias.unsqueeze(1)
+        return average_values(copies, queries, attended, self._project_positions(positions), mask, self.dropout)
 
     def train(self, mode: bool = True) -> RelativeAttention:
         """Also drops the cached table: weights may have changed undetected, as when averaged ones are swapped in."""

@@ -42,7 +42,8 @@ class EncoderConfig:
         ff_expansion: feed-forward width divided by `d_model`.
         left_context_ms: past visible to attention; None is unlimited.
         right_context_ms: future visible to attention; None is unlimited.
-        style: "chunked", "regular" or "delayed"; see `Context`.
+        style: "chunked", "regular", "delayed" or "buffered"; see `Context`.
+        chunk_ms: audio of a chunk with `style=buffered`; None is the right context plus one encoder frame.
         contexts: named contexts, one of which training samples per batch. If empty, training uses the context above,
             which otherwise serves validation and, by default, inference.
         conv_kernel_size: taps of the depthwise convolutions, in encoder frames.
@@ -73,6 +74,7 @@ class EncoderConfig:
     left_context_ms: float | None = preset_field(None)
     right_context_ms: float | None = preset_field(None)
     style: str = preset_field("chunked")
+    chunk_ms: float | None = preset_field(None)
     contexts: dict[str, ContextChoice] = field(default_factory=dict, metadata={"roles": ("preset", "training")})
     conv_kernel_size: int = 9
     conv_padding: str = preset_field("causal")

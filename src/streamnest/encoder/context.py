@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from streamnest.errors import UserError
 
-STYLES = ("chunked", "regular", "delayed")
+STYLES = ("chunked", "regular", "delayed", "buffered")
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,36 @@ class Context:
     `regular`: frame i sees `[i - left, i + right]` in each layer, so the look-ahead grows by `right` per layer.
     `delayed`: no frame sees a later one, and the output for frame i is read `right` frames later. All frames have the
     same look-ahead and do not wait for a chunk.
+    `buffered`: frames form chunks of `size`; a frame sees its own chunk, `left` frames before it, and copies of the
+    `right` frames after it, which are encoded again with their own chunk. The look-ahead does not grow with depth.
 
     Attributes:
-        left: frames of past before the chunk (chunked) or before the frame (regular, delayed).
-        right: largest number of future frames.
-        style: "chunked", "regular" or "delayed".
+        left: frames of past before the chunk (chunked, buffered) or before the frame (regular, delayed).
+        right: largest number of future frames; with `buffered`, frames after the chunk.
+        style: "chunked", "regular", "delayed" or "buffered".
+        size: frames of a chunk (buffered); None is `right + 1`.
     """
 
     left: int | None = None
     right: int | None = None
     style: str = "chunked"
+    # Not in the text that identifies the contexts of other styles in saved streams.
+    size: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise UserError(f"encoder.style={self.style!r} is unknown: choose one of {', '.join(STYLES)}")
         if self.style == "delayed" and self.right is None:
             raise UserError("encoder.style=delayed needs encoder.right_context_ms: the milliseconds of the delay")
+        if self.size is not None and self.style != "buffered":
+            raise UserError(
+                f"encoder.chunk_ms is for encoder.style=buffered, and encoder.style={self.style} has no such setting: "
+                "remove it, or choose encoder.style=buffered"
+            )
+        if self.size is not None and self.size < 1:
+            raise UserError(
+                "encoder.chunk_ms must be at least one encoder frame, or null for the right context plus one"
+            )
         if self.left is not None and self.chunk is not None and self.left % self.chunk:
             low = self.left // self.chunk * self.chunk
             raise UserError(
@@ -56,7 +70,14 @@ class Context:
         """Encoder frames that become available together; None is the whole utterance."""
         if self.right is None:
             return None
+        if self.style == "buffered":
+            return self.size or self.right + 1
         return self.right + 1 if self.style == "chunked" else 1
+
+    @property
+    def ahead(self) -> int:
+        """Frames after each chunk that are encoded again with the next one (buffered)."""
+        return self.right or 0 if self.style == "buffered" else 0
 
     @property
     def delay(self) -> int:
@@ -74,19 +95,23 @@ class Context:
         return self.left is None and self.right is None
 
     @staticmethod
-    def from_ms(left_ms: float | None, right_ms: float | None, frame_ms: float, style: str = "chunked") -> Context:
+    def from_ms(
+        left_ms: float | None,
+        right_ms: float | None,
+        frame_ms: float,
+        style: str = "chunked",
+        chunk_ms: float | None = None,
+    ) -> Context:
         """Converts milliseconds to frames; raises `UserError` with the nearest legal values if they do not match."""
         left = _whole_frames("left_context_ms", left_ms, frame_ms)
         right = _whole_frames("right_context_ms", right_ms, frame_ms)
-        return Context(left, right, style)
+        return Context(left, right, style, _whole_frames("chunk_ms", chunk_ms, frame_ms))
 
     def last_visible(self, frame: int) -> int | None:
         """Returns the last frame that `frame` sees through one attention layer; None is the end of the utterance."""
-        if self.right is None:
+        if self.chunk is None:
             return None
-        if self.style != "chunked":
-            return frame + self.lag
-        return (frame // (self.right + 1) + 1) * (self.right + 1) - 1
+        return (frame // self.chunk + 1) * self.chunk - 1 + self.lag + self.ahead
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Computes which keys each query sees.
@@ -98,8 +123,8 @@ class Context:
         Returns:
             Boolean `(..., Tq, Tk)`.
         """
-        if self.style == "chunked" and self.right is not None:
-            unit = self.right + 1
+        unit = self.chunk
+        if self.style in ("chunked", "buffered") and unit is not None:
             distance = (queries // unit).unsqueeze(-1) - (keys // unit).unsqueeze(-2)
             left, right = (None if self.left is None else self.left // unit), 0
         else:
@@ -110,6 +135,9 @@ class Context:
             mask &= distance >= -right
         if left is not None:
             mask &= distance <= left
+        if self.ahead and unit is not None:
+            after = keys.unsqueeze(-2) - ((queries // unit + 1) * unit).unsqueeze(-1)
+            mask |= (after >= 0) & (after < self.ahead)
         return mask
 
 
@@ -121,11 +149,13 @@ class ContextChoice:
         left_context_ms: None is unlimited.
         right_context_ms: None is unlimited.
         weight: relative probability of being sampled.
+        chunk_ms: chunk of `style=buffered`; None is the right context plus one frame.
     """
 
     left_context_ms: float | None = None
     right_context_ms: float | None = 0.0
     weight: float = 1.0
+    chunk_ms: float | None = None
 
 
 class ContextChoices:
@@ -145,7 +175,8 @@ class ContextChoices:
         self.by_name: dict[str, Context] = {}
         for name, choice in parsed.items():
             try:
-                self.by_name[name] = Context.from_ms(choice.left_context_ms, choice.right_context_ms, frame_ms, style)
+                limits = choice.left_context_ms, choice.right_context_ms
+                self.by_name[name] = Context.from_ms(*limits, frame_ms, style, choice.chunk_ms)
             except UserError as error:
                 raise UserError(f"{error}; to remove this choice: '~encoder.contexts.{name}'") from None
         self.weights = [choice.weight for choice in parsed.values()]

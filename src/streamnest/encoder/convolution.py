@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamnest.encoder.copies import Copies
 from streamnest.errors import UserError
 
 PADDINGS = ("causal", "symmetric")
@@ -101,7 +102,12 @@ class ConvolutionModule(nn.Module):
         return isinstance(self.norm, (nn.LayerNorm, FrozenBatchNorm))
 
     def forward(
-        self, x: Tensor, valid: Tensor | None, state: Tensor | None = None, norm: nn.Module | None = None
+        self,
+        x: Tensor,
+        valid: Tensor | None,
+        state: Tensor | None = None,
+        copies: Copies | None = None,
+        norm: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convolves over time.
 
@@ -109,21 +115,34 @@ class ConvolutionModule(nn.Module):
             x: `(B, T, d)`.
             valid: `(B, T, 1)`, False on padding, which must not enter the kernel; None if all frames are valid.
             state: the `(B, past, d)` frames before x; None for zeros.
+            copies: layout of x if the right context of each chunk is encoded again.
             norm: norm to use instead of that of the module, of the same kind.
 
         Returns:
-            `(B, T, d)` and the state for the frames after x.
+            `(B, T, d)` and the state for the frames after x, or after its last chunk.
         """
         x = F.glu(self.pointwise_in(x), dim=-1)
         if valid is not None:
             x = x * valid
         before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
         x = torch.cat([before, x], dim=1)
-        after = x.narrow(1, x.shape[1] - self.past, self.past)
-        x = self._convolve(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
+        end = x.shape[1] - (copies.count * copies.right if copies else 0)
+        after = x.narrow(1, end - self.past, self.past)
+        if copies is not None and copies.count > 1 and self.past:
+            x = self._convolve_copies(x, copies)
+        else:
+            x = self._convolve(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)
         norm = self.norm if norm is None else norm
         x = norm(x) if self.norm_is_framewise else norm(x.transpose(1, 2)).transpose(1, 2)
         return self.pointwise_out(F.silu(x)), after
+
+    def _convolve_copies(self, x: Tensor, copies: Copies) -> Tensor:
+        """Convolves chunks after the chunks before them, and copies after their own chunk."""
+        chunks, right = copies.split(x)
+        past = chunks.narrow(1, copies.chunk, copies.frames - copies.chunk + self.past)
+        past = past.unfold(1, self.past, copies.chunk).movedim(-1, 2)
+        windows = self._convolve(torch.cat([past, right], dim=2).flatten(0, 1))
+        return torch.cat([self._convolve(chunks), windows.unflatten(0, (len(x), -1)).flatten(1, 2)], dim=1)
 
     def _convolve(self, x: Tensor) -> Tensor:
         few = x.shape[1] - self.past - self.lookahead <= _FEW_FRAMES and not torch.compiler.is_compiling()

@@ -18,6 +18,7 @@ from streamnest.encoder.attention import AttentionState, RelativeAttention, rela
 from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.context import Context, ContextChoices
 from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.copies import Copies, copy_masks, make_copies
 from streamnest.encoder.dropout import Dropout
 from streamnest.encoder.dual_mode import OfflineNorms
 from streamnest.encoder.layer import ConformerLayer, LayerState
@@ -33,7 +34,7 @@ _LONGEST_LEFT_MS = 3_600_000.0
 class _Masks(NamedTuple):
     """Attention mask and valid frames `(B, T, 1)` of a layer; None if nothing is masked.
 
-    The mask is `(B, 1, Tq, Tk)`, or `(B, N, 1, group, keys)` with `Windows`.
+    The mask is `(B, 1, Tq, Tk)`, or `(B, N, 1, group, keys)` with `Windows`; with `Copies`, see `copy_masks`.
     """
 
     mask: Tensor | None
@@ -65,7 +66,8 @@ class FastConformer(nn.Module):
             raise UserError(f"size.d_model={c.d_model} must be even and a multiple of size.num_heads={c.num_heads}")
         self.num_mels, self.d_model, self.frame_ms = c.num_mels, c.d_model, c.hop_ms * c.subsampling_factor
         self.normalize, self.allow_future_leak = c.normalize, c.allow_future_leak
-        self.default_context = Context.from_ms(c.left_context_ms, c.right_context_ms, self.frame_ms, c.style)
+        limits = c.left_context_ms, c.right_context_ms
+        self.default_context = Context.from_ms(*limits, self.frame_ms, c.style, c.chunk_ms)
         self.context, self.choices = self.default_context, ContextChoices(c.contexts, self.frame_ms, c.style)
         self.activation_checkpointing = c.activation_checkpointing
         self.scale = math.sqrt(c.d_model) if c.scale_input else 1.0
@@ -76,6 +78,11 @@ class FastConformer(nn.Module):
         self.layers: Sequence[ConformerLayer] = nn.ModuleList(  # type: ignore[assignment]
             _layer(c) for _ in range(c.num_layers)
         )
+        if c.style == "buffered" and (c.conv_padding != "causal" or not self.layers[0].convolution.norm_is_framewise):
+            raise UserError(
+                f"encoder.style=buffered does not support encoder.conv_padding={c.conv_padding} with encoder.conv_norm="
+                f"{c.conv_norm}: choose conv_padding=causal, and conv_norm=layer_norm or frozen_batch_norm"
+            )
 
     @classmethod
     def build(cls, **settings: Any) -> FastConformer:
@@ -146,16 +153,23 @@ class FastConformer(nn.Module):
         lengths = lengths + delay * self.subsampling.factor
         x, _ = self.subsampling(features, lengths)
         lengths = self.subsampling.num_frames(lengths)
-        time = torch.arange(x.shape[1], device=x.device)[None]
-        windows = self._windows(x.shape[1], 0)
-        x, _ = self._run_layers(x, [_masks(self.context, time, time, lengths, windows)], None, windows)
+        frames, chunk = x.shape[1], self.context.chunk if self.context.ahead else 1
+        windows = self._windows(frames, 0)
+        if copies := make_copies(self.context, -(-frames // (chunk or 1)) * (chunk or 1), windows):
+            x = copies.arrange(F.pad(x, (0, 0, 0, copies.frames + copies.right - frames)))
+            masks = _Masks(*copy_masks(copies, lengths.new_zeros(1), 0, self.context.left, lengths))
+        else:
+            time = torch.arange(frames, device=x.device)[None]
+            masks = _masks(self.context, time, time, lengths, windows)
+        x, _ = self._run_layers(x, [masks], None, windows, copies)
         # Shifted subsampling outputs one frame before any audio, also for an utterance without feature frames.
-        return x[:, delay:], (lengths - delay) * inside.any(1)
+        return x[:, delay:frames], (lengths - delay) * inside.any(1)
 
     @property
     def warmup(self) -> int:
         """Encoder frames at the start of a stream that belong to no audio; streams drop them."""
-        return self.context.delay + self.context.lag * len(self.layers)
+        buffered = -(-self.context.ahead // (self.context.chunk or 1)) * (self.context.chunk or 1)
+        return self.context.delay + self.context.lag * len(self.layers) + buffered
 
     @property
     def chunk(self) -> int:
@@ -177,7 +191,8 @@ class FastConformer(nn.Module):
     @property
     def first_features(self) -> int:
         """Feature frames needed to emit the first chunk of a stream; later chunks need `chunk * factor` each."""
-        return (self.warmup + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
+        waiting = self.context.ahead or self.warmup
+        return (waiting + self.chunk) * self.subsampling.factor + self.subsampling.lookahead
 
     def left_frames(self, max_left_ms: float = STREAM_LEFT_MS) -> int:
         """Encoder frames of past that a stream keeps: the left context, or the cap of an unlimited one.
@@ -215,7 +230,9 @@ class FastConformer(nn.Module):
         waiting = (weight.new_zeros(batch, lag, self.d_model),) if lag else ()
         layers = tuple(LayerState(AttentionState(past, queries), convolved, waiting) for _ in self.layers)
         none = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        return EncoderState(self.subsampling.init_state(batch), layers, none, none)
+        # Frames before the stream take the place of those that are encoded again.
+        again = (weight.new_zeros(batch, self.warmup, self.d_model),) if self.context.ahead else ()
+        return EncoderState((*self.subsampling.init_state(batch), *again), layers, none, none)
 
     def step(self, features: Tensor, state: EncoderState, lengths: Tensor | None = None) -> tuple[Tensor, EncoderState]:
         """Encodes the next chunks of streams, with the arithmetic of `forward`.
@@ -240,11 +257,17 @@ class FastConformer(nn.Module):
             self._checked(features), None if inside else total, state.subsampling, position
         )
         cached, frames = state.layers[0].attention.past.shape[1], x.shape[1]
+        if context.ahead:
+            x = torch.cat([state.subsampling[-1].to(x.dtype), x], dim=1)
+            frames = x.shape[1] - context.ahead
+            subsampling = (*subsampling, x.narrow(1, frames, context.ahead))
         windows = self._windows(frames, cached)
-        masks = self._step_masks(state.position, cached, frames, total, inside, windows)
-        x, layers = self._run_layers(x, masks, state.layers, windows)
-        trimmed = tuple(trim(layer, cached) for layer in layers)
-        return x, EncoderState(subsampling, trimmed, position + count, state.position + frames)
+        if copies := make_copies(context, frames, windows):
+            x = copies.arrange(x)
+        masks = self._step_masks(state.position, cached, frames, total, inside, windows, copies)
+        x, layers = self._run_layers(x, masks, state.layers, windows, copies)
+        trimmed = tuple(trim(layer, cached, x.shape[1] - frames) for layer in layers)
+        return x[:, :frames], EncoderState(subsampling, trimmed, position + count, state.position + frames)
 
     def _windows(self, frames: int, cached: int) -> Windows | None:
         context = self._capped(cached) if cached else self.context
@@ -257,18 +280,27 @@ class FastConformer(nn.Module):
         return replace(self.context, left=cap if left is None else min(left, cap))
 
     def _step_masks(
-        self, position: Tensor, cached: int, frames: int, total: Tensor, inside: bool, windows: Windows | None
+        self,
+        position: Tensor,
+        cached: int,
+        frames: int,
+        total: Tensor,
+        inside: bool,
+        windows: Windows | None,
+        copies: Copies | None,
     ) -> list[_Masks]:
         """Masks of each layer, or one for all layers, in streams of `total` feature frames."""
         # If frames wait for their future, each layer is `lag` frames behind the one below.
         lags = range(len(self.layers) if self.context.lag else 1)
-        starts = [position - n * self.context.lag for n in lags]
+        starts = [position - n * self.context.lag - (self.warmup if copies else 0) for n in lags]
         context = self._capped(cached)
         sees_all = context.left == cached - context.lag and frames == context.chunk
         # Most steps need no mask: one chunk, between the start and the end of its stream, with all of its past filled.
         if inside and sees_all and _all_true(starts[-1] >= cached):
             return [_Masks(None, None)]
         lengths, masks = self.subsampling.num_frames(total), []
+        if copies:
+            return [_Masks(*copy_masks(copies, starts[0], cached, context.left, lengths))]
         for start in starts:
             keys = start[:, None] + torch.arange(-cached, frames, device=position.device)
             queries = keys[:, cached - self.context.lag : cached - self.context.lag + frames]
@@ -276,13 +308,20 @@ class FastConformer(nn.Module):
         return masks
 
     def _run_layers(
-        self, x: Tensor, masks: list[_Masks], states: tuple[LayerState, ...] | None, windows: Windows | None
+        self,
+        x: Tensor,
+        masks: list[_Masks],
+        states: tuple[LayerState, ...] | None,
+        windows: Windows | None,
+        copies: Copies | None,
     ) -> tuple[Tensor, list[LayerState]]:
         x = self.dropout(x * self.scale)
-        queries, keys = x.shape[1], x.shape[1] + (states[0].attention.past.shape[1] if states else 0)
+        queries = copies.frames + copies.right if copies else x.shape[1]
+        keys = queries + (states[0].attention.past.shape[1] if states else 0)
         lag = self.context.lag if states else 0
         if windows:
-            queries, keys, lag = windows.group, windows.keys, windows.after
+            again = copies.right if copies else 0
+            queries, keys, lag = windows.group + again, windows.keys + again, windows.after
         positions = relative_positions(queries, keys, self.d_model, x, lag)
         after, offline = [], self.context.unlimited
         for index, layer in enumerate(self.layers):
@@ -290,10 +329,11 @@ class FastConformer(nn.Module):
             before = states[index] if states else None
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 # Without a state before, the state after the layer is not returned: it would be kept for nothing.
-                run = layer if states else partial(_output_only, layer)
-                x, state = checkpoint(run, x, positions, mask, valid, before, windows, offline, use_reentrant=False)
+                run: Any = layer if states else partial(_output_only, layer)
+                inputs = (x, positions, mask, valid, before, windows, copies, offline)
+                x, state = checkpoint(run, *inputs, use_reentrant=False)
             else:
-                x, state = layer(x, positions, mask, valid, before, windows, offline)
+                x, state = layer(x, positions, mask, valid, before, windows, copies, offline)
             after.append(state)
         return x, after
 

@@ -12,6 +12,7 @@ from torch.autograd.function import Function, once_differentiable
 from streamnest.encoder.attention import AttentionState, RelativeAttention, hold_back
 from streamnest.encoder.compilation import compilable
 from streamnest.encoder.convolution import ConvolutionModule
+from streamnest.encoder.copies import Copies
 from streamnest.encoder.dropout import Dropout, drop
 from streamnest.encoder.dual_mode import OfflineNorms
 from streamnest.encoder.windows import Windows
@@ -122,6 +123,7 @@ class ConformerLayer(nn.Module):
         valid: Tensor | None,
         state: LayerState | None = None,
         windows: Windows | None = None,
+        copies: Copies | None = None,
         offline: bool = False,
     ) -> tuple[Tensor, LayerState]:
         """Runs the layer; `RelativeAttention` and `ConvolutionModule` describe the arguments.
@@ -133,10 +135,10 @@ class ConformerLayer(nn.Module):
         norms: Any = self.offline_norms if offline and self.offline_norms is not None else self
         norm_depthwise = () if norms is self else (norms.norm_depthwise,)
         x = torch.add(x, self.dropout(self.feed_forward_in(norms.norm_in(x))), alpha=0.5)
-        context, attention = self.attention(norms.norm_attention(x), positions, mask, past, windows)
+        context, attention = self.attention(norms.norm_attention(x), positions, mask, past, windows, copies)
         x, waiting = hold_back(x, waiting, dim=1)
         x = x + self.dropout(context)
-        local, convolution = self.convolution(norms.norm_convolution(x), valid, before, *norm_depthwise)
+        local, convolution = self.convolution(norms.norm_convolution(x), valid, before, copies, *norm_depthwise)
         x = x + self.dropout(local)
         x = torch.add(x, self.dropout(self.feed_forward_out(norms.norm_ff_out(x))), alpha=0.5)
         return norms.norm_out(x), LayerState(attention, convolution, waiting)

@@ -39,7 +39,8 @@ def layer_outputs(encoder: FastConformer, features: Tensor, lengths: Tensor, lay
     """
     modules = [encoder.subsampling, *encoder.layers]
     with recorded([modules[layer] for layer in layers]) as outputs:
-        encoder(features, lengths)
+        encoded, _ = encoder(features, lengths)
     # The outputs of the layers are read later by the delay of the context; those of the subsampling are not.
     starts = [encoder.target_shift + (encoder.context.delay if layer else 0) for layer in layers]
-    return [x[:, start:] for x, start in zip(outputs, starts, strict=True)]
+    # Copies of right context follow the frames of the utterance.
+    return [x[:, start : encoded.shape[1] + encoder.context.delay] for x, start in zip(outputs, starts, strict=True)]

@@ -22,7 +22,8 @@ class EncoderState(NamedTuple):
     """State of the encoder between streaming steps; rows of the batch are independent streams.
 
     Attributes:
-        subsampling: past of each subsampling stage.
+        subsampling: past of each subsampling stage; with re-encoded right context, also the inputs of the first layer
+            that are encoded again, `(B, R, d)`.
         layers: state of each layer.
         num_features: `(B,)` feature frames consumed so far.
         position: `(B,)` encoder frames emitted so far.
@@ -34,10 +35,11 @@ class EncoderState(NamedTuple):
     position: Tensor
 
 
-def trim(state: LayerState, cached: int) -> LayerState:
-    """Keeps the last `cached` keys and values."""
+def trim(state: LayerState, cached: int, dropped: int = 0) -> LayerState:
+    """Keeps the last `cached` keys and values before the last `dropped` ones."""
     (past, queries), convolution, waiting = state
-    return LayerState(AttentionState(past.narrow(1, past.shape[1] - cached, cached), queries), convolution, waiting)
+    kept = past.narrow(1, past.shape[1] - dropped - cached, cached)
+    return LayerState(AttentionState(kept, queries), convolution, waiting)
 
 
 def map_state(function: Callable[..., Tensor], *states: Any) -> Any:

@@ -72,8 +72,9 @@ class ExportedStep(nn.Module):
             layer.attention.masked_score = FINITE_MASKED
         frontend, encoder = model.frontend, model.encoder
         features = encoder.chunk * encoder.subsampling.factor
-        # Warm-up frames are ordinary chunks of the graph; the program that runs it drops them.
-        self.missing = -encoder.subsampling.lookahead
+        # Warm-up frames are ordinary chunks of the graph; the program that runs it drops them. Its first chunk may need
+        # fewer feature frames than others, and then begins with features before the stream.
+        self.missing = encoder.warmup * encoder.subsampling.factor + features - encoder.first_features
         warmup = encoder.warmup * encoder.subsampling.factor * frontend.hop
         self.window_samples = (features - 1) * frontend.hop + len(frontend.window) + 1
         self.chunk_samples, self.first_samples = session.chunk_samples, session.first_samples - warmup

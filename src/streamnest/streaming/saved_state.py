@@ -47,10 +47,9 @@ class Fingerprint:
             for x in self._tensors():
                 numbers = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
                 self._checksum = zlib.crc32(numbers.data, self._checksum)
-        frontend = self.model.frontend
-        return (
-            f"{self._checksum:08x} {frontend.hop} {frontend.n_fft} {frontend.preemphasis} {self.model.encoder.context}"
-        )
+        frontend, context = self.model.frontend, self.model.encoder.context
+        chunk = f" {context.chunk}" if context.style == "buffered" else ""
+        return f"{self._checksum:08x} {frontend.hop} {frontend.n_fft} {frontend.preemphasis} {context}{chunk}"
 
     def _tensors(self) -> Iterator[Tensor]:
         parts = (self.model.frontend, self.model.input_norm, self.model.encoder)

@@ -118,6 +118,8 @@ class Teacher:
             "layers": [[x.attention.num_heads, x.convolution.past, x.convolution.lookahead] for x in e.layers],
             "outputs": list(self.layers),
         }
+        if e.context.style == "buffered":
+            settings["context"].append(e.context.chunk)
         if f.kind != "nest":  # older caches have no kind
             settings["front end"].append(f.kind)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

@@ -6,6 +6,7 @@ from typing import Any
 
 from streamnest.checkpoint.transfer_report import TransferReport
 from streamnest.encoder.context import Context, ContextChoices
+from streamnest.errors import UserError
 from streamnest.interop.nemo.section import ConfigSection
 
 _STYLES = {"regular": "regular", "chunked_limited": "chunked"}
@@ -22,6 +23,11 @@ def contexts(section: ConfigSection, frame_ms: float, report: TransferReport) ->
     Raises:
         UserError: for values that are not contexts.
     """
+    if section.get("att_context_style") == "chunked_limited_with_rc":
+        raise UserError(
+            f"{section.name}.att_context_style=chunked_limited_with_rc in the archive is not supported: its look-ahead "
+            "adds up over layers, and encoder.style=buffered computes another function (docs/BUFFERED.md)"
+        )
     style = _STYLES[section.require("att_context_style", "regular", *_STYLES)]
     sizes = section.get("att_context_size") or [-1, -1]
     pairs = sizes if isinstance(sizes[0], list) else [sizes]

@@ -56,6 +56,8 @@ def _refuse(model: Pretraining) -> None:
         reasons.append("encoder.style=delayed: not supported by NeMo; style=chunked has the same look-ahead")
     if model.encoder.layers[0].offline_norms is not None:
         reasons.append("encoder.norms_per_mode=true: NeMo has one set of norms for all contexts")
+    if model.encoder.default_context.style == "buffered":
+        reasons.append("encoder.style=buffered: NeMo's right context adds up over layers (docs/BUFFERED.md)")
     if isinstance(model.quantizer, TeacherQuantizer):
         reasons.append("quantizer=teacher: NeMo's NEST has no codes of a teacher, only a random-projection quantizer")
     if reasons:

@@ -56,12 +56,12 @@ class Reach:
         frames = (features - self.subsampling.lookahead) // self.subsampling.factor
         if stage.kind != "subsampling":
             layers = len(self.encoder.layers) if stage.kind in ("encoder", "by target") else stage.layer + 1
-            frames = frames // self.chunk * self.chunk - self.context.lag * layers
+            frames = (frames - self.context.ahead) // self.chunk * self.chunk - self.context.lag * layers
         return self._outputs(stage, frames).clamp_min(0)
 
     def boundary(self, frames: int) -> int:
         """First sample that the first `frames` outputs, a number of whole chunks, do not depend on."""
-        known = frames + self.context.delay + self.context.lag * len(self.encoder.layers)
+        known = frames + self.context.delay + self.context.ahead + self.context.lag * len(self.encoder.layers)
         features = known * self.subsampling.factor + self.subsampling.lookahead
         return max(0, features * self.hop + self.frontend.lookahead_samples)
 

@@ -48,11 +48,16 @@ def recorded(model: EncoderTask, path: str) -> Iterator[Trace]:
         path: label of the computation between normalization and encoder.
     """
     trace: Trace = []
+    frames: list[int] = []
 
     def record(stage: Stage, output: Any) -> None:
         if model.encoder.is_offline:
             return
         tensor = output[0] if isinstance(output, tuple) else output
+        if stage.kind == "subsampling":
+            frames.append(tensor.shape[1])
+        elif stage.kind in ("attention", "convolution", "layer"):
+            tensor = tensor[:, : frames[-1]]  # copies of right context follow the frames of the utterance
         trace.append((stage, (tensor.transpose(1, 2) if stage.kind == "features" else tensor).detach()))
 
     def before(stage: Stage) -> Callable[..., None]:
