@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as size.d_model=64, first"
     )
     parser.add_argument("--presets", nargs="+", default=["limited3200", "causal"], help="encoder presets to train")
-    parser.add_argument("--steps", type=int, default=200, help="training steps of each model; 0 only measures memory")
+    parser.add_argument("--hours", type=float, default=1.0, help="audio that each model consumes; 0: only memory")
     parser.add_argument("--piece-s", type=float, default=8.0, help="seconds of a piece")
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the test recording")
     parser.add_argument("--part", type=float, default=10.0, help="minutes of the test recording per column")
@@ -78,7 +78,7 @@ from streamnest.data.manifest import load_cuts
 from streamnest.data.pieces import PieceDataset
 from streamnest.data.sampling.pieces import Piece, PieceIndex
 from streamnest.pretraining import Pretraining
-from streamnest.training.budget import make_trainer
+from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.pieces import check_pieces
 
 # Minutes of the recordings that the training utterances are joined to.
@@ -111,7 +111,9 @@ def join(manifest: Path, target: Path, minutes: float, repeat: bool = False) -> 
 def trained(cfg: DictConfig) -> Pretraining:
     """Trains a model without validation."""
     L.seed_everything(cfg.seed, verbose=False)
-    model, data = build_model(cfg), build_data(cfg)
+    data = build_data(cfg)
+    cfg = with_audio_budget(cfg, data)
+    model = build_model(cfg)
     check_pieces(cfg, model)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
@@ -151,7 +153,7 @@ def quality(args: argparse.Namespace, folder: Path) -> None:
     pieces = {"utterances": [], "pieces": [f"data.train_manifest={joined}", f"data.piece_s={args.piece_s:g}"]}
     for preset in args.presets:
         for name, overrides in pieces.items():
-            cfg = composed([f"encoder={preset}", f"trainer.max_steps={args.steps}", *overrides, *args.overrides])
+            cfg = composed([f"encoder={preset}", f"trainer.max_audio_hours={args.hours}", *overrides, *args.overrides])
             cells = by_part(trained(cfg), long, args)
             print(preset, name, *cells, flush=True)
             table.add_row(preset, name, *cells)
@@ -207,7 +209,7 @@ def main() -> int:
         print_peak(args)
         return 0
     with tempfile.TemporaryDirectory(prefix="long-recordings-") as folder:
-        if args.steps:
+        if args.hours:
             quality(args, Path(folder))
         if args.memory:
             memory(args, Path(folder))

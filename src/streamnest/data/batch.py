@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from streamnest.data.labels import Label
 
 
-class Seams(NamedTuple):
+@dataclass
+class Seams:
     """Neighborhood of the rows of a batch in their recordings, if rows are pieces of recordings (`data.piece_s`).
 
     Attributes:
@@ -27,6 +28,10 @@ class Seams(NamedTuple):
     after_lengths: Tensor
     first: Tensor
     last: Tensor
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Seams:
+        """Returns the seams with a function applied to each tensor."""
+        return Seams(**{name: function(x) for name, x in vars(self).items()})
 
 
 @dataclass
@@ -81,7 +86,7 @@ class Batch:
             noisy=clean if self.noisy is self.clean else self.noisy.to(device, non_blocking=non_blocking),
             lengths=self.lengths.to(device, non_blocking=non_blocking),
             keys=self.keys.to(device, non_blocking=non_blocking),
-            seams=self.seams and Seams(*(x.to(device, non_blocking=non_blocking) for x in self.seams)),
+            seams=self.seams and self.seams.apply(lambda x: x.to(device, non_blocking=non_blocking)),
         )
         moved.host = host
         return moved
@@ -91,5 +96,5 @@ class Batch:
         clean = self.clean.pin_memory()
         noisy = clean if self.noisy is self.clean else self.noisy.pin_memory()
         lengths, keys = self.lengths.pin_memory(), self.keys.pin_memory()
-        seams = self.seams and Seams(*(x.pin_memory() for x in self.seams))
+        seams = self.seams and self.seams.apply(Tensor.pin_memory)
         return replace(self, clean=clean, noisy=noisy, lengths=lengths, keys=keys, seams=seams)
