@@ -58,8 +58,10 @@ def test_divergence_is_that_of_code_distributions_without_a_target_gradient(run_
         patched.setattr(type(objective), "forward", lambda *_: {})
         patched.setattr(dual_mode, "replace", lambda *_, **__: None)
         result = dual_mode.compare_branches(objective, encoded, offline, codes, context, parts)["divergence_masked"]
-    wanted, scores = (objective.logits(x)[selected].log_softmax(-1) for x in (offline, encoded))
-    assert float(result.loss_sum) == pytest.approx(float((wanted.exp() * (wanted - scores)).sum() / 2), rel=1e-5)
+    wanted, scores = (objective.logits(x)[selected].log_softmax(-1).detach() for x in (offline, encoded))
+    assert float(result.loss_sum.detach()) == pytest.approx(
+        float((wanted.exp() * (wanted - scores)).sum() / 2), rel=1e-5
+    )
     assert result.count == 3
     gradients = torch.autograd.grad(result.loss_sum, (encoded, offline), allow_unused=True)
     assert gradients[0].abs().sum() > 0 and gradients[1] is None
