@@ -27,6 +27,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
     parser.add_argument("--max-duration", type=float, default=16.0, help="skip longer cuts (seconds)")
     parser.add_argument("--max-minutes", type=float, help="minutes of audio, spread over the manifest (default: all)")
+    parser.add_argument(
+        "--join", type=float, metavar="SECONDS", help="join utterances to streams up to this length"
+    )
     parser.add_argument("--budgets", type=float, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
     parser.add_argument(
         "--rules", nargs="+", default=["entropy", "preview", "energy"], help="rules beside random, the control"
@@ -124,7 +127,24 @@ def load_utterances(args: argparse.Namespace, rate: int) -> list[Utterance]:
     ]
     minutes = sum(len(u.audio) for u in found) / rate / 60
     print(f"{len(found)} utterances, {minutes:.1f} min", file=sys.stderr)
+    if args.join:
+        found = joined(found, round(args.join * rate))
+        print(f"{len(found)} streams", file=sys.stderr)
     return sorted(found, key=lambda u: len(u.audio))
+
+
+def joined(utterances: Sequence[Utterance], most: int) -> list[Utterance]:
+    """Joins consecutive utterances to streams of at most `most` samples; longer utterances stay alone."""
+    groups = list[list[Utterance]]()
+    for utterance in utterances:
+        if groups and sum(len(u.audio) for u in groups[-1]) + len(utterance.audio) <= most:
+            groups[-1].append(utterance)
+        else:
+            groups.append([utterance])
+    return [
+        Utterance(group[0].id, torch.cat([u.audio for u in group]), " ".join(u.reference for u in group))
+        for group in groups
+    ]
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ class ServedModel:
             context, session = ADAPTIVE, AdaptiveSession(model, adaptive, record=False)
             largest = latency[session.contexts[-1].name]
             sessions[context] = session
-            latency[context] = {**largest, "chunk_ms": None, "latency_mean_ms": adaptive.budget_ms}
+            latency[context] = {**largest, "latency_mean_ms": adaptive.budget_ms}
         return cls(kind, model.sample_rate, context, sessions, latency, fields, decoder)
 
     def name_of(self, context: str | None) -> str | None:
