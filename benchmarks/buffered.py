@@ -1,8 +1,8 @@
 """Measures what encoding the right context again costs: `python benchmarks/buffered.py`.
 
-A buffered encoder and chunked ones of equal worst latency, equal mean latency and equal chunk are stepped in turns, one
-stream and one thread, with random weights. Each step has one chunk. Times are processor times, so that other work on the
-machine matters less; milliseconds per second of audio compare the encoders.
+A buffered encoder and chunked ones of equal worst latency, equal mean latency and equal chunk are stepped in turns: one
+stream, one thread, random weights, one chunk per step. Times are processor times, so that other work on the machine
+matters less. Milliseconds per second of audio compare the encoders.
 """
 
 from __future__ import annotations
