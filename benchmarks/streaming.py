@@ -12,7 +12,7 @@ import streamnest.console.starting  # noqa: F401
 # isort: split
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamnest.console.arguments import ArgumentParser
 
@@ -66,7 +66,9 @@ REFERENCE_SIZE = ["size.d_model=256", "size.num_layers=8", "size.num_heads=4", "
 
 
 @torch.inference_mode()
-def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> list[float]:
+def time_chunks(
+    model: EncoderTask, batch: int, count: int, chunk_ms: float, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Times `count` steps of `batch` streams in seconds, audio to encoder frames, `chunk_ms` of audio at a time."""
     encoder, hop = model.encoder, model.frontend.hop
     if chunk_ms < encoder.frame_ms or chunk_ms % encoder.frame_ms:
@@ -82,9 +84,9 @@ def time_chunks(model: EncoderTask, batch: int, count: int, chunk_ms: float) -> 
         _, state = step(model, piece, state, encode=encode)
     times, piece = [], 0.1 * torch.randn(batch, chunk)
     for _ in range(count):
-        begin = time.perf_counter()
+        begin = clock()
         _, state = step(model, piece, state, encode=encode)
-        times.append(time.perf_counter() - begin)
+        times.append(clock() - begin)
     return times
 
 

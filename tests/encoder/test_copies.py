@@ -58,7 +58,7 @@ def test_windows_together_equal_windows_one_by_one(chunk: int, right: int, left:
     torch.testing.assert_close(model(features, length)[0], expected, rtol=0, atol=1e-10)
 
 
-def test_a_layer_costs_the_share_of_frames_that_are_encoded_again() -> None:
+def test_a_layer_costs_the_share_of_frames_encoded_again() -> None:
     def cost(**settings: Any) -> dict[Any, int]:
         with torch.device("meta"):
             model = FastConformer(EncoderConfig(num_layers=1, left_context_ms=320, **settings))

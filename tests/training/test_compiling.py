@@ -94,7 +94,6 @@ def test_compiled_steps_have_the_losses_of_ordinary_ones(run_config: Compose) ->
         ["encoder=lookahead40", "encoder.style=regular", "encoder.allow_future_leak=true"],
         ["encoder=limited3200", "encoder.left_context_ms=160", "encoder.normalize=online"],
         ["encoder=dynamic", "encoder.subsampling_padding=shifted"],
-        ["encoder=buffered", "encoder.left_context_ms=640"],
     ],
     ids=lambda overrides: f"{overrides[0]},{overrides[-1]}",
 )
@@ -125,6 +124,12 @@ def test_only_training_is_compiled(run_config: Compose, monkeypatch: pytest.Monk
         model(audio, lengths)
     use_compiler(model, None)
     model(audio, lengths)
+
+
+def test_an_encoder_with_copies_is_refused(run_config: Compose) -> None:
+    trainer: Any = SimpleNamespace()
+    with pytest.raises(UserError, match=r"does not support encoder\.style=buffered"):
+        compile_for_training(ready(run_config("encoder=buffered")), OmegaConf.create({"compile": True}), trainer)
 
 
 @pytest.mark.parametrize("kind", [FullySharded, DeepSpeedStrategy])

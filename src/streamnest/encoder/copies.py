@@ -79,10 +79,10 @@ class Copies(NamedTuple):
 
 
 def make_copies(context: Context, frames: int, windows: Windows | None) -> Copies | None:
-    """Returns the layout of `frames` frames of chunks, in whole chunks; None if no frame is encoded again."""
+    """Returns the layout of `frames` frames, rounded up to whole chunks; None if no frame is encoded again."""
     if not context.ahead or context.chunk is None:
         return None
-    return Copies(context.chunk, context.ahead, frames // context.chunk, windows)
+    return Copies(context.chunk, context.ahead, -(-frames // context.chunk), windows)
 
 
 def copy_masks(copies: Copies, start: Tensor, cached: int, left: int | None, lengths: Tensor) -> tuple[Tensor, Tensor]:

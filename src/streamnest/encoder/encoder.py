@@ -153,9 +153,9 @@ class FastConformer(nn.Module):
         lengths = lengths + delay * self.subsampling.factor
         x, _ = self.subsampling(features, lengths)
         lengths = self.subsampling.num_frames(lengths)
-        frames, chunk = x.shape[1], self.context.chunk if self.context.ahead else 1
+        frames = x.shape[1]
         windows = self._windows(frames, 0)
-        if copies := make_copies(self.context, -(-frames // (chunk or 1)) * (chunk or 1), windows):
+        if copies := make_copies(self.context, frames, windows):
             x = copies.arrange(F.pad(x, (0, 0, 0, copies.frames + copies.right - frames)))
             masks = _Masks(*copy_masks(copies, lengths.new_zeros(1), 0, self.context.left, lengths))
         else:
@@ -168,8 +168,9 @@ class FastConformer(nn.Module):
     @property
     def warmup(self) -> int:
         """Encoder frames at the start of a stream that belong to no audio; streams drop them."""
-        buffered = -(-self.context.ahead // (self.context.chunk or 1)) * (self.context.chunk or 1)
-        return self.context.delay + self.context.lag * len(self.layers) + buffered
+        if copies := make_copies(self.context, self.context.ahead, None):
+            return copies.frames
+        return self.context.delay + self.context.lag * len(self.layers)
 
     @property
     def chunk(self) -> int:

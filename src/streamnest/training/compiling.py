@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig
 from torch import nn
 
+from streamnest.encoder import FastConformer
 from streamnest.encoder.compilation import use_compiler
 from streamnest.errors import UserError
 
@@ -25,10 +26,14 @@ def compile_for_training(model: nn.Module, cfg: DictConfig, trainer: L.Trainer) 
     """Compiles encoder layers and cross entropy if `compile=true`, each at its first call in training.
 
     Raises:
-        UserError: for a strategy that compilation has not been tested with, and as `require_compiler`.
+        UserError: for a strategy that compilation has not been tested with, for re-encoded right context, and as
+            `require_compiler`.
     """
     if not cfg.compile:
         return
+    if any(isinstance(part, FastConformer) and part.default_context.style == "buffered" for part in model.modules()):
+        # The compiler reasons for minutes about the sizes of windows, and again for other shapes.
+        raise UserError("compile=true does not support encoder.style=buffered: set compile=false")
     strategy = trainer.strategy
     # Not subclasses: DeepSpeed's strategy derives from that of DDP.
     if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
