@@ -33,7 +33,7 @@ class Copies(NamedTuple):
 
     chunk: int
     right: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples
     windows: Windows | None = None
 
     @property
