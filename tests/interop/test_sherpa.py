@@ -25,6 +25,8 @@ from streamnest.downstream.asr.vocabulary import CharTokenizer
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.interop.sherpa.export import check_frontend, export_sherpa
+from streamnest.interop.sherpa.outputs import CTCOutput
+from streamnest.interop.sherpa.step import _pack, _unpack
 from streamnest.interop.sherpa.tokens import write_tokens
 
 ROOT = Path(__file__).parents[2]
@@ -150,3 +152,20 @@ def test_models_that_the_runtime_cannot_run_are_refused(run_config: Compose, tmp
     write_checkpoint(model, tmp_path / "m.ckpt")
     for words in (("out.onnx",), ("out", "--dynamic-batch")):
         assert main("export", tmp_path / "m.ckpt", tmp_path / words[0], "--format", "sherpa", *words[1:]) == 2
+
+
+def test_packed_states_keep_double_precision() -> None:
+    states = {"sum": torch.rand(2, 3, dtype=torch.float64) * 1e3, "past": torch.rand(2, 4, 5)}
+    found = _unpack(_pack(states.values()), states)
+    assert found.keys() == states.keys() and torch.equal(found["past"], states["past"])
+    # A float32 alone would be 6e-5 off.
+    torch.testing.assert_close(found["sum"], states["sum"], rtol=0, atol=1e-9)
+
+
+def test_frames_before_a_stream_are_blanks() -> None:
+    head = torch.nn.Linear(4, 3)
+    torch.nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([0.0, 9.0, 1.0]))
+    out = CTCOutput(head, 4)(torch.zeros(1, 2, 4), torch.tensor([[False, True]]))
+    assert out.argmax(-1).tolist() == [[2, 0]]
