@@ -117,8 +117,9 @@ def trained(cfg: DictConfig) -> Pretraining:
     check_pieces(cfg, model)
     data.setup("fit")
     fit_statistics(model, data.statistics_batches(), cfg.statistics.hours)
-    quiet: Any = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
-    make_trainer(cfg, logger=False, limit_val_batches=0, **quiet).fit(model, datamodule=data)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
+    arguments: dict[str, Any] = {**quiet, "limit_val_batches": 0}
+    make_trainer(cfg, **arguments).fit(model, datamodule=data)
     fitted: Pretraining = model.eval()
     return fitted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -153,7 +153,8 @@ class SpeechDataModule(L.LightningDataModule):
         """Yields one epoch of clean training audio in a random order that is the same for every rank and seed."""
         dataset: Any = self._dataset("train")
         make = self._sampler if self.config.piece_s is None else self._pieces
-        return (dataset[index] for index in make(dataset, num_batches=None, seed=0))
+        indices: Iterable[Any] = make(dataset, num_batches=None, seed=0)
+        return (dataset[index] for index in indices)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Counts skipped utterances.
