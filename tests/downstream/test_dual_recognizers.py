@@ -75,6 +75,7 @@ def test_targets_of_ctc_are_frames_of_the_offline_branch_later(run_config, speec
     assert float(terms["divergence_offline"][1].detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
+@torch.no_grad()
 def test_divergence_of_a_transducer_is_the_mean_over_prefixes(run_config):
     model = build(run_config, "rnnt", "encoder=causal")
     target, frames = torch.randn(2, 2, 6, model.settings.joiner_dim, generator=torch.Generator().manual_seed(0))

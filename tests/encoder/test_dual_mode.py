@@ -43,7 +43,12 @@ def test_separate_norms_change_neither_other_weights_nor_streams(run_config: Com
     assert all(torch.equal(value, separate.state_dict()[name]) for name, value in shared.state_dict().items())
     audio, lengths = speech_like(1, 24000), torch.tensor([24000])
     with torch.no_grad(), shared.encoder.offline(), separate.encoder.offline():
-        assert torch.equal(shared(audio, lengths)[0], separate(audio, lengths)[0])
+        outputs = shared(audio, lengths)[0]
+        assert torch.equal(outputs, separate(audio, lengths)[0])
+        for norm in separate.encoder.layers[0].offline_norms.children():
+            norm.weight.mul_(2)
+            before, outputs = outputs, separate(audio, lengths)[0]
+            assert not torch.equal(outputs, before), "every norm is used"
     spoil(separate.encoder, float("nan"))
     with torch.no_grad():
         assert torch.equal(shared(audio, lengths)[0], separate(audio, lengths)[0])

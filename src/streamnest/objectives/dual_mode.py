@@ -56,7 +56,7 @@ def compare_branches(
 def _divergence(
     objective: Objective, encoded: Tensor, offline: Tensor, selected: Tensor, codes: Tensor
 ) -> PredictionResult:
-    vectors, targets = selected_frames(encoded, selected), selected_frames(offline.detach(), selected)
+    vectors, targets = selected_frames(encoded, selected), selected_frames(offline, selected)
     scores = objective.num_codebooks * objective.num_classes
     rows = max(1, MAX_LOGITS // (2 * scores))
     pieces = [

@@ -156,7 +156,7 @@ class TextTask(SupervisedTask):
             loss, _ = self.loss(target, valid, targets, usable)
             terms["loss_offline"] = (weights.offline_weight, loss)
         if weights.distillation_weight > 0:
-            early, late = target.detach()[:, : target.shape[1] - delay], outputs[:, delay:]
+            early, late = target[:, : target.shape[1] - delay], outputs[:, delay:]
             divergence = self.divergence(early, late, valid - delay, targets, usable)
             terms["divergence_offline"] = (weights.distillation_weight, divergence)
         return terms
