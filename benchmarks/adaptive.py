@@ -27,9 +27,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
     parser.add_argument("--max-duration", type=float, default=16.0, help="skip longer cuts (seconds)")
     parser.add_argument("--max-minutes", type=float, help="minutes of audio, spread over the manifest (default: all)")
-    parser.add_argument(
-        "--join", type=float, metavar="SECONDS", help="join utterances to streams up to this length"
-    )
+    parser.add_argument("--join", type=float, metavar="SECONDS", help="join utterances to streams up to this length")
     parser.add_argument("--budgets", type=float, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
     parser.add_argument(
         "--rules", nargs="+", default=["entropy", "preview", "energy"], help="rules beside random, the control"
