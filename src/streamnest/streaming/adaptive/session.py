@@ -172,7 +172,7 @@ class AdaptiveSession(StreamingSession):
             self._emitted(stream)
 
     def _preview(self, group: list[_AdaptiveStream]) -> None:
-        """Encodes the next chunk with the smallest context, and takes the result back if a larger one is chosen."""
+        """Encodes the next chunk with the smallest context, and discards the result if a larger one is chosen."""
         self._split_batch()
         before = [(stream.state, stream.pending, stream.emitted) for stream in group]
         self._encode_chunk(group)
@@ -187,7 +187,7 @@ class AdaptiveSession(StreamingSession):
                 stream.out.pop()
 
     def _encode_chunk(self, group: list[_AdaptiveStream]) -> None:
-        """Encodes one chunk of each stream in the context of the encoder, and observes it."""
+        """Encodes one chunk of each stream in the context of the encoder, and updates the evidence."""
         need = self.chunk_samples if group[0].emitted else self.first_samples
         consumed = [stream.pending[:need] for stream in group]
         self._step(list(group), 1)
