@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from streamnest.encoder import EncoderConfig, FastConformer
 from streamnest.encoder.attention import relative_positions
+from streamnest.encoder.context import Context
 from streamnest.encoder.layer import ConformerLayer
 from streamnest.errors import UserError
 
@@ -86,3 +87,13 @@ def test_a_layer_costs_the_share_of_frames_encoded_again() -> None:
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         buffered(**{"right_context_ms": 80, **settings})
+
+
+def test_contexts_of_a_dynamic_encoder_have_their_own_chunk() -> None:
+    model = buffered(right_context_ms=80, contexts={"wide": {"right_context_ms": 120, "chunk_ms": 320}, "whole": {}})
+    assert model.context == Context(None, 2, "buffered") and model.chunk == 3
+    model.use_context("wide")
+    assert model.context == Context(None, 3, "buffered", 8)
+    assert (model.chunk, model.warmup, model.first_features) == (8, 8, 44)
+    model.use_context("whole")
+    assert (model.chunk, model.warmup, model.first_features) == (1, 0, 4)

@@ -25,6 +25,7 @@ CASES = [
     (preset, factor, padding, "chunked")
     for preset, factor, padding in itertools.product(STREAMING_PRESETS, (4, 8), ("aligned", "shifted"))
     if (preset, factor) not in (("lookahead40", 8), ("lookahead1040", 8))
+    and (preset, factor, padding) not in (("buffered", 4, "shifted"), ("buffered", 8, "aligned"))
 ]
 STYLES = itertools.product(("lookahead80", "limited3200"), (4, 8), ("aligned", "shifted"), ("regular", "delayed"))
 CASES += STYLES

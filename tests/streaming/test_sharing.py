@@ -145,6 +145,12 @@ def test_a_saved_stream_of_another_model_is_refused(run_config: Compose, speech_
     other = ready(run_config("encoder=lookahead40", "size.num_layers=1"))
     with pytest.raises(UserError, match="another model"):
         StreamingSession(other).restore(saved)
+    short, long = (ready(run_config("encoder=buffered", f"encoder.chunk_ms={ms}")) for ms in (80, 160))
+    session = StreamingSession(short)
+    saved = session.save(session.open())
+    assert session.restore(saved)
+    with pytest.raises(UserError, match="another model or context"):
+        StreamingSession(long).restore(saved)
 
 
 def test_threads_may_share_a_session(model: Pretraining, speech_like: Audio) -> None:

@@ -116,7 +116,7 @@ class RelativeAttention(nn.Module):
         if state is not None:
             query, waiting = hold_back(query, state.queries, dim=2)
             attended = torch.cat([state.past, attended], dim=1)
-        if copies is not None and mask is not None and copies.count > 1:
+        if copies is not None and mask is not None and copies.num_windows > 1:
             context = self._copied_context(query, attended, positions, mask, copies)
         else:
             context = self._context(query, attended, positions, mask, windows)

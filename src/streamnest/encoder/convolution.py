@@ -126,9 +126,9 @@ class ConvolutionModule(nn.Module):
             x = x * valid
         before = x.new_zeros(len(x), self.past, x.shape[-1]) if state is None else state.to(x.dtype)
         x = torch.cat([before, x], dim=1)
-        end = x.shape[1] - (copies.count * copies.right if copies else 0)
+        end = x.shape[1] - (copies.num_windows * copies.right if copies else 0)
         after = x.narrow(1, end - self.past, self.past)
-        if copies is not None and copies.count > 1 and self.past:
+        if copies is not None and copies.num_windows > 1 and self.past:
             x = self._convolve_copies(x, copies)
         else:
             x = self._convolve(F.pad(x, (0, 0, 0, self.lookahead)) if self.lookahead else x)

@@ -27,24 +27,24 @@ class Copies(NamedTuple):
     Attributes:
         chunk: frames of a chunk, C.
         right: copies per window, R.
-        count: number of windows, n.
+        num_windows: number of windows, n.
         windows: division of the chunks into groups, if attention is computed group by group.
     """
 
     chunk: int
     right: int
-    count: int  # type: ignore[assignment]  # hides a method of tuples
+    num_windows: int
     windows: Windows | None = None
 
     @property
     def frames(self) -> int:
         """Frames of all chunks."""
-        return self.count * self.chunk
+        return self.num_windows * self.chunk
 
     @property
     def group(self) -> int:
         """Windows per group."""
-        return self.windows.group // self.chunk if self.windows else self.count
+        return self.windows.group // self.chunk if self.windows else self.num_windows
 
     def arrange(self, x: Tensor) -> Tensor:
         """Appends the copies to the frames of the chunks: `(B, n C + R, ...)` -> `(B, n (C + R), ...)`."""
@@ -53,14 +53,14 @@ class Copies(NamedTuple):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Splits past, chunks and copies into `(B, past + n C, ...)` and `(B, n, R, ...)`."""
-        copies = self.count * self.right
+        copies = self.num_windows * self.right
         chunks, right = x.split([x.shape[1] - copies, copies], dim=1)
-        return chunks, right.unflatten(1, (self.count, self.right))
+        return chunks, right.unflatten(1, (self.num_windows, self.right))
 
     def by_window(self, x: Tensor) -> Tensor:
         """Collects the frames of each window: `(B, n (C + R), ...)` -> `(B, n, C + R, ...)`."""
         chunks, right = self.split(x)
-        return torch.cat([chunks.unflatten(1, (self.count, self.chunk)), right], dim=2)
+        return torch.cat([chunks.unflatten(1, (self.num_windows, self.chunk)), right], dim=2)
 
     def in_order(self, windows: Tensor) -> Tensor:
         """Reverses `by_window`."""
@@ -69,7 +69,7 @@ class Copies(NamedTuple):
 
     def grouped(self, windows: Tensor) -> Tensor:
         """Makes groups rows of the batch: `(B, n, ...)` -> `(B N, G, ...)`; the last group is filled up."""
-        missing = -self.count % self.group
+        missing = -self.num_windows % self.group
         filled = F.pad(windows, [0, 0] * (windows.ndim - 2) + [0, missing]) if missing else windows
         return filled.unflatten(1, (-1, self.group)).flatten(0, 1)
 
@@ -102,7 +102,7 @@ def copy_masks(copies: Copies, start: Tensor, cached: int, left: int | None, len
     time = start[:, None] + torch.arange(-cached, copies.frames + copies.right, device=start.device)
     inside = (time >= 0) & (time < lengths[:, None])
     valid = copies.arrange(inside[:, cached:])
-    if copies.count == 1:
+    if copies.num_windows == 1:
         return inside[:, None, None], valid[..., None]
     first = time[:, cached : cached + copies.frames : copies.chunk]
     keys = time[:, : cached + copies.frames]
@@ -176,4 +176,4 @@ def average_values(
     weights, own = weights.split([seen, copies.right], dim=-1)
     context = (weights.flatten(2, 3) @ value).unflatten(2, content.shape[2:4]) + own @ own_value
     windows = context.permute(0, 2, 3, 1, 4).unflatten(0, (len(attended), -1)).flatten(1, 2)
-    return copies.in_order(windows.narrow(1, 0, copies.count))
+    return copies.in_order(windows.narrow(1, 0, copies.num_windows))
