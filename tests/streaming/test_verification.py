@@ -148,18 +148,18 @@ class LaterConvolution(ConvolutionModule):
 
 
 class PaddingVisible(ConvolutionModule):
-    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().forward(x, None, state)
+    def forward(self, x: Tensor, valid: Any, state: Any = None, *rest: Any) -> tuple[Tensor, Tensor]:
+        return super().forward(x, None, state, *rest)
 
 
 class SharedState(ConvolutionModule):
-    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().forward(x, valid, state if state is None else state.roll(1, 0))
+    def forward(self, x: Tensor, valid: Any, state: Any = None, *rest: Any) -> tuple[Tensor, Tensor]:
+        return super().forward(x, valid, state if state is None else state.roll(1, 0), *rest)
 
 
 class LostState(ConvolutionModule):
-    def forward(self, x: Tensor, valid: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().forward(x, valid, None)
+    def forward(self, x: Tensor, valid: Any, state: Any = None, *rest: Any) -> tuple[Tensor, Tensor]:
+        return super().forward(x, valid, None, *rest)
 
 
 class SqueezeExcite(FeedForward):
