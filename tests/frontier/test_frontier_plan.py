@@ -241,7 +241,7 @@ def test_dry_run_shows_finished_stages_and_starts_nothing(tmp_path: Path, capsys
 
 def test_unknown_preset_is_refused_with_choices(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("", ROOT, ["--presets", "lookahead41"]) == 2
-    assert "lookahead41: choose from bidirectional, causal" in capsys.readouterr().err
+    assert "lookahead41: choose from bidirectional, buffered, causal" in capsys.readouterr().err
 
 
 def test_training_overrides_compose(composed: Callable[..., DictConfig]) -> None:
