@@ -115,7 +115,7 @@ def plot(files: Sequence[Transcript], rates: Sequence[Estimate], unit: str, titl
         style: dict[str, Any] = {"color": color, "ecolor": (color, 0.4), "marker": marker, "lw": 1.1, "label": folder}
         axes.errorbar(places, value, yerr=[value - low, high - value], **style)
     if len(folders) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
     for file, one in zip(files, rates, strict=True):
         at = (axis.place(file.latency), 100 * one.value)
         axes.annotate(file.name, at, (5, 6), textcoords="offset points", fontsize=8, color=INK)

@@ -247,7 +247,7 @@ def test_turns_and_codes_are_shown_with_a_spectrogram(
     assert re.match(pattern, page.text_content("#text p")), page.text_content("#text p")
     shown(page, "#timeline").to_be_visible()
     pixels = "[...document.getElementById('timeline').getContext('2d').getImageData(0, 0, 300, 130).data]"
-    assert page.evaluate(f"new Set({pixels}).size") > 10
+    page.wait_for_function(f"new Set({pixels}).size > 10")  # it is drawn with the next frame of the screen
 
 
 def test_a_context_of_a_dynamic_checkpoint_can_be_chosen(open_page: Open, wave: Wave) -> None:
