@@ -29,6 +29,7 @@ class ResumableLoader(DataLoader[Batch]):
     A batch is a function of its index alone, so that the state of the workers, which prefetch, is not needed.
     """
 
+    sampler: TrainingSampler | OnePassSampler
     _num_returned = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -36,8 +37,6 @@ class ResumableLoader(DataLoader[Batch]):
         for batch in super().__iter__():
             self._num_returned += 1
             yield batch
-
-    sampler: TrainingSampler | OnePassSampler
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the data; empty for validation, whose sampler has no state."""

@@ -99,7 +99,7 @@ def measure_positions(
         step_ms: distance between the live edges of an utterance.
 
     Raises:
-        UserError: for a model that predicts no masked frames if there are no phone labels, and for unreadable audio.
+        UserError: for unreadable audio; without phone labels, also for a model that does not predict masked frames.
     """
     conditions: dict[str, ScoredFrames] = {}
     test = [one for one in utterances if one.split != "train"] or list(utterances)

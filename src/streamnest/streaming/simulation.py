@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,18 @@ class Comparison:
     tolerance: float
     cap_frames: int | None = None
     max_left_ms: float | None = None
+
+    @classmethod
+    def of(cls, difference: Tensor, tolerance: float) -> Comparison:
+        """Summarizes the largest difference in each frame, `(frames,)`."""
+        exceeding = (~(difference <= tolerance)).nonzero()
+        return cls(
+            max_difference=float(difference.max()) if len(difference) else 0.0,
+            mean_difference=float(difference.mean()) if len(difference) else 0.0,
+            first_differing_frame=int(exceeding[0]) if len(exceeding) else None,
+            per_frame=difference.tolist(),
+            tolerance=tolerance,
+        )
 
     @property
     def equal(self) -> bool:
@@ -190,14 +202,8 @@ def compare_streaming_vs_offline(
             differences.append((offline - part).abs().amax(-1) if len(offline) else offline.new_zeros(0))
     if at != len(streamed):
         return Comparison(math.inf, math.inf, min(at, len(streamed)), [], tolerance)
-    difference = torch.cat(differences)
-    exceeding = (~(difference <= tolerance)).nonzero()
-    return Comparison(
-        max_difference=float(difference.max()) if len(difference) else 0.0,
-        mean_difference=float(difference.mean()) if len(difference) else 0.0,
-        first_differing_frame=int(exceeding[0]) if len(exceeding) else None,
-        per_frame=difference.tolist(),
-        tolerance=tolerance,
+    return replace(
+        Comparison.of(torch.cat(differences), tolerance),
         cap_frames=cap if left is None else None,
         max_left_ms=None if left is None else left * session.frame_ms,
     )

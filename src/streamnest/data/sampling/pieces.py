@@ -72,7 +72,7 @@ class PieceSampler(Sampler[PieceIndex]):
         streams: rows of all processes.
 
     Raises:
-        UserError: if there are no recordings, or a batch has no row.
+        UserError: for an empty training set, and for batches without rows.
     """
 
     def __init__(

@@ -144,7 +144,7 @@ class TextTask(SupervisedTask):
         Args:
             outputs: `(B, T, E)` outputs of the streaming branch.
             valid: `(B,)` number of valid frames.
-            offline: representation of the offline branch; without it there are no terms.
+            offline: representation of the offline branch; None gives no terms.
             targets: tokens of each row.
             usable: True for rows that count.
         """

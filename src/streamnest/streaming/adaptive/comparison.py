@@ -62,14 +62,7 @@ def compare_with_chunks(
     if len(offline) != len(streamed):
         return Comparison(math.inf, math.inf, min(len(offline), len(streamed)), [], tolerance)
     difference = (offline - streamed).abs().amax(-1) if len(offline) else offline.new_zeros(0)
-    exceeding = (~(difference <= tolerance)).nonzero()
-    return Comparison(
-        max_difference=float(difference.max()) if len(difference) else 0.0,
-        mean_difference=float(difference.mean()) if len(difference) else 0.0,
-        first_differing_frame=int(exceeding[0]) if len(exceeding) else None,
-        per_frame=difference.tolist(),
-        tolerance=tolerance,
-    )
+    return Comparison.of(difference, tolerance)
 
 
 def _within(chunks: Sequence[Chunk], frames: int) -> list[Chunk]:
