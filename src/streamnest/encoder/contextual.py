@@ -110,6 +110,11 @@ class ContextualEncoder(nn.Module):
         return context.chunk
 
     @property
+    def chunk_features(self) -> int | None:
+        """Feature frames that become available together; None is the whole utterance."""
+        return None if self.context.chunk is None else self.context.chunk * self.subsampling.factor
+
+    @property
     def first_features(self) -> int:
         """Feature frames needed to emit the first chunk of a stream; later chunks need `chunk * factor` each."""
         waiting = self.context.ahead or self.warmup
