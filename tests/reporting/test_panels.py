@@ -102,6 +102,14 @@ def test_the_panel_shows_the_computed_latency(composed, data, trainer, preset):
     assert f"{found.latency_mean_ms:.1f} ms mean, {found.latency_worst_ms:.1f} ms worst" in text
 
 
+def test_contexts_with_weight_0_are_not_listed_as_sampled(composed, data, trainer):
+    choices = (
+        "+encoder.contexts={a: {right_context_ms: 0}, b: {right_context_ms: 80}, c: {right_context_ms: 40, weight: 0}}"
+    )
+    text = start(composed, data, trainer, "encoder=lookahead40", choices)[1]
+    assert "one sampled per batch: a (22.5 ms), b (62.5 ms)" in text and "never sampled: c (42.5 ms)" in text
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

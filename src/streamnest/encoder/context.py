@@ -148,7 +148,7 @@ class ContextChoice:
     Attributes:
         left_context_ms: None is unlimited.
         right_context_ms: None is unlimited.
-        weight: relative probability of being sampled.
+        weight: relative probability of being sampled; 0 for a context that training does not sample.
         chunk_ms: chunk of `style=buffered`; None is the right context plus one frame.
     """
 
@@ -188,6 +188,11 @@ class ContextChoices:
             known = ", ".join(self.by_name) or "none: only encoder=dynamic has several"
             raise UserError(f"the encoder was not trained with a context {name!r}; it has {known}")
         return self.by_name[name]
+
+    @property
+    def sampled(self) -> list[str]:
+        """Names of the choices that training samples: those with a weight above 0."""
+        return [name for name, weight in zip(self.by_name, self.weights, strict=True) if weight > 0]
 
     def sample(self, number: int) -> Context:
         """Samples a context by weight, as a function of the number."""

@@ -68,13 +68,16 @@ def _latency_rows(model: EncoderTask) -> list[Row]:
 
 
 def _context_rows(model: EncoderTask) -> list[Row]:
-    """Lists the contexts of a dynamic encoder with the mean latency of each."""
-    names = [
-        f"{name} ({milliseconds(model.latency.latency_mean_ms) if model.latency.streams else 'offline'})"
+    """Lists the contexts of a dynamic encoder with the mean latency of each, those that training samples first."""
+    choices = model.encoder.choices
+    latency = {
+        name: f"{name} ({milliseconds(model.latency.latency_mean_ms) if model.latency.streams else 'offline'})"
         for name in model.encoder.each_context()
         if name is not None
-    ]
-    return [("contexts", "one sampled per batch: " + ", ".join(names))] if names else []
+    }
+    others = [latency[name] for name in choices.by_name if name not in choices.sampled]
+    rows = [("contexts", "one sampled per batch: " + ", ".join(latency[name] for name in choices.sampled))]
+    return (rows if latency else []) + ([("", "never sampled: " + ", ".join(others))] if others else [])
 
 
 def _data_rows(cfg: DictConfig, model: EncoderTask, data: SpeechDataModule) -> list[Row]:
