@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from torch import nn
 
 from streamnest.encoder.config import EncoderConfig
-from streamnest.encoder.context import Context, ContextChoices
+from streamnest.encoder.context import Context
+from streamnest.encoder.context_choices import ContextChoices
 from streamnest.encoder.copies import make_copies
 from streamnest.encoder.layer import ConformerLayer
 from streamnest.encoder.state import STREAM_LEFT_MS

@@ -225,7 +225,7 @@ class Pretraining(EncoderTask):
         return torch.stack(loss).sum()
 
     def _log_step(self, batch: Batch, predicted: dict[str, Tensor]) -> None:
-        """Logs loss, correct and count of the parts of the loss with predictions, learning rate and audio consumed."""
+        """Logs a step, given loss, correct and count of each part of the loss with predictions."""
         streaming = {part: value for part, value in predicted.items() if part not in self.dual_weights}
         metrics = training_scores(streaming, self.objective.weights, self._target_entropy())
         metrics |= dual_mode_scores(predicted, self.objective.weights)
