@@ -201,13 +201,7 @@ class FastConformer(ContextualEncoder):
         copies: Copies | None,
     ) -> tuple[Tensor, list[LayerState]]:
         x = self.dropout(x * self.scale)
-        queries = copies.frames + copies.right if copies else x.shape[1]
-        keys = queries + (states[0].attention.past.shape[1] if states else 0)
-        lag = self.context.lag if states else 0
-        if windows:
-            again = copies.right if copies else 0
-            queries, keys, lag = windows.group + again, windows.keys + again, windows.after
-        positions = relative_positions(queries, keys, self.d_model, x, lag)
+        positions = self._positions(x, states, windows, copies)
         after, offline = [], self.context.unlimited
         for index, layer in enumerate(self.layers):
             mask, valid = masks[min(index, len(masks) - 1)]
@@ -221,6 +215,18 @@ class FastConformer(ContextualEncoder):
                 x, state = layer(x, positions, mask, valid, before, windows, copies, offline)
             after.append(state)
         return x, after
+
+    def _positions(
+        self, x: Tensor, states: tuple[LayerState, ...] | None, windows: Windows | None, copies: Copies | None
+    ) -> Tensor:
+        """Computes the sinusoids of the distances between queries and keys, within a group if there are groups."""
+        queries = copies.frames + copies.right if copies else x.shape[1]
+        keys = queries + (states[0].attention.past.shape[1] if states else 0)
+        lag = self.context.lag if states else 0
+        if windows:
+            again = copies.right if copies else 0
+            queries, keys, lag = windows.group + again, windows.keys + again, windows.after
+        return relative_positions(queries, keys, self.d_model, x, lag)
 
     def _checked(self, features: Tensor) -> Tensor:
         if features.ndim != 3 or features.shape[1] != self.num_mels:
