@@ -29,7 +29,7 @@ from streamnest.frontier.effects import plot_delays, plot_effects
 from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.report import note
 from streamnest.frontier.stored_results import read_report
-from streamnest.frontier.tables import main_table
+from streamnest.frontier.tables.markdown import main_table
 from streamnest.reporting.notebook import find_frontier, published, repository
 
 root = repository()

@@ -17,7 +17,7 @@ FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for pat
 LAYERS = (
     *("errors", "randomness", "samples", "locations", "code_usage"),
     *("files", "console", "plotting", "normalization", "quantizer", "frontend", "muon", "optim", "encoder", "masking"),
-    *("targets", "objectives", "metrics", "latency", "formatting", "flops", "curves"),
+    *("targets", "objectives", "latency", "formatting", "flops", "curves"),
     *("data", "config", "pieces", "encoder_task", "pretraining"),
     *("loggers", "callbacks", "streaming", "downstream", "probing"),
     *(

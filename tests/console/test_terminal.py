@@ -17,7 +17,7 @@ from rich.table import Table
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import PlainFormatter, Terminal, caption, plain, printable
 from streamnest.errors import UserError
-from streamnest.reporting.panels import _panel, show
+from streamnest.reporting.panels import panel, show
 
 NASTY = "a[/b] :smile: $x_$ \x1b[2J\x9b31m\u202e\u2028\x07"
 RAW = set("\x1b\x9b\x07\u202e\u2028")
@@ -41,7 +41,7 @@ def test_a_console_prints_markup_as_text() -> None:
 
 def test_panels_logs_and_errors_print_text(capsys: pytest.CaptureFixture[str]) -> None:
     file = io.StringIO()
-    show(_panel(NASTY, [[(NASTY, NASTY)]], [("continue", NASTY)]), Terminal(file=file, width=200))
+    show(panel(NASTY, [[(NASTY, NASTY)]], [("continue", NASTY)]), Terminal(file=file, width=200))
     record = logging.LogRecord("x", logging.WARNING, "x", 1, "%s", (NASTY,), None)
 
     @without_trace

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_model
 from streamnest.data.batch import Batch
-from streamnest.encoder.context import Context, ContextChoices
+from streamnest.encoder.context import Context
+from streamnest.encoder.context_choices import ContextChoices
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.certificate import verify

@@ -25,7 +25,9 @@ from streamnest.frontier.plots import Series, plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import counts_of, read_points
 from streamnest.frontier.stored_results import read_report
-from streamnest.frontier.tables import amount, as_json, as_markdown
+from streamnest.frontier.tables.cells import amount
+from streamnest.frontier.tables.data import as_json
+from streamnest.frontier.tables.markdown import as_markdown
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ("causal", "limited3200", "lookahead80", "dynamic", "bidirectional")

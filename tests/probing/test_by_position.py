@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.errors import UserError
-from streamnest.probing import by_position
-from streamnest.probing.by_position import ScoredFrames, figures, measure_positions
+from streamnest.probing import predicted_codes
+from streamnest.probing.by_position import figures, measure_positions
 from streamnest.probing.phone_labels import ProbeUtterance
+from streamnest.probing.scored_frames import ScoredFrames
 
 Compose = Callable[..., DictConfig]
 ROOT = Path(__file__).parents[2]
@@ -67,15 +68,15 @@ def test_a_live_edge_hides_all_later_audio(
     assert {one.condition for one in lines} == {"live edge", "masked", "unmasked", "phones"}
     whole = [one.frames for one in lines if (one.condition, one.axis[:7]) == ("unmasked", "seconds")]
     assert sum(whole) == 2 * (33000 // 640)
-    monkeypatch.setattr(by_position, "_ROWS", 1)
+    monkeypatch.setattr(predicted_codes, "_ROWS", 1)
     again = measure_positions(model, utterances, masked_ms=160.0, step_ms=400.0)
     assert [one.nats for one in again] == pytest.approx([one.nats for one in lines], rel=1e-4)
 
 
 def test_distances_count_from_the_last_visible_frame() -> None:
     selected = torch.tensor([False, True, True, False, True])
-    assert by_position._since_visible(selected)[selected].tolist() == [1, 2, 1]
-    assert by_position._since_visible(torch.tensor([True, True])).tolist() == [1, 2], "nothing is visible"
+    assert predicted_codes._since_visible(selected)[selected].tolist() == [1, 2, 1]
+    assert predicted_codes._since_visible(torch.tensor([True, True])).tolist() == [1, 2], "nothing is visible"
 
 
 def test_models_without_predictions_need_phones(run_config: Compose, utterances: list[ProbeUtterance]) -> None:

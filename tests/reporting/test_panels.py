@@ -12,8 +12,10 @@ from streamnest.build import build_model
 from streamnest.callbacks import ValHistory
 from streamnest.callbacks.gradients import GradientGuard
 from streamnest.data.manifest import LoadReport
-from streamnest.reporting import panels as report
+from streamnest.reporting.panels import config_panel, show
+from streamnest.reporting.start_panel import start_panel
 from streamnest.reporting.summary import EndedRun
+from streamnest.reporting.summary_panel import _duration, summary_panel
 
 SMALL = (
     "size.d_model=32",
@@ -70,7 +72,7 @@ def data():
 
 def printed(panel):
     file = io.StringIO()
-    report.show(panel, Console(file=file))
+    show(panel, Console(file=file))
     return file.getvalue()
 
 
@@ -82,7 +84,7 @@ def config(composed, *overrides):
 def start(composed, data, trainer, *overrides):
     cfg = config(composed, *overrides)
     model = build_model(cfg)
-    return model, printed(report.start_panel(cfg, model, data, trainer))
+    return model, printed(start_panel(cfg, model, data, trainer))
 
 
 def test_allowed_commands_and_speeds_are_announced(composed, data, trainer):
@@ -98,6 +100,14 @@ def test_the_panel_shows_the_computed_latency(composed, data, trainer, preset):
     found = model.latency
     assert f"look-ahead       {found.lookahead_ms:.1f} ms" in text
     assert f"{found.latency_mean_ms:.1f} ms mean, {found.latency_worst_ms:.1f} ms worst" in text
+
+
+def test_contexts_with_weight_0_are_not_listed_as_sampled(composed, data, trainer):
+    choices = (
+        "+encoder.contexts={a: {right_context_ms: 0}, b: {right_context_ms: 80}, c: {right_context_ms: 40, weight: 0}}"
+    )
+    text = start(composed, data, trainer, "encoder=lookahead40", choices)[1]
+    assert "one sampled per batch: a (22.5 ms), b (62.5 ms)" in text and "never sampled: c (42.5 ms)" in text
 
 
 @pytest.mark.parametrize(
@@ -117,7 +127,7 @@ def test_causality_is_described(composed, data, trainer, overrides, words):
 
 
 def test_the_composed_config_can_be_printed(composed):
-    text = printed(report.config_panel(config(composed, "encoder=lookahead80")))
+    text = printed(config_panel(config(composed, "encoder=lookahead80")))
     assert "  right_context_ms: 80" in text and "\x1b" not in text
 
 
@@ -146,7 +156,7 @@ def summary(composed, data, trainer):
     history.records = [FIRST, LAST]
     model = build_model(cfg)
     model.seconds_seen += 7200
-    return printed(report.summary_panel(EndedRun(cfg, model, data, trainer, history, 125.0)))
+    return printed(summary_panel(EndedRun(cfg, model, data, trainer, history, 125.0)))
 
 
 def test_the_summary_compares_each_loss_term_with_its_baseline(composed, data, trainer):
@@ -170,7 +180,7 @@ def test_the_summary_counts_skipped_steps(composed, data, trainer):
 
 @pytest.mark.parametrize(("seconds", "text"), [(44.9, "44 s"), (60, "1 min 0 s"), (11520, "3 h 12 min")])
 def test_durations_have_two_units_at_most(seconds, text):
-    assert report._duration(seconds) == text
+    assert _duration(seconds) == text
 
 
 def test_the_record_of_validations_survives_a_resume():

@@ -11,7 +11,7 @@ from streamnest.checkpoint.loading import StoredCheckpoint, check_checkpoint, lo
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.targets import Teacher, TeacherConfig, TeacherQuantizer
-from streamnest.targets.quantizer import checked_layers
+from streamnest.targets.config import checked_layers
 
 
 def with_teacher(

@@ -36,8 +36,10 @@ from streamnest.errors import UserError
 from streamnest.latency import require_no_leak
 from streamnest.locations import config_folder, set_root
 from streamnest.loggers.wandb import finish_runs
-from streamnest.reporting import panels as report
+from streamnest.reporting.panels import config_panel, show, transfer_panel
+from streamnest.reporting.start_panel import start_panel
 from streamnest.reporting.summary import EndedRun, publish, summarize
+from streamnest.reporting.summary_panel import summary_panel
 from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
@@ -56,7 +58,7 @@ def train(cfg: DictConfig) -> float | None:
     refuse(cfg)
     _set_up_libraries(cfg)
     if cfg.print_config:
-        report.show(report.config_panel(cfg))
+        show(config_panel(cfg))
 
     stored = checkpoint_to_continue(cfg)
     cfg = with_encoder_of(cfg, stored)
@@ -85,10 +87,10 @@ def train(cfg: DictConfig) -> float | None:
     callbacks, loggers = [history, times, *build_all(cfg.callbacks), *last], build_all(cfg.logger)
     trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
     compile_for_training(model, cfg, trainer)
-    report.show(report.start_panel(cfg, model, data, trainer))
+    show(start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
     if transferred:
-        report.show(report.transfer_panel(transferred))
+        show(transfer_panel(transferred))
     if statistics:
         _prepare(model, data, trainer, statistics, times)
     _begin(cfg, model, trainer)
@@ -102,7 +104,7 @@ def train(cfg: DictConfig) -> float | None:
     run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
     publish(summarize(run), cfg.paths.output_dir, trainer)
     finish_runs(trainer.loggers)
-    report.show(report.summary_panel(run))
+    show(summary_panel(run))
     # Only rank 0: launchers kill the other ranks once one has failed, while rank 0 still closes its loggers.
     if any(stop.preempted for stop in stops) and trainer.is_global_zero:
         sys.exit(PREEMPTED)

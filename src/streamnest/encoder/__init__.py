@@ -1,4 +1,4 @@
-"""The streaming FastConformer. Read in this order: encoder, layer, attention, convolution, subsampling."""
+"""The streaming FastConformer. Read in this order: encoder, contextual, masks, layer, attention, convolution."""
 
 from streamnest.encoder.config import EncoderConfig
 from streamnest.encoder.encoder import FastConformer

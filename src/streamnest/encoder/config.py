@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from streamnest.encoder.context import ContextChoice
+from streamnest.encoder.context_choices import ContextChoice
 
 
 def preset_field(default: Any) -> Any:

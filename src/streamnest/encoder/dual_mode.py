@@ -74,8 +74,7 @@ def check_dual_mode(encoder: FastConformer, offline_weight: float, delay_ms: flo
                 "encoder.norms_per_mode=true needs task.dual_mode.offline_weight above 0, whose loss trains the norms "
                 "of the offline mode"
             )
-        choices = zip(encoder.choices.by_name.items(), encoder.choices.weights, strict=True)
-        if shared := [name for (name, context), weight in choices if context.unlimited and weight > 0]:
+        if shared := [name for name in encoder.choices.sampled if encoder.choices[name].unlimited]:
             raise UserError(
                 f"encoder.contexts.{shared[0]} is the offline mode, which has norms of its own and is trained in every "
                 f"batch: set encoder.contexts.{shared[0]}.weight=0"

@@ -12,7 +12,7 @@ from streamnest.curves.plots import style
 from streamnest.frontier.plan import Stage
 from streamnest.frontier.records import Records
 from streamnest.reporting.comparison.learning import learning_curve
-from streamnest.reporting.comparison.runs import read_run
+from streamnest.reporting.comparison.run_files import read_run
 
 _METRIC = "val/cer"
 

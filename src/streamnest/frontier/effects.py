@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.plots import COLORS, MARKERS, NAMES
 from streamnest.frontier.results import REFERENCE, Point
-from streamnest.frontier.tables import amount
+from streamnest.frontier.tables.cells import amount
 from streamnest.frontier.variants import SCRATCH, Variant
 from streamnest.plotting import INK, MUTED, ORANGE, heading, plain_axes
 

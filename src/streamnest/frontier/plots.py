@@ -15,7 +15,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.results import Point
-from streamnest.frontier.tables import amount
+from streamnest.frontier.tables.cells import amount
 from streamnest.plotting import INK, MUTED, OKABE_ITO, heading, plain_axes
 from streamnest.reporting.latency_axis import LatencyAxis
 

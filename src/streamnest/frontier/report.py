@@ -15,7 +15,10 @@ from streamnest.frontier.plan import Stage, make_plan
 from streamnest.frontier.plots import plot_frontier, plot_labels
 from streamnest.frontier.records import Records
 from streamnest.frontier.results import read_points
-from streamnest.frontier.tables import FrontierReport, amount, as_csv, as_json, as_markdown
+from streamnest.frontier.tables.cells import amount
+from streamnest.frontier.tables.data import as_csv, as_json
+from streamnest.frontier.tables.markdown import as_markdown
+from streamnest.frontier.tables.report import FrontierReport
 from streamnest.frontier.variants import read_variants
 from streamnest.plotting import save
 from streamnest.probing.linear_probe import INPUT, MIXED

@@ -10,7 +10,7 @@ from streamnest.errors import UserError
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.options import FrontierOptions
 from streamnest.frontier.results import REFERENCE, Point, System
-from streamnest.frontier.tables import FrontierReport, Row
+from streamnest.frontier.tables.report import FrontierReport, Row
 from streamnest.frontier.variants import Variant
 
 _COMPUTE = ("chunk_ms", "p50_ms", "p99_ms", "real_time_factor")

@@ -5,48 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streamnest.encoder.config import training_field
 from streamnest.errors import UserError
-from streamnest.quantizer import RandomProjectionQuantizer, TargetConfig, principal_directions
+from streamnest.quantizer import RandomProjectionQuantizer, principal_directions
 from streamnest.targets.cache import CodeCache
+from streamnest.targets.config import TeacherConfig, check_sizes, checked_layers
 from streamnest.targets.kmeans import kmeans, nearest
 from streamnest.targets.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-_MAX_LAYER, _EPSILON = 512, 1e-5
-
-
-@dataclass
-class TeacherConfig(TargetConfig):
-    """Schema of `quantizer=teacher`.
-
-    Attributes:
-        num_codebooks: a multiple of the number of layers; codebook i belongs to layer `i % layers`.
-        checkpoint: checkpoint of the teacher; only the command `train` reads it.
-        layer: layer, or list of layers; 0 is the output of the subsampling, n that of Conformer layer n.
-        width: width of the teacher, which `train` takes from the checkpoint.
-        context: name of a context of a dynamic teacher; None is the default one.
-        code_dim: number of principal directions that are clustered; None is all dimensions.
-        standardize: divide each dimension by its standard deviation before clustering.
-        cache: folder of cached codes; "auto" is a folder in the cache of streamnest, None turns it off.
-    """
-
-    _target_: str = "streamnest.targets.TeacherQuantizer"
-    num_classes: int = 256
-    checkpoint: str | None = training_field(None)
-    layer: Any = 3
-    width: int | None = None
-    context: str | None = None
-    code_dim: int | None = None
-    standardize: bool = True
-    cache: str | None = training_field("auto")
+_EPSILON = 1e-5
 
 
 class TeacherQuantizer(nn.Module):
@@ -99,7 +72,7 @@ class TeacherQuantizer(nn.Module):
         self.seed, self.standardize, self.cache_folder = seed, standardize, cache
         self.checkpoint, self.context = checkpoint, context
         self.width = width or code_dim or 1
-        self._check_sizes(code_dim)
+        check_sizes(stack, num_classes, num_codebooks, len(self.layers), self.width, code_dim)
         self.register_buffer("mean", torch.zeros(len(self.layers), self.width))
         self.register_buffer("scale", torch.ones(len(self.layers), self.width))
         if code_dim is not None:
@@ -111,19 +84,6 @@ class TeacherQuantizer(nn.Module):
         self._teacher: Teacher | None = None
         self._stride = 0
         self.cache: CodeCache | None = None
-
-    def _check_sizes(self, code_dim: int | None) -> None:
-        sizes = {"stack": self.stack, "num_codebooks": self.num_codebooks, "num_classes - 1": self.num_classes - 1}
-        for name, value in {**sizes, "code_dim": 1 if code_dim is None else code_dim}.items():
-            if value < 1:
-                raise UserError(f"quantizer.{name}={value} must be at least 1")
-        if self.num_codebooks % len(self.layers):
-            raise UserError(
-                f"quantizer.num_codebooks={self.num_codebooks} must be a multiple of the {len(self.layers)} layers of "
-                f"quantizer.layer: set it to {len(self.layers)} for one codebook per layer"
-            )
-        if code_dim is not None and code_dim > self.width:
-            raise UserError(f"quantizer.code_dim={code_dim} is more than the teacher's width {self.width}: lower it")
 
     def attach(self, teacher: Teacher, sample_rate: int, stride: int) -> None:
         """Attaches the teacher of a training run.
@@ -276,19 +236,3 @@ class TeacherQuantizer(nn.Module):
         for value in self.state_dict().values():
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
-
-
-def checked_layers(layer: Any) -> tuple[int, ...]:
-    """Returns the layers of a config, in ascending order.
-
-    Raises:
-        UserError: for anything but a number or a list of different numbers from 0.
-    """
-    layers = list(layer) if isinstance(layer, (list, tuple)) else [layer]
-    valid = all(type(one) is int and 0 <= one <= _MAX_LAYER for one in layers)
-    if not layers or not valid or sorted(set(layers)) != layers:
-        raise UserError(
-            f"quantizer.layer={layer!r}: give a layer, or an ascending list of layers, from 0 (subsampling) to the "
-            "number of layers of the teacher"
-        )
-    return tuple(layers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streamnest.checkpoint.transfer_report import TransferReport
-from streamnest.encoder.context import Context, ContextChoices
+from streamnest.encoder.context import Context
+from streamnest.encoder.context_choices import ContextChoices
 from streamnest.errors import UserError
 from streamnest.interop.nemo.section import ConfigSection
 

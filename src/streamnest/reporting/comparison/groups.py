@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from streamnest.reporting.comparison.runs import Run
+from streamnest.reporting.comparison.run import Run
 
 _VALIDATION = ("val_manifest", "languages", "min_duration", "max_duration", "on_long", "channel", "augment_val")
 # Config keys that a metric depends on besides the validation set, by the last part of its name.

@@ -11,7 +11,8 @@ import numpy as np
 
 from streamnest.curves.curve import LearningCurve, describe, interval_names
 from streamnest.curves.metrics import title
-from streamnest.reporting.comparison.runs import Run, labels, settings
+from streamnest.reporting.comparison.run import Run
+from streamnest.reporting.comparison.runs import labels, settings
 
 _HOURS = "train/hours"
 

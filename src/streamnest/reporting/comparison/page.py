@@ -14,7 +14,8 @@ from streamnest.curves.metrics import rises, title
 from streamnest.plotting import save
 from streamnest.reporting.comparison.learning import PLAIN, CurveAxes, trends
 from streamnest.reporting.comparison.plots import plot_health, plot_latency, plot_learning, plot_settings
-from streamnest.reporting.comparison.runs import Run, labels
+from streamnest.reporting.comparison.run import Run
+from streamnest.reporting.comparison.runs import labels
 from streamnest.reporting.comparison.tables import compare
 
 _CAPTIONS = {

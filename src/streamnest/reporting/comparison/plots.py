@@ -15,7 +15,8 @@ from streamnest.curves.metrics import is_share, title
 from streamnest.curves.plots import style
 from streamnest.plotting import INK, MUTED, heading, plain_axes
 from streamnest.reporting.comparison.learning import CurveAxes, learning_curve
-from streamnest.reporting.comparison.runs import Run, labels, settings
+from streamnest.reporting.comparison.run import Run
+from streamnest.reporting.comparison.runs import labels, settings
 from streamnest.reporting.latency_axis import LatencyAxis
 
 _HEALTH = {"val/perplexity": "Code perplexity", "val/codes_used": "Codes used", "val/rank": "Effective rank"}

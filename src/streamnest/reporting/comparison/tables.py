@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from streamnest.curves.metrics import figure, rises, title
 from streamnest.formatting import count, milliseconds
-from streamnest.reporting.comparison.runs import Run, labels, settings
+from streamnest.reporting.comparison.run import Run
+from streamnest.reporting.comparison.runs import labels, settings
 
 # Columns of further metrics, with their titles.
 _MORE = ("val/gain", "val/accuracy", "val/wer", "val/perplexity", "val/codes_used", "val/rank")

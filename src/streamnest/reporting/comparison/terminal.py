@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.table import Table as RichTable
 
-from streamnest.reporting.comparison.runs import Run
+from streamnest.reporting.comparison.run import Run
 from streamnest.reporting.comparison.tables import compare, split
 
 

@@ -16,18 +16,18 @@ from streamnest import code_usage
 from streamnest.config.tasks import DualModeConfig
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
-from streamnest.encoder.dual_mode import check_dual_mode
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
 from streamnest.latency import receptive_field_end
-from streamnest.masking import ChunkMasking, Masking
-from streamnest.metrics import ValidationScores, dual_mode_scores, figures, training_scores
+from streamnest.masking import Masking
 from streamnest.normalization import Normalizer
 from streamnest.objectives import Objective, PredictionContext, PredictionResult
-from streamnest.objectives.dual_mode import compare_branches, dual_weights
+from streamnest.objectives.dual_mode import compare_branches
 from streamnest.objectives.selection import to_device
 from streamnest.optim import Optimization
+from streamnest.pretraining.checks import check_masking, check_objective, check_sizes, checked_dual_weights
+from streamnest.pretraining.scores import ValidationScores, dual_mode_scores, figures, training_scores
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
 from streamnest.targets import TeacherQuantizer
@@ -73,7 +73,7 @@ class Pretraining(EncoderTask):
         dual_mode: DualModeConfig | None = None,
     ) -> None:
         super().__init__(frontend, encoder, optimization, seed, config)
-        _check_sizes(frontend, encoder, quantizer)
+        check_sizes(frontend, encoder, quantizer)
         self.masking, self.quantizer, self.objective = masking, quantizer, objective
         self.target_norm = Normalizer(target_normalize, frontend.num_mels)
         self.register_buffer("train_counts", torch.zeros(quantizer.num_codebooks, quantizer.num_classes))
@@ -81,10 +81,12 @@ class Pretraining(EncoderTask):
         self._val_frames = torch.empty(0, encoder.d_model)
         # The counts and their version that an entropy was computed from, and the entropy.
         self._entropy: tuple[Tensor, int, Tensor] | None = None
-        self._check_masking()
-        self._check_objective()
+        check_masking(masking, encoder)
+        check_objective(objective, encoder, frontend, self.input_norm.causal)
         self.dual_mode = dual_mode or DualModeConfig()
-        self.dual_weights = self._prepare_dual_mode() if self.dual_mode.active else {}
+        self.dual_weights = checked_dual_weights(self.dual_mode, encoder, objective)
+        if self.dual_mode.active:
+            encoder.train_offline_norms()
 
     def configure_model(self) -> None:
         """Shards each layer, then encoder and objective, if the strategy has a device mesh (`trainer=fsdp`).
@@ -151,7 +153,7 @@ class Pretraining(EncoderTask):
         # Masks are sampled on the host, where the number of frames to predict is then known.
         mask_keys, objective_keys = (fold_keys(host_keys, stream) for stream in (_MASK_STREAM, _OBJECTIVE_STREAM))
         lengths = self.frontend.num_frames(lengths)
-        mask = self.masking.sample(lengths, clean.shape[-1], keys=mask_keys, chunk=self._chunk)
+        mask = self.masking.sample(lengths, clean.shape[-1], keys=mask_keys, chunk=self.encoder.chunk_features)
         # Outputs may be one frame more than codes, if the last frame is incomplete.
         end = self.receptive_field_end(codes.shape[1] + 1) if self.objective.predicts_unseen else None
         context = PredictionContext(mask, lengths, self.quantizer.stack, end, objective_keys)
@@ -213,14 +215,7 @@ class Pretraining(EncoderTask):
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
         self._add_seconds(batch, summed[-1])
         # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
-        predicted = {part: sums[part] for part, result in results.items() if result.count}
-        streaming = {part: value for part, value in predicted.items() if part not in self.dual_weights}
-        metrics = training_scores(streaming, self.objective.weights, self._target_entropy())
-        metrics |= dual_mode_scores(predicted, self.objective.weights)
-        self.log_dict({f"train/{k}": v for k, v in metrics.items()}, batch_size=len(batch.ids))
-        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-        self.log("train/lr", self._filled(rate), batch_size=len(batch.ids))
-        self.log("train/hours", (self.seconds_seen / 3600).float(), batch_size=len(batch.ids))
+        self._log_step(batch, {part: sums[part] for part, result in results.items() if result.count})
         # DDP averages gradients over ranks; multiplying by their number weights each prediction equally.
         weights = self.objective.weights | self.dual_weights
         loss = [
@@ -228,6 +223,15 @@ class Pretraining(EncoderTask):
             for part, result in results.items()
         ]
         return torch.stack(loss).sum()
+
+    def _log_step(self, batch: Batch, predicted: dict[str, Tensor]) -> None:
+        """Logs a step, given loss, correct and count of each part of the loss with predictions."""
+        streaming = {part: value for part, value in predicted.items() if part not in self.dual_weights}
+        metrics = training_scores(streaming, self.objective.weights, self._target_entropy())
+        metrics |= dual_mode_scores(predicted, self.objective.weights)
+        metrics["lr"] = self._filled(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        metrics["hours"] = (self.seconds_seen / 3600).float()
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch.ids))
 
     def on_train_start(self) -> None:
         """Checks the restored state, and opens the cache of codes, after all processes have the same centers."""
@@ -283,62 +287,3 @@ class Pretraining(EncoderTask):
     def _no_scores(self) -> ValidationScores:
         quantizer = self.quantizer
         return ValidationScores(self.objective.weights, quantizer.num_codebooks, quantizer.num_classes, self.device)
-
-    @property
-    def _chunk(self) -> int | None:
-        """Feature frames that become available to the encoder together."""
-        chunk = self.encoder.context.chunk
-        return None if chunk is None else chunk * self.encoder.subsampling.factor
-
-    def _check_masking(self) -> None:
-        """Rejects chunks that are too short to be masked, in any context."""
-        if isinstance(self.masking, ChunkMasking):
-            self.masking.longest_tail(self._chunk)
-            for _ in self.encoder.each_context():
-                self.masking.longest_tail(self._chunk)
-
-    def _prepare_dual_mode(self) -> dict[str, float]:
-        """Checks the settings of dual mode, makes the norms of the offline mode trainable, and returns its weights."""
-        settings = self.dual_mode
-        if "masked" not in self.objective.weights:
-            raise UserError(
-                "task.dual_mode compares predictions of masked frames: choose objective=masked or masked_next_token"
-            )
-        if settings.delay_ms:
-            raise UserError(
-                f"task.dual_mode.delay_ms={settings.delay_ms:g} is for task=ctc and rnnt: each output of pretraining "
-                "predicts the code of its own frame, so set it to 0"
-            )
-        check_dual_mode(self.encoder, settings.offline_weight, settings.delay_ms)
-        self.encoder.train_offline_norms()
-        return dual_weights(self.objective.weights, settings.offline_weight, settings.distillation_weight)
-
-    def _check_objective(self) -> None:
-        """Rejects an objective that the encoder's receptive field leaves nothing to predict."""
-        if not self.objective.predicts_unseen:
-            return
-        if self.receptive_field_end(1) is None:
-            raise UserError(
-                "the objective predicts audio beyond the receptive field, and this encoder sees the whole utterance: "
-                "choose a streaming one such as encoder=causal, or objective=masked"
-            )
-        for name in self.encoder.each_context():
-            if len(self.objective.weights) == 1 and self.receptive_field_end(1) is None:
-                raise UserError(
-                    f"encoder.contexts.{name} sees the whole utterance, which leaves nothing to predict: remove it "
-                    f"with '~encoder.contexts.{name}', or choose objective=masked_next_token"
-                )
-
-
-def _check_sizes(
-    frontend: LogMel, encoder: FastConformer, quantizer: RandomProjectionQuantizer | TeacherQuantizer
-) -> None:
-    if isinstance(quantizer, RandomProjectionQuantizer) and quantizer.feat_in != frontend.num_mels:
-        raise UserError(
-            f"quantizer.feat_in={quantizer.feat_in} but frontend.num_mels={frontend.num_mels}: make them equal"
-        )
-    if quantizer.stack != encoder.subsampling.factor:
-        raise UserError(
-            f"quantizer.stack={quantizer.stack} but encoder.subsampling_factor={encoder.subsampling.factor}: "
-            "a code belongs to one encoder frame, so make them equal"
-        )

@@ -1,0 +1,1 @@
+"""Results of a frontier as `frontier.json`, `frontier.csv` and `frontier.md`."""
