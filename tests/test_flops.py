@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
+from streamnest.commands.flops import _left_out
 from streamnest.encoder import EncoderConfig
 from streamnest.flops import PlannedRun, TrainingCost, code_bytes, device_hours, predicted_share, training_cost
 from streamnest.masking import RandomBlockMasking
@@ -75,6 +77,15 @@ def test_the_cost_of_a_run_equals_arithmetic_by_hand() -> None:
     # 4.32e16 FLOPs at 1e12 FLOP/s take 43,200 s.
     assert device_hours(run.flops, peak_tflops=2.0, mfu=0.5) == 12.0
     assert run.cost.checkpoint_gb == 0.012
+
+
+def test_the_branch_of_dual_mode_is_named_as_left_out() -> None:
+    def sentences(offline: float, distillation: float) -> list[str]:
+        weights = {"offline_weight": offline, "distillation_weight": distillation}
+        return _left_out(OmegaConf.create({"task": {"name": "pretrain", "dual_mode": weights}}))
+
+    assert "costs as much again" in sentences(1, 1)[0] and "one more forward pass" in sentences(0, 1)[0]
+    assert sentences(0, 0) == []
 
 
 def test_codes_use_the_smallest_integer_that_holds_them() -> None:

@@ -22,6 +22,7 @@ from streamnest.checkpoint.loading import write_checkpoint
 from streamnest.downstream.exported import ExportedDiarizer, ExportedRecognizer
 from streamnest.errors import UserError
 from streamnest.serving.engine import Engine
+from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 
@@ -62,6 +63,11 @@ def test_an_exported_recognizer_gives_the_text_of_its_checkpoint(run_config, tmp
     assert main("stream", out, "-") == 0
     assert len(capsys.readouterr().out.splitlines()[-1]) > 4
     served = Engine(ExportedRecognizer(OnnxSession(out)))
+    capsys.readouterr()
+    assert main("transcribe", out, "--stream", talk, "--adaptive", "100ms") == 2
+    assert "an exported model has one context" in capsys.readouterr().err
+    with pytest.raises(UserError, match="an exported model has one context"):
+        Engine(ExportedRecognizer(OnnxSession(out)), adaptive=AdaptiveSettings(100, "load"))
     assert results(served, audio) == {"text": expected.split("\t")[1].rstrip("\n")}
     assert main("diarize", out, talk) == 2
     assert "task=diarization" in capsys.readouterr().err

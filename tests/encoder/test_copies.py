@@ -78,6 +78,7 @@ def test_a_layer_costs_the_share_of_frames_encoded_again() -> None:
     ("settings", "message"),
     [
         ({"conv_padding": "symmetric"}, "choose conv_padding=causal"),
+        ({"conv_norm": "batch_norm"}, "conv_norm=layer_norm or frozen_batch_norm"),
         ({"chunk_ms": 100}, "nearest legal values are 80 and 120 ms"),
         ({"chunk_ms": 0}, "at least one encoder frame"),
         ({"chunk_ms": 160, "style": "chunked"}, "remove it, or choose encoder.style=buffered"),

@@ -109,9 +109,10 @@ def test_unsupported_heads_are_reported_and_become_zeros(run_config: Compose, tm
         (("encoder=causal", "encoder.normalize=online"), "encoder.normalize=online"),
         (("encoder=lookahead40", "encoder.style=delayed"), "encoder.style=delayed"),
         (("encoder=buffered",), "encoder.style=buffered"),
+        (("encoder=causal", "encoder.norms_per_mode=true"), "encoder.norms_per_mode=true"),
         (("encoder=causal", "encoder.normalize=none", "frontend.kind=sherpa"), "frontend.kind=sherpa"),
     ],
-    ids=["online", "delayed", "buffered", "sherpa"],
+    ids=["online", "delayed", "buffered", "norms", "sherpa"],
 )
 def test_unsupported_settings_are_refused_without_writing(
     run_config: Compose, tmp_path: Path, override: tuple[str, ...], message: str

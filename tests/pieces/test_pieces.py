@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from corpus import make_cut, tone, write_manifest
 from models import ready
 from omegaconf import DictConfig
+from recordings import PRESETS, SECONDS, batches, built, encoded, pieces, whole_outputs
 from torch import Tensor
 
 from streamnest.build import build_data, build_model
-from streamnest.data.batch import Batch
-from streamnest.data.datamodule import SpeechDataModule
 from streamnest.encoder.state import map_state, plain_state
 from streamnest.errors import UserError
 from streamnest.pieces.carried import gather_state, initial_state, restore_state
-from streamnest.pretraining import Pretraining
-from streamnest.training.pieces import check_pieces
 
 Compose = Callable[..., DictConfig]
-# One recording ends inside a frame, one is shorter than a piece, and one ends with a piece.
-SECONDS = (3.1234, 0.5, 5.04, 2.0)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recordings")
-    cuts = [make_cut(folder, f"r{i}", tone(seconds, i), speaker=f"s{i}") for i, seconds in enumerate(SECONDS)]
-    return write_manifest(folder / "cuts.jsonl", cuts)
-
-
-def pieces(manifest: Path, piece_s: float, rows: int, *overrides: str) -> tuple[str, ...]:
-    """Returns the overrides of training in pieces, without randomness in the audio."""
-    return (
-        *(f"data.train_manifest={manifest}", "data.val_manifest=null", "data.noise_manifest=null", "augment=none"),
-        *(f"data.piece_s={piece_s}", f"data.batch_duration={rows * piece_s}", "frontend.dither=0", *overrides),
-    )
-
-
-def built(cfg: DictConfig) -> tuple[Pretraining, SpeechDataModule]:
-    model, data = ready(cfg), build_data(cfg)
-    check_pieces(cfg, model)
-    data.config.num_batches = None
-    data.setup("fit")
-    return model, data
-
-
-def batches(data: SpeechDataModule, steps: int) -> Iterator[Batch]:
-    data.config.num_batches = steps
-    return iter(data.train_dataloader())
-
-
-def encoded(model: Pretraining, batch: Batch) -> tuple[Tensor, Tensor]:
-    features, frames = model.compute_features(batch.clean, batch)
-    return model.encode_batch(model.normalize_batch(features, frames, batch), frames, batch)
-
-
-def whole_outputs(model: Pretraining, data: SpeechDataModule, name: str, first: int) -> Tensor:
-    """Encodes a recording from one of its pieces to its end, in one forward pass."""
-    cut = next(cut for cut in data._cuts["train"] if cut.id == name)
-    audio = torch.from_numpy(cut.load_audio())[:, first:].to(model.frontend.window.dtype)
-    outputs, frames = model(audio, torch.tensor([audio.shape[1]]))
-    return outputs[0, : int(frames)]
-
-
-PRESETS = {
-    "limited": ("encoder=limited3200", "encoder.left_context_ms=400"),
-    "lookahead": ("encoder=lookahead40", "encoder.normalize=online"),
-    "8x": ("encoder=lookahead80", "encoder.subsampling_factor=8", "encoder.right_context_ms=80"),
-    "sherpa": ("encoder=causal", "frontend.kind=sherpa"),
-}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -106,38 +50,6 @@ def test_outputs_of_pieces_equal_those_of_whole_recordings(run_config: Compose, 
         torch.testing.assert_close(together[:count], expected[:count], rtol=0, atol=1e-9)
 
 
-def test_gradients_of_pieces_equal_those_of_utterances(run_config: Compose, manifest: Path) -> None:
-    """Recordings fit into one piece, so that no gradient is cut; padded ends contribute nothing."""
-    model, data = built(run_config(*pieces(manifest, 5.6, 4, *PRESETS["limited"], "size.dropout=0")))
-    model.train()
-    batch = next(batches(data, 1))
-    assert batch.seams is not None and bool(batch.seams.first.all())
-    gradients = []
-    for one in (batch, replace(batch, seams=None)):
-        model.zero_grad()
-        results, _ = model.predict(one, 0)
-        sum(result.loss_sum for result in results.values()).backward()  # type: ignore[union-attr]
-        assert all(result.count for result in results.values())
-        gradients.append({name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None})
-    for name, gradient in gradients[1].items():
-        scale = float(gradient.abs().max())
-        torch.testing.assert_close(gradients[0][name], gradient, rtol=0, atol=1e-3 * scale + 1e-6)
-
-
-def test_gradients_and_memory_end_at_the_seam(run_config: Compose, manifest: Path) -> None:
-    model, data = built(run_config(*pieces(manifest, 0.8, 3, *PRESETS["limited"], "encoder.normalize=online")))
-    model.train()
-
-    def check(x: Tensor) -> Tensor:
-        assert not x.requires_grad and x.untyped_storage().nbytes() == x.nbytes
-        return x
-
-    for batch in batches(data, 3):
-        loss = sum(result.loss_sum for result in model.predict(batch, batch.step)[0].values())
-        loss.backward()  # type: ignore[union-attr]
-        map_state(check, model.carried)
-
-
 def test_each_process_restores_its_own_rows(run_config: Compose) -> None:
     model = ready(run_config("encoder=limited3200"))
     whole = initial_state(model.input_norm, model.encoder, 4, 20_000)
@@ -147,19 +59,6 @@ def test_each_process_restores_its_own_rows(run_config: Compose) -> None:
     assert own.encoder.position.tolist() == [2, 3] and float(own.encoder.layers[1].attention.past[1].min()) == 3
     with pytest.raises(UserError, match=r"not hold the state of 6 streams .*init_from"):
         restore_state(template, gather_state(whole), rank=0, world_size=3)
-
-
-def test_checkpointed_activations_give_the_same_gradients(run_config: Compose, manifest: Path) -> None:
-    cfg = run_config(*pieces(manifest, 0.8, 3, *PRESETS["limited"], "size.dropout=0"))
-    (plain, data), (checkpointed, _) = built(cfg), built(cfg)
-    checkpointed.encoder.activation_checkpointing = True
-    for batch in batches(data, 3):
-        for model in (plain, checkpointed):
-            model.train().zero_grad()
-            encoded(model, batch)[0].square().mean().backward()
-    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
-        assert (one.grad is None) == (other.grad is None)
-        assert one.grad is None or torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
 
 
 def fit(cfg: DictConfig, steps: int, path: Path | None = None) -> tuple[L.Trainer, dict[str, Any]]:

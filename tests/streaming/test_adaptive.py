@@ -180,6 +180,7 @@ def test_a_session_without_records_keeps_counts_only(model: Pretraining, speech_
 @pytest.mark.parametrize(
     ("rule", "budget", "names", "message"),
     [
+        ("entropy", float("inf"), None, "inf ms cannot be met"),
         ("entropy", 20, None, "20 ms cannot be met: the smallest context, short, has 22.5 ms"),
         ("what", 100, None, "choose one of entropy, preview, energy, load, random, fixed:short, fixed:some"),
         ("entropy", 100, ("full", "short"), "full cannot be chosen per chunk"),
@@ -194,14 +195,16 @@ def test_settings_out_of_range_are_refused(
         AdaptiveSession(model, AdaptiveSettings(budget, rule, names))
 
 
-def test_models_that_cannot_switch_are_refused(run_config: Compose, model: Pretraining) -> None:
+def test_models_that_cannot_switch_are_refused(run_config: Compose) -> None:
+    regular = ready(run_config("encoder=dynamic", "encoder.style=regular", "encoder.allow_future_leak=true"))
+    with pytest.raises(UserError, match=r"causal cannot be chosen per chunk: it needs encoder.style=chunked"):
+        AdaptiveSession(regular, AdaptiveSettings(100, "energy", ("causal", "lookahead40")))
+    with pytest.raises(UserError, match="a chunk of a schedule needs a limited left context"):
+        Chunk(None, 1)
     with pytest.raises(UserError, match="needs a checkpoint of encoder=dynamic"):
         AdaptiveSession(ready(run_config("encoder=causal")), AdaptiveSettings(100))
     with pytest.raises(UserError, match="entropy and preview need"):
         AdaptiveSession(transducer(run_config("encoder=dynamic", "task=rnnt")), AdaptiveSettings(100))
-    session = AdaptiveSession(model, AdaptiveSettings(100, "energy"))
-    with pytest.raises(UserError, match="cannot be saved"):
-        session.save(session.open())
 
 
 def test_the_longest_left_context_of_a_chunk_takes_part(run_config: Compose) -> None:
@@ -275,10 +278,13 @@ def status_of(command: Any, options: list[str]) -> Any:
     ("command", "options", "message"),
     [
         ("stream", ["m.ckpt", "a.wav", "--adaptive", "12x"], "'12x' is not a latency above 0, such as 120ms"),
+        ("stream", ["m.ckpt", "a.wav", "--adaptive", "0"], "'0' is not a latency above 0, such as 120ms"),
         ("stream", ["m.ckpt", "a.wav", "--adaptive", "120", "--context", "causal"], "leave out --context"),
+        ("transcribe", ["m.ckpt", "--stream", "a.wav", "--adaptive", "1s", "--context", "full"], "leave out --context"),
         ("stream", ["m.onnx", "a.wav", "--adaptive", "120ms"], "give its checkpoint"),
         ("transcribe", ["m.ckpt", "a.wav", "--adaptive", "120ms"], "--adaptive needs --stream"),
         ("serve", ["m.ckpt", "--adaptive", "120ms", "--static", "out"], "leave out --context and --static"),
+        ("serve", ["m.ckpt", "--adaptive", "120ms", "--context", "full"], "leave out --context and --static"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(

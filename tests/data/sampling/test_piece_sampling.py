@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamnest.data.sampling.pieces import Piece, PieceSampler
+from streamnest.data.sampling.samplers import BucketBatchSampler
 from streamnest.errors import UserError
 
 DURATIONS = np.random.default_rng(0).uniform(0.5, 60, 40)
@@ -64,3 +65,7 @@ def test_a_resumed_sampler_continues_and_refuses_other_data() -> None:
         second.load_state_dict({"step": 3, "batch": 3, "group": 1, "epoch": 9})
     with pytest.raises(UserError, match="position in the data is not valid"):
         second.load_state_dict({**state, "step": -1})
+    with pytest.raises(UserError, match=r"was trained with data.piece_s=8.0, and this run trains on utterances"):
+        BucketBatchSampler(DURATIONS, 60.0, 8, 2, 10).load_state_dict(state)
+    with pytest.raises(UserError, match=r"raise data.batch_duration to data.piece_s or more"):
+        sampler(rows=0)

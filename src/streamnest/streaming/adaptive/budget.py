@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from streamnest.errors import UserError
 from streamnest.streaming.adaptive.contexts import AdaptiveContext
 
 # Bound of the growth of `Budget.scale_ms`.
 _MOST_GROWTH = 4.0
+# Default number of recent scores that a score is ranked among.
+RANKED = 256
 
 
 class Budget:
@@ -58,6 +60,11 @@ class Budget:
         self.credit += self._gain(choice)
         return choice
 
+    def credit_after(self, frames: Mapping[str, int], choice: AdaptiveContext | None) -> float:
+        """Computes the credit of a stream with `frames` frames of each context, and a next chunk that is chosen."""
+        credit = sum(frames[context.name] * (self.budget_ms - context.mean_ms) for context in self.contexts)
+        return credit + (self._gain(choice) if choice else 0.0)
+
     def _gain(self, context: AdaptiveContext) -> float:
         return context.frames * (self.budget_ms - context.mean_ms)
 
@@ -66,11 +73,18 @@ class Ranks:
     """Ranks of scores among the recent scores of a stream, which need no scale: 0 is the lowest, 1 the highest.
 
     Args:
+        scores: scores so far, from the first to the last.
         window: number of recent scores.
     """
 
-    def __init__(self, window: int = 256) -> None:
-        self._recent, self._sorted = deque[float](maxlen=window), list[float]()
+    def __init__(self, scores: Sequence[float] = (), window: int = RANKED) -> None:
+        self._recent = deque(scores, maxlen=window)
+        self._sorted = sorted(self._recent)
+
+    @property
+    def scores(self) -> list[float]:
+        """The recent scores, from the first to the last."""
+        return list(self._recent)
 
     def rank(self, score: float) -> float:
         """Returns the rank of a score among those before it, and adds it; 0.5 for the first and for NaN."""

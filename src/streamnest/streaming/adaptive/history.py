@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from streamnest.encoder.schedule import Chunk
+from streamnest.errors import UserError
 from streamnest.streaming.adaptive.contexts import AdaptiveContext
 
 
@@ -30,6 +32,19 @@ class History:
         self.frames[context.name] += frames
         if self._record:
             self.choices.append(context)
+
+    def restore(self, frames: Mapping[str, int], choices: Sequence[AdaptiveContext], emitted: int) -> None:
+        """Restores the history of a stream that has emitted `emitted` frames.
+
+        Raises:
+            UserError: if the numbers contradict each other, and for a history without choices if they are recorded.
+        """
+        counts = Counter(context.name for context in choices for _ in range(context.frames))
+        if sum(frames.values()) != emitted or (choices and counts != Counter(dict(frames))):
+            raise UserError(f"adaptive.frames of the saved stream contradict emitted={emitted}: it was modified")
+        if self._record and emitted and not choices:
+            raise UserError("the saved stream has no record of its chunks: restore it in a session with record=False")
+        self.frames, self.choices = dict(frames), list(choices) if self._record else []
 
     @property
     def chunks(self) -> list[Chunk]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
-from streamnest.streaming.adaptive.budget import Ranks
+from streamnest.streaming.adaptive.budget import RANKED, Ranks
 from streamnest.streaming.adaptive.contexts import AdaptiveContext
 
 
@@ -45,14 +45,44 @@ class Rule:
         """Returns the average latency that the chunk is worth; `scale_ms` is that of the highest rank."""
         raise NotImplementedError
 
+    def save(self) -> list[float]:
+        """Returns the state of the rule, for `restore`; empty without any."""
+        return []
 
-class EntropyRule(Rule):
-    """More look-ahead after a chunk with uncertain predictions."""
+    def restore(self, saved: Sequence[float]) -> None:
+        """Restores a state that `save` returned.
 
-    uses_head = True
+        Raises:
+            UserError: for numbers that are not a state of this rule.
+        """
+        _require(not saved)
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise UserError("adaptive.rule of the saved stream is not a state of its rule: pass the result of save()")
+
+
+class RankRule(Rule):
+    """Base of the rules that rank the score of a chunk among those before it."""
 
     def __init__(self) -> None:
         self.ranks = Ranks()
+
+    def save(self) -> list[float]:
+        """Implements `Rule`."""
+        return self.ranks.scores
+
+    def restore(self, saved: Sequence[float]) -> None:
+        """Implements `Rule`."""
+        _require(len(saved) <= RANKED)
+        self.ranks = Ranks(saved)
+
+
+class EntropyRule(RankRule):
+    """More look-ahead after a chunk with uncertain predictions."""
+
+    uses_head = True
 
     def wanted_ms(self, evidence: Evidence, scale_ms: float) -> float:
         """Implements `Rule`."""
@@ -69,11 +99,8 @@ class PreviewRule(EntropyRule):
     previews = True
 
 
-class EnergyRule(Rule):
+class EnergyRule(RankRule):
     """More look-ahead after loud audio, and a small one in pauses."""
-
-    def __init__(self) -> None:
-        self.ranks = Ranks()
 
     def wanted_ms(self, evidence: Evidence, scale_ms: float) -> float:
         """Implements `Rule`."""
@@ -108,6 +135,18 @@ class RandomRule(Rule):
     def wanted_ms(self, evidence: Evidence, scale_ms: float) -> float:
         """Implements `Rule`."""
         return scale_ms * self.random.random()
+
+    def save(self) -> list[float]:
+        """Implements `Rule`."""
+        return [float(number) for number in self.random.getstate()[1]]
+
+    def restore(self, saved: Sequence[float]) -> None:
+        """Implements `Rule`."""
+        state = [int(number) for number in saved]
+        # 624 words of 32 bits, and how many of them are used up.
+        _require(state == list(saved) and len(state) == 625)
+        _require(min(state) >= 0 and max(state) < 1 << 32 and state[-1] <= 624)
+        self.random.setstate((3, tuple(state), None))
 
 
 class FixedRule(Rule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.adaptive.budget import Budget
+from streamnest.streaming.adaptive.choices import Choices
 from streamnest.streaming.adaptive.contexts import AdaptiveContext, adaptive_contexts
 from streamnest.streaming.adaptive.history import History
-from streamnest.streaming.adaptive.rules import Evidence, Rule, posterior_entropy, rule_maker
+from streamnest.streaming.adaptive.rules import Evidence, posterior_entropy, rule_maker
 from streamnest.streaming.session import StreamingSession, _Stream
 from streamnest.streaming.step import compact
 
@@ -48,12 +49,8 @@ class AdaptiveSettings:
 
 
 @dataclass
-class _AdaptiveStream(_Stream):
-    budget: Budget = field(kw_only=True)
-    rule: Rule = field(kw_only=True)
-    history: History = field(kw_only=True)
-    evidence: Evidence = field(default_factory=Evidence)
-    choice: AdaptiveContext | None = None  # context of the next chunk, once it is chosen
+class _AdaptiveStream(_Stream, Choices):
+    """A stream with its choices."""
 
 
 class AdaptiveSession(StreamingSession):
@@ -116,12 +113,25 @@ class AdaptiveSession(StreamingSession):
             return super().flush(numbers)
 
     def save(self, number: int) -> dict[str, Any]:
-        """Raises `UserError`: the state of a rule is not stored."""
-        raise UserError("streams with adaptive look-ahead cannot be saved: use a session of one context")
+        """Returns a stream as plain containers of tensors; after `restore` it continues with the same choices."""
+        with self.lock:
+            choices = self._adaptive(self._stream(number)).save_choices()
+            return {**super().save(number), "adaptive": choices, "settings": self._described()}
 
-    def restore(self, saved: Mapping[str, Any]) -> int:
-        """Raises `UserError`, as `save` does."""
-        raise UserError("streams with adaptive look-ahead cannot be restored: use a session of one context")
+    def _restored(self, saved: Mapping[str, Any]) -> _AdaptiveStream:
+        stream = self._with_choices(super()._restored(saved))
+        if saved.get("settings") != self._described():
+            raise UserError(
+                f"the saved stream has the settings {saved.get('settings')!r}, and this session {self._described()!r}: "
+                "restore it in a session with the same budget, rule and contexts"
+            )
+        stream.restore_choices(saved.get("adaptive"), stream.emitted)
+        return stream
+
+    def _described(self) -> str:
+        """Returns a text that identifies budget, rule and contexts."""
+        contexts = (f"{c.name} ({c.frames} frames after {c.chunk.left})" for c in self.contexts)
+        return f"{self.settings.rule}, {self.settings.budget_ms!r} ms, {', '.join(contexts)}"
 
     def windowed(self, number: int) -> bool:
         """True if a stream with unlimited left context has outgrown the cap and uses a window of its past."""
@@ -135,9 +145,13 @@ class AdaptiveSession(StreamingSession):
         return stream
 
     def _new(self) -> _AdaptiveStream:
-        made, rule = super()._new(), self._new_rule(self._next)
+        return self._with_choices(super()._new())
+
+    def _with_choices(self, made: _Stream) -> _AdaptiveStream:
+        """Adds the choices of a stream before its first chunk."""
         budget, history = Budget(self.contexts, self.settings.budget_ms), History(self.contexts, self.record)
-        return _AdaptiveStream(made.state, made.pending, budget=budget, rule=rule, history=history)
+        rule = self._new_rule(self._next)
+        return _AdaptiveStream(**vars(made), budget=budget, rule=rule, history=history)
 
     def _run(self, streams: list[_Stream]) -> None:
         """Encodes the chunks of all streams that have their samples; streams with the same choice are one batch."""
@@ -202,10 +216,7 @@ class AdaptiveSession(StreamingSession):
         stream.history.add(context, len(stream.out[-1]))
 
     def _choose(self, stream: _AdaptiveStream) -> AdaptiveContext:
-        lag_ms = 1000 * len(stream.pending) / self.sample_rate
-        wanted = stream.rule.wanted_ms(stream.evidence._replace(lag_ms=lag_ms), stream.budget.scale_ms)
-        stream.choice = stream.budget.choose(wanted)
-        return stream.choice
+        return stream.choose(1000 * len(stream.pending) / self.sample_rate)
 
     @torch.no_grad()
     def _entropies(self, frames: list[Tensor]) -> list[float]:
