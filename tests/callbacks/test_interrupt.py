@@ -107,7 +107,7 @@ def test_outside_the_main_thread_no_handlers_are_installed(tmp_path):
     stop, seen = StopOnSignal(tmp_path), []
     thread = threading.Thread(target=lambda: (stop.on_train_start(None, None), seen.append(stop.stopped)))
     thread.start()
-    thread.join()
+    thread.join(60)
     assert seen == [False]  # it raised nothing
     assert signal.getsignal(signal.SIGINT) == before
 

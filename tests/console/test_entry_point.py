@@ -73,5 +73,5 @@ def test_closed_output_ends_a_command_without_a_trace(lines: int) -> None:
     process = subprocess.Popen([sys.executable, "-c", program], env=buffered, **streams)
     assert process.stdout and process.stderr
     process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
+    assert process.stderr.read() == b"" and process.wait(60) == 128 + signal.SIGPIPE
     process.stderr.close()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import soundfile
 import torch
+from engines import stepped
 from inprocess import main
 from recognizers import recognizer
 
@@ -78,9 +79,7 @@ def results(engine, audio):
     number = engine.open()
     engine.push(number, audio)
     engine.end(number)
-    while engine.due:
-        found = engine.step()
-    return found[-1].fields
+    return stepped(engine)[-1].fields
 
 
 def diarizer(run_config, *overrides):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from processes import eventually
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -54,15 +55,23 @@ class Running:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def wait_for_metric(self, line: str) -> None:
-        """Waits until the metrics have a line."""
-        while f"streamnest_{line}\n" not in self.get("/metrics")[1]:
-            pass
+    def wait_for_metrics(self, *lines: str, seconds: float = WAIT) -> None:
+        """Waits until the metrics have some lines at once.
+
+        The lines must stay true once they are: a busy machine may miss a value that lasts for a moment.
+        """
+
+        def found() -> bool:
+            metrics = self.get("/metrics")[1]
+            return all(f"streamnest_{line}\n" in metrics for line in lines)
+
+        assert eventually(found, seconds, pause=0.01), f"no {', '.join(lines)} in:\n{self.get('/metrics')[1]}"
 
     def stop(self) -> None:
         for _ in range(2):
             self.server.handle_exit(signal.SIGTERM, None)
         self.thread.join(WAIT)
+        assert not self.thread.is_alive(), "the server does not stop"
 
 
 @contextmanager

@@ -32,11 +32,11 @@ LONGEST = 1 << 16  # bytes of a request
 WIDTH = 20  # bytes of a number in a reply: a fixed width separates two of them
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Polls a condition on another process; returns whether it became true before the timeout."""
+def eventually(happened: Callable[[], bool], seconds: float = 60.0, pause: float = 0.1) -> bool:
+    """Polls a condition on another process or thread; returns whether it became true before the timeout."""
     end = time.monotonic() + seconds
     while not (found := happened()) and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(pause)
     return found
 
 

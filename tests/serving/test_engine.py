@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines import stepped
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.errors import UserError
@@ -18,13 +19,6 @@ from streamnest.serving.stream import BusyError, Result
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
-
-
-def finish(engine: Engine) -> list[Result]:
-    results = []
-    while engine.due:
-        results += engine.step()
-    return results
 
 
 def texts(results: list[Result], kind: str = "final") -> dict[int, str]:
@@ -50,7 +44,7 @@ def test_texts_equal_offline_ones_for_any_arrival_order(
             del rest[number]
         if generator.random() < 0.4:
             results += engine.step()
-    results += finish(engine)
+    results += stepped(engine)
     assert texts(results) == {n: text_of(wave) for n, wave in zip(numbers, waves, strict=True)}
     assert len(texts(results)[numbers[0]]) > 5 and len(engine) == 0
     partial = "".join(r.fields["text"] for r in results if r.stream == numbers[0] and r.kind == "partial")
@@ -72,7 +66,7 @@ def test_refused_samples_change_no_stream(garbage: Any, recognizer: TextTask, au
     engine.close(second)
     engine.push(first, wave[3000:])
     engine.end(first)
-    assert texts(finish(engine)) == {first: text_of(wave)}
+    assert texts(stepped(engine)) == {first: text_of(wave)}
 
 
 @pytest.mark.parametrize("at_end", [False, True])
@@ -93,7 +87,7 @@ def test_a_failing_stream_leaves_the_others_their_texts(
     for number, wave in zip(numbers, waves, strict=True):
         engine.push(number, wave[: 5999 if number == numbers[1] else 6000])
         engine.end(number)
-    results = finish(engine)
+    results = stepped(engine)
     assert texts(results) == {n: text_of(waves[n]) for n in (numbers[0], numbers[2])}
     assert list(texts(results, "error")) == [numbers[1]]
     assert not len(engine) and not session._streams
@@ -114,7 +108,7 @@ def test_queues_and_number_of_streams_are_bounded(recognizer: TextTask, audio: A
     engine.end(second)
     with pytest.raises(UserError, match="has ended"):
         engine.push(second, audio(1))
-    finish(engine)
+    stepped(engine)
     assert engine.has_room(first) and set(engine.lags_s().values()) == {0}
     engine.open()
     engine.close(first)
@@ -132,7 +126,7 @@ def test_a_failing_decoder_ends_its_stream_only(
         engine.step()
         with suppress(UserError):
             engine.end(number)
-    results = finish(engine)
+    results = stepped(engine)
     assert texts(results) == {numbers[1]: text_of(wave)} and len(engine) == 0
 
 
@@ -141,7 +135,7 @@ def test_streams_without_text_report_their_progress(recognizer: TextTask) -> Non
     number = engine.open()
     engine._streams[number].decoder.add = lambda _: {"text": ""}  # type: ignore[method-assign]
     engine.push(number, torch.zeros(40000))
-    results = finish(engine)
+    results = stepped(engine)
     assert [(result.kind, result.seconds) for result in results] == [("partial", 1.0), ("partial", 2.0)]
     assert results[0].frames == 24
 

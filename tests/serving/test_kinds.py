@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines import stepped
 from omegaconf import DictConfig
 from recognizers import mean_frame, transducer
 
@@ -41,8 +42,7 @@ def served(engine: Engine, waves: dict[int, torch.Tensor]) -> dict[int, list[Res
             engine.end(number)
             del rest[number]
         results += engine.step()
-    while engine.due:
-        results += engine.step()
+    results += stepped(engine)
     return {number: [result for result in results if result.stream == number] for number in waves}
 
 

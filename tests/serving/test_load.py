@@ -97,7 +97,7 @@ def test_clients_are_warned_when_the_load_exceeds_real_time(
         for at in range(8):
             consumed, samples = hub._stepped, audio(CHUNK, at)
             await hub.push(stream, samples)
-            await consumed.wait()
+            await asyncio.wait_for(consumed.wait(), 60)
         running.cancel()
         return [message for message in messages if message["type"] == "lag"]
 

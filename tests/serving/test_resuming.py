@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -50,7 +49,7 @@ def test_a_resumed_stream_gets_the_text_of_an_uninterrupted_one(server: Running,
     assert len(key) >= 22
     socket.send(int16(wave[:7001]))
     lost(socket)
-    server.wait_for_metric("kept_streams 1")
+    server.wait_for_metrics("kept_streams 1")
     socket, ready = resumed(server, key, "float32")
     at, before = ready["samples"], ready["text"]
     assert at in (0, 7001) and ready["resume"] == key
@@ -64,8 +63,8 @@ def test_a_resumed_stream_gets_the_text_of_an_uninterrupted_one(server: Running,
     assert final["text"] == text_of(wave) and final["seconds"] == 1.5
     partial = "".join(message["text"] for message in messages if message["type"] == "partial")
     assert final["text"].startswith(ready["text"] + partial)
-    server.wait_for_metric("streams_resumed_total 2")
-    server.wait_for_metric("kept_streams 0")
+    server.wait_for_metrics("streams_resumed_total 2")
+    server.wait_for_metrics("kept_streams 0")
     assert "not kept any more" in received(server.open(resume=key))[-1]["message"]
 
 
@@ -75,7 +74,7 @@ def test_audio_of_another_rate_is_resampled_also_after_resuming(server: Running,
     key = next_message(socket)["resume"]
     socket.send(wave[:20_001].numpy().tobytes())
     lost(socket)
-    server.wait_for_metric("kept_streams 1")
+    server.wait_for_metrics("kept_streams 1")
     assert "a rate of 48000, not 16000" in received(server.open(resume=key))[-1]["message"]
     socket = server.open("float32", rate=48000, resume=key)
     at = next_message(socket)["samples"]
@@ -102,7 +101,7 @@ def test_a_lost_final_result_is_sent_again(server: Running, audio: Audio, text_o
     socket.send(int16(audio(16000)))
     socket.send('{"end": true}')
     lost(socket)
-    server.wait_for_metric("kept_streams 1")
+    server.wait_for_metrics("kept_streams 1")
     socket, ready = resumed(server, key)
     with suppress(ConnectionClosed):  # the server may have received everything, and sends the result at once
         socket.send(int16(audio(16000)[ready["samples"] :]))
@@ -117,8 +116,8 @@ def test_kept_streams_are_bounded_and_need_room_to_resume(server: Running, audio
         socket = server.open()
         keys.append(next_message(socket)["resume"])
         lost(socket)
-        server.wait_for_metric("streams 0")
-    server.wait_for_metric("kept_streams 2")
+        server.wait_for_metrics("streams 0")
+    server.wait_for_metrics("kept_streams 2")
     assert "not kept" in received(server.open(resume=keys[0]))[-1]["message"]
     others = [server.open() for _ in range(2)]
     for other in others:
@@ -127,39 +126,49 @@ def test_kept_streams_are_bounded_and_need_room_to_resume(server: Running, audio
     for other in others:
         other.send(b"\x00")  # not a whole sample: streams with errors are not kept
         assert received(other)[-1]["type"] == "error"
-    server.wait_for_metric("streams 0")
+    server.wait_for_metrics("streams 0")
     for key in keys[1:]:
         socket, ready = resumed(server, key)
         assert ready["type"] == "ready"
         socket.send('{"end": true}')
         received(socket)
-    server.wait_for_metric("kept_streams 0")
+    server.wait_for_metrics("kept_streams 0")
 
 
 def test_idle_streams_are_kept_for_a_limited_time(recognizer: TextTask) -> None:
-    with running(recognizer, Limits(idle_s=0.2, keep_s=0.5)) as server:
+    with running(recognizer, Limits(idle_s=0.2)) as server:
         socket = server.open()
         key = next_message(socket)["resume"]
         assert "no audio came" in received(socket)[-1]["message"]
         assert resumed(server, key)[1]["samples"] == 0
-        server.wait_for_metric("kept_streams 1")
-        server.wait_for_metric("kept_streams 0")
-        assert "not kept" in received(server.open(resume=key))[-1]["message"]
-    with running(recognizer, Limits(keep_s=0.5)) as server:
+    with running(recognizer, Limits(keep_s=0.2)) as server:
         socket = server.open()
         key = next_message(socket)["resume"]
         lost(socket)
-        server.wait_for_metric("kept_streams 1")
-        socket, _ = resumed(server, key)
-        time.sleep(0.7)
-        socket.send('{"end": true}')
-        assert received(socket)[-1]["type"] == "final"
+        server.wait_for_metrics("streams 0", "kept_streams 0")
+        assert "not kept" in received(server.open(resume=key))[-1]["message"]
     with running(recognizer, Limits(keep_s=0)) as server:
         socket = server.open()
         assert next_message(socket)["resume"] is None
         lost(socket)
-        server.wait_for_metric("streams 0")
-        server.wait_for_metric("kept_streams 0")
+        server.wait_for_metrics("streams 0", "kept_streams 0")
+
+
+def test_resuming_a_stream_cancels_its_expiry(recognizer: TextTask) -> None:
+    async def resume() -> None:
+        hub = Hub(Engine(recognizer, Limits(keep_s=30)))
+        stream = hub.open()
+        hub.leave(stream, "vanished")
+        timer, now = stream.expiry, asyncio.get_running_loop().time()
+        assert timer and 20 < timer.when() - now <= 30
+        assert await hub.resume(stream.key) is stream and timer.cancelled()
+
+    asyncio.run(resume())
+
+
+def test_waiting_for_a_metric_that_never_comes_fails(server: Running) -> None:
+    with pytest.raises(AssertionError, match="no kept_streams 99 in"):
+        server.wait_for_metrics("kept_streams 99", seconds=0.01)
 
 
 def test_a_stopping_server_keeps_and_opens_no_streams(recognizer: TextTask) -> None:

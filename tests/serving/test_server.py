@@ -182,7 +182,7 @@ def test_sigterm_ends_streams_with_their_final_text(
         socket = running.open()
         assert json.loads(socket.recv(WAIT))["type"] == "ready"
         socket.send(int16(audio(8000)))
-        running.wait_for_metric("audio_seconds_total 0.5")
+        running.wait_for_metrics("audio_seconds_total 0.5")
         running.server.handle_exit(signal.SIGTERM, None)
         assert received(socket)[-1]["text"] == text_of(audio(8000))
         running.thread.join(WAIT)

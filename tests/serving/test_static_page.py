@@ -68,7 +68,7 @@ def pages(tmp_path: Path, recognizer: TextTask) -> Iterator[tuple[str, Path]]:
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", tmp_path
     server.shutdown()
-    thread.join()
+    thread.join(WAIT_MS / 1000)
     server.server_close()
 
 

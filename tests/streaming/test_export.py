@@ -150,7 +150,15 @@ def test_invalid_pushes_are_refused_and_windows_reported(
 def test_a_paused_stream_keeps_no_memory_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {
         **{"sample_rate": 16000, "frame_ms": 40.0, "chunk_samples": 8, "first_samples": 8, "window_samples": 8},
-        **{"d_model": 2, "initial_zeros": 0, "stem": "aligned", "warmup_frames": 0, "batch": None, "open_end": 1 << 40},
+        **{
+            "d_model": 2,
+            "chunk_frames": 1,
+            "initial_zeros": 0,
+            "stem": "aligned",
+            "warmup_frames": 0,
+            "batch": None,
+            "open_end": 1 << 40,
+        },
         "state": [{"name": "s", "output": "next_s", "shape": [None, 5], "dtype": "float32", "initial": 0}],
     }
     graph = SimpleNamespace(run=lambda _, inputs: [np.zeros((len(inputs["end"]), 1, 2)), inputs["s"] + 1])

@@ -34,7 +34,7 @@ METADATA: dict[str, Any] = {
 KINDS = {"float32": "tensor(float)", "int64": "tensor(int64)", "float64": "tensor(double)"}
 
 
-def graph() -> Any:
+def graph(frames: int = 1) -> Any:
     """A graph with the inputs and outputs of `METADATA`, whose step returns its state unchanged."""
     inputs = [
         ("audio", [2, 900], "float32"),
@@ -47,7 +47,7 @@ def graph() -> Any:
         return [SimpleNamespace(name=name, shape=shape, type=KINDS[kind]) for name, shape, kind in tensors]
 
     def run(_: Any, feeds: dict[str, Any]) -> list[Any]:
-        return [torch.zeros(2, 1, 4).numpy(), *(feeds[entry["name"]] for entry in STATE)]
+        return [torch.zeros(2, frames, 4).numpy(), *(feeds[entry["name"]] for entry in STATE)]
 
     return SimpleNamespace(get_inputs=lambda: described(inputs), get_outputs=lambda: described(outputs), run=run)
 
@@ -101,3 +101,13 @@ def test_invalid_metadata_text_is_refused(stored: str | None) -> None:
     with pytest.raises(UserError, match=r"a\.onnx"):
         read_metadata(stored, graph(), "a.onnx")
     assert read_metadata(json.dumps(METADATA), graph(), "a.onnx") == METADATA
+
+
+def test_a_step_without_frames_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_open", lambda *_: (graph(frames=0), METADATA))
+    session = OnnxSession("a.onnx")
+    number = session.open()
+    with pytest.raises(UserError, match=r"a\.onnx: a step of the graph returns \(2, 0, 4\) instead of \(2, 1, 4\)"):
+        session.push({number: torch.zeros(700)})
+    with pytest.raises(UserError, match="instead of"):
+        session.flush([number])

@@ -6,7 +6,9 @@ import importlib.util
 import logging
 import sys
 import time
+import traceback
 import warnings
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import hydra
@@ -54,6 +56,12 @@ log = logging.getLogger("train")
 
 def train(cfg: DictConfig) -> float | None:
     """Runs one job and returns the monitored metric of the last validation, or None, for hyperparameter searches."""
+    with ExitStack() as at_end:
+        return _train(cfg, at_end)
+
+
+def _train(cfg: DictConfig, at_end: ExitStack) -> float | None:
+    """Implements `train`; `at_end` releases what a run that is refused must not leave in memory."""
     started, times = time.monotonic(), StartTimes()
     refuse(cfg)
     _set_up_libraries(cfg)
@@ -67,7 +75,7 @@ def train(cfg: DictConfig) -> float | None:
     cfg = with_audio_budget(cfg, data, stored)
     model = build_model(cfg, data, labels=stored_labels(stored, cfg.task.name))
     check_pieces(cfg, model)
-    statistics = None if stored else _clean_audio(data)
+    statistics = None if stored else at_end.enter_context(closing(_clean_audio(data)))
     with times.stage("check of causality"):
         _require_causal(model)
     if stored:
@@ -175,11 +183,21 @@ def job(cfg: DictConfig) -> float | None:
     try:
         with run_folder.claimed(Path(cfg.paths.output_dir)):
             return train(cfg)
-    except UserError as error:
-        log.error("%s", error)
+    except Exception as error:
+        if isinstance(error, UserError):
+            log.error("%s", error)
         if is_sweep():
-            raise
-        sys.exit(2)
+            _release_memory(error)
+        elif isinstance(error, UserError):
+            sys.exit(2)
+        raise
+
+
+def _release_memory(error: BaseException | None) -> None:
+    """Clears the variables of functions that an error has ended, because Hydra keeps the error until a sweep ends."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _let_lightning_start_ranks() -> None:

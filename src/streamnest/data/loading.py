@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader
@@ -72,7 +73,7 @@ def make_loader(
 
 
 class Prefetched:
-    """Iterates over batches that a thread loads ahead, from now on; `close` stops it.
+    """Iterates over batches that a thread loads ahead, from now on; `close` stops it and releases them.
 
     Args:
         batches: batches to load; an exception is raised by the iterator.
@@ -80,10 +81,10 @@ class Prefetched:
     """
 
     def __init__(self, batches: Iterator[Batch], most: int = _MOST_AHEAD) -> None:
-        self._batches, self._stopped = batches, threading.Event()
-        self._loaded: queue.Queue[Batch | BaseException | None] = queue.Queue()
+        self._stopped, self._lock = False, threading.Lock()
+        self._loaded: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(most)
-        threading.Thread(target=self._load, name="prefetch", daemon=True).start()
+        threading.Thread(target=self._load, args=(batches,), name="prefetch", daemon=True).start()
 
     def __iter__(self) -> Iterator[Batch]:
         while (item := self._loaded.get()) is not None:
@@ -93,18 +94,24 @@ class Prefetched:
             yield item
 
     def close(self) -> None:
-        """Stops the thread after the batch that it is loading."""
-        self._stopped.set()
+        """Stops the thread after the batch that it is loading, and releases the batches that were not taken."""
+        with self._lock:
+            self._stopped = True
+            with suppress(queue.Empty):
+                while True:
+                    self._loaded.get_nowait()
+            self._loaded.put(None)  # an iterator that is still open ends
         self._free.release()
 
-    def _load(self) -> None:
+    def _load(self, batches: Iterator[Batch]) -> None:
         last: BaseException | None = None
         try:
-            for batch in self._batches:
+            for batch in batches:
                 self._free.acquire()
-                if self._stopped.is_set():
-                    break
-                self._loaded.put(batch)
+                with self._lock:
+                    if self._stopped:
+                        return
+                    self._loaded.put(batch)
         except BaseException as error:
             last = error
         self._loaded.put(last)

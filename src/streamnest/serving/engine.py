@@ -207,7 +207,8 @@ class Engine:
 
     def _taken(self) -> tuple[dict[int, Tensor], set[int]]:
         """Removes closed streams; returns the next samples of each stream that is due, and the streams to flush."""
-        closed = [number for number, stream in list(self._streams.items()) if stream.closed]
+        with self._lock:
+            closed = [number for number, stream in self._streams.items() if stream.closed]
         self._remove(closed, set())
         with self._lock:
             due = {number: stream for number, stream in self._streams.items() if stream.queue}

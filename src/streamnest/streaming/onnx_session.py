@@ -139,12 +139,22 @@ class OnnxSession(Session[_Stream]):
         state = {name: _concatenated([stream.state[name] for stream in rows]) for name in names}
         outputs = [self._output, *(entry["output"] for entry in m["state"])]
         encoded, *after = self._runtime.run(outputs, {"audio": audio, "end": ends, **state})
+        self._check_frames(encoded, len(rows))
         for row, stream in enumerate(group):
             # A view would keep the whole batch in memory while the stream pauses.
             alone = len(rows) == 1
             stream.state = {n: x if alone else x[row : row + 1].copy() for n, x in zip(names, after, strict=True)}
             stream.pending = stream.pending[self.chunk_samples :]
             self._emit(stream, encoded[row])
+
+    def _check_frames(self, encoded: np.ndarray, rows: int) -> None:
+        """Refuses a step of another shape: without frames, a stream would never end."""
+        expected = (rows, int(self.metadata["chunk_frames"]), self._size)
+        if encoded.shape != expected:
+            raise UserError(
+                f"{self.path}: a step of the graph returns {encoded.shape} instead of {expected}: export the "
+                "checkpoint again"
+            )
 
     def _emit(self, stream: _Stream, encoded: np.ndarray) -> None:
         first = max(0, int(self.metadata["warmup_frames"]) - stream.emitted)

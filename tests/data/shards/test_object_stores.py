@@ -204,5 +204,5 @@ def test_shards_are_written_to_and_read_from_s3(shards, s3):
     open_store("s3://bucket/train")._connect()[0].rm(f"bucket/train/{tar_name(1)}")
     assert everything(remote).skipped == {"missing": 4}
     s3.kill()
-    s3.wait()
+    s3.wait(60)
     assert SpeechDataset(remote)[BatchIndex(0, [0])].skipped == {"unreachable": 1}

@@ -122,6 +122,7 @@ class Stream {
     for (const { name, output } of m.state) this.state[name] = outputs[output];
     this.pending = this.pending.slice(m.chunk_samples);
     const { data, dims: [, count, size] } = outputs[m.head.output];
+    if (count !== m.chunk_frames) throw new Error("The model does not compute the number of frames of its metadata."); // flush would never end
     const skipped = Math.max(0, m.warmup_frames - this.emitted);
     this.emitted += count;
     this.busy += performance.now() - start;
