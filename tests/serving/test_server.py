@@ -28,7 +28,7 @@ import live_server  # noqa: E402
 from live_server import WAIT, Running, int16, received  # noqa: E402
 from websockets.exceptions import InvalidStatus  # noqa: E402
 
-from streamnest.serving.app import Service  # noqa: E402
+from streamnest.serving.live import LiveStreams  # noqa: E402
 
 Audio = Callable[..., torch.Tensor]
 TextOf = Callable[[torch.Tensor], str]
@@ -208,7 +208,7 @@ def test_a_client_that_reads_nothing_loses_its_connection(recognizer: TextTask) 
             await asyncio.sleep(WAIT)
 
     async def write() -> None:
-        service = Service(Hub(Engine(recognizer, Limits(idle_s=0.05))), Access())
+        service = LiveStreams(Hub(Engine(recognizer, Limits(idle_s=0.05))), Access())
         stream = service.hub.open()
         stream.outbox.put({"type": "partial", "text": "a"})
         await service._write(Stalled(), stream)  # type: ignore[arg-type]

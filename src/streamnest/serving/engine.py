@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,13 +15,13 @@ from streamnest.downstream.exported import ExportedModel
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
+from streamnest.serving.batches import compute_batches
 from streamnest.serving.limits import Limits
 from streamnest.serving.load import Load
 from streamnest.serving.served_model import ServedModel
 from streamnest.serving.statistics import Statistics
 from streamnest.serving.stream import BusyError, Result, Stream
 from streamnest.streaming.adaptive import AdaptiveSettings
-from streamnest.streaming.session_base import Session
 
 log = logging.getLogger(__name__)
 # A stream without new results reports its progress after this much audio.
@@ -172,10 +171,9 @@ class Engine:
         if not pieces:
             return []
         start = self.clock()
-        frames = self._computed(lambda session, rows: session.push(rows), pieces)
-        last = self._computed(
-            lambda session, rows: session.flush(list(rows)), {n: torch.zeros(0) for n in ending if n in frames}
-        )
+        frames = compute_batches(self._streams, lambda session, rows: session.push(rows), pieces)
+        flushed = {number: torch.zeros(0) for number in ending if number in frames}
+        last = compute_batches(self._streams, lambda session, rows: session.flush(list(rows)), flushed)
         results = []
         for number in pieces:
             computed = (last if number in ending else frames).get(number)
@@ -218,38 +216,6 @@ class Engine:
             if stream.row is None:
                 stream.row = stream.session.open()
         return pieces, ending
-
-    def _computed(
-        self, compute: Callable[[Session[Any], dict[int, Tensor]], dict[int, Tensor]], pieces: dict[int, Tensor]
-    ) -> dict[int, Tensor]:
-        """Computes the frames of each stream; streams that fail are missing.
-
-        The streams of one context are one batch. If it fails, each stream is computed alone, so that only those that
-        cause the failure are lost.
-        """
-        frames = dict[int, Tensor]()
-        for session in dict.fromkeys(self._streams[number].session for number in pieces):
-            group = {n: piece for n, piece in pieces.items() if self._streams[n].session is session}
-            try:
-                frames |= self._in_batch(session, compute, group)
-                continue
-            except Exception as error:  # whatever a computation raises must not end other streams
-                log.warning("a step of %d streams failed with %s", len(group), type(error).__name__)
-            for number in group:
-                with suppress(Exception):
-                    # The session has queued the samples of all streams before the step that failed.
-                    frames |= self._in_batch(session, compute, {number: torch.zeros(0)})
-        return frames
-
-    def _in_batch(
-        self,
-        session: Session[Any],
-        compute: Callable[[Session[Any], dict[int, Tensor]], dict[int, Tensor]],
-        pieces: dict[int, Tensor],
-    ) -> dict[int, Tensor]:
-        rows = {number: self._streams[number].row for number in pieces}
-        frames = compute(session, {row: pieces[number] for number, row in rows.items() if row is not None})
-        return {number: frames[row] for number, row in rows.items() if row is not None}
 
     def _result(self, number: int, parts: list[Tensor] | None, ended: bool) -> Result:
         """Decodes the new frames of a stream; the result is an error if they are None, or if decoding fails."""
