@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamnest.data.batch import Batch
+from streamnest.errors import UserError
 from streamnest.objectives import PredictionContext
 from streamnest.pretraining import Pretraining
 from streamnest.probing.phone_labels import ProbeUtterance
@@ -50,7 +51,10 @@ def score_codes(
         step: encoder frames between the live edges of an utterance.
 
     Returns:
-        Frames of `live edge`, `masked` and `unmasked`; a condition without frames is left out.
+        Frames of `live edge`, `masked` and `unmasked`.
+
+    Raises:
+        UserError: for unreadable audio, and for utterances that are too short for a live edge.
     """
     parts: dict[str, list[ScoredFrames]] = {"live edge": [], "masked": [], "unmasked": []}
     for number, utterance in enumerate(utterances):
@@ -58,7 +62,10 @@ def score_codes(
         parts["live edge"] += _at_live_edges(model, one, masked, step)
         parts["masked"].append(_score_masked(model, one))
         parts["unmasked"].append(_score_unmasked(model, one))
-    return {name: ScoredFrames.joined(some) for name, some in parts.items() if some}
+    if not parts["live edge"]:
+        ms = (masked + step) * model.encoder.frame_ms
+        raise UserError(f"no utterance has {ms:g} ms, the sum of --masked-ms and --step-ms: give smaller ones")
+    return {name: ScoredFrames.joined(some) for name, some in parts.items()}
 
 
 def _prepare(model: Pretraining, number: int, utterance: ProbeUtterance) -> _Prepared:
