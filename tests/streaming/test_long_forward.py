@@ -47,7 +47,7 @@ def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("encoder=causal", "encoder.left_context_ms=200", "encoder.subsampling_padding=shifted"),
         ("encoder=lookahead40", "encoder.left_context_ms=320", "encoder.conv_padding=symmetric"),
-        ("encoder=buffered", "encoder.left_context_ms=320", "encoder.right_context_ms=200"),
+        ("encoder=buffered", "encoder.chunk_ms=120", "encoder.left_context_ms=360", "encoder.right_context_ms=200"),
     ],
 )
 def test_windows_give_the_frames_of_one_forward(
