@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from models import ready
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from recognizers import LABELS, recognizer
 
 from streamnest.build import build_model, plain
@@ -108,31 +108,43 @@ def test_configs_from_before_the_option_continue(run_config: Compose) -> None:
     assert differences(before, separate) == [("encoder.norms_per_mode", False, True)]
 
 
-def test_encoders_without_two_modes_are_refused() -> None:
-    sizes = {"d_model": 16, "num_layers": 1, "num_heads": 2, "subsampling_channels": 2}
-    contexts = {"causal": {}, "full": {"right_context_ms": None}}
-    for message, weight, delay, settings in (
+SIZES = {"d_model": 16, "num_layers": 1, "num_heads": 2, "subsampling_channels": 2}
+CONTEXTS: Any = {"causal": {}, "full": {"right_context_ms": None}}
+SEPARATE = {"right_context_ms": 0, "norms_per_mode": True}
+
+
+@pytest.mark.parametrize(
+    ("message", "weight", "delay", "settings"),
+    [
         ("choose a streaming preset such as encoder=lookahead80", 1, 0, {}),
-        ("offline_weight above 0, whose loss trains", 0, 0, {"right_context_ms": 0, "norms_per_mode": True}),
-        ("full.weight=0", 1, 0, {"right_context_ms": 0, "norms_per_mode": True, "contexts": contexts}),
+        ("offline_weight above 0, whose loss trains", 0, 0, SEPARATE),
+        ("full.weight=0", 1, 0, {**SEPARATE, "contexts": CONTEXTS}),
         (r"delay_ms=50 is not .* nearest legal values are 40 and 80", 1, 50, {"right_context_ms": 0}),
-    ):
-        with pytest.raises(UserError, match=message):
-            check_dual_mode(FastConformer.build(**sizes, **settings), weight, delay)
-    contexts["full"]["weight"] = 0
-    encoder = FastConformer.build(**sizes, right_context_ms=0, norms_per_mode=True, contexts=contexts)
-    assert check_dual_mode(encoder, 1.0, 80.0) == 2
+    ],
+)
+def test_encoders_without_two_modes_are_refused(message: str, weight: int, delay: int, settings: Any) -> None:
+    with pytest.raises(UserError, match=message):
+        check_dual_mode(FastConformer.build(**SIZES, **settings), weight, delay)
 
 
-def test_tasks_without_two_modes_are_refused(run_config: Compose) -> None:
-    cfg = run_config("encoder=lookahead40", *DUAL)
-    OmegaConf.update(cfg, "task.dual_mode.delay_ms", 80.0)
-    with pytest.raises(UserError, match="delay_ms=80 is for task=ctc and rnnt"):
-        build_model(cfg)
-    cfg = run_config("encoder=lookahead40", "objective=next_token", *DUAL)
-    with pytest.raises(UserError, match="choose objective=masked or masked_next_token"):
-        build_model(cfg)
-    with pytest.raises(UserError, match=r"task.dual_mode is for task=pretrain, ctc and rnnt"):
-        build_model(run_config("task=speaker", *DUAL), labels={"speakers": ["a", "b"]})
-    with pytest.raises(UserError, match="or set freeze=null"):
-        build_model(run_config("task=ctc", "freeze=encoder", *DUAL), labels=LABELS)
+def test_a_context_of_the_offline_mode_may_have_no_weight() -> None:
+    contexts = {**CONTEXTS, "full": {"right_context_ms": None, "weight": 0}}
+    assert check_dual_mode(FastConformer.build(**SIZES, **SEPARATE, contexts=contexts), 1.0, 80.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labels", "message"),
+    [
+        (["task.dual_mode.delay_ms=80"], None, "delay_ms=80 is for task=ctc and rnnt"),
+        (["objective=next_token"], None, "choose objective=masked or masked_next_token"),
+        (["encoder=bidirectional"], None, "choose a streaming preset"),
+        (["task=ctc", "encoder=bidirectional"], LABELS, "choose a streaming preset"),
+        (["task=speaker"], {"speakers": ["a", "b"]}, "task.dual_mode is for task=pretrain, ctc and rnnt"),
+        (["task=ctc", "freeze=encoder"], LABELS, "or set freeze=null"),
+    ],
+)
+def test_tasks_without_two_modes_are_refused(
+    run_config: Compose, overrides: list[str], labels: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_model(run_config("encoder=lookahead40", *DUAL, *overrides), labels=labels)

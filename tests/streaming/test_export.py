@@ -168,6 +168,12 @@ def test_a_paused_stream_keeps_no_memory_of_its_batch(monkeypatch: pytest.Monkey
     session.push({number: torch.zeros(8) for number in numbers})
     states = [session._streams[number].state["s"] for number in numbers]
     assert all(state.base is None and (state == 1).all() for state in states)
+    # Frames before the stream take part of the cap of a buffered encoder, and are not counted.
+    metadata |= {"left_frames": 10, "left_unlimited": True, "warmup_frames": 4}
+    assert session.cap_frames == 6
+    for emitted, windowed in ((10, False), (11, True)):
+        session._streams[numbers[0]].emitted = emitted
+        assert session.windowed(numbers[0]) == windowed
 
 
 def test_offline_models_invalid_files_and_missing_packages_are_refused(

@@ -47,7 +47,7 @@ def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("encoder=causal", "encoder.left_context_ms=200", "encoder.subsampling_padding=shifted"),
         ("encoder=lookahead40", "encoder.left_context_ms=320", "encoder.conv_padding=symmetric"),
-        ("encoder=buffered", "encoder.left_context_ms=320", "encoder.right_context_ms=200"),
+        ("encoder=buffered", "encoder.chunk_ms=120", "encoder.left_context_ms=360", "encoder.right_context_ms=200"),
     ],
 )
 def test_windows_give_the_frames_of_one_forward(
@@ -62,16 +62,28 @@ def test_windows_give_the_frames_of_one_forward(
     torch.testing.assert_close(torch.cat(windows), whole[0, : int(valid)], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "cap"),
+    [
+        (("encoder=lookahead40",), 10),
+        # A chunk of frames is encoded before the stream begins.
+        (("encoder=buffered", "encoder.chunk_ms=80", "encoder.right_context_ms=80"), 8),
+    ],
+    ids=["chunked", "buffered"],
+)
 def test_windows_of_an_unlimited_context_equal_its_stream(
-    run_config: Callable[..., DictConfig], speech_like: Callable[..., torch.Tensor]
+    run_config: Callable[..., DictConfig],
+    speech_like: Callable[..., torch.Tensor],
+    overrides: tuple[str, ...],
+    cap: int,
 ) -> None:
-    model, audio = ready(run_config("encoder=lookahead40")), speech_like(1, 80000)[0]
+    model, audio = ready(run_config(*overrides)), speech_like(1, 80000)[0]
     session = StreamingSession(model, max_left_ms=400)
     found = sim.compare_streaming_vs_offline(model, audio, 0.3, session=session)
     assert found.equal and found.max_left_ms == 400 and found.cap_frames is None and len(found.per_frame) == 125
     assert model.encoder.context.left is None
     exact = sim.compare_streaming_vs_offline(model, audio[:15000], 0.3, session=session)
-    assert exact.equal and exact.max_left_ms is None and exact.cap_frames == 10
+    assert exact.equal and exact.max_left_ms is None and exact.cap_frames == cap
     # A stream that keeps less than it should differs in the windows after the first.
     model.encoder.context = replace(model.encoder.context, left=8)
     frames, _ = sim.simulate_streaming_inference(model, audio, 0.3)
