@@ -14,9 +14,9 @@ import streamnest.console.starting  # noqa: F401
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, POSITIVE, THREADS, output_file, output_plot
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,19 +25,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CKPT", help="recognizer (task=ctc) of encoder=dynamic")
     parser.add_argument("--manifest", metavar="PATH", required=True, help="Lhotse cuts with texts")
     parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
-    parser.add_argument("--max-duration", type=float, default=16.0, help="skip longer cuts (seconds)")
-    parser.add_argument("--max-minutes", type=float, help="minutes of audio, spread over the manifest (default: all)")
-    parser.add_argument("--join", type=float, metavar="SECONDS", help="join utterances to streams up to this length")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
+    parser.add_argument("--max-duration", type=POSITIVE, default=16.0, help="skip longer cuts (seconds)")
+    parser.add_argument(
+        "--max-minutes", type=POSITIVE, help="minutes of audio, spread over the manifest (default: all)"
+    )
+    parser.add_argument("--join", type=POSITIVE, metavar="SECONDS", help="join utterances to streams up to this length")
+    parser.add_argument("--budgets", type=POSITIVE, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
     parser.add_argument(
         "--rules", nargs="+", default=["entropy", "preview", "energy"], help="rules beside random, the control"
     )
     parser.add_argument("--contexts", nargs="+", metavar="NAME", help="contexts to choose from (default: all limited)")
-    parser.add_argument("--seeds", type=int, default=2, help="number of runs of the random rule")
-    parser.add_argument("--batch", type=int, default=32, help="streams that run together")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--json", type=Path, help="write all points to this file")
-    parser.add_argument("--plot", type=Path, help="plot error rate against average latency")
+    parser.add_argument("--seeds", type=COUNT, default=2, help="number of runs of the random rule")
+    parser.add_argument("--batch", type=COUNT, default=32, help="streams that run together")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
+    parser.add_argument("--json", type=output_file, help="write all points to this file")
+    parser.add_argument("--plot", type=output_plot, help="plot error rate against average latency")
     return parser.parse(argv)
 
 

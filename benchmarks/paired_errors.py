@@ -28,6 +28,7 @@ from rich.table import Table
 
 from streamnest.console.arguments import ArgumentParser
 from streamnest.console.entry_point import without_trace
+from streamnest.console.option_types import output_plot
 from streamnest.downstream.metrics.error_rates import UNITS, RecognizedUtterance, errors
 from streamnest.errors import UserError
 from streamnest.frontier.intervals import Bootstrap, Estimate
@@ -40,7 +41,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser("python benchmarks/paired_errors.py", __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="output of streamnest transcribe --json")
     parser.add_argument("--unit", choices=UNITS, default="cer", help="characters or words")
-    parser.add_argument("--plot", type=Path, metavar="IMAGE", help="write a plot of error rate against mean latency")
+    parser.add_argument(
+        "--plot", type=output_plot, metavar="IMAGE", help="write a plot of error rate against mean latency"
+    )
     parser.add_argument("--title", default="Quality against latency", help="title of the plot")
     return parser.parse(argv)
 

@@ -172,11 +172,13 @@ def _disk(error: OSError) -> str | None:
     """Describes an error of a file system, with the path; other system errors are defects of the code."""
     if error.filename is None:
         return None
+    # Of a file that is renamed, the first name is that of its temporary part.
+    path = error.filename2 or error.filename
     if error.errno == errno.ENOENT:
-        return f"{error.filename}: {error.strerror}: check the path"
+        return f"{path}: {error.strerror}: check the path"
     if error.errno not in _OF_DISK:
         return None
-    return f"{error.filename}: {error.strerror}: free space, or set another folder by paths.log_dir or STREAMNEST_LOGS"
+    return f"{path}: {error.strerror}: free space, or choose another path (for runs: paths.log_dir or STREAMNEST_LOGS)"
 
 
 def _flat(text: str) -> str:
