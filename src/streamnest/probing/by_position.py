@@ -99,7 +99,8 @@ def measure_positions(
         step_ms: distance between the live edges of an utterance.
 
     Raises:
-        UserError: for unreadable audio; without phone labels, also for a model that does not predict masked frames.
+        UserError: for unreadable audio, and for utterances that are too short for a live edge; without phone labels,
+            also for a model that does not predict masked frames.
     """
     conditions: dict[str, ScoredFrames] = {}
     test = [one for one in utterances if one.split != "train"] or list(utterances)
@@ -169,7 +170,10 @@ def _code_conditions(
         plain = PredictionContext(torch.zeros_like(context.mask), context.lengths, context.stack)
         everything = torch.arange(codes.shape[1]) < int(plain.num_targets[0])
         parts["unmasked"].append(_scored(model, number, features, codes, plain, everything, visible=True))
-    return {name: ScoredFrames.joined(some) for name, some in parts.items() if some}
+    if not parts["live edge"]:
+        ms = (masked + step) * model.encoder.frame_ms
+        raise UserError(f"no utterance has {ms:g} ms, the sum of --masked-ms and --step-ms: give smaller ones")
+    return {name: ScoredFrames.joined(some) for name, some in parts.items()}
 
 
 def _at_live_edges(
