@@ -64,6 +64,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error("--adaptive chooses the context of each chunk: leave out --context")
     made.require(args, "adaptive_rule", "adaptive_contexts", needs="adaptive")
     made.require(args, "tolerance", needs="compare_modes")
-    if args.plots and not (args.compare_modes or args.analyze or args.adaptive):
+    live = args.audio in (["-"], ["mic"])  # which has no plots at all
+    if args.plots and not (live or args.compare_modes or args.analyze or args.adaptive):
         made.error("--plots has no effect without --compare-modes, --analyze or --adaptive: add one of them")
     return args
