@@ -122,6 +122,8 @@ def _value(error: OmegaConfBaseException, override: str = "") -> str:
     shown = override or key
     if isinstance(error, MissingMandatoryValue):
         return f"{key or _flat(str(error))} has no value: give {key or 'KEY'}=VALUE"
+    if isinstance(error, ValidationError) and "is not a subclass of" in str(error):
+        return f"{shown}: {key} has keys of its own: give {key}.KEY=VALUE, or --cfg job to print them"
     if isinstance(error, ValidationError):
         return f"{shown}: {_flat(str(error).partition('full_key')[0])}".replace("..", ".").rstrip(".")
     if isinstance(error.parent_node, DictConfig) and re.search(r"[Kk]ey '.*' (not in|is not in)", str(error)):

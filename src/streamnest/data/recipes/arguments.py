@@ -41,7 +41,9 @@ def parser(description: str | None) -> ArgumentParser:
     made.add_argument("--relative", action="store_true", help="paths relative to --out, so that both can be moved")
     loading = made.add_argument_group("download", "By Lhotse's downloaders, into a folder that replaces --source.")
     loading.add_argument("--download", action="store_true", help="download and unpack the corpus first")
-    loading.add_argument("--to", type=Path, metavar="DIR", help="folder for the download (default: OUT/download)")
+    loading.add_argument(
+        "--to", type=output_folder, metavar="DIR", help="folder for the download (default: OUT/download)"
+    )
     loading.add_argument("--base-url", metavar="URL", help="mirror that replaces http://HOST/resources of OpenSLR")
     splits = made.add_argument_group("splits and segments")
     splits.add_argument("--dev-share", type=SHARE, default=0.02, help="share of speakers, if the corpus has no dev set")
