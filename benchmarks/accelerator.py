@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import output_file
 
 PARTS = ["parity", "step", "loader", "ddp", "stream"]
 # With the time of a measurement that is stopped when its share is used up, this is four minutes.
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, nargs="+", help="streams stepped together (default: by device)")
     parser.add_argument("--presets", nargs="+", help="encoder presets to compare (default: by device)")
     parser.add_argument("--workers", type=int, help="loader processes (default: by processor cores)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all results to this file")
+    parser.add_argument("--json", type=output_file, metavar="PATH", help="write all results to this file")
     parser.add_argument("--in-process", action="store_true", help="run all parts in this process, for a debugger")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     return parser.parse(argv)

@@ -14,9 +14,9 @@ import streamnest.console.starting  # noqa: F401
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, POSITIVE, THREADS, output_file, output_plot
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,19 +25,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CKPT", help="recognizer (task=ctc) of encoder=dynamic")
     parser.add_argument("--manifest", metavar="PATH", required=True, help="Lhotse cuts with texts")
     parser.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
-    parser.add_argument("--max-duration", type=float, default=16.0, help="skip longer cuts (seconds)")
-    parser.add_argument("--max-minutes", type=float, help="minutes of audio, spread over the manifest (default: all)")
-    parser.add_argument("--join", type=float, metavar="SECONDS", help="join utterances to streams up to this length")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
+    parser.add_argument("--max-duration", type=POSITIVE, default=16.0, help="skip longer cuts (seconds)")
+    parser.add_argument(
+        "--max-minutes", type=POSITIVE, help="minutes of audio, spread over the manifest (default: all)"
+    )
+    parser.add_argument("--join", type=POSITIVE, metavar="SECONDS", help="join utterances to streams up to this length")
+    parser.add_argument("--budgets", type=POSITIVE, nargs="+", default=[60, 120, 200], help="average latencies (ms)")
     parser.add_argument(
         "--rules", nargs="+", default=["entropy", "preview", "energy"], help="rules beside random, the control"
     )
     parser.add_argument("--contexts", nargs="+", metavar="NAME", help="contexts to choose from (default: all limited)")
-    parser.add_argument("--seeds", type=int, default=2, help="number of runs of the random rule")
-    parser.add_argument("--batch", type=int, default=32, help="streams that run together")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--json", type=Path, help="write all points to this file")
-    parser.add_argument("--plot", type=Path, help="plot error rate against average latency")
+    parser.add_argument("--seeds", type=COUNT, default=2, help="number of runs of the random rule")
+    parser.add_argument("--batch", type=COUNT, default=32, help="streams that run together")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
+    parser.add_argument("--json", type=output_file, help="write all points to this file")
+    parser.add_argument("--plot", type=output_plot, help="plot error rate against average latency")
     return parser.parse(argv)
 
 
@@ -48,6 +50,7 @@ if __name__ == "__main__":
 
 import sys
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -59,8 +62,8 @@ from torch import Tensor
 
 from streamnest.checkpoint.loading import load_model
 from streamnest.console.entry_point import without_trace
-from streamnest.console.terminal import terminal
-from streamnest.data.audio import load_mono
+from streamnest.console.terminal import printable, terminal
+from streamnest.data.audio import BadAudioError, load_mono
 from streamnest.data.labels import label_of, suitable
 from streamnest.data.manifest import load_cuts
 from streamnest.downstream.asr.recognition import TextTask
@@ -118,11 +121,17 @@ def load_utterances(args: argparse.Namespace, rate: int) -> list[Utterance]:
     if args.max_minutes:
         total = sum(cut.duration for cut in chosen) / 60
         chosen = chosen[:: max(1, round(total / args.max_minutes))]
-    if not chosen:
-        raise UserError(f"--manifest {args.manifest} has no utterance with text in {args.languages or 'any language'}")
-    found = [
-        Utterance(cut.id, torch.from_numpy(load_mono(cut)), normalize_text(label_of(cut).text or "")) for cut in chosen
-    ]
+    found = []
+    for cut in chosen:
+        try:
+            audio = torch.from_numpy(load_mono(cut))
+        except BadAudioError as error:
+            print(f"skipped: {printable(cut.id)}: {printable(error)}", file=sys.stderr)
+            continue
+        found.append(Utterance(cut.id, audio, normalize_text(label_of(cut).text or "")))
+    if not found:
+        languages = " or ".join(args.languages or ["any language"])
+        raise UserError(f"--manifest {args.manifest} has no usable utterance with text in {languages}")
     minutes = sum(len(u.audio) for u in found) / rate / 60
     print(f"{len(found)} utterances, {minutes:.1f} min", file=sys.stderr)
     if args.join:
@@ -191,6 +200,12 @@ def adaptive(
             for context, count in history.frames.items():
                 frames[context] = frames.get(context, 0) + count
     return character_errors(utterances, texts), frames
+
+
+def check_settings(model: TextTask, args: argparse.Namespace) -> None:
+    """Refuses budgets, rules and contexts that do not suit the model, before anything is measured."""
+    for budget, rule in product(args.budgets, args.rules):
+        AdaptiveSession(model, AdaptiveSettings(budget, rule, tuple(args.contexts or ()) or None))
 
 
 def measure(model: TextTask, utterances: Sequence[Utterance], args: argparse.Namespace) -> list[Point]:
@@ -282,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_model(args.checkpoint)
     if not isinstance(model, TextTask):
         raise UserError(f"{args.checkpoint} is not a recognizer: give a checkpoint of task=ctc with encoder=dynamic")
+    check_settings(model, args)
     points = measure(model, load_utterances(args, model.sample_rate), args)
     terminal(140).print(table(points))
     if args.json:

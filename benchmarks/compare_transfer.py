@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a bidirectional run with batch norm")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config overrides such as encoder=causal")
     parser.add_argument("--steps", type=int, default=40, help="training steps per row; 0 only validates")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=2, help="CPU threads")
     return parser.parse(argv)
 
 

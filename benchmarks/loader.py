@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 FORMS = ["files, ogg", "files, flac", "shards, flac", "shards, opus"]
 
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=10, help="training steps counted per cell; 0 leaves training out")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of reading per cell")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training process")
+    parser.add_argument("--threads", type=THREADS, default=2, help="CPU threads of the training process")
     parser.add_argument("--forms", nargs="+", metavar="FORM", default=FORMS, choices=FORMS, help=f"of {FORMS}")
     return parser.parse(argv)
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 # Settings of `size=tiny`, and those of the defaults of `EncoderConfig` (d 256, 8 layers).
 SIZES: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--left", type=float, default=3200, help="left context in milliseconds")
     parser.add_argument("--right", type=float, default=0, help="right context in milliseconds")
     parser.add_argument("--runs", type=int, default=3, help="counted runs, of which the median is printed")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     parser.add_argument("--most-gb", type=float, default=6, help="largest memory of a run")
     parser.add_argument(
         "--against-mask", action="store_true", help="compare with attention over one mask instead, in turns"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--most-whole", type=float, default=1.0, help="longest recording in minutes in one pass")
     parser.add_argument("--corpus", type=Path, default=ROOT / "data/sample16k", help="folder with cut manifests")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     parser.add_argument("--memory-of", nargs=2, metavar=("MANIFEST", "SETTING"), help=argparse.SUPPRESS)
     return parser.parse(argv)
 

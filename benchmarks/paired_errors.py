@@ -28,8 +28,9 @@ from rich.table import Table
 
 from streamnest.console.arguments import ArgumentParser
 from streamnest.console.entry_point import without_trace
+from streamnest.console.option_types import output_plot
 from streamnest.downstream.metrics.error_rates import UNITS, RecognizedUtterance, errors
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 from streamnest.frontier.intervals import Bootstrap, Estimate
 from streamnest.plotting import INK, OKABE_ITO, heading, plain_axes, save
 from streamnest.reporting.latency_axis import LatencyAxis
@@ -40,7 +41,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser("python benchmarks/paired_errors.py", __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="output of streamnest transcribe --json")
     parser.add_argument("--unit", choices=UNITS, default="cer", help="characters or words")
-    parser.add_argument("--plot", type=Path, metavar="IMAGE", help="write a plot of error rate against mean latency")
+    parser.add_argument(
+        "--plot", type=output_plot, metavar="IMAGE", help="write a plot of error rate against mean latency"
+    )
     parser.add_argument("--title", default="Quality against latency", help="title of the plot")
     return parser.parse(argv)
 
@@ -69,24 +72,38 @@ def read(path: Path) -> Transcript:
         UserError: if the file is not an output of `streamnest transcribe --json` with references.
     """
     try:
-        content = json.loads(path.read_text())
-        records: list[dict[str, Any]] = content["utterances"]
-        utterances = {one["id"]: RecognizedUtterance(one["id"], one["reference"], one["text"]) for one in records}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        utterances = _utterances(content["utterances"])
         latency = content.get("latency_mean_ms", math.nan)
-        return Transcript(
-            path.stem, path.resolve().parent.name, utterances, math.inf if latency is None else float(latency)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        latency = math.inf if latency is None else float(latency)
+        if latency < 0:
+            raise ValueError(f"latency_mean_ms is {latency:g}")
+        return Transcript(path.stem, path.resolve().parent.name, utterances, latency)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        cause = f"there is no {error}" if isinstance(error, LookupError) else cause_of(error)
         raise UserError(
-            f"{path} is not an output of streamnest transcribe --manifest ... --json FILE: {error}"
+            f"{path} is not an output of streamnest transcribe --manifest ... --json FILE: {cause}"
         ) from None
+
+
+def _utterances(records: Any) -> dict[str, RecognizedUtterance]:
+    """Returns the utterances by id; each has texts, and an id of its own."""
+    utterances = {}
+    for one in records:
+        fields = one["id"], one["reference"], one["text"]
+        if not all(isinstance(field, str) for field in fields):
+            raise TypeError(f"id, reference and text of {fields[0]!r} must be texts")
+        if fields[0] in utterances:
+            raise ValueError(f"the id {fields[0]!r} occurs twice")
+        utterances[fields[0]] = RecognizedUtterance(*fields)
+    return utterances
 
 
 def shared(files: Sequence[Transcript]) -> list[str]:
     """Returns the ids of the utterances that all files have.
 
     Raises:
-        UserError: if there are none, or if the references differ.
+        UserError: if there are none, if the references differ, or if all of them are empty.
     """
     tables = [file.utterances for file in files]
     ids = sorted(set.intersection(*map(set, tables)))
@@ -94,6 +111,8 @@ def shared(files: Sequence[Transcript]) -> list[str]:
         raise UserError("the files have no utterance in common: transcribe the same manifest")
     if other := [name for name in ids if len({table[name].reference for table in tables}) > 1]:
         raise UserError(f"the references of {other[0]} differ between the files: transcribe the same manifest")
+    if not any(tables[0][name].reference.strip() for name in ids):
+        raise UserError("all references are empty, so that there is no error rate: transcribe cuts with texts")
     return ids
 
 

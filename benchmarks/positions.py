@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, POSITIVE, THREADS, output_file, output_plot
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,12 +27,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifest", metavar="PATH", help="JSON lines as for `streamnest probe` (default: built-in)")
     parser.add_argument("--phones", metavar="PATH", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
     parser.add_argument("--context", help="context of a dynamic encoder (default: its default context)")
-    parser.add_argument("--most", type=int, default=200, help="largest number of utterances with phones, and without")
-    parser.add_argument("--masked-ms", type=float, default=480.0, help="audio after the live edge that is predicted")
-    parser.add_argument("--step-ms", type=float, default=240.0, help="distance between live edges of an utterance")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--plot", type=Path, help="plot the results (.png or .svg)")
+    parser.add_argument("--most", type=COUNT, default=200, help="largest number of utterances with phones, and without")
+    parser.add_argument("--masked-ms", type=POSITIVE, default=480.0, help="audio after the live edge that is predicted")
+    parser.add_argument("--step-ms", type=POSITIVE, default=240.0, help="distance between live edges of an utterance")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
+    parser.add_argument("--json", type=output_file, help="write the results to this file")
+    parser.add_argument("--plot", type=output_plot, help="plot the results (.png or .svg)")
     return parser.parse(argv)
 
 

@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -22,7 +23,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser("python benchmarks/reference_training.py", __doc__)
     parser.add_argument("python", metavar="PYTHON", help="interpreter of an environment with nemo_toolkit[asr]")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each step, of which the median is printed")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=2, help="CPU threads")
     parser.add_argument("--factors", type=int, nargs="+", default=[8, 4], choices=[4, 8], help="subsampling factors")
     return parser.parse(argv)
 

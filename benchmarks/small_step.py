@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8, help="utterances per batch")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each utterance")
     parser.add_argument("--steps", type=int, default=11, help="timed steps of each variant")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     parser.add_argument("--compile", action="store_true", help="compare AdamW with and without compile=true")
     parser.add_argument("--operators", type=int, default=0, metavar="N", help="list the N slowest operators")
     return parser.parse(argv)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", type=float, default=10, help="minutes of audio per line of the table")
     parser.add_argument("--piece", type=float, default=0.08, help="seconds of audio pushed at a time")
     parser.add_argument("--audio", type=Path, default=ROOT / "data" / "sample16k", help="a file or folder to repeat")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     return parser.parse(argv)
 
 

@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,7 +26,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8, help="utterances per batch")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each utterance")
     parser.add_argument("--steps", type=int, default=11, help="timed steps of each variant")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     return parser.parse(argv)
 
 

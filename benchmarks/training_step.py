@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS
 
 # The sizes of `reference_training.py`.
 BATCH, SECONDS_EACH = 8, 8.0
@@ -18,7 +19,7 @@ BATCH, SECONDS_EACH = 8, 8.0
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line."""
     parser = ArgumentParser("python benchmarks/training_step.py", __doc__)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=THREADS, default=2, help="CPU threads")
     parser.add_argument("--batch", type=int, default=BATCH, help="utterances per batch")
     parser.add_argument("--seconds", type=float, default=SECONDS_EACH, help="length of each utterance")
     parser.add_argument("--runs", type=int, default=5, help="counted runs, of which the median is printed")

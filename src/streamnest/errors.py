@@ -1,6 +1,11 @@
-"""The exception for errors that users can fix."""
+"""The exception for errors that users can fix, and the causes that its messages name."""
 
 from __future__ import annotations
+
+
+def cause_of(error: BaseException) -> str:
+    """Returns the message of an error; for one of the file system without its number and the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class UserError(ValueError):

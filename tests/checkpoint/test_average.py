@@ -85,3 +85,5 @@ def test_different_models_are_refused(
         average([tmp_path / "1.ckpt", tmp_path / "2.ckpt"])
     with pytest.raises(UserError, match="two or more"):
         average([tmp_path / "1.ckpt"])
+    with pytest.raises(UserError, match=r"1\.ckpt is given 2 times: name each checkpoint once"):
+        average([tmp_path / "1.ckpt", tmp_path / "2.ckpt", tmp_path / "x" / ".." / "1.ckpt"])

@@ -50,9 +50,19 @@ def test_paired_intervals_are_narrower_than_those_of_rates(benchmark: ModuleType
 
 
 def test_other_files_and_references_are_refused(benchmark: ModuleType, write: Write, tmp_path: Path) -> None:
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(UserError, match=r"list\.json is not an output of streamnest transcribe"):
-        benchmark.read(tmp_path / "list.json")
+    one = {"id": "a", "reference": "b", "text": "c"}
+    for content, cause in (
+        ([], "list indices"),
+        ({"utterances": [{**one, "reference": 1}]}, "id, reference and text of 'a' must be texts"),
+        ({"utterances": [{"file": "a", "text": "b"}]}, "there is no 'id'"),
+        ({"utterances": [one, one]}, "the id 'a' occurs twice"),
+        ({"utterances": [one], "latency_mean_ms": -1}, "latency_mean_ms is -1"),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=rf"other\.json is not an output of streamnest transcribe .*: {cause}"):
+            benchmark.read(tmp_path / "other.json")
+    with pytest.raises(UserError, match="all references are empty"):
+        benchmark.shared([benchmark.read(write("empty", 0, ""))])
     files = [benchmark.read(write("one", 1)), benchmark.read(write("two", 1, "abcdefghiJ"))]
     with pytest.raises(UserError, match="references of u0 differ"):
         benchmark.shared(files)

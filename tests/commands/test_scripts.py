@@ -153,7 +153,7 @@ def test_soak_prints_each_part() -> None:
     [
         ("transcribe", ("m.ckpt", "--stream", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
         ("transcribe", ("--stream", "m.ckpt", "--threads", "2", "a.wav", "b.wav"), {"audio": ["a.wav", "b.wav"]}),
-        ("diarize", ("m.ckpt", "--collar", "0", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
+        ("diarize", ("m.ckpt", "--chunk-size", "1", "a.wav"), {"checkpoint": "m.ckpt", "audio": ["a.wav"]}),
         ("stream", ("m.ckpt", "--realtime", "a.wav", "-"), {"model": "m.ckpt", "audio": ["a.wav", "-"]}),
         ("stream", ("a.wav", "--model_path", "m.ckpt"), {"model": "m.ckpt", "audio": ["a.wav"]}),
         ("stream", ("--model_path", "m", "--audio_path", "a", "b"), {"model": "m", "audio": ["a", "b"]}),

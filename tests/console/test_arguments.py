@@ -12,6 +12,7 @@ import pytest
 from streamnest.cli import COMMANDS, main
 from streamnest.commands.arguments import export, prepare, shard, stream, train
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, output_file, output_folder, output_plot
 
 ROOT = Path(__file__).parents[2]
 MODULES = [name.replace("-", "_") for name in COMMANDS if name != "train"]
@@ -35,6 +36,13 @@ def parser() -> ArgumentParser:
     made.add_argument("--chunk-size", type=float, default=0.5, help="seconds")
     made.add_argument("--plot", help="path")
     made.add_argument("--seed", type=int, default=0, help="seed (of the sample)")
+    made.add_argument("--level", type=NOT_NEGATIVE, default=0.5)
+    made.add_argument("--piece", type=POSITIVE)
+    group = made.add_argument_group("group")
+    group.add_argument("--threads", type=THREADS)
+    group.add_argument("--json", type=output_file)
+    group.add_argument("--image", type=output_plot)
+    group.add_argument("--out", type=output_folder)
     return made
 
 
@@ -65,7 +73,20 @@ def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
     ("words", "message"),
     [
         (["--chunksize", "2"], "there is no option --chunksize: did you mean --chunk-size?"),
-        (["--chunk-size", "x\x1b[2J"], r"invalid float value: 'x\x1b[2J'"),
+        (["--chunk-size", "x\x1b[2J"], r"'x\x1b[2J' is not a number: give a number"),
+        (["--chunk-size", "nan"], "argument --chunk-size: nan is out of range: give a number"),
+        (["--seed", "1e3"], "argument --seed: '1e3' is not a number: give a whole number"),
+        (["--seed", "9" * 20], "is out of range: give a whole number"),
+        (["--level", "-1e-3"], "argument --level: -1e-3 is out of range: give a number of at least 0"),
+        (["--level", "-inf"], "argument --level: -inf is out of range"),
+        (["--threads", "0"], "argument --threads: 0 is out of range: give a whole number from 1 to 1024"),
+        (["--piece", "0"], "argument --piece: 0 is out of range: give a number above 0"),
+        (["--json", "/"], "argument --json: / is a folder: give the name of a file"),
+        (["--json", f"{__file__}/x/y.json"], f"cannot be written: {__file__} is not a folder"),
+        (["--json", "x" * 300 + "/y.json"], "cannot be written: File name too long"),
+        (["--image", "a.jpg"], "argument --image: a.jpg must end in .png, .svg or .pdf"),
+        (["--out", __file__], f"argument --out: {__file__} cannot be written: {__file__} is not a folder"),
+        (["--level", "1"], "--level has no effect without --plot: add it, or leave --level out"),
         (["--\x1b]0;x"], r"there is no option --\x1b]0;x"),
         (["--store", "s3://user:password@host/x"], "there is no option --store"),
     ],
@@ -73,8 +94,9 @@ def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
 def test_errors_exit_with_2_and_print_one_safe_line(
     capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
+    made = parser()
     with pytest.raises(SystemExit, match="2"):
-        parser().parse(words)
+        made.require(made.parse(words), "level", needs="plot")
     text = capsys.readouterr().err
     assert message in text and text.count("\n") == 1 and "\x1b" not in text and "password" not in text
 

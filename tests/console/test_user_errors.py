@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from streamnest.config.compose import compose_config, config_loader
 from streamnest.config.limits import _LIMITS, refuse_trainer
 from streamnest.console.overrides import override, refuse_choices, refuse_overrides, with_paths_quoted
+from streamnest.console.user_errors import explain
 from streamnest.errors import UserError
 from streamnest.training.launching import refuse
 
@@ -37,6 +39,7 @@ USER_ERRORS = [
     ("trainer.max_step=5", "did you mean max_steps"),
     ("max_steps=5", "trainer.max_steps"),
     ("optim.lr=abc", "could not be converted to Float"),
+    ("task.dual_mode=1", "task.dual_mode has keys of its own: give task.dual_mode.KEY=VALUE"),
     ("encoder", "KEY=VALUE"),
     ("encoder==causal", "need quotes"),
     ("~encoder", "cannot be dropped"),
@@ -67,6 +70,11 @@ def test_a_user_error_is_one_sentence(argument: str, message: str) -> None:
         and "use +" not in text
         and "base_" not in text.replace(argument, "")
     )
+
+
+def test_an_error_of_renaming_names_the_file_of_the_user() -> None:
+    error = OSError(errno.EISDIR, "Is a directory", "/a/.b.0123.part", None, "/a/b")
+    assert str(explain(error)).startswith("/a/b: Is a directory: free space, or choose another path")
 
 
 def test_the_config_of_a_machine_may_be_missing() -> None:

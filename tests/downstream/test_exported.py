@@ -11,9 +11,8 @@ from types import SimpleNamespace
 import pytest
 import soundfile
 import torch
-from engines import stepped
 from inprocess import main
-from recognizers import recognizer
+from recognizers import recognizer, stepped
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -153,6 +153,8 @@ def test_a_model_is_made_evaluated_and_used_to_recognize(
     assert "lowest CER on this manifest: --beam 2 --lm-weight" in capsys.readouterr().out
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["best"]["rates"]["cer"] == min(trial["rates"]["cer"] for trial in found["trials"])
+    assert main("transcribe", tmp_path / "m.ckpt", *given, "--languages", "xx") == 2
+    assert "no utterance with text in xx of at most 30 s: give cuts with texts" in capsys.readouterr().err
     assert main("language_model", arpa, *given, "--languages", "xx") == 2
     assert "check --manifest, --text and --languages" in capsys.readouterr().err
 
@@ -162,7 +164,8 @@ def test_a_model_is_made_evaluated_and_used_to_recognize(
     [
         (["x.arpa"], "--manifest or --text"),
         (["x.lm", "--text", "a"], "must end in .arpa"),
-        (["x.arpa", "--text", "a", "--order", "0"], "at least 1"),
+        (["x.arpa", "--text", "a", "--order", "0"], "from 1 to 100"),
+        (["x.arpa", "--text", "a", "--languages", "en"], "--languages has no effect without --manifest or --eval"),
         (["x.arpa", "--text", "a", "--units", "pieces"], "need each other"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Untrained recognizers for tests."""
+"""Untrained recognizers for tests, and the steps of an engine that serves one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from streamnest.build import build_model
 from streamnest.downstream.asr.ctc import CTCRecognizer
 from streamnest.downstream.asr.rnnt import RNNTRecognizer
 from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.serving.engine import Engine
+from streamnest.serving.stream import Result
 
+MOST_STEPS = 1000
 LABELS = {"kind": "char", "symbols": list(" abcdefghijklmnop")}
 
 
@@ -48,3 +51,13 @@ def transducer(cfg: DictConfig) -> RNNTRecognizer:
         model.head.output.weight *= 4
         model.head.output.bias[BLANK] = 1.5
     return model
+
+
+def stepped(engine: Engine) -> list[Result]:
+    """Runs the steps that are due, of which there may be `MOST_STEPS`; returns their results."""
+    results = list[Result]()
+    for _ in range(MOST_STEPS):
+        if not engine.due:
+            return results
+        results += engine.step()
+    raise AssertionError(f"steps are still due after {MOST_STEPS}")

@@ -79,13 +79,15 @@ def test_distances_count_from_the_last_visible_frame() -> None:
     assert predicted_codes._since_visible(torch.tensor([True, True])).tolist() == [1, 2], "nothing is visible"
 
 
-def test_models_without_predictions_need_phones(run_config: Compose, utterances: list[ProbeUtterance]) -> None:
+def test_positions_need_phones_or_audio_after_live_edges(run_config: Compose, utterances: list[ProbeUtterance]) -> None:
     model = ready(run_config("encoder=causal", "objective=next_token"))
     assert {one.condition for one in measure_positions(model, utterances)} == {"phones"}
     for one in utterances:
         one.phones = []
     with pytest.raises(UserError, match="nothing can be measured"):
         measure_positions(model, utterances)
+    with pytest.raises(UserError, match="no utterance has 9240 ms, the sum of --masked-ms and --step-ms"):
+        measure_positions(ready(run_config("encoder=causal")), utterances, masked_ms=9000)
 
 
 @pytest.mark.slow

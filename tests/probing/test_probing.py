@@ -179,6 +179,8 @@ def test_a_manifest_that_is_not_json_is_named(tmp_path: Path) -> None:
     [
         ({"id": "a", "recording": {}}, r"m\.jsonl, line 2 has no field path: expected .*a\.wav.*Lhotse"),
         (["a", "a.wav"], r"m\.jsonl, line 2 has no field id: expected"),
+        ({"id": ["a"], "path": "a.wav"}, r"m\.jsonl, line 2: the field id has another type: expected"),
+        ({"id": "a", "path": 1}, r"m\.jsonl, line 2: the field path has another type: expected"),
     ],
 )
 def test_an_invalid_line_is_named(tmp_path: Path, line: object, problem: str) -> None:
@@ -188,7 +190,13 @@ def test_an_invalid_line_is_named(tmp_path: Path, line: object, problem: str) ->
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"), [({}, "has no field phones"), ({"phones": [[0, 1]]}, "has invalid phones")]
+    ("line", "problem"),
+    [
+        ({}, "has no field phones"),
+        ({"phones": [[0, 1]]}, "has invalid phones"),
+        ({"phones": [[1, 0, "a"]]}, "has invalid phones"),
+        ({"phones": [[0, float("nan"), "a"]]}, "has invalid phones"),
+    ],
 )
 def test_invalid_phones_are_named(tmp_path: Path, line: dict[str, object], problem: str) -> None:
     (tmp_path / "m.jsonl").write_text(json.dumps({"id": "a", "path": "a.wav"}))
@@ -205,9 +213,10 @@ def test_a_compressed_manifest_is_refused_with_the_remedy(tmp_path: Path) -> Non
 
 def test_phones_of_other_utterances_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(json.dumps({"id": "a", "path": "a.wav"}) + "\n")
-    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "b", "phones": [[0, 1, "x"]]}) + "\n")
-    with pytest.raises(UserError, match="has no phones for any utterance"):
-        read_utterances(tmp_path / "m.jsonl", tmp_path / "p.jsonl")
+    for content in (json.dumps({"id": "b", "phones": [[0, 1, "x"]]}) + "\n", "", json.dumps({"id": "a", "phones": []})):
+        (tmp_path / "p.jsonl").write_text(content)
+        with pytest.raises(UserError, match="has no phones for any utterance"):
+            read_utterances(tmp_path / "m.jsonl", tmp_path / "p.jsonl")
 
 
 def test_transcripts_of_the_manifest_are_normalized(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import stepped
+from recognizers import stepped
 
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.errors import UserError

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from engines import stepped
 from omegaconf import DictConfig
-from recognizers import mean_frame, transducer
+from recognizers import mean_frame, stepped, transducer
 
 from streamnest.checkpoint.loading import load_model
 from streamnest.data.conversations.simulation import clipped

@@ -13,8 +13,8 @@ from streamnest.commands.arguments.serve import parse
     [
         (("--host", "0.0.0.0"), "reachable from other machines: add --token"),
         (("--token", "short"), "at least 16 characters"),
-        (("--port", "70000"), "--port 70000: must be from 0 to 65535"),
-        (("--streams", "0"), "--streams 0: must be from 1 to 10000"),
+        (("--port", "70000"), "--port: 70000 is out of range: give a whole number from 0 to 65535"),
+        (("--streams", "0"), "--streams: 0 is out of range: give a whole number from 1 to 10000"),
     ],
 )
 def test_serve_refuses_public_addresses_without_token_and_illegal_numbers(

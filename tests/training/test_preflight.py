@@ -59,6 +59,20 @@ def test_masked_prediction_without_masks_gives_a_warning(run_config: Compose, ov
     assert any("nothing is masked" in doubt for doubt in doubts(run_config(*words), trainer())) == warned
 
 
+@pytest.mark.parametrize(
+    ("alone", "with_its_key"),
+    [
+        ("data.piece_left_s=5", "data.piece_s=8"),
+        ("task.dual_mode.delay_ms=80", "task.dual_mode.distillation_weight=1"),
+    ],
+)
+def test_keys_without_effect_give_a_warning(run_config: Compose, alone: str, with_its_key: str) -> None:
+    key, needed = (one.partition("=")[0] for one in (alone, with_its_key))
+    for words, warned in (((alone,), True), ((alone, with_its_key), False), ((), False)):
+        found = list(doubts(run_config("task=ctc", *words), trainer()))
+        assert (f"{alone} has no effect without {needed}: give both, or leave {key} out" in found) is warned
+
+
 def test_untrained_norms_of_a_mode_give_a_warning(run_config: Compose) -> None:
     cfg = run_config("encoder.norms_per_mode=true")
     assert any("norms of full context are not trained" in doubt for doubt in doubts(cfg, trainer()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,14 @@ def average(paths: Sequence[str | Path]) -> tuple[EncoderTask, list[int]]:
         The model, in evaluation mode, and the number of updates of each checkpoint; 0 if it is not stored.
 
     Raises:
-        UserError: as `load_model`; for fewer than two checkpoints, and for those that differ in architecture, task,
-            vocabulary or shapes.
+        UserError: as `load_model`; for fewer than two checkpoints, for one that is repeated, and for those that differ
+            in architecture, task, vocabulary or shapes.
     """
     if len(paths) < 2:
         raise UserError("an average needs two or more checkpoints: name them, or give the folder of a run and --last N")
+    counts = Counter(Path(path).resolve() for path in paths)
+    if repeated := [path for path, count in counts.items() if count > 1]:
+        raise UserError(f"{repeated[0]} is given {counts[repeated[0]]} times: name each checkpoint once")
     first: dict[str, Any] = {}
     sums, steps = dict[str, Tensor](), list[int]()
     for path in paths:

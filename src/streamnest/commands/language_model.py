@@ -20,7 +20,7 @@ from streamnest.downstream.asr.kneser_ney import estimate, perplexity
 from streamnest.downstream.asr.ngram import SPACE, WORD_MARK, NGram
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.vocabulary import SentencePieceTokenizer, normalize_text
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 
 Splitter = Callable[[str], list[str]]
 
@@ -62,7 +62,7 @@ def texts_of_file(path: Path) -> Iterator[str]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             yield from map(normalize_text, lines)
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+        raise UserError(f"{path} cannot be read as UTF-8 text: {cause_of(error)}") from None
 
 
 def training_texts(args: argparse.Namespace) -> list[str]:

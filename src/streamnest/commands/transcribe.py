@@ -67,10 +67,20 @@ def files(transcribe: Transcriber, args: argparse.Namespace) -> list[dict[str, A
 
 
 def scored_cuts(args: argparse.Namespace) -> Iterator[tuple[Cut, Label]]:
-    """Yields the cuts of the manifest that have a text, and their labels."""
+    """Yields the cuts of the manifest that have a text, and their labels.
+
+    Raises:
+        UserError: if there are none.
+    """
     cuts, report = load_cuts(args.manifest, max_duration=args.max_duration, on_long="skip")
     chosen = suitable(cuts, args.languages, True, report.counts)
     print(f"{printable(args.manifest)}: {len(chosen)} utterances with text, out of {report}", file=sys.stderr)
+    if not chosen:
+        languages = " or ".join(args.languages or ["any language"])
+        raise UserError(
+            f"--manifest {args.manifest} has no utterance with text in {languages} of at most {args.max_duration:g} s: "
+            "give cuts with texts, or other --languages or --max-duration"
+        )
     for cut in track(chosen, "recognizing", console=terminal(stderr=True), disable=not sys.stderr.isatty()):
         yield cut, label_of(cut)
 
@@ -118,7 +128,7 @@ def tune(transcribe: Transcriber, args: argparse.Namespace) -> int:
             continue
         utterances.append(Utterance(cut.id, outputs, normalize_text(label.text or "")))
     if not utterances:
-        raise UserError(f"--manifest {args.manifest} has no usable utterance with text to tune on")
+        raise UserError(f"--manifest {args.manifest}: none of its utterances can be used to tune on")
     greedy = summarize([RecognizedUtterance(u.id, u.reference, transcribe.greedy(u.outputs), None) for u in utterances])
     trials = []
     print("lm_weight  bonus    WER    CER")

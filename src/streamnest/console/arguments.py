@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from streamnest.console.option_types import FINITE, WHOLE, Number, output_file, output_folder, output_plot
 
 _WIDEST = 100
-_METAVARS = {int: "N", float: "X", Path: "PATH"}
+_METAVARS: dict[Any, str] = {
+    int: "N",
+    float: "X",
+    **dict.fromkeys((Path, output_file, output_folder, output_plot), "PATH"),
+}
+# argparse takes a word such as -1e-5 for an option.
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -29,6 +38,10 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str | None, former: Mapping[str, str] | None = None) -> None:
         super().__init__(prog, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
         self.former = dict(former or {})
+        # Numbers of options that declare no range are finite, and whole numbers are of 32 bits.
+        self.register("type", float, FINITE)
+        self.register("type", int, WHOLE)
+        self._negative_number_matcher = _NEGATIVE
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses a command line, in which positional arguments may also follow options; exits with 2 on an error."""
@@ -37,6 +50,20 @@ class ArgumentParser(argparse.ArgumentParser):
         if rest:
             self.error(self._unknown(rest))
         return args
+
+    def require(self, args: argparse.Namespace, *options: str, needs: str) -> None:
+        """Refuses options that have no effect without another one.
+
+        Args:
+            args: parsed arguments.
+            options: destinations of the options.
+            needs: destination of the other option.
+        """
+        for name in options:
+            if getattr(args, name) != self.get_default(name) and not getattr(args, needs):
+                self.error(
+                    f"{_spelled(name)} has no effect without {_spelled(needs)}: add it, or leave {_spelled(name)} out"
+                )
 
     def error(self, message: str) -> NoReturn:
         """Prints one sentence, without control characters and secrets, and exits with status 2."""
@@ -65,6 +92,10 @@ class ArgumentParser(argparse.ArgumentParser):
         return f"there is no option {option}" + (f": did you mean {near[0]}?" if near else "")
 
 
+def _spelled(destination: str) -> str:
+    return f"--{destination.replace('_', '-')}"
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Wraps paragraphs to the terminal and adds each default."""
 
@@ -90,5 +121,5 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{text[:-1]}; default: {shown})" if text.endswith(")") else f"{text} (default: {shown})"
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        kind = action.type if isinstance(action.type, type) else str
+        kind = action.type.kind if isinstance(action.type, Number) else action.type
         return _METAVARS.get(kind, action.dest.rpartition("_")[2].upper())

@@ -122,6 +122,8 @@ def _value(error: OmegaConfBaseException, override: str = "") -> str:
     shown = override or key
     if isinstance(error, MissingMandatoryValue):
         return f"{key or _flat(str(error))} has no value: give {key or 'KEY'}=VALUE"
+    if isinstance(error, ValidationError) and "is not a subclass of" in str(error):
+        return f"{shown}: {key} has keys of its own: give {key}.KEY=VALUE, or --cfg job to print them"
     if isinstance(error, ValidationError):
         return f"{shown}: {_flat(str(error).partition('full_key')[0])}".replace("..", ".").rstrip(".")
     if isinstance(error.parent_node, DictConfig) and re.search(r"[Kk]ey '.*' (not in|is not in)", str(error)):
@@ -172,11 +174,13 @@ def _disk(error: OSError) -> str | None:
     """Describes an error of a file system, with the path; other system errors are defects of the code."""
     if error.filename is None:
         return None
+    # Of a file that is renamed, the first name is that of its temporary part.
+    path = error.filename2 or error.filename
     if error.errno == errno.ENOENT:
-        return f"{error.filename}: {error.strerror}: check the path"
+        return f"{path}: {error.strerror}: check the path"
     if error.errno not in _OF_DISK:
         return None
-    return f"{error.filename}: {error.strerror}: free space, or set another folder by paths.log_dir or STREAMNEST_LOGS"
+    return f"{path}: {error.strerror}: free space, or choose another path (for runs: paths.log_dir or STREAMNEST_LOGS)"
 
 
 def _flat(text: str) -> str:

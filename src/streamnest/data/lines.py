@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 
 # Maximum characters of a line, which is copied several times in memory. A cut has a few hundred.
 _LONGEST = 2**25
@@ -44,7 +44,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     except (FileNotFoundError, UserError):
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {cause_of(error)}") from error
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import output_folder
 from streamnest.frontier.options import FrontierOptions
 
 # Presets of the frontier, from the smallest to the largest receptive field.
@@ -15,7 +16,7 @@ def parser(description: str) -> ArgumentParser:
     """Returns the parser of the command."""
     made, defaults = ArgumentParser("streamnest frontier", description), FrontierOptions()
     add = made.add_argument
-    add("--out", type=Path, default=Path("logs/frontier"), help="folder of all results")
+    add("--out", type=output_folder, default=Path("logs/frontier"), help="folder of all results")
     add("--presets", nargs="+", default=list(defaults.presets), metavar="NAME", help=f"or all: {' '.join(PRESETS)}")
     add("--contexts", nargs="+", metavar="NAME", help="contexts to evaluate the dynamic checkpoint in (default: all)")
     add("--seeds", nargs="+", type=int, default=[0], help="each seed runs a whole frontier; results are pooled")

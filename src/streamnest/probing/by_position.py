@@ -66,7 +66,8 @@ def measure_positions(
         step_ms: distance between the live edges of an utterance.
 
     Raises:
-        UserError: for unreadable audio; without phone labels, also for a model that does not predict masked frames.
+        UserError: for unreadable audio, and for utterances that are too short for a live edge; without phone labels,
+            also for a model that does not predict masked frames.
     """
     conditions: dict[str, ScoredFrames] = {}
     test = [one for one in utterances if one.split != "train"] or list(utterances)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def read_utterances(manifest: str | Path, phones: str | Path | None = None) -> l
         )
     if not utterances:
         raise UserError(f"{manifest} has no utterances")
-    if aligned and not any(u.phones for u in utterances):
+    if phones and not any(u.phones for u in utterances):
         raise UserError(f"{phones} has no phones for any utterance of {manifest}: the ids in the two files must match")
     return utterances
 
@@ -74,12 +75,18 @@ def _aligned(path: str | Path) -> dict[str, list[Phone]]:
     phones = {}
     for number, entry in _lines(path, _PHONES):
         try:
-            phones[entry["id"]] = [(float(start), float(end), str(label)) for start, end, label in entry["phones"]]
+            phones[entry["id"]] = [_phone(*one) for one in entry["phones"]]
         except (TypeError, ValueError):
             raise UserError(
-                f"{path}, line {number} has invalid phones: expected {_written(_PHONES)}, with times in seconds"
+                f"{path}, line {number} has invalid phones: expected {_written(_PHONES)}, with start and end in seconds"
             ) from None
     return phones
+
+
+def _phone(start: Any, end: Any, label: Any) -> Phone:
+    if not 0 <= float(start) <= float(end) < math.inf:
+        raise ValueError
+    return float(start), float(end), str(label)
 
 
 def _lines(path: str | Path, example: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -100,11 +107,13 @@ def _entry(location: str, line: str, example: dict[str, Any]) -> dict[str, Any]:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{location} is not valid JSON ({error}): expected {_written(example)}") from error
-    for name in example:
+    for name, value in example.items():
         if not isinstance(entry, dict) or name not in entry:
             raise UserError(
                 f"{location} has no field {name}: expected {_written(example)}; Lhotse manifests are not supported here"
             )
+        if not isinstance(entry[name], type(value)):
+            raise UserError(f"{location}: the field {name} has another type: expected {_written(example)}")
     return dict(entry)
 
 

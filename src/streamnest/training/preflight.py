@@ -11,10 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from streamnest.checkpoint.loading import StoredCheckpoint
+from streamnest.data.config import DataConfig
 from streamnest.data.loading import available_cores
 from streamnest.reporting.summary import has_summary
 
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 # Slowdown of half precision on a CPU that is worth a warning.
 _MAX_SLOWDOWN = 1.3
 _SECONDS = 0.1
+# Defaults of keys, and the key that each of them needs.
+_WITHOUT_EFFECT = {
+    "data.piece_left_s": (DataConfig.piece_left_s, "data.piece_s"),
+    "task.dual_mode.delay_ms": (0.0, "task.dual_mode.distillation_weight"),
+    "task.teacher_delay_ms": (0.0, "task.teacher"),
+}
 
 
 def is_complete(stored: Mapping[str, Any], cfg: DictConfig) -> bool:
@@ -95,6 +102,10 @@ def doubts(cfg: DictConfig, trainer: L.Trainer) -> Iterator[str]:
             "encoder.norms_per_mode=true without an offline loss: the norms of full context are not trained; set "
             "task.dual_mode.offline_weight=1, or encoder.norms_per_mode=false"
         )
+    for key, (default, needed) in _WITHOUT_EFFECT.items():
+        value = OmegaConf.select(cfg, key)
+        if value not in (None, default) and not OmegaConf.select(cfg, needed):
+            yield f"{key}={value:g} has no effect without {needed}: give both, or leave {key} out"
     cores = available_cores()
     if (cfg.data.num_workers or 0) > cores:
         yield (

@@ -14,14 +14,17 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import PAIR, output_file
 
 
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest average", __doc__)
-    made.add_argument("output", metavar="OUT", help="checkpoint to write; a file that exists is not replaced")
+    made.add_argument(
+        "output", type=output_file, metavar="OUT", help="checkpoint to write; a file that exists is not replaced"
+    )
     made.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints, or with --last the folder of a run")
-    made.add_argument("--last", type=int, metavar="N", help="average the last N checkpoints of the run")
+    made.add_argument("--last", type=PAIR, metavar="N", help="average the last N checkpoints of the run")
     return made
 
 
@@ -31,6 +34,4 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = made.parse(argv)
     if args.last is not None and len(args.checkpoints) != 1:
         made.error("--last needs the folder of one run")
-    if args.last is not None and args.last < 2:
-        made.error(f"--last {args.last} must be 2 or more")
     return args

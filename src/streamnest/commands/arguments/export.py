@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import NOT_NEGATIVE, THREADS, Number, output_file
 from streamnest.locations import sample_corpus
 
 SPEECH = sample_corpus() / "speech/asterisk_en-demo-moreinfo.ogg"
@@ -35,7 +36,7 @@ def parser() -> ArgumentParser:
         "--int8", action="store_true", help="also write OUT.int8.onnx with quantized weights; sherpa: always"
     )
     size = made.add_mutually_exclusive_group()
-    size.add_argument("--batch", type=int, default=1, help="streams per step")
+    size.add_argument("--batch", type=Number(int, 1, 4096), default=1, help="streams per step")
     size.add_argument("--dynamic-batch", action="store_true", help="any number of streams per step")
     made.add_argument(
         "--max-left-ms",
@@ -44,9 +45,9 @@ def parser() -> ArgumentParser:
         help="cap of an unlimited left context; a smaller one gives a smaller state and a faster step",
     )
     made.add_argument("--audio-path", type=Path, default=SPEECH, help="utterance to compare on (default: built-in)")
-    made.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed, in float32")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch and onnxruntime")
-    made.add_argument("--json", type=Path, help="write all measurements to this file")
+    made.add_argument("--tolerance", type=NOT_NEGATIVE, default=1e-4, help="largest difference allowed, in float32")
+    made.add_argument("--threads", type=THREADS, default=1, help="CPU threads of PyTorch and onnxruntime")
+    made.add_argument("--json", type=output_file, help="write all measurements to this file")
     return made
 
 

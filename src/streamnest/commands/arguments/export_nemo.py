@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import output_file
 
 
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest export-nemo", __doc__)
     made.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint or model folder of task=pretrain")
-    made.add_argument("output", type=Path, metavar="OUT.nemo", help="archive to write")
+    made.add_argument("output", type=output_file, metavar="OUT.nemo", help="archive to write")
     return made
 
 

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, POSITIVE, Number
 
 # NVIDIA H100 SXM, dense bfloat16 products, from its data sheet.
 PEAK_TFLOPS = 989.0
@@ -25,11 +26,16 @@ def parser() -> ArgumentParser:
     made = ArgumentParser("streamnest flops", __doc__)
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides")
     made.add_argument("--sizes", nargs="+", metavar="SIZE", help=f"model sizes to compare: {' '.join(SIZES)}")
-    made.add_argument("--factors", nargs="+", type=int, default=[4, 8], help="subsampling factors")
-    made.add_argument("--seconds", type=float, default=16.0, help="length of an utterance")
-    made.add_argument("--peak-tflops", type=float, default=PEAK_TFLOPS, help="peak of one accelerator, dense")
-    made.add_argument("--hours", type=float, help="hours of the corpus of a run")
-    made.add_argument("--mfu", type=float, default=0.35, help="assumed share of the peak (model FLOPs utilization)")
+    made.add_argument("--factors", nargs="+", type=COUNT, default=[4, 8], help="subsampling factors")
+    made.add_argument("--seconds", type=POSITIVE, default=16.0, help="length of an utterance")
+    made.add_argument("--peak-tflops", type=POSITIVE, default=PEAK_TFLOPS, help="peak of one accelerator, dense")
+    made.add_argument("--hours", type=POSITIVE, help="hours of the corpus of a run")
+    made.add_argument(
+        "--mfu",
+        type=Number(float, 0, 1, above=True),
+        default=0.35,
+        help="assumed share of the peak (model FLOPs utilization)",
+    )
     return made
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import output_file
 
 
 def parser() -> ArgumentParser:
@@ -21,7 +22,7 @@ def parser() -> ArgumentParser:
     made = ArgumentParser("streamnest import-nemo", __doc__)
     made.add_argument("archive", type=Path, metavar="MODEL.nemo", help="archive to read")
     made.add_argument(
-        "output", type=Path, nargs="?", metavar="OUT.ckpt", help="checkpoint to write (default: MODEL.ckpt here)"
+        "output", type=output_file, nargs="?", metavar="OUT.ckpt", help="checkpoint to write (default: MODEL.ckpt here)"
     )
     return made
 

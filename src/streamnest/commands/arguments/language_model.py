@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import Number, output_file
 
 
 def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest language-model", __doc__)
-    made.add_argument("out", metavar="OUT", type=Path, help="ARPA file to write (.arpa or .arpa.gz)")
+    made.add_argument("out", metavar="OUT", type=output_file, help="ARPA file to write (.arpa or .arpa.gz)")
     made.add_argument("--manifest", metavar="PATH", nargs="+", default=[], help="Lhotse cuts with texts")
     made.add_argument("--text", metavar="PATH", type=Path, nargs="+", default=[], help="files of one sentence per line")
     made.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
@@ -31,7 +32,9 @@ def parser() -> ArgumentParser:
         help="units of the model; pieces are those of the sentencepiece tokenizer of --tokenizer",
     )
     made.add_argument("--tokenizer", metavar="MODEL", help="recognizer checkpoint whose pieces --units pieces uses")
-    made.add_argument("--order", type=int, default=6, help="length of the longest n-gram; 3 or 4 suit words")
+    made.add_argument(
+        "--order", type=Number(int, 1, 100), default=6, help="length of the longest n-gram; 3 or 4 suit words"
+    )
     made.add_argument("--eval", metavar="PATH", help="held-out cuts or text file to compute the perplexity of")
     return made
 
@@ -42,10 +45,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = made.parse(argv)
     if not (args.manifest or args.text):
         made.error("give texts to estimate the model from: --manifest or --text")
-    if args.order < 1:
-        made.error(f"--order {args.order}: must be at least 1")
     if not args.out.name.endswith((".arpa", ".arpa.gz")):
         made.error(f"OUT {args.out}: the name must end in .arpa or .arpa.gz")
     if bool(args.tokenizer) is not (args.units == "pieces"):
         made.error("--units pieces and --tokenizer MODEL need each other")
+    if args.languages and not (args.manifest or args.eval):
+        made.error("--languages has no effect without --manifest or --eval: text files have no languages")
     return args

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from streamnest.commands.arguments import add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, PAIR, SEED, THREADS, output_file, output_plot
 
 
 def parser() -> ArgumentParser:
@@ -26,13 +26,13 @@ def parser() -> ArgumentParser:
         help="JSON lines with id, path, speaker, split, text (default: built-in corpus)",
     )
     made.add_argument("--phones", metavar="PATH", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
-    made.add_argument("--most", type=int, default=600, help="largest number of utterances with phones, and without")
-    made.add_argument("--clusters", type=int, default=100, help="number of k-means clusters")
+    made.add_argument("--most", type=COUNT, default=600, help="largest number of utterances with phones, and without")
+    made.add_argument("--clusters", type=PAIR, default=100, help="number of k-means clusters")
     add_max_left_ms(made)
-    made.add_argument("--seed", type=int, default=0, help="seed of the choice of utterances")
-    made.add_argument("--threads", type=int, help="CPU threads (default: chosen by torch)")
-    made.add_argument("--json", type=Path, help="write the results to this file")
-    made.add_argument("--plot", type=Path, help="plot the results (.png or .svg)")
+    made.add_argument("--seed", type=SEED, default=0, help="seed of the choice of utterances")
+    made.add_argument("--threads", type=THREADS, help="CPU threads (default: chosen by torch)")
+    made.add_argument("--json", type=output_file, help="write the results to this file")
+    made.add_argument("--plot", type=output_plot, help="plot the results (.png or .svg)")
     return made
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import output_folder
 
 
 def parser() -> ArgumentParser:
@@ -20,7 +21,7 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="runs or sweeps (default: the newest sweep)"
     )
-    made.add_argument("--out", type=Path, help="folder of the page (default: `report` in the first FOLDER)")
+    made.add_argument("--out", type=output_folder, help="folder of the page (default: `report` in the first FOLDER)")
     made.add_argument("--metric", metavar="NAME", help="such as val/gain (default: the metric the task monitors)")
     made.add_argument("--labels", nargs="+", metavar="TEXT", help="names of runs in learning curves, in order")
     made.add_argument("--log-hours", action="store_true", help="logarithmic axis of hours in learning curves")

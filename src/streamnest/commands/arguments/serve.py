@@ -21,17 +21,10 @@ from pathlib import Path
 
 from streamnest.commands.arguments import add_adaptive
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import THREADS, Number, output_file, output_folder
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 16
-_RANGES = (
-    ("port", 0, 65535),
-    ("threads", 1, 1024),
-    ("streams", 1, 10000),
-    ("idle", 1, 86400),
-    ("load", 0.01, 100),
-    ("keep_seconds", 0, 86400),
-)
 
 
 def parser() -> ArgumentParser:
@@ -41,23 +34,33 @@ def parser() -> ArgumentParser:
     made.add_argument("--context", metavar="NAME", help="default latency context of a dynamic checkpoint")
     add_adaptive(made, rule="load")
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads")
+    made.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     static = made.add_argument_group("page without a server")
-    static.add_argument("--static", type=Path, metavar="OUT", help="write a folder whose page runs the model, and exit")
+    static.add_argument(
+        "--static", type=output_folder, metavar="OUT", help="write a folder whose page runs the model, and exit"
+    )
     static.add_argument(
         "--onnxruntime-web", type=Path, metavar="DIST", help="folder dist of this npm package, with --static"
     )
     network = made.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    network.add_argument("--port", type=int, default=8000, help="port; 0 chooses a free one")
+    network.add_argument("--port", type=Number(int, 0, 65535), default=8000, help="port; 0 chooses a free one")
     network.add_argument("--token", help="secret that clients must send (default: STREAMNEST_TOKEN)")
     network.add_argument("--origin", nargs="+", default=[], metavar="URL", help="other pages that may connect")
     limits = made.add_argument_group("limits")
-    limits.add_argument("--streams", type=int, default=32, help="concurrent streams")
-    limits.add_argument("--idle", type=float, default=30.0, help="seconds without audio that end a stream")
-    limits.add_argument("--load", type=float, default=0.6, help="share of real time above which streams are refused")
-    limits.add_argument("--keep-seconds", type=float, default=60.0, help="seconds to resume a stream; 0 for never")
-    made.add_argument("--log", type=Path, metavar="FILE", help="append events as lines of JSON, without audio or text")
+    limits.add_argument("--streams", type=Number(int, 1, 10000), default=32, help="concurrent streams")
+    limits.add_argument(
+        "--idle", type=Number(float, 1, 86400), default=30.0, help="seconds without audio that end a stream"
+    )
+    limits.add_argument(
+        "--load", type=Number(float, 0.01, 100), default=0.6, help="share of real time above which streams are refused"
+    )
+    limits.add_argument(
+        "--keep-seconds", type=Number(float, 0, 86400), default=60.0, help="seconds to resume a stream; 0 for never"
+    )
+    made.add_argument(
+        "--log", type=output_file, metavar="FILE", help="append events as lines of JSON, without audio or text"
+    )
     made.add_argument("--verbose", action="store_true", help="the same on standard error")
     return made
 
@@ -73,7 +76,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error(f"the token must have at least {_SHORTEST_TOKEN} characters")
     if args.adaptive and (args.context or args.static):
         made.error("--adaptive chooses the context of each chunk on a server: leave out --context and --static")
-    for name, least, most in _RANGES:
-        if not least <= getattr(args, name) <= most:
-            made.error(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be from {least:g} to {most:g}")
+    made.require(args, "adaptive_rule", "adaptive_contexts", needs="adaptive")
+    made.require(args, "onnxruntime_web", needs="static")
     return args

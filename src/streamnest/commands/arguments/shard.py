@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import COUNT, POSITIVE, SHARE, THREADS
 
 FORMATS = ("flac", "opus", "wav")
 
@@ -28,13 +29,13 @@ def parser() -> ArgumentParser:
         default="flac",
         help="audio format; opus is lossy, slow to write and a fifth of the size",
     )
-    made.add_argument("--shard-size", type=int, default=1000, help="cuts per shard")
-    made.add_argument("--jobs", type=int, default=1, help="number of processes")
+    made.add_argument("--shard-size", type=COUNT, default=1000, help="cuts per shard")
+    made.add_argument("--jobs", type=THREADS, default=1, help="number of processes")
     limits = made.add_argument_group("limits")
-    limits.add_argument("--min-duration", type=float, default=0.1, help="drop shorter cuts (seconds)")
-    limits.add_argument("--max-duration", type=float, default=3600.0, help="split or skip longer cuts (seconds)")
+    limits.add_argument("--min-duration", type=POSITIVE, default=0.1, help="drop shorter cuts (seconds)")
+    limits.add_argument("--max-duration", type=POSITIVE, default=3600.0, help="split or skip longer cuts (seconds)")
     limits.add_argument("--on-long", choices=("split", "skip"), default="split", help="what to do with longer cuts")
-    limits.add_argument("--max-bad-share", type=float, default=0.1, help="share of manifest lines that may be unusable")
+    limits.add_argument("--max-bad-share", type=SHARE, default=0.1, help="share of manifest lines that may be unusable")
     limits.add_argument("--allow-commands", action="store_true", help="run shell commands that manifests give as audio")
     return made
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, output_file, output_folder
 
 
 def parser() -> ArgumentParser:
@@ -32,18 +32,22 @@ def parser() -> ArgumentParser:
     made.add_argument("--model-path", dest="model", help=argparse.SUPPRESS)
     made.add_argument("--audio-path", dest="audio", nargs="+", help=argparse.SUPPRESS)
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
-    made.add_argument("--chunk-size", type=float, help="seconds of audio per step (default: the chunk of the model)")
+    made.add_argument("--chunk-size", type=POSITIVE, help="seconds of audio per step (default: the chunk of the model)")
     add_max_left_ms(made)
     add_adaptive(made)
     made.add_argument("--compare-modes", action="store_true", help="compare streamed frames with the offline forward")
     made.add_argument("--reference", metavar="CKPT", help="checkpoint that an exported graph was made from")
-    made.add_argument("--tolerance", type=float, help="largest difference allowed (default: 1e-5; exported: 1e-4)")
+    made.add_argument(
+        "--tolerance", type=NOT_NEGATIVE, help="largest difference allowed (default: 1e-5; exported: 1e-4)"
+    )
     made.add_argument("--analyze", action="store_true", help="score the predicted codes of masked frames")
     made.add_argument("--realtime", action="store_true", help="pace the input as a microphone would")
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads")
-    made.add_argument("--json", type=Path, help="write all measurements to this file")
-    made.add_argument("--plots", type=Path, help="folder for the plots of --compare-modes, --analyze and --adaptive")
+    made.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
+    made.add_argument("--json", type=output_file, help="write all measurements to this file")
+    made.add_argument(
+        "--plots", type=output_folder, help="folder for the plots of --compare-modes, --analyze and --adaptive"
+    )
     return made
 
 
@@ -58,4 +62,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error("give a model and audio: streamnest stream MODEL FILE_OR_FOLDER ...")
     if args.adaptive and args.context:
         made.error("--adaptive chooses the context of each chunk: leave out --context")
+    made.require(args, "adaptive_rule", "adaptive_contexts", needs="adaptive")
+    made.require(args, "tolerance", needs="compare_modes")
+    live = args.audio in (["-"], ["mic"])  # which has no plots at all
+    if args.plots and not (live or args.compare_modes or args.analyze or args.adaptive):
+        made.error("--plots has no effect without --compare-modes, --analyze or --adaptive: add one of them")
     return args

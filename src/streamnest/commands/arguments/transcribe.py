@@ -20,6 +20,7 @@ from pathlib import Path
 
 from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, Number, output_file
 
 
 def parser() -> ArgumentParser:
@@ -28,21 +29,21 @@ def parser() -> ArgumentParser:
     made.add_argument("checkpoint", metavar="MODEL", help="checkpoint of task=ctc or rnnt, or exported CTC graph")
     made.add_argument("audio", nargs="*", metavar="AUDIO", help="files, folders or -")
     made.add_argument("--stream", action="store_true", help="feed the audio in pieces, as if it arrived live")
-    made.add_argument("--chunk-size", type=float, default=0.16, help="seconds per piece")
+    made.add_argument("--chunk-size", type=POSITIVE, default=0.16, help="seconds per piece")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     add_max_left_ms(made)
     add_adaptive(made)
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads")
-    made.add_argument("--json", type=Path, help="write texts and error rates to this file")
+    made.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
+    made.add_argument("--json", type=output_file, help="write texts and error rates to this file")
     scoring = made.add_argument_group("scoring")
     scoring.add_argument("--manifest", metavar="PATH", help="Lhotse cuts to transcribe and score, instead of AUDIO")
     scoring.add_argument("--languages", nargs="+", metavar="LANGUAGE", help="only cuts of these languages")
-    scoring.add_argument("--max-duration", type=float, default=30.0, help="skip longer cuts (seconds)")
+    scoring.add_argument("--max-duration", type=POSITIVE, default=30.0, help="skip longer cuts (seconds)")
     search = made.add_argument_group("beam search")
-    search.add_argument("--beam", type=int, default=0, help="number of prefixes; 0 is greedy decoding")
+    search.add_argument("--beam", type=Number(int, 0, 1000), default=0, help="number of prefixes; 0 is greedy decoding")
     search.add_argument("--lm", type=Path, help="n-gram from streamnest language-model or another ARPA file")
-    search.add_argument("--lm-weight", type=float, default=0.5, help="weight of its log-probability")
+    search.add_argument("--lm-weight", type=NOT_NEGATIVE, default=0.5, help="weight of its log-probability")
     search.add_argument("--bonus", type=float, default=0.5, help="nats added per token, with --lm")
     search.add_argument(
         "--tune-lm",
@@ -66,8 +67,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         made.error("--adaptive needs --stream")
     if args.lm and not args.beam:
         made.error("--lm needs --beam")
-    if args.lm_weight < 0:
-        made.error(f"--lm-weight {args.lm_weight:g}: must be at least 0")
+    made.require(args, "adaptive_rule", "adaptive_contexts", needs="adaptive")
+    made.require(args, "languages", "max_duration", needs="manifest")
+    made.require(args, "lm_weight", "bonus", needs="lm")
     if args.tune_lm and not (args.lm and args.manifest):
         made.error("--tune-lm needs --lm and --manifest")
     return args

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
+from streamnest.console.option_types import SEED, THREADS, output_file, output_plot
 
 
 def parser() -> ArgumentParser:
@@ -21,10 +22,12 @@ def parser() -> ArgumentParser:
     made.add_argument("model", nargs="+", metavar="MODEL", help="checkpoint, or overrides of an untrained encoder")
     made.add_argument("--context", metavar="NAME", help="one context of encoder=dynamic (default: each of them)")
     made.add_argument("--audio", type=Path, metavar="FILE", help="also compare the stream of this file, of any length")
-    made.add_argument("--json", type=Path, help="write the certificate to this file; a list for several contexts")
-    made.add_argument("--plot", type=Path, help="plot the receptive field of each output frame")
-    made.add_argument("--seed", type=int, default=0, help="seed of the random splits")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads")
+    made.add_argument(
+        "--json", type=output_file, help="write the certificate to this file; a list for several contexts"
+    )
+    made.add_argument("--plot", type=output_plot, help="plot the receptive field of each output frame")
+    made.add_argument("--seed", type=SEED, default=0, help="seed of the random splits")
+    made.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     return made
 
 

@@ -16,7 +16,7 @@ from streamnest.data.audio import SAMPLING_RATE
 from streamnest.data.conversations.simulation import Turn
 from streamnest.data.manifest import load_cuts
 from streamnest.data.recipes.files import READ
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such RTTM file") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as RTTM in UTF-8: {error}") from None
+        raise UserError(f"{path} cannot be read as RTTM in UTF-8: {cause_of(error)}") from None
     turns: dict[str, list[Turn]] = {}
     # `splitlines` and `split` would split at more characters than the format does.
     for number, line in enumerate(text.split("\n"), 1):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from streamnest.data.lines import open_text
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 from streamnest.files.atomic_write import whole
 
 READ = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"}
@@ -71,7 +71,7 @@ def reading(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
         with open_text(path, newline) as file:
             yield file
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}; copy or download it again") from error
+        raise UserError(f"{path}: cannot be read: {cause_of(error)}; copy or download it again") from error
 
 
 def is_utf8(text: str | None) -> bool:

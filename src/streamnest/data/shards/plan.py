@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 
 from streamnest.data.shards.index import FORMATS
 from streamnest.data.shards.store import Store
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 
 PLAN = "cuts.plan.json"
 
@@ -70,7 +70,7 @@ def load_plan(store: Store, location: str) -> Plan | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{location}/{PLAN}: cannot be read: {error}") from error
+        raise UserError(f"{location}/{PLAN}: cannot be read: {cause_of(error)}") from error
 
 
 def _check(plan: Plan) -> None:

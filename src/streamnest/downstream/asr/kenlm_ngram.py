@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from streamnest.downstream.asr.ngram import BEGIN, LN10, UNKNOWN, UNKNOWN_LOG10, NGram, Words, unigrams
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 
 _MAGIC = b"mmap lm http://kheafield.com/code"
 # The log10 probability that KenLM gives to unknown units of a file without `<unk>`.
@@ -84,7 +84,7 @@ def is_binary(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError as error:
-        raise UserError(f"{path} cannot be read as a language model: {error}") from None
+        raise UserError(f"{path} cannot be read as a language model: {cause_of(error)}") from None
 
 
 def _binary_vocabulary(path: Path) -> set[str]:

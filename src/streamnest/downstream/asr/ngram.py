@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from streamnest.errors import UserError
+from streamnest.errors import UserError, cause_of
 from streamnest.files.atomic_write import whole
 
 BEGIN, END, UNKNOWN, SPACE = "<s>", "</s>", "<unk>", "<space>"
@@ -119,7 +119,7 @@ def _readable(path: Path) -> Iterator[IO[str]]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             yield lines
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise UserError(f"{path} cannot be read as an ARPA file: {error}") from None
+        raise UserError(f"{path} cannot be read as an ARPA file: {cause_of(error)}") from None
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
