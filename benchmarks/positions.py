@@ -27,6 +27,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifest", metavar="PATH", help="JSON lines as for `streamnest probe` (default: built-in)")
     parser.add_argument("--phones", metavar="PATH", help="JSON lines: id, phones [[begin, end, label], ...] in seconds")
     parser.add_argument("--context", help="context of a dynamic encoder (default: its default context)")
+    parser.add_argument("--teacher", metavar="CHECKPOINT", help="teacher of models that predict the codes of one")
     parser.add_argument("--most", type=COUNT, default=200, help="largest number of utterances with phones, and without")
     parser.add_argument("--masked-ms", type=POSITIVE, default=480.0, help="audio after the live edge that is predicted")
     parser.add_argument("--step-ms", type=POSITIVE, default=240.0, help="distance between live edges of an utterance")
@@ -50,11 +51,13 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from streamnest.checkpoint.loading import load_model
+from streamnest.checkpoint.target_teacher import attach_stored_teacher
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.files.atomic_write import write_json
 from streamnest.locations import sample_corpus
 from streamnest.plotting import OKABE_ITO, heading, plain_axes, save
+from streamnest.pretraining import Pretraining
 from streamnest.probing.by_position import PositionFigure, measure_positions
 from streamnest.probing.encoded import choose
 from streamnest.probing.phone_labels import read_utterances
@@ -77,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: Results = {}
     for path in args.checkpoints:
         model = load_model(path, args.context)
+        if args.teacher and isinstance(model, Pretraining):
+            attach_stored_teacher(model, args.teacher)
         results[path] = measure_positions(model, utterances, args.masked_ms, args.step_ms)
         terminal(120).print(table(path, results[path]))
     if args.json:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from streamnest.build import build_data, build_model
 from streamnest.checkpoint.loading import StoredCheckpoint, load_model, load_pretrained, write_checkpoint
-from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
+from streamnest.checkpoint.target_teacher import attach_stored_teacher, attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.commands import train as command
 from streamnest.corpus_statistics import fit_statistics
@@ -115,6 +115,23 @@ def test_another_teacher_cannot_continue_a_run(
     assert none is None and cfg.quantizer.width == 32
     (tmp_path / "moved.ckpt").write_bytes((tmp_path / "teacher.ckpt").read_bytes())
     assert with_teacher(run(f"quantizer.checkpoint={tmp_path}/moved.ckpt"), stored)[1]
+
+
+def test_a_trained_student_computes_its_targets_with_its_teacher_only(
+    run: Callable[..., DictConfig], teacher_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    model, data = built(run("quantizer.cache=null"))
+    batch: Batch = next(iter(data.statistics_batches()))
+    write_checkpoint(model, tmp_path / "student.ckpt")
+    again = load_model(tmp_path / "student.ckpt")
+    assert isinstance(again, Pretraining)
+    other = load_model(teacher_file())
+    next(other.encoder.layers[1].parameters()).data += 0.1
+    write_checkpoint(other, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"other\.ckpt is not the teacher .* quantizer\.checkpoint=.*teacher\.ckpt"):
+        attach_stored_teacher(again, str(tmp_path / "other.ckpt"))
+    attach_stored_teacher(again, str(tmp_path / "teacher.ckpt"))
+    assert torch.equal(again.prepare_batch(batch, 0)[1], model.prepare_batch(batch, 0)[1])
 
 
 def test_a_second_iteration_starts_from_the_student_with_new_codes(

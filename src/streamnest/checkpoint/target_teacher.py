@@ -87,6 +87,28 @@ def attach_teacher(model: Pretraining, teacher: Teacher) -> None:
         raise UserError(f"quantizer.checkpoint={quantizer.checkpoint}: {error}") from None
 
 
+def attach_stored_teacher(model: Pretraining, path: str) -> None:
+    """Attaches the teacher that a trained model had, so that it computes targets again.
+
+    Args:
+        model: model of a checkpoint with `quantizer=teacher`.
+        path: checkpoint of its teacher.
+
+    Raises:
+        UserError: for targets without a teacher, as `load_teacher`, and for another teacher.
+    """
+    quantizer = model.quantizer
+    if not isinstance(quantizer, TeacherQuantizer):
+        raise UserError("the targets of this model need no teacher: it was not trained with quantizer=teacher")
+    teacher = load_teacher(path, quantizer.layers, quantizer.context)
+    if bytes(quantizer.fingerprint.tolist()) != teacher.fingerprint():
+        raise UserError(
+            f"{path} is not the teacher of this model (other weights, context or layer): give the checkpoint that was "
+            f"quantizer.checkpoint={quantizer.checkpoint} in its training"
+        )
+    attach_teacher(model, teacher)
+
+
 def _require_same(teacher: Teacher, path: str, stored: StoredCheckpoint) -> None:
     """Refuses to continue a run with another teacher, whose codes have another meaning."""
     fingerprint = stored.content["state_dict"].get("quantizer.fingerprint")

@@ -110,7 +110,8 @@ class TeacherQuantizer(nn.Module):
         if self._teacher is None:
             raise UserError(
                 f"the targets of this model are codes of a teacher (quantizer.checkpoint={self.checkpoint}), which "
-                "only `streamnest train` loads: without it, the model computes representations but no targets"
+                "only `streamnest train`, and `benchmarks/positions.py --teacher CHECKPOINT`, load: without it, the "
+                "model computes representations but no targets"
             )
         return self._teacher
 
