@@ -88,9 +88,18 @@ def test_choices_that_were_modified_are_refused(model: Pretraining, speech_like:
     for part, value in (
         *(("credit", x) for x in (0, math.nan, "1", adaptive["credit"] + 1)),
         *(("rule", x) for x in ([0.0] * 257, [math.nan], [1], "", None)),
-        *(("evidence", x) for x in ([math.nan], [0.0, math.inf], [0, 0], None)),
         *(("choice", x) for x in ("full", 1, [])),
-        *(("frames", x) for x in ({}, {**frames, "short": -1}, {**frames, "long": 1}, {**frames, "short": 0}, None)),
+        *(
+            ("frames", x)
+            for x in (
+                {},
+                {**frames, "short": -1},
+                {**frames, "full": 0},
+                {**frames, "long": 1},
+                {**frames, "short": 0},
+                None,
+            )
+        ),
         *(("chunks", x) for x in (chunks[1:], [*chunks[1:], "full"], [[]], None, [])),
     ):
         with pytest.raises(UserError, match=r"adaptive|no record of its chunks"):
@@ -122,6 +131,11 @@ def test_saving_without_records_keeps_counts_only(model: Pretraining, speech_lik
     number = session.open()
     session.push({number: audio[:20000]})
     saved = session.save(number)
+    # A chunk more, with the credit that it earns.
+    more = {**saved["adaptive"]["frames"], "short": saved["adaptive"]["frames"]["short"] + 1}
+    other = changed(changed(saved, "frames", more), "credit", saved["adaptive"]["credit"] + 130 - 22.5)
+    with pytest.raises(UserError, match="contradict emitted"):
+        session.restore(other)
     restored = session.restore(saved)
     session.push({number: audio[20000:], restored: audio[20000:]})
     assert session.history(number).frames == session.history(restored).frames

@@ -42,11 +42,13 @@ class Choices:
         return self.choice
 
     def save_choices(self) -> dict[str, Any]:
-        """Returns the state as plain containers, for `restore_choices`."""
+        """Returns the state as plain containers, for `restore_choices`.
+
+        The evidence is left out: between calls of a session, either the next context is chosen, or a preview follows.
+        """
         return {
             "credit": self.budget.credit,
             "rule": self.rule.save(),
-            "evidence": [self.evidence.entropy, self.evidence.energy_db],
             "choice": self.choice and self.choice.name,
             "frames": dict(self.history.frames),
             "chunks": [context.name for context in self.history.choices],
@@ -63,7 +65,7 @@ class Choices:
             raise UserError(f"{part} of the saved stream is not valid: pass the unchanged result of save()")
         self.history.restore(saved["frames"], [contexts[name] for name in saved["chunks"]], emitted)
         self.rule.restore(saved["rule"])
-        self.evidence, self.choice = Evidence(*saved["evidence"]), contexts.get(saved["choice"])
+        self.choice = contexts.get(saved["choice"])
         expected = self.budget.credit_after(saved["frames"], self.choice)
         if abs(saved["credit"] - expected) > _ROUNDING:
             raise UserError(
@@ -81,13 +83,9 @@ def _invalid_part(saved: Any, contexts: Mapping[str, AdaptiveContext]) -> str | 
     def is_name(x: Any) -> bool:
         return isinstance(x, str) and x in contexts
 
-    def is_number(x: Any) -> bool:
-        return isinstance(x, float) and not math.isinf(x)
-
     valid: dict[str, Callable[[Any], bool]] = {
         "credit": lambda x: isinstance(x, float) and math.isfinite(x),
         "rule": lambda x: isinstance(x, list) and all(isinstance(n, float) and math.isfinite(n) for n in x),
-        "evidence": lambda x: isinstance(x, list) and len(x) == 2 and all(map(is_number, x)),
         "choice": lambda x: x is None or is_name(x),
         "frames": lambda x: (
             isinstance(x, dict)
