@@ -375,7 +375,7 @@ def test_files_of_one_name_are_refused_for_named_outputs(tmp_path, option):
     command = load("diarize")
     words = ["last.ckpt", "m1/mix.wav", "m2/mix.wav"]
     with pytest.raises(UserError, match=rf"m1/mix\.wav and m2/mix\.wav have the same name, but {option} refers"):
-        command.run(command.parse([*words, option, str(tmp_path / "x")]))
+        command.run(command.parse([*words, option, str(tmp_path / "x.png")]))
     assert len(command.find(command.parse(words))) == 2
 
 

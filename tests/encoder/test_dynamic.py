@@ -73,6 +73,8 @@ def test_a_context_between_frames_is_refused_with_the_remedy(run_config: Compose
         build_model(run_config("encoder=dynamic", "encoder.subsampling_factor=8"))
     with pytest.raises(UserError, match="one must be above 0"):
         ContextChoices({"causal": {"weight": 0}}, 40.0, "chunked")
+    with pytest.raises(UserError, match=r"encoder\.contexts\.b\.weight=-1 must be at least 0"):
+        ContextChoices({"a": {}, "b": {"weight": -1}}, 40.0, "chunked")
 
 
 def test_a_checkpoint_runs_with_the_named_context(model: Pretraining, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from streamnest.pretraining import Pretraining
 
 log = logging.getLogger(__name__)
 TaskT = TypeVar("TaskT", bound=EncoderTask)
+# Remedies for a folder without a checkpoint.
+_MODEL = "give a checkpoint, or the folder of a run or of a model"
+_CONTINUED = "give one; init_from starts a new run from the folder of a model"
 # Groups that decide the shape and the function of the network; the rest may change between runs.
 ARCHITECTURE = ("frontend", "encoder", "quantizer", "objective")
 
@@ -66,7 +69,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, but a run continues from a checkpoint file: {_in_folder(path)}")
+        raise UserError(
+            f"{path} is a folder, but a run continues from a checkpoint file: {_in_folder(path, _CONTINUED)}"
+        )
     if not os.path.isfile(path):
         raise UserError(f"no checkpoint at {path}: check the path")
     checkpoint = load_tensors(path)
@@ -91,7 +96,7 @@ def read_checked(path: str | Path) -> dict[str, Any]:
     if folder and not any((path / name).is_file() for name in (WEIGHTS, CONFIG)):
         last = path / "checkpoints/last.ckpt"
         if not last.is_file():
-            raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}. {_in_folder(path)}")
+            raise UserError(f"{path} is not the folder of a model: it has no {WEIGHTS}: {_in_folder(path, _MODEL)}")
         _report_choice(path, last)
         return read_checked(last)
     checkpoint = modernize(read_folder(path)) if folder else read_checkpoint(path)
@@ -131,11 +136,11 @@ def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
                 raise UserError(f"{group}={short(node)} must be a mapping of names to values")
 
 
-def _in_folder(folder: Path) -> str:
-    """Suggests a file in a folder."""
+def _in_folder(folder: Path, otherwise: str) -> str:
+    """Suggests a file in a folder; `otherwise` is the remedy if there is none."""
     found = sorted([*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")], key=lambda path: path.name)
     if not found:
-        return "init_from starts a new run from the folder of a model"
+        return otherwise
     last = next((path for path in found if path.name == "last.ckpt"), found[-1])
     return f"give a checkpoint in it, such as {last}"
 

@@ -26,6 +26,7 @@ class Number:
         self, kind: type[int] | type[float], low: float | None = None, high: float | None = None, above: bool = False
     ) -> None:
         self.kind, self.low, self.high, self.above = kind, low, high, above
+        self._name = "a whole number" if kind is int else "a number"
 
     def __call__(self, text: str) -> float:
         """Returns the number.
@@ -36,7 +37,7 @@ class Number:
         try:
             value: float = self.kind(text)
         except ValueError:
-            raise ArgumentTypeError(f"{text!r} is not a number: give {self}") from None
+            raise ArgumentTypeError(f"{text!r} is not {self._name}: give {self}") from None
         if not self._holds(value):
             raise ArgumentTypeError(f"{text} is out of range: give {self}")
         return value
@@ -48,13 +49,11 @@ class Number:
         return low and (abs(value) <= _MOST if self.kind is int else math.isfinite(value))
 
     def __str__(self) -> str:
-        name = "a whole number" if self.kind is int else "a number"
         if self.low is None:
-            return name
-        low = (
-            f"above {self.low:g}" if self.above else f"from {self.low:g}" if self.high else f"of at least {self.low:g}"
-        )
-        return f"{name} {low}" + (f" {'and at most' if self.above else 'to'} {self.high:.10g}" if self.high else "")
+            return self._name
+        low = "above" if self.above else "of at least" if self.high is None else "from"
+        high = "" if self.high is None else f" {'and at most' if self.above else 'to'} {self.high:.10g}"
+        return f"{self._name} {low} {self.low:g}{high}"
 
 
 WHOLE, FINITE = Number(int), Number(float)

@@ -50,8 +50,13 @@ class ContextChoices:
             except UserError as error:
                 raise UserError(f"{error}; to remove this choice: '~encoder.contexts.{name}'") from None
         self.weights = [choice.weight for choice in parsed.values()]
-        if parsed and (min(self.weights) < 0 or not sum(self.weights)):
-            raise UserError("encoder.contexts: weights must be at least 0, and one must be above 0")
+        if negative := [name for name, choice in parsed.items() if choice.weight < 0]:
+            raise UserError(
+                f"encoder.contexts.{negative[0]}.weight={parsed[negative[0]].weight:g} must be at least 0: 0 never "
+                "samples the context"
+            )
+        if parsed and not sum(self.weights):
+            raise UserError("the weights of all encoder.contexts are 0: one must be above 0")
 
     def __getitem__(self, name: str) -> Context:
         if name not in self.by_name:
