@@ -72,7 +72,7 @@ def test_the_command_prepares_a_folder_for_training(tmp_path, folder):
         (["musan", "--language", "en"], "--language is not an option of musan"),
         (["folder", "--part", "a/b"], "becomes part of a file name"),
         (["folder", "--min_seconds", "20"], "need 0 < min <= max / 2"),
-        (["folder", "--dev_share", "2"], "dev_share=2.0"),
+        (["folder", "--dev_share", "1"], "dev_share=1.0"),
     ],
 )
 def test_user_errors_are_one_line_with_status_2(tmp_path, folder, capsys, monkeypatch, words, message):
