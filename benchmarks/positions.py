@@ -63,6 +63,8 @@ from streamnest.probing.encoded import choose
 from streamnest.probing.phone_labels import read_utterances
 
 Results = dict[str, list[PositionFigure]]
+# Positions with fewer frames are in the table, but not in the plot, whose scale they would determine.
+FEWEST_FRAMES = 100
 
 
 @without_trace
@@ -125,7 +127,7 @@ def plot(results: Results) -> Figure:
 
 
 def _line(axes: Any, points: Sequence[PositionFigure], color: str, path: str) -> None:
-    if points:
+    if points := [one for one in points if one.frames >= FEWEST_FRAMES]:
         values = np.array([(one.accuracy, one.accuracy - one.low, one.high - one.accuracy) for one in points]).T
         label = "/".join(Path(path).parts[-2:])
         where = [one.position for one in points]
