@@ -217,6 +217,7 @@ def test_a_paused_stream_of_a_graph_keeps_only_pending_samples(monkeypatch: pyte
             "initial_zeros": 0,
             "stem": "aligned",
             "warmup_frames": 0,
+            "chunk_frames": 1,
             "batch": None,
             "open_end": 1 << 40,
             "state": [],

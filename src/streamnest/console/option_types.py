@@ -50,7 +50,7 @@ class Number:
 
     def __str__(self) -> str:
         if self.low is None:
-            return self._name
+            return self._name if self.kind is int else "a finite number"
         low = "above" if self.above else "of at least" if self.high is None else "from"
         high = "" if self.high is None else f" {'and at most' if self.above else 'to'} {self.high:.10g}"
         return f"{self._name} {low} {self.low:g}{high}"
