@@ -73,7 +73,7 @@ def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
     ("words", "message"),
     [
         (["--chunksize", "2"], "there is no option --chunksize: did you mean --chunk-size?"),
-        (["--chunk-size", "x\x1b[2J"], r"'x\x1b[2J' is not a number: give a number"),
+        (["--chunk-size", "x\x1b[2J"], r"'x\x1b[2J' is not a number: give a finite number"),
         (["--chunk-size", "nan"], "argument --chunk-size: nan is out of range: give a finite number"),
         (["--seed", "1e3"], "argument --seed: '1e3' is not a whole number: give a whole number"),
         (["--seed", "9" * 20], "is out of range: give a whole number"),
