@@ -112,7 +112,7 @@ def shared(files: Sequence[Transcript]) -> list[str]:
     if other := [name for name in ids if len({table[name].reference for table in tables}) > 1]:
         raise UserError(f"the references of {other[0]} differ between the files: transcribe the same manifest")
     if not any(tables[0][name].reference.strip() for name in ids):
-        raise UserError("all references are empty, so that there is no error rate: transcribe cuts with texts")
+        raise UserError("all references are empty, so no error rate can be computed: transcribe cuts with texts")
     return ids
 
 

@@ -101,5 +101,5 @@ def output_folder(text: str, shown: str | None = None) -> Path:
     if not nearest.is_dir():
         raise ArgumentTypeError(f"{shown or text} cannot be written: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ArgumentTypeError(f"{shown or text} cannot be written: there is no permission to write to {nearest}")
+        raise ArgumentTypeError(f"{shown or text} cannot be written: {nearest} is read-only for this user")
     return path
