@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from streamnest.build import build_data, build_model
 from streamnest.callbacks import StopOnSignal
-from streamnest.callbacks.budget import StopAtBudget
+from streamnest.callbacks.budget import StopAtBudget, is_consumed
 from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
@@ -140,10 +140,14 @@ def test_a_continued_run_keeps_its_steps_in_proportion(run_config: Compose) -> N
 
 
 def test_a_run_with_its_hours_is_finished(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = run_config("trainer.max_audio_hours=0.079")
+    # The callback that ends a run must agree, whatever the rounding.
+    for seconds, finished in ((284.3, False), (284.4, 284.4 / 3600 >= 0.079), (284.5, True)):
+        content = {"state_dict": {"seconds_seen": torch.tensor(seconds, dtype=torch.float64)}}
+        model: Any = SimpleNamespace(seconds_on_host=seconds)
+        assert is_complete(content, cfg) is is_consumed(model, 0.079) is finished
     cfg = run_config("trainer.max_audio_hours=2")
-    for hours, finished in ((1.99, False), (2.0, True)):
-        content = {"state_dict": {"seconds_seen": torch.tensor(3600 * hours)}}
-        assert is_complete(content, cfg) is finished
+    content = {"state_dict": {"seconds_seen": torch.tensor(7200.0)}}
     assert is_finished(StoredCheckpoint(Path("/other/last.ckpt"), content), cfg)
     assert "2.00 of 2 h of audio; trainer.max_audio_hours=4 continues" in caplog.text
 
