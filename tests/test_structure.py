@@ -88,6 +88,11 @@ def test_every_package_has_a_layer() -> None:
     assert {place(module) for module in FILES} == {"", *LAYERS}
 
 
+def test_the_manual_lists_every_package() -> None:
+    tree = (ROOT / "docs/EXTENDING.md").read_text().partition("## The tree")[2].partition("\n## ")[0]
+    assert [name for name in LAYERS if (PACKAGE / name).is_dir() and f"`{name}/`" not in tree] == []
+
+
 @pytest.mark.parametrize("top", ["src/streamnest", "scripts", "benchmarks", "tools", "tests", "notebooks"])
 def test_no_folder_holds_more_than_20_files(top: str) -> None:
     folders = [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())]
