@@ -183,7 +183,7 @@ class EncoderTask(L.LightningModule):
         self.encoder.use_context(None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds AdamW and its schedule, which advances with every update, or follows a budget in hours of audio."""
+        """Builds the optimizer and its schedule, which advances with every update, or with the audio consumed."""
         if self.optimization is None:
             raise UserError("this model was built without an optimizer and cannot be trained: pass optimization=")
         budget = self.max_audio_hours
