@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src/streamnest"
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 # From low to high: a package or module of the root imports, at the top of its files, only what stands before it.
 LAYERS = (
-    *("errors", "randomness", "samples", "locations", "code_usage"),
+    *("errors", "randomness", "samples", "locations", "code_usage", "cached_value"),
     *("files", "console", "plotting", "normalization", "quantizer", "frontend", "muon", "optim", "encoder", "masking"),
     *("targets", "objectives", "latency", "formatting", "flops", "curves"),
     *("data", "config", "pieces", "encoder_task", "pretraining"),
