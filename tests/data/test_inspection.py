@@ -10,7 +10,8 @@ import torch
 from corpus import make_cut, tone, write_manifest
 
 from streamnest.build import build_model
-from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
+from streamnest.data.inspection import fill, inspect, level_db
+from streamnest.data.inspection_plots import plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from streamnest.commands.arguments.inspect import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
-from streamnest.data.inspection import QUANTILES, Inspection, inspect, plot_inspection
+from streamnest.data.inspection import QUANTILES, Inspection, inspect
+from streamnest.data.inspection_plots import plot_inspection
 from streamnest.errors import UserError
 from streamnest.plotting import save
 
