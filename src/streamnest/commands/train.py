@@ -46,9 +46,10 @@ from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.compiling import compile_for_training
+from streamnest.training.finished import is_complete, is_finished, last_value
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.pieces import check_pieces
-from streamnest.training.preflight import is_complete, is_finished, last_value, warn
+from streamnest.training.preflight import warn
 from streamnest.training.start_times import StartTimes
 
 log = logging.getLogger("train")
