@@ -28,7 +28,7 @@ from streamnest.objectives.dual_mode import compare_branches
 from streamnest.objectives.selection import to_device
 from streamnest.optim import Optimization
 from streamnest.pretraining.checks import check_masking, check_objective, check_sizes, checked_dual_weights
-from streamnest.pretraining.scores import ValidationScores, dual_mode_scores, figures, training_scores
+from streamnest.pretraining.scores import ValidationScores, dual_mode_scores, sums_of, training_scores
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
 from streamnest.targets import TeacherQuantizer
@@ -212,7 +212,7 @@ class Pretraining(EncoderTask):
         """Returns the loss per prediction over all ranks; 0 for a batch without predictions."""
         results, _ = self.predict(batch, batch.step)
         seconds = self._filled(batch.seconds)[None]
-        summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
+        summed = self._over_ranks(torch.cat([*(sums_of(result) for result in results.values()), seconds]))
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
         self._add_seconds(batch, summed[-1])
         # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
