@@ -39,7 +39,7 @@ def compare_with_chunks(
 ) -> Comparison:
     """Compares streamed frames with an offline forward pass with the same chunks.
 
-    Of recordings over `FULL_FORWARD_S`, the whole chunks in that time are compared.
+    If a recording is longer than `FULL_FORWARD_S`, the whole chunks in that time are compared.
 
     Args:
         model: model in evaluation mode.
