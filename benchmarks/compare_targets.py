@@ -42,11 +42,13 @@ if __name__ == "__main__":
 # isort: split
 
 import itertools
+import math
 import sys
 
 from rich.table import Table
 
 from streamnest.checkpoint.resolve_model import resolve_model
+from streamnest.code_usage import entropy
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.errors import UserError
@@ -55,7 +57,7 @@ from streamnest.probing.codes import codes_of, read_labeled_frames
 from streamnest.probing.encoded import choose
 from streamnest.probing.linear_probe import shared_information
 from streamnest.probing.phone_labels import read_utterances
-from streamnest.quantizer import CODES, RandomProjectionQuantizer, code_statistics, count_codes
+from streamnest.quantizer import CODES, RandomProjectionQuantizer, count_codes
 
 
 @without_trace
@@ -76,7 +78,7 @@ def main() -> int:
         quantizer.fit(inputs)
         codes = codes_of(quantizer, inputs)
         pnmi = shared_information(codes, phones)
-        perplexity = code_statistics(count_codes(codes[:, None], number)).perplexity
+        perplexity = math.exp(entropy(count_codes(codes[:, None], number)))
         table.add_row(kind, str(width), str(number), f"{pnmi:.3f}", f"{perplexity:.0f}")
     console = terminal(100)
     console.print(table, f"{len(phones)} frames of {len(phones.unique())} phones")

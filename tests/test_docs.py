@@ -65,7 +65,7 @@ def test_relative_links_lead_to_files_and_headings() -> None:
 
 def test_commands_and_their_options_exist() -> None:
     for page in PAGES:
-        for name, rest in re.findall(r"(?<!from )streamnest ([a-z][a-z-]*)((?:[^`\n]|\\\n)*)", code(page)):
+        for name, rest in re.findall(r"(?<!from )streamnest ([a-z][a-z-]*)((?:\\\n|[^`\n])*)", code(page)):
             assert name in COMMANDS, f"{page}: streamnest {name}"
             for option in () if name == "train" else options(rest):
                 assert option in help_page(name), f"{page}: streamnest {name} {option}"
@@ -86,9 +86,16 @@ def help_page(name: str) -> str:
     return printed.getvalue()
 
 
+def test_commands_on_own_data_name_both_manifests() -> None:
+    for page in [*MANUAL, *SINGLE]:
+        for command in re.findall(r"streamnest train((?:\\\n|[^`\n])*)", code(page)):
+            if re.search(r"\bdata=(manifest|shar)\b", command) and "..." not in command:
+                assert "data.train_manifest=" in command and "data.val_manifest=" in command, f"{page}: {command}"
+
+
 def test_scripts_and_their_options_exist() -> None:
     for page in PAGES:
-        for path, rest in re.findall(r"python ((?:benchmarks|tools)/\w+\.py)((?:[^`\n]|\\\n)*)", code(page)):
+        for path, rest in re.findall(r"python ((?:benchmarks|tools)/\w+\.py)((?:\\\n|[^`\n])*)", code(page)):
             assert (ROOT / path).is_file(), f"{page}: {path}"
             for option in options(rest):
                 assert f'"{option}"' in (ROOT / path).read_text(), f"{page}: {path} {option}"

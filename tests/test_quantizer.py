@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamnest import code_usage as health
+from streamnest import code_usage
 from streamnest.errors import UserError
 from streamnest.probing.linear_probe import shared_information
 from streamnest.quantizer import (
     RandomProjectionQuantizer,
-    code_statistics,
     count_codes,
     principal_directions,
     spherical_kmeans,
@@ -87,28 +86,26 @@ def test_wrong_features_and_sizes_are_refused() -> None:
         RandomProjectionQuantizer(num_codebooks=0)
 
 
-def test_coverage_entropy_and_perplexity_are_those_of_the_counts() -> None:
+def test_counts_and_entropy_are_those_of_the_codes() -> None:
     codes = torch.tensor([[0, 3], [0, 3], [1, 3], [1, 3]])
     counts = count_codes(codes, 4)
     assert counts.tolist() == [[2, 2, 0, 0], [0, 0, 0, 4]]
-    found = code_statistics(counts)
-    assert found.coverage == pytest.approx(3 / 8)
-    assert found.entropy == pytest.approx(math.log(2) / 2)
-    assert found.perplexity == pytest.approx((2 + 1) / 2)
-    assert health.entropy(counts) == pytest.approx(found.entropy)
+    assert code_usage.entropy(counts) == pytest.approx(math.log(2) / 2)
 
 
 def test_the_unigram_baseline_lies_at_or_above_the_entropy() -> None:
     targets = torch.tensor([[5.0, 3.0, 2.0, 0.0]])
-    assert health.unigram_cross_entropy(targets * 1000, targets) == pytest.approx(health.entropy(targets), abs=1e-3)
-    shifted = health.unigram_cross_entropy(torch.tensor([[1.0, 1.0, 1.0, 97.0]]), targets)
-    assert shifted > health.entropy(targets)
+    assert code_usage.unigram_cross_entropy(targets * 1000, targets) == pytest.approx(
+        code_usage.entropy(targets), abs=1e-3
+    )
+    shifted = code_usage.unigram_cross_entropy(torch.tensor([[1.0, 1.0, 1.0, 97.0]]), targets)
+    assert shifted > code_usage.entropy(targets)
 
 
 def test_effective_rank_of_independent_and_repeated_frames() -> None:
     torch.manual_seed(0)
-    assert health.effective_rank(torch.randn(4000, 16)) > 15.5
-    assert health.effective_rank(torch.randn(4000, 1) @ torch.randn(1, 16)) < 1.5
+    assert code_usage.effective_rank(torch.randn(4000, 16)) > 15.5
+    assert code_usage.effective_rank(torch.randn(4000, 1) @ torch.randn(1, 16)) < 1.5
 
 
 def speech_blocks(count: int = 4000, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src/streamnest"
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 # From low to high: a package or module of the root imports, at the top of its files, only what stands before it.
 LAYERS = (
-    *("errors", "randomness", "samples", "locations", "code_usage"),
+    *("errors", "randomness", "samples", "locations", "code_usage", "cached_value"),
     *("files", "console", "plotting", "normalization", "quantizer", "frontend", "muon", "optim", "encoder", "masking"),
     *("targets", "objectives", "latency", "formatting", "flops", "curves"),
     *("data", "config", "pieces", "encoder_task", "pretraining"),
@@ -86,6 +86,11 @@ def test_imports_between_packages_point_downwards() -> None:
 
 def test_every_package_has_a_layer() -> None:
     assert {place(module) for module in FILES} == {"", *LAYERS}
+
+
+def test_the_manual_lists_every_package() -> None:
+    tree = (ROOT / "docs/EXTENDING.md").read_text().partition("## The tree")[2].partition("\n## ")[0]
+    assert [name for name in LAYERS if (PACKAGE / name).is_dir() and f"`{name}/`" not in tree] == []
 
 
 @pytest.mark.parametrize("top", ["src/streamnest", "scripts", "benchmarks", "tools", "tests", "notebooks"])

@@ -14,10 +14,11 @@ from accelerator_parts.devices import is_out_of_memory, peak_gb, release, reset_
 from accelerator_parts.pretraining_step import build
 from accelerator_parts.results import PartResult, Row
 from accelerator_parts.settings import Budget, Settings
+from streamnest.encoder.state import map_state
 from streamnest.pretraining import Pretraining
 from streamnest.streaming.fast_step import FastStep
 from streamnest.streaming.pack_weights import lay_out_for_steps
-from streamnest.streaming.step import StreamState, init_state, map_state, step
+from streamnest.streaming.step import StreamState, init_state, step
 
 CHUNK_MS, LEFT_MS = 80.0, 5600.0
 # Largest difference between a replayed graph and the same steps launched by the host.

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from streamnest.cached_value import CachedValue
 from streamnest.config.aliases import FORMAT
 from streamnest.config.stored import storable
 from streamnest.data.batch import Batch
@@ -74,8 +75,7 @@ class EncoderTask(L.LightningModule):
         self.input_norm = Normalizer(encoder.normalize, frontend.num_mels)
         self.optimization, self.seed, self.config, self.labels = optimization, seed, config or {}, labels
         self.register_buffer("seconds_seen", torch.zeros((), dtype=torch.float64))
-        # `seconds_seen` on the host: the buffer, its version and its value, once it was read.
-        self._read_seconds: tuple[Tensor, int, float] | None = None
+        self._seconds_on_host = CachedValue(float)
         # State of the streams of a batch of pieces (`data.piece_s`), and the saved one that training continues with.
         self.carried: CarriedState | None = None
         self._saved_streams: Any = None
@@ -98,10 +98,7 @@ class EncoderTask(L.LightningModule):
     @property
     def seconds_on_host(self) -> float:
         """`seconds_seen` as a number: read once in a single process, and after each step in several."""
-        read, buffer = self._read_seconds, self.seconds_seen
-        if read is None or read[0] is not buffer or read[1] != buffer._version:
-            self._read_seconds = read = (buffer, buffer._version, float(buffer))
-        return read[2]
+        return self._seconds_on_host(self.seconds_seen)
 
     @property
     def max_audio_hours(self) -> float | None:
@@ -183,7 +180,7 @@ class EncoderTask(L.LightningModule):
         self.encoder.use_context(None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds AdamW and its schedule, which advances with every update, or follows a budget in hours of audio."""
+        """Builds the optimizer and its schedule, which advances with every update, or with the audio consumed."""
         if self.optimization is None:
             raise UserError("this model was built without an optimizer and cannot be trained: pass optimization=")
         budget = self.max_audio_hours
@@ -214,11 +211,12 @@ class EncoderTask(L.LightningModule):
 
     def _add_seconds(self, batch: Batch, seconds: Tensor) -> None:
         """Adds the audio of a batch, `seconds` over all processes; a single process also counts on the host."""
-        buffer, read = self.seconds_seen, self._read_seconds
-        known = read is not None and read[0] is buffer and read[1] == buffer._version
-        buffer += seconds
-        if read is not None and known and self.trainer.world_size == 1:
-            self._read_seconds = (buffer, buffer._version, read[2] + float(torch.tensor(batch.seconds)))
+        total, on_host = self.seconds_seen, self._seconds_on_host
+        before = on_host(total) if on_host.is_current(total) and self.trainer.world_size == 1 else None
+        total += seconds
+        if before is not None:
+            # Rounded to float32, as `seconds` is.
+            on_host.set(total, before + float(torch.tensor(batch.seconds)))
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         """Sums over all processes."""

@@ -192,20 +192,3 @@ def count_codes(codes: Tensor, num_classes: int) -> Tensor:
     flat = codes.reshape(-1, codes.shape[-1])
     counts = torch.zeros(flat.shape[1], num_classes, device=codes.device)
     return counts.scatter_add_(1, flat.t(), torch.ones_like(flat.t(), dtype=counts.dtype))
-
-
-@dataclass(frozen=True)
-class CodeStatistics:
-    """Code usage, mean over codebooks: share of codes used, entropy in nats, and its exponential."""
-
-    coverage: float
-    entropy: float
-    perplexity: float
-
-
-def code_statistics(counts: Tensor) -> CodeStatistics:
-    """Computes coverage, entropy and perplexity of counts `(codebooks, classes)`."""
-    share = counts.double() / counts.double().sum(-1, keepdim=True).clamp_min(1.0)
-    entropy = -torch.special.xlogy(share, share).sum(-1)
-    coverage = (counts > 0).double().mean()
-    return CodeStatistics(float(coverage), float(entropy.mean()), float(entropy.exp().mean()))

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from streamnest.callbacks import Progress
-from streamnest.callbacks.progress import remaining, tracked, validation_parts
+from streamnest.callbacks.progress import tracked
+from streamnest.callbacks.progress_text import remaining, validation_parts
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -46,7 +47,7 @@ def test_a_budget_in_hours_is_shown_with_the_time_left():
     progress = Progress(console=Console(file=file, width=100))
     progress._budget = 6.0
     progress._line(running)
-    assert file.getvalue() == "step 10  1.50/6 h seen  loss 2.000  30x real time  9 min left\n"
+    assert file.getvalue() == "step 10  1.50/6 h consumed  loss 2.000  30x real time  9 min left\n"
     running.max_steps, running.accumulate_grad_batches, metrics["train/step_seconds"] = 40, 2, 3.0
     assert remaining(running, None) == 180.0
 

@@ -10,7 +10,8 @@ import torch
 from corpus import make_cut, tone, write_manifest
 
 from streamnest.build import build_model
-from streamnest.data.inspection import fill, inspect, level_db, plot_inspection
+from streamnest.data.inspection import fill, inspect, level_db
+from streamnest.data.inspection_plots import plot_inspection
 from streamnest.data.sampling.buckets import Buckets
 from streamnest.errors import UserError
 
@@ -92,9 +93,11 @@ def test_a_checkpoint_is_described_with_its_audio_and_validation(run_config, mai
     checkpoint = {"state_dict": model.state_dict(), "global_step": 7}
     model.on_save_checkpoint(checkpoint)
     records = [{"step": 7.0, "hours": 1.5, "val/loss": 4.25}]
-    torch.save({**checkpoint, "callbacks": {"ValHistory": {"records": records}}}, tmp_path / "a.ckpt")
-    assert main(tmp_path / "a.ckpt") == 0
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    torch.save({**checkpoint, "callbacks": {"ValHistory": {"records": records}}}, last)
+    assert main(tmp_path / "run") == 0
     text = capsys.readouterr().out
     assert "1.50 h of 3 h in this run" in text and "4.250 after 1.50 h" in text
-    assert main(tmp_path / "a.ckpt", tmp_path / "cuts.jsonl") == 2
-    assert "give either manifests or checkpoints" in capsys.readouterr().err
+    assert main(last, tmp_path / "cuts.jsonl") == 2
+    assert "give either manifests, or checkpoints" in capsys.readouterr().err

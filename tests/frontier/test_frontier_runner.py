@@ -201,7 +201,7 @@ def test_step_of_a_run_is_read_from_its_log(tmp_path: Path) -> None:
     assert steps(log) is None
     log.write_text("step 10/40 loss 3\nstep 20/40 loss 2\nvalidation\n")
     assert steps(log) == (20, 40)
-    log.write_text("step 10  0.50/6 h seen  loss 3\nstep 20  1.25/6 h seen  loss 2\n")
+    log.write_text("step 10  0.50/6 h consumed  loss 3\nstep 20  1.25/6 h consumed  loss 2\n")
     assert steps(log) == (1.25, 6)
 
 

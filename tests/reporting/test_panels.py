@@ -163,7 +163,7 @@ def test_the_summary_compares_each_loss_term_with_its_baseline(composed, data, t
     text = " ".join(summary(composed, data, trainer).split())
     for words in (
         *("validation loss 9.000 -> 6.100 nats", "unigram baseline 6.350 nats (5.20 masked + 1.15 unmasked)"),
-        *("below baseline 0.25 nats", "accuracy 0.0% -> 12.5%", "714 of 8192", "audio seen 2.00 h", "2 min 5 s"),
+        *("below baseline 0.25 nats", "accuracy 0.0% -> 12.5%", "714 of 8192", "audio consumed 2.00 h", "2 min 5 s"),
         *("skipped utterances 3 too short", "checkpoint none"),
     ):
         assert words in text, words

@@ -19,8 +19,9 @@ from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing import encoded
 from streamnest.streaming import StreamingSession, certificate, long_forward, tables
-from streamnest.streaming import simulation as sim
+from streamnest.streaming.comparison import compare_streaming_vs_offline
 from streamnest.streaming.long_forward import forward_in_windows, require_windows
+from streamnest.streaming.simulation import simulate_streaming_inference
 from streamnest.streaming.step import Rows
 
 SPEECH_S = 9.37
@@ -79,16 +80,16 @@ def test_windows_of_an_unlimited_context_equal_its_stream(
 ) -> None:
     model, audio = ready(run_config(*overrides)), speech_like(1, 80000)[0]
     session = StreamingSession(model, max_left_ms=400)
-    found = sim.compare_streaming_vs_offline(model, audio, 0.3, session=session)
+    found = compare_streaming_vs_offline(model, audio, 0.3, session=session)
     assert found.equal and found.max_left_ms == 400 and found.cap_frames is None and len(found.per_frame) == 125
     assert model.encoder.context.left is None
-    exact = sim.compare_streaming_vs_offline(model, audio[:15000], 0.3, session=session)
+    exact = compare_streaming_vs_offline(model, audio[:15000], 0.3, session=session)
     assert exact.equal and exact.max_left_ms is None and exact.cap_frames == cap
     # A stream that keeps less than it should differs in the windows after the first.
     model.encoder.context = replace(model.encoder.context, left=8)
-    frames, _ = sim.simulate_streaming_inference(model, audio, 0.3)
+    frames, _ = simulate_streaming_inference(model, audio, 0.3)
     model.encoder.context = replace(model.encoder.context, left=None)
-    other = sim.compare_streaming_vs_offline(model, audio, session=session, streamed=frames)
+    other = compare_streaming_vs_offline(model, audio, session=session, streamed=frames)
     assert not other.equal and other.first_differing_frame == 10
 
 

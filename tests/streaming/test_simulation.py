@@ -27,9 +27,10 @@ from streamnest.data.audio import load_mono
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing.analysis import analyze_predictions, code_counts
-from streamnest.streaming import StreamingSession
-from streamnest.streaming import simulation as sim
+from streamnest.streaming import StreamingSession, comparison
 from streamnest.streaming.audio_sources import find_audio, load_audio
+from streamnest.streaming.comparison import compare_streaming_vs_offline
+from streamnest.streaming.simulation import StreamResult, simulate_streaming_inference
 from streamnest.streaming.tables import streamed_tables, verdict
 
 ROOT = Path(__file__).parents[2]
@@ -52,19 +53,19 @@ def checkpoint(model: Pretraining, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("chunk_size", [None, 0.01, 0.4567, 100.0])
 def test_streaming_a_file_is_measured_and_equals_offline(model: Pretraining, chunk_size: float | None) -> None:
     audio = load_audio(SPEECH[0], 16000)
-    frames, result = sim.simulate_streaming_inference(model, audio, chunk_size)
+    frames, result = simulate_streaming_inference(model, audio, chunk_size)
     assert len(frames) == result.num_frames == -(-(len(audio) // 160) // 4)
     assert 0 < result.compute_p50_ms <= result.compute_p95_ms <= result.compute_p99_ms
     assert result.first_frame_audio_ms >= model.latency.latency_worst_ms
     assert chunk_size or result.first_frame_audio_ms == model.latency.latency_worst_ms
     assert result.listener_mean_ms is None and not result.windowed
-    assert sim.compare_streaming_vs_offline(model, audio, chunk_size).equal
+    assert compare_streaming_vs_offline(model, audio, chunk_size).equal
 
 
 def test_compute_time_ends_when_the_device_has_finished(model: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
     monkeypatch.setattr(torch.cpu, "synchronize", lambda: waited.append(1))
-    sim.simulate_streaming_inference(model, 0.1 * torch.randn(16000), 0.32)
+    simulate_streaming_inference(model, 0.1 * torch.randn(16000), 0.32)
     assert len(waited) == 4
 
 
@@ -75,7 +76,7 @@ def test_realtime_latency_is_at_least_the_algorithmic_latency(
     model = ready(run_config("encoder=lookahead40", f"encoder.subsampling_padding={padding}"))
     audio = load_audio(SPEECH[0], 16000)[:12800]
     arrived: list[float] = []
-    _, result = sim.simulate_streaming_inference(model, audio, 0.02, realtime=True, progress=arrived.append)
+    _, result = simulate_streaming_inference(model, audio, 0.02, realtime=True, progress=arrived.append)
     assert arrived[:2] == [0.02, 0.04] and arrived[-1] == 0.8
     assert result.listener_mean_ms is not None and result.listener_worst_ms is not None
     assert result.listener_worst_ms >= model.latency.latency_worst_ms
@@ -84,15 +85,15 @@ def test_realtime_latency_is_at_least_the_algorithmic_latency(
 
 def test_the_first_differing_frame_is_found(model: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = load_audio(SPEECH[0], 16000)
-    simulate = sim.simulate_streaming_inference
+    simulate = simulate_streaming_inference
 
     def spoiled(*args: Any, **kwargs: Any) -> Any:
         frames, result = simulate(*args, **kwargs)
         frames[7:] += 0.01
         return frames, result
 
-    monkeypatch.setattr(sim, "simulate_streaming_inference", spoiled)
-    found = sim.compare_streaming_vs_offline(model, audio)
+    monkeypatch.setattr(comparison, "simulate_streaming_inference", spoiled)
+    found = compare_streaming_vs_offline(model, audio)
     assert not found.equal and found.first_differing_frame == 7
     assert found.max_difference == pytest.approx(0.01, abs=1e-5) and len(found.per_frame) > 7
 
@@ -100,10 +101,10 @@ def test_the_first_differing_frame_is_found(model: Pretraining, monkeypatch: pyt
 def test_frames_may_differ_only_past_the_cap(model: Pretraining, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = load_audio(SPEECH[0], 16000)
     session = StreamingSession(model, max_left_ms=400)
-    found = sim.compare_streaming_vs_offline(model, audio, session=session)
+    found = compare_streaming_vs_offline(model, audio, session=session)
     assert session.cap_frames == 10 and found.first_differing_frame is not None and found.first_differing_frame >= 10
     assert found.equal
-    simulate = sim.simulate_streaming_inference
+    simulate = simulate_streaming_inference
 
     def spoiled(frame: int, value: float) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -115,8 +116,8 @@ def test_frames_may_differ_only_past_the_cap(model: Pretraining, monkeypatch: py
         return run
 
     for frame, value in ((9, 0.5), (20, float("nan"))):
-        monkeypatch.setattr(sim, "simulate_streaming_inference", spoiled(frame, value))
-        assert not sim.compare_streaming_vs_offline(model, audio, session=session).equal
+        monkeypatch.setattr(comparison, "simulate_streaming_inference", spoiled(frame, value))
+        assert not compare_streaming_vs_offline(model, audio, session=session).equal
 
 
 def test_predictions_of_masked_frames_are_analyzed(model: Pretraining) -> None:
@@ -131,7 +132,7 @@ def test_predictions_of_masked_frames_are_analyzed(model: Pretraining) -> None:
 
 
 def test_tables_fit_80_columns_and_the_verdict_names_the_frame() -> None:
-    figures = dict.fromkeys(sim.StreamResult.__dataclass_fields__, 1234.5678)
+    figures = dict.fromkeys(StreamResult.__dataclass_fields__, 1234.5678)
     plain = {**figures, "file": "talks/a.wav", "num_frames": 31234, "windowed": False, "listener_mean_ms": None}
     analysis = {
         "hidden_frames": 9999,

@@ -23,6 +23,7 @@ from streamnest.encoder import EncoderState, FastConformer
 from streamnest.encoder.context import Context
 from streamnest.encoder.convolution import ConvolutionModule
 from streamnest.encoder.layer import FeedForward
+from streamnest.encoder.state import map_state
 from streamnest.encoder.subsampling import Subsampling
 from streamnest.errors import UserError
 from streamnest.frontend import LogMel
@@ -44,7 +45,6 @@ from streamnest.streaming.certificate import (
     verify,
 )
 from streamnest.streaming.receptive_field import find_leaking_stage, require_causal
-from streamnest.streaming.step import map_state
 
 Compose = Callable[..., DictConfig]
 # Each preset is measured with few probes, and one of them with all.

@@ -23,7 +23,7 @@ from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.errors import UserError
 from streamnest.training.budget import make_trainer, refuse_contradictions, with_audio_budget
-from streamnest.training.preflight import is_complete, is_finished
+from streamnest.training.finished import is_complete, is_finished
 
 Compose = Callable[..., DictConfig]
 BUDGET = ("trainer.max_audio_hours=0.012", "data.batch_duration=8", "data.num_buckets=2", "data.cache_mb=0")

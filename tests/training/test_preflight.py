@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.code_usage import effective_rank
 from streamnest.training import preflight
-from streamnest.training.preflight import doubts, is_complete, is_finished, last_value
+from streamnest.training.finished import is_complete, is_finished, last_value
+from streamnest.training.preflight import doubts
 
 Compose = Callable[..., DictConfig]
 STORED = {"global_step": 20, "callbacks": {"ValHistory": {"records": [{"step": 20.0, "val/loss": 2.0}]}}}

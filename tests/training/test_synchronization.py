@@ -179,8 +179,8 @@ def test_a_single_process_counts_audio_on_the_host_too(run_config: Compose) -> N
     assert model.seconds_on_host == 0.0
     for seconds in (0.1, 30.7, 12.3):
         model._add_seconds(replace(some_batch(), seconds=seconds), torch.tensor(seconds))
-        read = model._read_seconds
-        assert model.seconds_on_host == float(model.seconds_seen) and model._read_seconds is read
+        assert model._seconds_on_host.is_current(model.seconds_seen)
+        assert model.seconds_on_host == float(model.seconds_seen)
     model.seconds_seen.fill_(7.0)
     assert model.seconds_on_host == 7.0
 

@@ -152,7 +152,7 @@ def predict(model: Pretraining, utterance: Batch, when: str, baseline: float | N
 def _predict(model: Pretraining, batch: Batch, when: str, baseline: float | None) -> Prediction:
     features, codes, context = model.prepare_batch(batch, 0)
     encoded, _ = model.encode(features, context)
-    scores, selected = (both[0] for both in model.objective.shown(encoded, context))
+    scores, selected = (both[0] for both in model.objective.plot_data(encoded, context))
     length = min(len(scores), codes.shape[1])
     scores, targets, selected = scores[:length].float(), codes[0, :length, 0], selected[:length]
     predicted, nats = scores.argmax(-1), F.cross_entropy(scores, targets, reduction="none")

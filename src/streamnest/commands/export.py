@@ -25,16 +25,17 @@ from streamnest.files.atomic_write import write_json
 from streamnest.interop.sherpa.report import export_and_compare
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession
-from streamnest.streaming import simulation as sim
 from streamnest.streaming.audio_sources import load_audio
 from streamnest.streaming.export import export_step
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.quantization import quantize_step
+from streamnest.streaming.session_base import Session
+from streamnest.streaming.simulation import simulate_streaming_inference
 
 
-def measure(session: sim.Session[Any], audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
+def measure(session: Session[Any], audio: Tensor, reference: Tensor, model: EncoderTask) -> dict[str, Any]:
     """Streams an utterance, one chunk at a time, and compares its frames with those of a reference."""
-    frames, result = sim.simulate_streaming_inference(session, audio)
+    frames, result = simulate_streaming_inference(session, audio)
     cost = {"p50_ms": result.compute_p50_ms, "p99_ms": result.compute_p99_ms, "windowed": result.windowed}
     if frames.shape != reference.shape:
         return {**cost, "max_difference": math.inf, "mean_difference": math.inf, "same_codes": 0.0}
@@ -64,7 +65,7 @@ def compare(model: EncoderTask, files: list[Path], audio: Tensor, args: argparse
     torch_session = StreamingSession(model, args.max_left_ms)
     figures = {"PyTorch": measure(torch_session, audio, offline, model)}
     if figures["PyTorch"]["windowed"]:
-        offline = sim.simulate_streaming_inference(torch_session, audio)[0]
+        offline = simulate_streaming_inference(torch_session, audio)[0]
     for file in files:
         size = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
         figures[str(file)] = {

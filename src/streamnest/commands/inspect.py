@@ -12,7 +12,8 @@ from rich.table import Table
 from streamnest.commands.arguments.inspect import parse
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import plain, printable, terminal
-from streamnest.data.inspection import QUANTILES, Inspection, inspect, plot_inspection
+from streamnest.data.inspection import QUANTILES, Inspection, inspect
+from streamnest.data.inspection_plots import plot_inspection
 from streamnest.errors import UserError
 from streamnest.plotting import save
 
@@ -62,10 +63,15 @@ def _histogram(durations: np.ndarray) -> Table:
     return table
 
 
+def _is_model(name: str) -> bool:
+    """True for a checkpoint, the folder of a run and a model folder."""
+    return name.endswith(".ckpt") or any((Path(name) / part).exists() for part in ("checkpoints", "config.json"))
+
+
 def _describe(checkpoints: list[str], names: list[str]) -> int:
     """Prints a table for each checkpoint."""
     if others := [name for name in names if name not in checkpoints]:
-        raise UserError(f"{others[0]} is not a checkpoint: give either manifests or checkpoints (.ckpt)")
+        raise UserError(f"{others[0]} is not a checkpoint: give either manifests, or checkpoints and folders of runs")
     from streamnest.reporting.checkpoint_table import checkpoint_table  # loads every model class
 
     terminal(120).print(*(checkpoint_table(Path(name)) for name in checkpoints))
@@ -76,7 +82,7 @@ def _describe(checkpoints: list[str], names: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables, and returns 1 if some audio is broken."""
     args = parse(argv)
-    checkpoints = [name for name in args.manifests if name.endswith(".ckpt")]
+    checkpoints = [name for name in args.manifests if _is_model(name)]
     if checkpoints:
         return _describe(checkpoints, args.manifests)
     choices = {key: value for key, value in vars(args).items() if key not in ("manifests", "plot")}

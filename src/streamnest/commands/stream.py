@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,24 @@ from streamnest.downstream.exported import ONE_CONTEXT, ExportedRecognizer, chec
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.files.atomic_write import write_json
+from streamnest.files.atomic_write import json_values, write_json
 from streamnest.plotting import plot_code_histogram, plot_prediction, save
 from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming import StreamingSession
-from streamnest.streaming import simulation as sim
 from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
 from streamnest.streaming.adaptive.comparison import compare_with_chunks
 from streamnest.streaming.adaptive.history import History
 from streamnest.streaming.adaptive.report import latency_line, plot_choices, record_of, share_table
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
+from streamnest.streaming.comparison import TOLERANCE, compare_streaming_vs_offline
 from streamnest.streaming.onnx_session import OnnxSession
 from streamnest.streaming.plots import plot_difference
+from streamnest.streaming.session_base import Session
+from streamnest.streaming.simulation import simulate_streaming_inference
 from streamnest.streaming.tables import streamed_tables, verdict
 
 
-def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None, tuple[float, float]]:
+def load(args: argparse.Namespace) -> tuple[Session[Any], EncoderTask | None, tuple[float, float]]:
     """Loads a session, its PyTorch model if there is one, and the mean and worst algorithmic latency."""
     if not is_exported(args.model):
         model = on_device(load_model(args.model, args.context), args.device)
@@ -61,7 +64,7 @@ def load(args: argparse.Namespace) -> tuple[sim.Session[Any], EncoderTask | None
 
 
 def stream_files(
-    session: sim.Session[Any], model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
+    session: Session[Any], model: EncoderTask | None, reader: ExportedRecognizer | None, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """Streams each file; returns a record of each and whether streamed and offline frames agree in all.
 
@@ -74,7 +77,7 @@ def stream_files(
     for path in track(files, "streaming", disable=args.realtime or len(files) < 2, console=terminal(stderr=True)):
         try:
             audio = load_audio(path, session.sample_rate)
-            outputs, result = sim.simulate_streaming_inference(
+            outputs, result = simulate_streaming_inference(
                 reader.session if reader else session,
                 audio,
                 args.chunk_size,
@@ -91,7 +94,7 @@ def stream_files(
             examine(session, model, audio, path, args, None if reader else outputs, history) if model else ({}, {})
         )
         fields |= {"text": reader.begin().after(outputs).text} if reader else {}
-        records.append({"file": str(path), **sim.as_dict(result), **fields})
+        records.append({"file": str(path), **json_values(asdict(result)), **fields})
         equal = equal and fields.get("comparison", {}).get("equal", True)
         for kind, figure in plots.items() if args.plots else ():
             save(figure, args.plots / f"{names[path]}_{kind}.png")
@@ -117,7 +120,7 @@ def announced(path: Path, seconds: float, every: float = 5.0) -> Callable[[float
 
 
 def examine(
-    session: sim.Session[Any],
+    session: Session[Any],
     model: EncoderTask,
     audio: torch.Tensor,
     path: Path,
@@ -144,10 +147,8 @@ def examine(
         if history and streamed is not None:
             comparison = compare_with_chunks(model, audio, streamed, history.chunks, args.tolerance)
         else:
-            comparison = sim.compare_streaming_vs_offline(
-                model, audio, args.chunk_size, args.tolerance, session, streamed
-            )
-        fields["comparison"] = {**sim.as_dict(comparison), "equal": comparison.equal}
+            comparison = compare_streaming_vs_offline(model, audio, args.chunk_size, args.tolerance, session, streamed)
+        fields["comparison"] = {**json_values(asdict(comparison)), "equal": comparison.equal}
         plots["difference"] = plot_difference(comparison.per_frame, session.frame_ms / 1000, args.tolerance)
     if args.analyze:
         fields["analysis"], prediction = analyze_predictions(model, audio, path.stem)
@@ -163,7 +164,7 @@ def plot_names(files: list[Path]) -> dict[Path, str]:
 
 
 def stream_live(
-    session: sim.Session[Any], pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None
+    session: Session[Any], pieces: Iterator[torch.Tensor], reader: ExportedRecognizer | None = None
 ) -> None:
     """Prints a line for each piece that emits frames, until the input ends or Ctrl-C; then the text if there is one."""
     session = reader.session if reader else session
@@ -219,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
     if args.chunk_size is None:
         args.chunk_size = session.chunk_samples / session.sample_rate
     if args.tolerance is None:
-        args.tolerance = 1e-4 if is_exported(args.model) else sim.TOLERANCE
+        args.tolerance = 1e-4 if is_exported(args.model) else TOLERANCE
     reader = ExportedRecognizer.of(session) if isinstance(session, OnnxSession) else None
     if live:
         source = standard_input if args.audio == ["-"] else microphone

@@ -20,9 +20,9 @@ from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import FinalValidation, StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
+from streamnest.checkpoint import recognizer_teacher
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
-from streamnest.checkpoint.recognizer_teacher import load_teacher
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
@@ -46,9 +46,10 @@ from streamnest.streaming.receptive_field import require_causal
 from streamnest.training import run_folder
 from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.compiling import compile_for_training
+from streamnest.training.finished import is_complete, is_finished, last_value
 from streamnest.training.launching import check_command_line, is_sweep, refuse
 from streamnest.training.pieces import check_pieces
-from streamnest.training.preflight import is_complete, is_finished, last_value, warn
+from streamnest.training.preflight import warn
 from streamnest.training.start_times import StartTimes
 
 log = logging.getLogger("train")
@@ -83,17 +84,20 @@ def _train(cfg: DictConfig, at_end: ExitStack) -> float | None:
         check_training_state(stored, model)
         if is_complete(stored.content, cfg) and is_finished(stored, cfg):
             return last_value(stored.content, cfg.task.monitor)
+        # Loaded only now, because a finished run needs no teacher.
         _, teacher = with_teacher(cfg, stored)
     if teacher:
         attach_teacher(model, teacher)
         data.hash_audio = cfg.quantizer.cache is not None
     transferred = None if stored else _initialized(model, cfg)
-    load_teacher(model)
+    recognizer_teacher.load_teacher(model)
     data.setup("fit")
 
-    history, last = ValHistory(), [FinalValidation()] if stored and is_complete(stored.content, cfg) else []
-    callbacks, loggers = [history, times, *build_all(cfg.callbacks), *last], build_all(cfg.logger)
-    trainer = make_trainer(cfg, callbacks, logger=loggers, plugins=trainer_plugins(stored))
+    history = ValHistory()
+    callbacks: list[L.Callback] = [history, times, *build_all(cfg.callbacks)]
+    if stored and is_complete(stored.content, cfg):
+        callbacks.append(FinalValidation())
+    trainer = make_trainer(cfg, callbacks, logger=build_all(cfg.logger), plugins=trainer_plugins(stored))
     compile_for_training(model, cfg, trainer)
     show(start_panel(cfg, model, data, trainer))
     warn(cfg, trainer)
@@ -106,17 +110,7 @@ def _train(cfg: DictConfig, at_end: ExitStack) -> float | None:
     path = stored.path if stored else None
     with restoring(path):
         trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-    stops = [callback for callback in callbacks if isinstance(callback, StopOnSignal)]
-    if history.last_step != trainer.global_step and not any(stop.stopped for stop in stops):
-        trainer.validate(model, datamodule=data, verbose=False)
-    run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
-    publish(summarize(run), cfg.paths.output_dir, trainer)
-    finish_runs(trainer.loggers)
-    show(summary_panel(run))
-    # Only rank 0: launchers kill the other ranks once one has failed, while rank 0 still closes its loggers.
-    if any(stop.preempted for stop in stops) and trainer.is_global_zero:
-        sys.exit(PREEMPTED)
-    return history.last.get(cfg.task.monitor)
+    return _finish(cfg, model, data, trainer, history, started)
 
 
 def _require_causal(model: EncoderTask) -> None:
@@ -149,6 +143,27 @@ def _initialized(model: EncoderTask, cfg: DictConfig) -> TransferReport | None:
     if cfg.encoder_from:
         return load_encoder(model, cfg.encoder_from)
     return transfer(model, cfg.init_from) if cfg.init_from else None
+
+
+def _finish(
+    cfg: DictConfig, model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, history: ValHistory, started: float
+) -> float | None:
+    """Validates the last weights unless a signal ended the run, writes the summary, and returns the monitored metric.
+
+    A run that was preempted ends with its own exit status.
+    """
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    stops = [callback for callback in callbacks if isinstance(callback, StopOnSignal)]
+    if history.last_step != trainer.global_step and not any(stop.stopped for stop in stops):
+        trainer.validate(model, datamodule=data, verbose=False)
+    run = EndedRun(cfg, model, data, trainer, history, time.monotonic() - started)
+    publish(summarize(run), cfg.paths.output_dir, trainer)
+    finish_runs(trainer.loggers)
+    show(summary_panel(run))
+    # Only rank 0: launchers kill the other ranks once one has failed, while rank 0 still closes its loggers.
+    if any(stop.preempted for stop in stops) and trainer.is_global_zero:
+        sys.exit(PREEMPTED)
+    return history.last.get(cfg.task.monitor)
 
 
 def _begin(cfg: DictConfig, model: EncoderTask, trainer: L.Trainer) -> None:

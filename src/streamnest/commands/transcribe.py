@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from streamnest.downstream.long_audio import note_on_past
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, summarize
 from streamnest.encoder.state import STREAM_LEFT_MS
 from streamnest.errors import UserError
-from streamnest.files.atomic_write import write_json
+from streamnest.files.atomic_write import json_values, write_json
 from streamnest.streaming.adaptive import AdaptiveSettings
 from streamnest.streaming.adaptive.report import latency_line, mean_of
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input
@@ -173,7 +172,7 @@ def latency_of(
     values = {name: float(getattr(model.latency, name)) for name in names}
     if transcribe and (session := transcribe.adaptive):
         values = dict(zip(names, (mean_of(transcribe.frames, session), session.worst_ms), strict=True))
-    return {"context": context, **{name: value if math.isfinite(value) else None for name, value in values.items()}}
+    return {"context": context, **json_values(values)}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -174,7 +174,7 @@ def _disk(error: OSError) -> str | None:
     """Describes an error of a file system, with the path; other system errors are defects of the code."""
     if error.filename is None:
         return None
-    # Of a file that is renamed, the first name is that of its temporary part.
+    # If a file is renamed, the first name is that of its temporary part.
     path = error.filename2 or error.filename
     if error.errno == errno.ENOENT:
         return f"{path}: {error.strerror}: check the path"

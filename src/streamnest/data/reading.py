@@ -89,7 +89,7 @@ def speakers_of(parts: Iterable[Iterable[Any]]) -> set[str]:
 def require_readable(part: str, corpus: Corpus, channel: Channel) -> None:
     """Refuses data of which no sampled utterance can be read, before a run trains on silence.
 
-    Of long recordings, only the first minute is read.
+    Only the first minute of a long recording is read.
 
     Raises:
         UserError: with the first cause.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes plain containers as indented JSON, atomically."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values for JSON, which has neither infinity nor NaN: such numbers become None."""
+    return {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in values.items()}
 
 
 def open_own(path: Path, flags: int) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from streamnest.downstream.asr.ctc import CTCRecognizer
 from streamnest.downstream.asr.vocabulary import normalize_text
 from streamnest.downstream.metrics.error_rates import RecognizedUtterance, errors
 from streamnest.errors import UserError
-from streamnest.files.atomic_write import write_whole
+from streamnest.files.atomic_write import json_values, write_whole
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.simulation import simulate_streaming_inference
 
@@ -65,7 +64,7 @@ def evaluate(path: str, context: str | None = None, manifest: str | None = None,
     latency = {name.removeprefix("latency/"): value for name, value in model.latency.as_dict().items()}
     return {
         "utterances": lines,
-        "latency": {name: value if math.isfinite(value) else None for name, value in latency.items()},
+        "latency": json_values(latency),
         "compute": _cost(model, torch.cat(some)) if model.latency.streams else None,
         "train_hours": data.train_hours,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -110,7 +110,7 @@ class Objective(nn.Module):
         """Returns the target frames that masked prediction predicts, boolean `(B, T')`, for each of its parts."""
         return {}
 
-    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+    def plot_data(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """Returns plot data: scores of the first codebook `(B, T', classes)`, and the predicted frames `(B, T')`."""
         raise NotImplementedError
 

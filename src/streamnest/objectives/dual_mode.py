@@ -60,14 +60,14 @@ def _divergence(
     scores = objective.num_codebooks * objective.num_classes
     rows = max(1, MAX_LOGITS // (2 * scores))
     pieces = [
-        checkpoint(_of_vectors, objective, *pair, use_reentrant=False)
+        checkpoint(_vector_divergence, objective, *pair, use_reentrant=False)
         for pair in zip(targets.split(rows), vectors.split(rows))
     ]
     nothing = codes.new_zeros((), dtype=torch.float32)
     return PredictionResult(torch.stack(pieces).sum(), nothing, len(vectors), nothing)
 
 
-def _of_vectors(objective: Objective, target: Tensor, vectors: Tensor) -> Tensor:
+def _vector_divergence(objective: Objective, target: Tensor, vectors: Tensor) -> Tensor:
     """Returns the divergence of the code distributions of `(N, d_model)` vectors, mean over codebooks, summed."""
     with torch.no_grad():
         wanted = objective.logits(target).float().log_softmax(-1)

@@ -106,8 +106,8 @@ class MaskedPrediction(Objective):
         loss, correct = self.cross_entropy(self.heads, selected_frames(encoded, selected), targets)
         return PredictionResult(loss, correct.sum(), len(targets), counted)
 
-    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """Returns the scores of each frame, and the masked frames; see `Objective.shown`."""
+    def plot_data(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+        """Returns the scores of each frame, and the masked frames; see `Objective.plot_data`."""
         selected = self.select(context.mask, context.lengths, context.stack)
         frames = check_frames(encoded, selected)
         return self.logits(encoded[:, :frames])[..., 0, :], selected[:, :frames]

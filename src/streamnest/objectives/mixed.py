@@ -84,9 +84,9 @@ class MaskedAndNextToken(Objective):
         """Returns the scores of the masked part."""
         return self.masked.logits(encoded)
 
-    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+    def plot_data(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
         """Returns the scores and frames of the masked part."""
-        return self.masked.shown(encoded, context)
+        return self.masked.plot_data(encoded, context)
 
     def in_words(self, receptive_field_end: Tensor | None) -> str:
         """Describes the targets; see `Objective.in_words`."""

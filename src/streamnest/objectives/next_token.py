@@ -117,8 +117,8 @@ class NextTokenPrediction(Objective):
         result.details = {f"offset{k + 1}": details[k] for k in range(self.num_offsets)}
         return {"next_token": result}
 
-    def shown(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
-        """Returns the scores of each target frame from the last output that predicts it; see `Objective.shown`."""
+    def plot_data(self, encoded: Tensor, context: PredictionContext) -> tuple[Tensor, Tensor]:
+        """Returns the scores of each target frame from the last output that predicts it; see `Objective.plot_data`."""
         index, known = self._targets(encoded, context)
         scores = encoded.new_zeros(*encoded.shape[:2], self.num_classes)
         selected = torch.zeros(encoded.shape[:2], dtype=torch.bool)

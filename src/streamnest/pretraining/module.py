@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from streamnest import code_usage
+from streamnest.cached_value import CachedValue
 from streamnest.config.tasks import DualModeConfig
 from streamnest.data.batch import Batch
 from streamnest.encoder import FastConformer
@@ -27,7 +28,7 @@ from streamnest.objectives.dual_mode import compare_branches
 from streamnest.objectives.selection import to_device
 from streamnest.optim import Optimization
 from streamnest.pretraining.checks import check_masking, check_objective, check_sizes, checked_dual_weights
-from streamnest.pretraining.scores import ValidationScores, dual_mode_scores, figures, training_scores
+from streamnest.pretraining.scores import ValidationScores, dual_mode_scores, sums_of, training_scores
 from streamnest.quantizer import RandomProjectionQuantizer
 from streamnest.randomness import fold_keys
 from streamnest.targets import TeacherQuantizer
@@ -79,8 +80,8 @@ class Pretraining(EncoderTask):
         self.register_buffer("train_counts", torch.zeros(quantizer.num_codebooks, quantizer.num_classes))
         self._val = self._no_scores()
         self._val_frames = torch.empty(0, encoder.d_model)
-        # The counts and their version that an entropy was computed from, and the entropy.
-        self._entropy: tuple[Tensor, int, Tensor] | None = None
+        # Entropy of the codes of the training set, on the device.
+        self._target_entropy = CachedValue(code_usage.mean_entropy)
         check_masking(masking, encoder)
         check_objective(objective, encoder, frontend, self.input_norm.causal)
         self.dual_mode = dual_mode or DualModeConfig()
@@ -211,7 +212,7 @@ class Pretraining(EncoderTask):
         """Returns the loss per prediction over all ranks; 0 for a batch without predictions."""
         results, _ = self.predict(batch, batch.step)
         seconds = self._filled(batch.seconds)[None]
-        summed = self._over_ranks(torch.cat([*(figures(result) for result in results.values()), seconds]))
+        summed = self._over_ranks(torch.cat([*(sums_of(result) for result in results.values()), seconds]))
         sums = dict(zip(results, summed[:-1].view(-1, 3)))
         self._add_seconds(batch, summed[-1])
         # A part without predictions in this process keeps its last metrics; their sum is a value on the device.
@@ -227,7 +228,8 @@ class Pretraining(EncoderTask):
     def _log_step(self, batch: Batch, predicted: dict[str, Tensor]) -> None:
         """Logs a step, given loss, correct and count of each part of the loss with predictions."""
         streaming = {part: value for part, value in predicted.items() if part not in self.dual_weights}
-        metrics = training_scores(streaming, self.objective.weights, self._target_entropy())
+        entropy = self._target_entropy(self.train_counts).float()
+        metrics = training_scores(streaming, self.objective.weights, entropy)
         metrics |= dual_mode_scores(predicted, self.objective.weights)
         metrics["lr"] = self._filled(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         metrics["hours"] = (self.seconds_seen / 3600).float()
@@ -268,13 +270,6 @@ class Pretraining(EncoderTask):
         metrics["rank"] = code_usage.effective_rank(self._val_frames[:_RANK_FRAMES])
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self._flush_cache()
-
-    def _target_entropy(self) -> Tensor:
-        """Returns the entropy of the codes of the training set, which is computed once."""
-        counts, known = self.train_counts, self._entropy
-        if known is None or known[0] is not counts or known[1] != counts._version:
-            self._entropy = known = (counts, counts._version, code_usage.mean_entropy(counts).float())
-        return known[2]
 
     def _open_cache(self) -> None:
         if isinstance(self.quantizer, TeacherQuantizer):

@@ -12,7 +12,7 @@ from streamnest.objectives import PredictionResult
 from streamnest.objectives.dual_mode import DIVERGENCE, OFFLINE
 
 
-def figures(result: PredictionResult) -> Tensor:
+def sums_of(result: PredictionResult) -> Tensor:
     """Stacks loss, correct and count, `(3,)`, for summing over ranks."""
     return torch.stack([result.loss_sum.detach(), result.correct, result.correct.new_full((), result.count)])
 
@@ -80,7 +80,7 @@ class ValidationScores:
     def add(self, results: Mapping[str, PredictionResult]) -> None:
         """Adds the results of a batch."""
         for part, result in results.items():
-            self.sums[part] += figures(result)
+            self.sums[part] += sums_of(result)
             self.counts[part] += result.targets
             for name, detail in result.details.items():
                 self.details[name] = self.details.get(name, 0.0) + detail

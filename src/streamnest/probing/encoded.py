@@ -30,7 +30,7 @@ _MOST_VALUES = 1 << 25
 class EncodedUtterance:
     """An utterance with the output `(T', d)` of each layer and the phone class of each frame, -1 for none.
 
-    Of a recording that is too long for one forward pass, only every `step`-th frame is kept.
+    If a recording is too long for one forward pass, only every `step`-th frame is kept.
     """
 
     utterance: ProbeUtterance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from streamnest.callbacks.history import ValHistory
 from streamnest.callbacks.throughput import peak_memory_gb
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.encoder_task import EncoderTask
-from streamnest.files.atomic_write import whole
+from streamnest.files.atomic_write import json_values, whole
 from streamnest.loggers.wandb import UnfailingWandbLogger
 
 log = logging.getLogger(__name__)
@@ -63,9 +62,9 @@ def summarize(run: EndedRun) -> dict[str, Any]:
         "max_steps": run.trainer.max_steps if run.trainer.max_steps > 0 else cfg.trainer.max_steps,
         "max_audio_hours": cfg.trainer.get("max_audio_hours"),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "latency": _finite(latency),
-        "first": _finite(run.history.first),
-        "last": _finite(run.history.last),
+        "latency": json_values(latency),
+        "first": json_values(run.history.first),
+        "last": json_values(run.history.last),
         "hours_seen": model.hours_seen,
         "seconds": run.seconds,
         "peak_memory_gb": peak_memory_gb(model.device),
@@ -110,7 +109,3 @@ def columns(summary: dict[str, Any]) -> dict[str, Any]:
     latency = {f"latency/{name}": value for name, value in summary["latency"].items()}
     kept = ("task", "preset", "parameters", "hours_seen", "seconds", "peak_memory_gb")
     return {**latency, **quality, **{f"run/{name}": summary[name] for name in kept}}
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

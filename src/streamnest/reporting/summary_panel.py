@@ -78,7 +78,7 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     skipped = skipped_by_cause(data)
     checkpoint = _checkpoint(trainer)
     return [
-        ("audio seen", _audio_seen(model)),
+        ("audio consumed", _audio_consumed(model)),
         ("wall time", _duration(seconds)),
         ("peak memory", f"{peak_memory_gb(model.device):.1f} GB"),
         *_speed_rows(trainer),
@@ -89,7 +89,7 @@ def _spent_rows(model: EncoderTask, data: SpeechDataModule, trainer: L.Trainer, 
     ]
 
 
-def _audio_seen(model: EncoderTask) -> str:
+def _audio_consumed(model: EncoderTask) -> str:
     budget = model.max_audio_hours
     return f"{model.hours_seen:.2f} h" + (f" of {budget:g} h" if budget is not None else "")
 

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from streamnest.encoder_task import EncoderTask
+from streamnest.files.atomic_write import json_values
 from streamnest.formatting import milliseconds
 from streamnest.latency import LatencyReport, find_leaks
 from streamnest.streaming.probes.batches import neighbors
@@ -57,8 +57,8 @@ class Certificate:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the certificate for JSON; infinite values become null."""
-        latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self.latency).items()}
-        return {"passed": self.passed, "latency": latency, "checks": [asdict(check) for check in self.checks]}
+        latency, checks = json_values(asdict(self.latency)), [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "latency": latency, "checks": checks}
 
 
 def layers(model: EncoderTask, seed: int) -> list[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from streamnest import __version__
 from streamnest.config.stored import task_name
 from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
 from streamnest.encoder_task import EncoderTask
+from streamnest.files.atomic_write import json_values
 from streamnest.streaming.exported_step import ExportedStep
 from streamnest.streaming.graph_metadata import FORMAT
 from streamnest.streaming.heads import ExportedHead
@@ -114,7 +114,6 @@ def _outputs(head: ExportedHead | None) -> list[str]:
 def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict[str, Any]:
     """Returns the metadata that a program needs to run the graph; docs/EXPORT.md explains each entry."""
     encoder, frontend, config = model.encoder, model.frontend, model.config
-    latency = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(model.latency).items()}
     attention_past = graph.initial["layers_0_attention_past"]
     return {
         "format": FORMAT,
@@ -141,7 +140,7 @@ def describe(model: EncoderTask, graph: ExportedStep, batch: int | None) -> dict
         "left_frames": attention_past.shape[1],
         "left_unlimited": encoder.context.left is None,
         "state": [_describe_tensor(name, graph.initial[name], batch) for name in graph.carried],
-        "latency": latency,
+        "latency": json_values(asdict(model.latency)),
         "config": {group: config.get(group) for group in ("frontend", "encoder")},
     }
 

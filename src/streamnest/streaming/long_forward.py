@@ -8,7 +8,6 @@ not on the length of the recording.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder import FastConformer
+from streamnest.encoder.schedule import using_context
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.latency import last_visible_frame
@@ -46,18 +46,6 @@ class Margins(NamedTuple):
         last = [last_visible_frame(encoder, frame) or 0 for frame in range(context.chunk)]
         future = max(end - frame for frame, end in enumerate(last)) + encoder.target_shift
         return cls(*(-(-frames // context.chunk) * context.chunk for frames in (past, future)))
-
-
-@contextmanager
-def left_context(encoder: FastConformer, left: int | None) -> Iterator[None]:
-    """Limits an unlimited left context to `left` encoder frames, in whole chunks, until the block ends."""
-    context = encoder.context
-    if context.left is None and left is not None:
-        encoder.context = replace(context, left=left)
-    try:
-        yield
-    finally:
-        encoder.context = context
 
 
 def is_long(model: EncoderTask, audio: Tensor) -> bool:
@@ -106,12 +94,14 @@ def forward_in_windows(
         return
     seconds = len(audio) / model.sample_rate
     require_windows(model, seconds)
-    with left_context(encoder, left):
-        if encoder.context.left is None:
-            raise UserError(
-                f"the recording is {seconds:.0f} s long, and the limit of an unlimited left context is "
-                f"{FULL_FORWARD_S:g} s: limit the left context"
-            )
+    context = encoder.context
+    limited = replace(context, left=left) if context.left is None else context
+    if limited.left is None:
+        raise UserError(
+            f"the recording is {seconds:.0f} s long, and the limit of an unlimited left context is "
+            f"{FULL_FORWARD_S:g} s: limit the left context"
+        )
+    with using_context(encoder, limited):
         margins, factor, chunk = Margins.of(encoder), encoder.subsampling.factor, encoder.context.chunk or 1
         span = max(round(1000 * FULL_FORWARD_S / encoder.frame_ms) // chunk * chunk, margins.past)
         features = _Features(model, audio)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from streamnest.encoder.state import OPEN_END
+from streamnest.encoder.state import OPEN_END, like_state
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.samples import as_samples
-from streamnest.streaming.step import StreamState, like_state
+from streamnest.streaming.step import StreamState
 
 
 class Progress(NamedTuple):

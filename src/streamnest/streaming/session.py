@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from streamnest.config.aliases import current_stream
-from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS
+from streamnest.encoder.state import OPEN_END, STREAM_LEFT_MS, map_state, plain_state
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 from streamnest.streaming.fast_step import FastStep
 from streamnest.streaming.pack_weights import packed_copy
 from streamnest.streaming.saved_state import Fingerprint, Progress, check_entries, pending_of, state_of
 from streamnest.streaming.session_base import MOST_PENDING_S, Session
-from streamnest.streaming.step import StreamState, compact, init_state, map_state, plain_state, step
+from streamnest.streaming.step import StreamState, compact, init_state, step
 
 # Chunks in one step at most, which bounds its memory.
 _MOST_CHUNKS = 64

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from streamnest.encoder import EncoderState
 from streamnest.encoder.state import STREAM_LEFT_MS
-from streamnest.encoder.state import like_state as like_state
-from streamnest.encoder.state import map_state as map_state
-from streamnest.encoder.state import plain_state as plain_state
 from streamnest.encoder_task import EncoderTask
 from streamnest.frontend import FrontendState
 from streamnest.normalization import NormalizerState

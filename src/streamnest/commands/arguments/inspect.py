@@ -1,8 +1,8 @@
 """Shows the content of cut manifests or checkpoints: `streamnest inspect MANIFEST ... [--plot data.png]`.
 
 Prints hours, cuts, speakers, durations, energy, broken files, and how well the cuts fill batches. Manifests are read
-completely; energy and broken files come from a random sample of cuts that are decoded. Of checkpoints (.ckpt) it prints
-task, preset, steps, hours of audio consumed, and the last validation.
+completely; energy and broken files come from a random sample of cuts that are decoded. For a checkpoint (.ckpt) or the
+folder of a run, it prints task, preset, steps, hours of audio consumed, and the last validation.
 
 Exit status 1: some audio is broken; 2: there is nothing to inspect.
 """

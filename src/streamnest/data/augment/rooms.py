@@ -20,7 +20,7 @@ _LONGEST = 2.0
 
 
 class RoomBank(RecordingBank):
-    """Samples recorded responses. Of several channels the first is used: the mean of microphones is not a response.
+    """Samples recorded responses, and uses their first channel: the mean of microphones is not a response.
 
     Args:
         cuts: one response each, at the sampling rate of the speech.

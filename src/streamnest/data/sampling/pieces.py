@@ -42,7 +42,7 @@ class PieceIndex(NamedTuple):
     pieces: list[Piece]
 
 
-class _Tape(NamedTuple):
+class _Ring(NamedTuple):
     """Order of an epoch: its recordings, the number of pieces up to the end of each, and where the first row starts."""
 
     order: NDArray[np.int64]
@@ -98,7 +98,7 @@ class PieceSampler(Sampler[PieceIndex]):
         self.num_batches = self.epoch_steps if num_batches is None else num_batches
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._digest = cache(digest)
-        self._arranged: tuple[int, _Tape] | None = None
+        self._arranged: tuple[int, _Ring] | None = None
         self._start = self._num_returned = 0
 
     def __len__(self) -> int:
@@ -113,13 +113,13 @@ class PieceSampler(Sampler[PieceIndex]):
     def pieces(self, step: int) -> list[Piece]:
         """Returns the pieces of this process at a step."""
         epoch, within = divmod(step, self.epoch_steps)
-        tape = self._tape(epoch)
+        ring = self._ring(epoch)
         streams = self.rank * self.rows + np.arange(self.rows)
-        places = (tape.start + streams * self.epoch_steps + within) % int(tape.ends[-1])
-        at = np.searchsorted(tape.ends, places, side="right")
-        recordings = tape.order[at]
+        places = (ring.start + streams * self.epoch_steps + within) % int(ring.ends[-1])
+        at = np.searchsorted(ring.ends, places, side="right")
+        recordings = ring.order[at]
         counts = self._counts[recordings]
-        numbers = places - (tape.ends[at] - counts)
+        numbers = places - (ring.ends[at] - counts)
         rows = zip(recordings.tolist(), numbers.tolist(), counts.tolist(), strict=True)
         return [Piece(one, n, first=within == 0 or n == 0, last=n == count - 1) for one, n, count in rows]
 
@@ -150,13 +150,13 @@ class PieceSampler(Sampler[PieceIndex]):
             )
         self._start, self._num_returned = step, 0
 
-    def _tape(self, epoch: int) -> _Tape:
+    def _ring(self, epoch: int) -> _Ring:
         if self._arranged is None or self._arranged[0] != epoch:
             rng = numpy_generator(self.seed, epoch, "recordings")
             order = rng.permutation(len(self._counts))
             ends = np.cumsum(self._counts[order])
             # One long recording is divided at other places in each epoch.
-            self._arranged = epoch, _Tape(order, ends, int(rng.integers(ends[-1])))
+            self._arranged = epoch, _Ring(order, ends, int(rng.integers(ends[-1])))
         return self._arranged[1]
 
     def _data(self) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from torch import Tensor
 from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.vocabulary import join
 from streamnest.downstream.exported import ExportedRecognizer, session_of
-from streamnest.encoder.state import STREAM_LEFT_MS
+from streamnest.encoder.state import STREAM_LEFT_MS, like_state, plain_state
 from streamnest.errors import UserError
 from streamnest.streaming.adaptive import AdaptiveSettings
-from streamnest.streaming.step import like_state, plain_state
 
 
 class IncrementalDecoder:

@@ -13,7 +13,7 @@ from torchaudio.functional import rnnt_loss
 
 from streamnest.downstream.asr.prediction_network import PredictionNetwork, PredictionState
 from streamnest.downstream.asr.vocabulary import BLANK
-from streamnest.streaming.step import map_state
+from streamnest.encoder.state import map_state
 
 
 class DecoderState(NamedTuple):

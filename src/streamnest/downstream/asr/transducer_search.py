@@ -11,8 +11,8 @@ from streamnest.downstream.asr.ctc_decoding import Hypothesis, log_add, ranked
 from streamnest.downstream.asr.language import Language, Prefix
 from streamnest.downstream.asr.transducer import DecoderState, Transducer
 from streamnest.downstream.asr.vocabulary import BLANK
+from streamnest.encoder.state import map_state
 from streamnest.errors import UserError
-from streamnest.streaming.step import map_state
 
 # Log-probability of each prefix, summed over its alignments.
 Beams = dict[Prefix, float]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 from streamnest.encoder.schedule import Chunk, Schedule, using_context
 from streamnest.encoder_task import EncoderTask
 from streamnest.samples import as_samples
-from streamnest.streaming.long_forward import FULL_FORWARD_S
-from streamnest.streaming.simulation import TOLERANCE, Comparison
+from streamnest.streaming.comparison import TOLERANCE, Comparison, frame_differences
+from streamnest.streaming.long_forward import FULL_FORWARD_S, is_long
 
 
 @torch.no_grad()
@@ -40,7 +39,7 @@ def compare_with_chunks(
 ) -> Comparison:
     """Compares streamed frames with an offline forward pass with the same chunks.
 
-    Of recordings over `FULL_FORWARD_S`, the whole chunks in that time are compared.
+    If a recording is longer than `FULL_FORWARD_S`, the whole chunks in that time are compared.
 
     Args:
         model: model in evaluation mode.
@@ -50,7 +49,7 @@ def compare_with_chunks(
         tolerance: largest difference allowed.
     """
     audio = as_samples(audio).to(streamed.device)
-    long = len(audio) > FULL_FORWARD_S * model.sample_rate
+    long = is_long(model, audio)
     if long:
         chunks = _within(chunks, round(1000 * FULL_FORWARD_S / model.encoder.frame_ms))
         frames = sum(chunk.frames for chunk in chunks)
@@ -60,9 +59,8 @@ def compare_with_chunks(
     encoded, valid = forward_with_chunks(model, audio[None], torch.tensor([len(audio)], device=audio.device), [chunks])
     offline = encoded[0, : len(streamed) if long else int(valid)]
     if len(offline) != len(streamed):
-        return Comparison(math.inf, math.inf, min(len(offline), len(streamed)), [], tolerance)
-    difference = (offline - streamed).abs().amax(-1) if len(offline) else offline.new_zeros(0)
-    return Comparison.of(difference, tolerance)
+        return Comparison.of_lengths(len(offline), len(streamed), tolerance)
+    return Comparison.of(frame_differences(offline, streamed), tolerance)
 
 
 def _within(chunks: Sequence[Chunk], frames: int) -> list[Chunk]:

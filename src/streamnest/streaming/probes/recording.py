@@ -7,8 +7,8 @@ from pathlib import Path
 
 from streamnest.encoder_task import EncoderTask
 from streamnest.streaming.audio_sources import load_audio
+from streamnest.streaming.comparison import compare_streaming_vs_offline
 from streamnest.streaming.probes.check import TOLERANCES, Check
-from streamnest.streaming.simulation import compare_streaming_vs_offline
 
 # Range of the random seconds of audio that are pushed at a time.
 _SHORTEST, _LONGEST = 0.05, 5.0
