@@ -51,6 +51,19 @@ def test_updates_have_the_size_of_adamw_whatever_the_gradients():
     assert float((large.detach() - before).square().mean().sqrt()) == pytest.approx(0.01 * 0.2, rel=0.25)
 
 
+def test_momentum_looks_ahead_and_weights_decay_by_the_rate():
+    (matrix,) = parameters((12, 8))
+    expected, average = matrix.detach().clone(), torch.zeros(12, 8)
+    optimizer = Muon([{"params": [matrix], "orthogonal": True}], lr=0.1, momentum=0.75, weight_decay=0.5)
+    for step in range(3):
+        matrix.grad = torch.randn(12, 8, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        average = 0.75 * average + 0.25 * matrix.grad
+        update = 0.2 * 12**0.5 * orthogonalized(0.25 * matrix.grad + 0.75 * average)
+        expected = (1 - 0.1 * 0.5) * expected - 0.1 * update
+        assert torch.allclose(matrix, expected, atol=1e-4), step
+
+
 def test_joint_projections_are_orthogonalized_separately():
     (joint,) = parameters((12, 4))
     parts = [nn.Parameter(part.detach().clone()) for part in joint.chunk(3)]

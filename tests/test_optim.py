@@ -5,14 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from streamnest.errors import UserError
 from streamnest.optim import Optimization
 
 
-def tri_stage(**changes: Any) -> Optimization:
+def optimization(schedule: str, **changes: Any) -> Optimization:
     settings = {"lr": 1e-3, "min_lr": 0.0, "warmup_steps": 10, "max_steps": 100, "d_model": 8, "betas": [0.9, 0.98]}
-    return Optimization("tri_stage", weight_decay=0.0, **{**settings, **changes})
+    return Optimization(schedule, weight_decay=0.5, **{**settings, **changes})
+
+
+def tri_stage(**changes: Any) -> Optimization:
+    return optimization("tri_stage", **changes)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("noam", {1: 0.5 * 10**-1.5, 10: 0.5 * 10**-0.5, 40: 0.5 * 40**-0.5, 10**6: 0.01}),
+        ("cosine", {1: 0.1, 10: 1.0, 55: 0.505, 100: 0.01, 200: 0.01}),
+        ("constant", {1: 0.1, 10: 1.0, 200: 1.0}),
+    ],
+)
+def test_rates_follow_the_formula_of_the_schedule(schedule: str, rates: dict[int, float]) -> None:
+    made = optimization(schedule, lr=1.0, min_lr=0.01, d_model=4)
+    assert {step: made.learning_rate(step) for step in rates} == pytest.approx(rates, rel=1e-9)
+    # The first update has number 1, and the schedule advances after each of them; vectors have no decay.
+    optimizer, scheduler = made.build(torch.nn.Linear(2, 2))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+    for step in (1, 2, 3):
+        assert optimizer.param_groups[0]["lr"] == made.learning_rate(step)
+        optimizer.step()
+        scheduler.step()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 def test_training_commands_compose_and_consume_the_stated_audio(composed: Callable[..., DictConfig]) -> None:
     configs: dict[tuple[str, ...], DictConfig] = {}
     parser = OverridesParser.create()
-    for overrides in (rest for page in RECIPES for name, *rest in commands(page) if name == "train"):
+    trained = ((page, rest) for page in RECIPES for name, *rest in commands(page) if name == "train")
+    for page, overrides in trained:
         # Composing takes longest, so the commands share what they share of experiments and groups.
         groups = tuple(one for one in overrides if one.partition("=")[0] in GROUPS)
         configs[groups] = configs.get(groups) or composed(*groups, "name=t", "preset=t", "paths.output_dir=out")
@@ -40,12 +41,20 @@ def test_training_commands_compose_and_consume_the_stated_audio(composed: Callab
             override = parser.parse_override(one)
             OmegaConf.update(cfg, override.key_or_group, override.value())
         refuse_out_of_range(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-        check_batches(cfg, next(one for one in overrides if one.startswith("experiment=")))
+        hours = check_batches(cfg, next(one for one in overrides if one.startswith("experiment=")))
+        shortened = any(one.startswith("trainer.max_steps=") for one in overrides)
+        if f"experiment={page.stem}" in overrides and not shortened:
+            stated = f"| audio consumed | {hours:,.0f} h in {cfg.trainer.max_steps:,} steps |"
+            assert stated in text(page), overrides
     assert len(configs) >= 8
 
 
-def check_batches(cfg: DictConfig, experiment: str) -> None:
-    """Checks that a command keeps the audio per step of its experiment, in hours, and uses GPUs as it should."""
+def check_batches(cfg: DictConfig, experiment: str) -> float:
+    """Checks that a command keeps the audio per step of its experiment, in hours, and uses GPUs as it should.
+
+    Returns:
+        Hours of audio that the run consumes.
+    """
     step = 0.8 if experiment.endswith(("ctc", "rnnt")) else 2.0 if "librispeech" in experiment else 4.267
     step = step / 4 if cfg.run_id == "ll_small" else step
     processes = cfg.trainer.devices * cfg.trainer.num_nodes * cfg.trainer.accumulate_grad_batches
@@ -54,6 +63,7 @@ def check_batches(cfg: DictConfig, experiment: str) -> None:
     assert cfg.trainer.strategy == "ddp" and cfg.trainer.precision == "bf16-mixed"
     # A batch of the shortest utterances in use, about 2 s, is as long as all others.
     assert cfg.data.max_batch_size * 2 >= cfg.data.batch_duration
+    return float(processes * cfg.data.batch_duration / 3600 * cfg.trainer.max_steps)
 
 
 @pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.stem)

@@ -29,9 +29,28 @@ def test_the_last_step_is_saved_wherever_validations_fall(fit, tmp_path, steps):
     assert step_of(tmp_path / "last.ckpt") == steps
 
 
-def test_with_accumulation_the_last_complete_step_is_saved(fit, tmp_path):
-    settings = {"accumulate_grad_batches": 3, "val_check_interval": 4, "limit_val_batches": 1}
-    fit(keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
+class Saved(Callback):
+    """Records how many batches had been processed when a checkpoint was saved."""
+
+    def __init__(self):
+        self.batches = set()
+
+    def on_save_checkpoint(self, trainer, *_):
+        self.batches.add(trainer.fit_loop.epoch_loop.batch_idx + 1)
+
+
+def test_with_accumulation_only_complete_steps_are_saved(fit, composed, tmp_path):
+    overrides = (
+        "callbacks.regular.train_time_interval.minutes=0",
+        f"paths.output_dir={tmp_path}",
+        "name=t",
+        "preset=t",
+    )
+    regular, saved = instantiate(composed(*overrides).callbacks.regular), Saved()
+    settings = {"accumulate_grad_batches": 3, "val_check_interval": 6, "limit_val_batches": 1}
+    fit(saved, regular, keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
+    # Accumulated gradients are not part of a checkpoint.
+    assert saved.batches == {3, 6, 9, 12, 15} and regular.state_key.startswith("ModelCheckpoint{")
     assert step_of(tmp_path / "last.ckpt") == 5
 
 

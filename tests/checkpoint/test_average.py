@@ -25,7 +25,7 @@ def write(path: Path, cfg: Any, step: int, labels: Any = LABELS) -> dict[str, to
     model.input_norm.set_statistics(torch.full((80,), float(step)), torch.ones(80))
     model.seconds_seen.fill_(step)
     for name, value in model.named_buffers():
-        if name.endswith("running_mean"):
+        if name.endswith(("running_mean", "running_var")):
             value.fill_(step)
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict(), "global_step": step}
     model.on_save_checkpoint(checkpoint)
@@ -64,7 +64,7 @@ def test_counts_and_statistics_are_those_of_the_newest(run_config: Any, tmp_path
     assert steps == [9, 4]
     for name, value in model.named_buffers():
         if name in states[0]:
-            mean = torch.full_like(value, (9 + 4) / 2) if name.endswith("running_mean") else None
+            mean = torch.full_like(value, (9 + 4) / 2) if name.endswith(("running_mean", "running_var")) else None
             assert torch.equal(value, states[0][name] if mean is None else mean), name
 
 

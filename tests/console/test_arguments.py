@@ -12,7 +12,15 @@ import pytest
 from streamnest.cli import COMMANDS, main
 from streamnest.commands.arguments import export, prepare, shard, stream, train
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, output_file, output_folder, output_plot
+from streamnest.console.option_types import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    THREADS,
+    THRESHOLD,
+    output_file,
+    output_folder,
+    output_plot,
+)
 
 ROOT = Path(__file__).parents[2]
 MODULES = [name.replace("-", "_") for name in COMMANDS if name != "train"]
@@ -38,6 +46,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="seed (of the sample)")
     made.add_argument("--level", type=NOT_NEGATIVE, default=0.5)
     made.add_argument("--piece", type=POSITIVE)
+    made.add_argument("--least", type=THRESHOLD)
     group = made.add_argument_group("group")
     group.add_argument("--threads", type=THREADS)
     group.add_argument("--json", type=output_file)
@@ -77,6 +86,8 @@ def test_former_and_underscore_spellings_of_options_are_accepted() -> None:
         (["--chunk-size", "nan"], "argument --chunk-size: nan is out of range: give a finite number"),
         (["--seed", "1e3"], "argument --seed: '1e3' is not a whole number: give a whole number"),
         (["--seed", "9" * 20], "is out of range: give a whole number"),
+        (["--least", "1"], "argument --least: 1 is out of range: give a number above 0 and below 1"),
+        (["--least", "0"], "argument --least: 0 is out of range: give a number above 0 and below 1"),
         (["--level", "-1e-3"], "argument --level: -1e-3 is out of range: give a number of at least 0"),
         (["--level", "-inf"], "argument --level: -inf is out of range"),
         (["--threads", "0"], "argument --threads: 0 is out of range: give a whole number from 1 to 1024"),

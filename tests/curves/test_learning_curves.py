@@ -65,8 +65,14 @@ def test_a_plot_shows_final_value_and_interval_per_run() -> None:
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not boxes[0].overlaps(boxes[1])
     assert axes.get_xlabel() == "audio consumed in training (h)" and axes.get_ylabel() == "character error rate (%)"
-    logarithmic = plot_curves(curves, log_hours=True, log_values=True).axes[0]
-    assert list(logarithmic.get_lines()[0].get_xdata()) == [10.0, 20.0]
+    # A run that was only validated before training has no place on a logarithmic axis.
+    logarithmic = plot_curves([curve([0.9], label="new"), *curves], log_hours=True, log_values=True)
+    assert list(logarithmic.axes[0].get_lines()[0].get_xdata()) == [10.0, 20.0]
+    named = [text.get_text().partition(":")[0] for text in logarithmic.legends[0].get_texts()]
+    assert named == [line.get_label() for line in logarithmic.axes[0].get_lines()[:2]] == ["a", "b"]
+    assert plot_curves([curve([0.9])], log_hours=True).axes[0].get_xscale() == "linear"
+    gains = plot_curves([curve([-0.1, 0.2], "val/gain")], log_hours=True, log_values=True).axes[0]
+    assert (gains.get_xscale(), gains.get_yscale()) == ("log", "linear")
 
 
 def test_panels_share_the_legend_of_their_seeds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -164,6 +165,7 @@ def test_a_delayed_student_reproduces_the_teacher_later(run_config, speech_like)
     batch = batch_of(speech_like(2, 16000), ["abc", "cab"], [16000, 12000])
     teacher = Teacher(model, delay=2)
     target, valid = teacher.log_probs(batch)
+    assert torch.equal(teacher.log_probs(replace(batch, noisy=torch.randn(2, 16000)))[0], target)
     late = torch.cat([torch.randn(2, 2, target.shape[2]).log_softmax(-1), target[:, :-2]], dim=1)
     early = torch.cat([target[:, 2:], target[:, -2:]], dim=1)
     usable = torch.tensor([True, True])

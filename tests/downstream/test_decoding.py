@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from streamnest.downstream.asr.ctc_decoding import BeamSearch, collapse
+from streamnest.downstream.asr.kenlm_ngram import read_ngram
 from streamnest.downstream.asr.kneser_ney import estimate
 from streamnest.downstream.asr.language import Language
 from streamnest.downstream.asr.ngram import NGram
@@ -152,8 +153,12 @@ def test_single_character_units_make_a_character_n_gram(tmp_path: Path, ngram: N
 
 
 def test_a_file_that_is_not_arpa_is_refused(tmp_path: Path):
-    (tmp_path / "x.arpa").write_text("hello\n")
-    with pytest.raises(UserError, match="no n-grams"):
-        NGram.read(tmp_path / "x.arpa")
+    for text, message in (
+        ("hello\n\\end\\\n", "no n-grams"),
+        (ARPA[: ARPA.index("-0.3\tab ba")], r"x\.arpa cannot be read .*\\end\\: it is incomplete"),
+    ):
+        (tmp_path / "x.arpa").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_ngram(tmp_path / "x.arpa")
     with pytest.raises(UserError, match="cannot be read"):
         NGram.read(tmp_path / "nowhere.arpa")

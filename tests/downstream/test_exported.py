@@ -111,6 +111,8 @@ def test_an_exported_diarizer_gives_the_activity_of_its_checkpoint(run_config, t
     for path in ("m.ckpt", "out.onnx"):
         assert main("diarize", tmp_path / path, talk) == 0
         shown.append(capsys.readouterr().out)
+        assert main("diarize", tmp_path / path, talk, "--threshold", "0.999999") == 0
+        assert "0 speakers" in capsys.readouterr().out
     assert shown[0] == shown[1] and len(shown[0].splitlines()) > 1
     turns = [results(Engine(one), audio.numpy())["turns"] for one in (model, exported)]
     assert turns[0] == turns[1] and len(turns[0]) == len(shown[0].splitlines()) - 1

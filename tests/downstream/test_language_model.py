@@ -159,6 +159,14 @@ def test_a_model_is_made_evaluated_and_used_to_recognize(
     assert "check --manifest, --text and --languages" in capsys.readouterr().err
 
 
+def test_held_out_texts_are_read_before_a_model_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text, empty, out = tmp_path / "a.txt", tmp_path / "empty.txt", tmp_path / "c.arpa"
+    text.write_text("a cat sat on a mat\n")
+    empty.write_text("")
+    assert main("language_model", out, "--text", text, "--order", "2", "--eval", empty) == 2
+    assert "empty.txt has no text" in capsys.readouterr().err and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -60,32 +61,55 @@ def test_a_killed_writer_leaves_whole_rows(tmp_path: Path) -> None:
 
 def test_a_damaged_row_is_counted_and_replaced(tmp_path: Path) -> None:
     cache = opened(tmp_path)
-    cache.write({name(n): codes(n) for n in range(4)})
+    cache.write({name(n): codes(n) for n in range(5)})
     cache.flush()
     with sqlite3.connect(cache.path) as database:
         content = database.execute("SELECT codes FROM codes WHERE hash = ?", (name(0),)).fetchone()[0]
         wrong = content[:-1] + bytes([content[-1] ^ 1])
-        for number, bad in ((0, wrong), (1, content[:-1]), (2, "text"), (3, b"")):
+        no_code = cache._encoded(np.full((1, 2), 300))
+        for number, bad in ((0, wrong), (1, content[:-1]), (2, "text"), (3, b""), (4, no_code)):
             database.execute("UPDATE codes SET codes = ? WHERE hash = ?", (bad, name(number)))
     again = opened(tmp_path)
-    assert again.read([name(n) for n in range(4)]) == {} and again.damaged == 4
+    assert again.read([name(n) for n in range(5)]) == {} and again.damaged == 5
     again.write({name(0): codes(0)})
     again.flush()
-    assert opened(tmp_path).read([name(0)]) and "4 damaged" in again.summary()
+    assert opened(tmp_path).read([name(0)]) and "5 damaged" in again.summary()
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_damaged_file_is_moved_aside(tmp_path: Path, at_once: bool, caplog: pytest.LogCaptureFixture) -> None:
-    cache = opened(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "at_once"), [(b"garbage" * 20_000, True), (b"garbage" * 20_000, False), (b"", False)]
+)
+def test_a_damaged_file_is_moved_aside_once(
+    tmp_path: Path, content: bytes, at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, other = opened(tmp_path), opened(tmp_path)
+    assert other.read([name(0)]) == {}
     cache.write({name(n): codes(n) for n in range(2000)})
     cache.flush()
-    cache.path.write_bytes(b"garbage" * 20_000)
+    cache.path.write_bytes(content)
     if at_once:
         cache = opened(tmp_path)
     assert cache.read([name(n) for n in range(2000)]) == {} and "is damaged" in caplog.text
     cache.write({name(1): codes(1)})
     cache.flush()
-    assert opened(tmp_path).read([name(1)]) and cache.path.with_suffix(".damaged").exists()
+    assert cache.path.with_suffix(".damaged").exists()
+    # A process that has the damaged file open leaves the new one in its place.
+    assert len(other.read([name(0)]) | other.read([name(1)])) == 1 and opened(tmp_path).read([name(1)])
+
+
+def test_a_file_that_another_process_locks_stays_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("streamnest.targets.cache._TIMEOUT", 0.01)
+    cache = opened(tmp_path)
+    assert cache.read([name(1)]) == {}
+    with closing(sqlite3.connect(cache.path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        cache.write({name(1): codes(1)})
+        cache.flush()
+        assert opened(tmp_path).read([name(1)]) == {} and "another process is writing" in caplog.text
+    cache.flush()
+    assert opened(tmp_path).read([name(1)])
 
 
 def test_a_folder_that_cannot_be_used_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from streamnest.checkpoint.loading import load_model, write_checkpoint
 from streamnest.checkpoint.target_teacher import attach_teacher, load_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.data.batch import Batch
+from streamnest.encoder.context import Context
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.probing.layer_outputs import layer_frames
@@ -198,15 +199,19 @@ def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teache
     path = teacher_file()
     prints = [loaded(path).fingerprint()]
     assert loaded(path).fingerprint() == prints[0]
-    model = load_model(path)
-    model.frontend.preemphasis = 0.9
-    prints.append(Teacher(model.frontend, model.input_norm, model.encoder, (2,)).fingerprint())
-    model = load_model(path)
-    next(model.encoder.layers[0].parameters()).data += 1
-    prints.append(Teacher(model.frontend, model.input_norm, model.encoder, (2,)).fingerprint())
-    model = load_model(path)
-    model.input_norm.mean[0] += 0.1
-    prints.append(Teacher(model.frontend, model.input_norm, model.encoder, (2,)).fingerprint())
+    teacher = loaded(path)
+    frontend, norm, encoder = teacher.frontend, teacher.norm, teacher.encoder
+    for change in (
+        lambda: setattr(frontend, "preemphasis", 0.9),
+        lambda: setattr(frontend, "kind", "sherpa"),
+        lambda: setattr(norm, "prior_frames", 50),
+        lambda: norm.mean.add_(0.1),
+        lambda: next(encoder.layers[0].parameters()).data.add_(1),
+        lambda: setattr(encoder, "context", Context(4, 2, "buffered", 2)),
+        lambda: setattr(encoder, "context", Context(4, 2, "buffered", 4)),
+    ):
+        change()
+        prints.append(teacher.fingerprint())
     prints += [loaded(path, *layers).fingerprint() for layers in ((1,), (1, 2))]
     dynamic = teacher_file("encoder=dynamic", name="dynamic.ckpt")
     prints += [load_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from streamnest.build import build_data, build_model
 from streamnest.callbacks import StopOnSignal
-from streamnest.callbacks.budget import StopAtBudget
+from streamnest.callbacks.budget import StopAtBudget, is_consumed
 from streamnest.checkpoint.loading import StoredCheckpoint
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.datamodule import SpeechDataModule
@@ -93,7 +93,9 @@ def test_a_budget_ends_only_after_a_complete_step() -> None:
 
 
 def test_weights_are_averaged_before_a_step_is_saved(run_config: Compose, tmp_path: Path) -> None:
-    trainer = make_trainer(run_config(*BUDGET), [StopOnSignal(tmp_path), EMAWeightAveraging()], logger=False)
+    cfg = run_config(*BUDGET, "trainer.accumulate_grad_batches=4", "trainer.val_check_interval=6")
+    trainer = make_trainer(cfg, [StopOnSignal(tmp_path), EMAWeightAveraging()], logger=False)
+    assert trainer.val_check_interval == 8  # batches of complete steps
     kinds = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     assert kinds[0] is EMAWeightAveraging and {StopAtBudget, StopOnSignal} < set(kinds)
 
@@ -120,8 +122,12 @@ def test_planned_steps_are_those_of_the_mean_batch(run_config: Compose) -> None:
     planned = with_audio_budget(cfg, data)
     assert planned.trainer.max_steps == planned.optim.max_steps == round(0.012 * 3600 / mean)
     assert planned.trainer.val_check_interval == round(0.003 * 3600 / mean)
-    several = run_config(*BUDGET, "trainer.devices=2", "trainer.accumulate_grad_batches=2")
-    assert with_audio_budget(several, data).trainer.max_steps == round(0.012 * 900 / data.mean_batch_seconds(2))
+    processes = ("trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=3")
+    several = run_config(*BUDGET, *processes, "trainer.max_audio_hours=0.12", "trainer.val_every_hours=0.05")
+    planned, rate = with_audio_budget(several, data), 3600 / 12 / data.mean_batch_seconds(4)
+    assert planned.trainer.max_steps == round(0.12 * rate)
+    # Batches, of complete steps.
+    assert planned.trainer.val_check_interval == 3 * round(0.05 * rate) != round(3 * 0.05 * rate)
     assert with_audio_budget(run_config(), data).trainer.max_steps == run_config().trainer.max_steps
 
 
@@ -134,10 +140,14 @@ def test_a_continued_run_keeps_its_steps_in_proportion(run_config: Compose) -> N
 
 
 def test_a_run_with_its_hours_is_finished(run_config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = run_config("trainer.max_audio_hours=0.079")
+    # The callback that ends a run must agree, whatever the rounding.
+    for seconds, finished in ((284.3, False), (284.4, 284.4 / 3600 >= 0.079), (284.5, True)):
+        content = {"state_dict": {"seconds_seen": torch.tensor(seconds, dtype=torch.float64)}}
+        model: Any = SimpleNamespace(seconds_on_host=seconds)
+        assert is_complete(content, cfg) is is_consumed(model, 0.079) is finished
     cfg = run_config("trainer.max_audio_hours=2")
-    for hours, finished in ((1.99, False), (2.0, True)):
-        content = {"state_dict": {"seconds_seen": torch.tensor(3600 * hours)}}
-        assert is_complete(content, cfg) is finished
+    content = {"state_dict": {"seconds_seen": torch.tensor(7200.0)}}
     assert is_finished(StoredCheckpoint(Path("/other/last.ckpt"), content), cfg)
     assert "2.00 of 2 h of audio; trainer.max_audio_hours=4 continues" in caplog.text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamnest.callbacks.checkpoints import BestAndLast
+from streamnest.callbacks.checkpoints import BestAndLast, StepCheckpoint
 from streamnest.callbacks.collapse import CollapseAlarm
 from streamnest.callbacks.final_validation import FinalValidation
 from streamnest.callbacks.gradients import GradientGuard
@@ -22,6 +22,7 @@ __all__ = [
     "MovingAverage",
     "Plots",
     "Progress",
+    "StepCheckpoint",
     "StopOnSignal",
     "Throughput",
     "ValHistory",

@@ -29,4 +29,5 @@ class StopAtBudget(Callback):
 def is_consumed(model: Any, hours: float) -> bool:
     """True if training has consumed this much audio."""
     seconds: float = model.seconds_on_host
-    return seconds >= 3600 * hours
+    # As `is_complete` compares them: 3600 * 0.079 is at most 284.4, but 284.4 / 3600 is less than 0.079.
+    return seconds / 3600 >= hours

@@ -1,4 +1,4 @@
-"""Best and last checkpoint of a run."""
+"""Checkpoints of a run: the best, the last, and those at intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """`ModelCheckpoint` that saves in training only after complete steps; the arguments are the same.
+
+    Checkpoints do not contain accumulated gradients, so a run saved in the middle of a step would lose them.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint, which is that of earlier versions."""
+        return super().state_key.replace(type(self).__name__, ModelCheckpoint.__name__, 1)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if a checkpoint is due and the step is complete."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class BestAndLast(ModelCheckpoint):

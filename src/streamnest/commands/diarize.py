@@ -17,6 +17,7 @@ from streamnest.console.entry_point import status_of, without_trace
 from streamnest.console.terminal import printable
 from streamnest.data.conversations.rttm import field_of, turns_of, write_rttm
 from streamnest.data.conversations.simulation import Turn, clipped
+from streamnest.downstream.diarization.activity import Decision
 from streamnest.downstream.diarization.diarizer import StreamingDiarizer
 from streamnest.downstream.diarization.task import Diarizer
 from streamnest.downstream.diarization.turns_plot import plot_turns
@@ -41,6 +42,14 @@ class Diarized:
 
 
 def load(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
+    """Returns the model of a checkpoint or an exported one, with the threshold of `--threshold`."""
+    model = stored_model(args)
+    if args.threshold is not None:
+        model.decision = Decision(args.threshold, model.decision.past, model.decision.future)
+    return model
+
+
+def stored_model(args: argparse.Namespace) -> Diarizer | ExportedDiarizer:
     """Returns the model of a checkpoint, or an exported one."""
     if is_exported(args.checkpoint):
         check_options(args.context, args.device)

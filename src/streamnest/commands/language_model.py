@@ -85,8 +85,8 @@ def training_texts(args: argparse.Namespace) -> list[str]:
     return texts
 
 
-def evaluation(ngram: NGram, split: Splitter, args: argparse.Namespace, training: list[str]) -> str:
-    """Returns a line on the perplexity of the held-out texts.
+def held_out_texts(args: argparse.Namespace) -> list[str]:
+    """Returns the texts of `--eval`.
 
     Raises:
         UserError: if there is none.
@@ -96,6 +96,13 @@ def evaluation(ngram: NGram, split: Splitter, args: argparse.Namespace, training
     held_out = [text for text in source if text]
     if not held_out:
         raise UserError(f"--eval {args.eval} has no text: check the file and --languages")
+    return held_out
+
+
+def evaluation(
+    ngram: NGram, split: Splitter, args: argparse.Namespace, training: list[str], held_out: list[str]
+) -> str:
+    """Returns a line on the perplexity of held-out texts."""
     found = perplexity(ngram, map(split, held_out))
     unknown = f"{found.unknown / found.units:.1%} unknown"
     line = f"{printable(args.eval)}: {len(held_out)} texts, perplexity {found.per_unit:.4g} per"
@@ -114,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     split = splitter(args.units, args.tokenizer)
     texts = training_texts(args)
+    held_out = held_out_texts(args) if args.eval else []
     estimated = estimate(map(split, texts), args.order)
     ngram = estimated.ngram
     if ngram.order < args.order:
@@ -125,6 +133,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = Counter(map(len, ngram.scores))
     grams = ", ".join(f"{sizes[n]:,}" for n in range(1, ngram.order + 1))
     print(f"{printable(args.out)}: {ngram.order}-gram of {args.units}; number of n-grams of each order: {grams}")
-    if args.eval:
-        print(evaluation(ngram, split, args, texts))
+    if held_out:
+        print(evaluation(ngram, split, args, texts, held_out))
     return 0

@@ -20,12 +20,18 @@ class Number:
         low: smallest number; None for any.
         high: largest number; None for any finite one, or the largest of 32 bits.
         above: exclude the smallest number.
+        below: exclude the largest number.
     """
 
     def __init__(
-        self, kind: type[int] | type[float], low: float | None = None, high: float | None = None, above: bool = False
+        self,
+        kind: type[int] | type[float],
+        low: float | None = None,
+        high: float | None = None,
+        above: bool = False,
+        below: bool = False,
     ) -> None:
-        self.kind, self.low, self.high, self.above = kind, low, high, above
+        self.kind, self.low, self.high, self.above, self.below = kind, low, high, above, below
         self._name = "a whole number" if kind is int else "a number"
 
     def __call__(self, text: str) -> float:
@@ -45,20 +51,22 @@ class Number:
     def _holds(self, value: float) -> bool:
         low = self.low is None or (value > self.low if self.above else value >= self.low)
         if self.high is not None:
-            return low and value <= self.high
+            return low and (value < self.high if self.below else value <= self.high)
         return low and (abs(value) <= _MOST if self.kind is int else math.isfinite(value))
 
     def __str__(self) -> str:
         if self.low is None:
             return self._name if self.kind is int else "a finite number"
         low = "above" if self.above else "of at least" if self.high is None else "from"
-        high = "" if self.high is None else f" {'and at most' if self.above else 'to'} {self.high:.10g}"
+        to = "and below" if self.below else "and at most" if self.above else "to"
+        high = "" if self.high is None else f" {to} {self.high:.10g}"
         return f"{self._name} {low} {self.low:g}{high}"
 
 
 WHOLE, FINITE = Number(int), Number(float)
 COUNT, NATURAL, PAIR = Number(int, 1), Number(int, 0), Number(int, 2)
 POSITIVE, NOT_NEGATIVE, SHARE = Number(float, 0, above=True), Number(float, 0), Number(float, 0, 1)
+THRESHOLD = Number(float, 0, 1, above=True, below=True)
 # More threads or processes exhaust a machine.
 THREADS, SEED = Number(int, 1, 1024), Number(int, 0, 2**32 - 1)
 

@@ -38,14 +38,19 @@ def plot_curves(
         curves: one or more curves of the same metric.
         title: title of the figure; None names the metric.
         note: subtitle.
-        log_hours: use a logarithmic axis of hours, which leaves out the validation before training.
-        log_values: use a logarithmic axis of values.
+        log_hours: use a logarithmic axis of hours, which leaves out validations before training, unless there are no
+            others.
+        log_values: use a logarithmic axis of values, unless one of them is not positive.
         styles: color, marker and line style of each curve; None takes those of `style` in order.
     """
+    looks = list(styles or map(style, range(len(curves))))
+    if log_hours := log_hours and any(curve.hours[-1] > 0 for curve in curves):
+        trained = [(curve, look) for curve, look in zip(curves, looks, strict=True) if curve.hours[-1] > 0]
+        curves, looks = [curve for curve, _ in trained], [look for _, look in trained]
+    log_values = log_values and all(value > 0 for curve in curves for value in curve.values)
     size = (9.2, 4.8 + 0.22 * min(len(curves), _MOST_NAMED))
     made = Figure(figsize=size, dpi=130, layout="constrained")
     axes = made.subplots()
-    looks = styles or [style(number) for number in range(len(curves))]
     _plot_panel(axes, curves, looks, log_hours, log_values)
     axes.set_xlabel(_HOURS)
     axes.set_ylabel(axis_label(curves[0].metric))

@@ -27,8 +27,8 @@ _PERIOD, _MOST_WAITING = 5.0, 10_000
 # Seconds to wait for another process that writes, and keys of one query.
 _TIMEOUT, _MOST_KEYS = 10.0, 500
 _CHECKSUM = 4
-# Messages of SQLite about files with wrong content.
-_DAMAGE = ("malformed", "not a database")
+# Messages of SQLite about files with wrong content; the last one is about a file that was emptied while it was open.
+_DAMAGE = ("malformed", "not a database", "no such table")
 
 
 class CodeCache:

@@ -75,12 +75,14 @@ def with_audio_budget(cfg: DictConfig, data: Any, stored: StoredCheckpoint | Non
     if hours is not None:
         cfg.trainer.max_steps = max(1, round(hours * rate))
     if every is not None:
-        cfg.trainer.val_check_interval = max(1, round(every * rate * cfg.trainer.accumulate_grad_batches))
+        cfg.trainer.val_check_interval = max(1, round(every * rate)) * cfg.trainer.accumulate_grad_batches
     return cfg
 
 
 def make_trainer(cfg: DictConfig, callbacks: Sequence[L.Callback] = (), **arguments: Any) -> L.Trainer:
     """Builds the trainer of a config; a budget in hours of audio replaces its number of steps.
+
+    Validations come after complete steps, because their checkpoints do not contain accumulated gradients.
 
     Args:
         cfg: composed config.
@@ -89,6 +91,8 @@ def make_trainer(cfg: DictConfig, callbacks: Sequence[L.Callback] = (), **argume
     """
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     kept = {key: value for key, value in settings.items() if key not in _OWN}
+    together = settings["accumulate_grad_batches"]
+    kept["val_check_interval"] = -(-settings["val_check_interval"] // together) * together
     if settings["max_audio_hours"] is not None:
         kept["max_steps"] = -1
         callbacks = [StopAtBudget(settings["max_audio_hours"]), *callbacks]

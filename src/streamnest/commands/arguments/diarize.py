@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, output_file, output_plot
+from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, THRESHOLD, output_file, output_plot
 
 
 def parser() -> ArgumentParser:
@@ -26,6 +26,11 @@ def parser() -> ArgumentParser:
     made.add_argument("--plot", type=output_plot, help="plot activity over time (.png or .svg), one plot per file")
     made.add_argument("--chunk-size", type=POSITIVE, default=0.16, help="seconds per piece of the stream")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
+    made.add_argument(
+        "--threshold",
+        type=THRESHOLD,
+        help="smallest probability of activity that counts as speech (default: the task's)",
+    )
     made.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     made.add_argument("--threads", type=THREADS, default=1, help="CPU threads")
     scoring = made.add_argument_group("scoring")

@@ -133,3 +133,4 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             return
         elif order and line:
             yield order, line
+    raise ValueError("it ends before its line \\end\\: it is incomplete")
