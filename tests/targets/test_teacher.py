@@ -118,6 +118,9 @@ def test_the_frames_are_those_that_probes_read(teacher_file: MakeTeacher, speech
     frames = loaded(path, 0, 1, 2).frames(audio, torch.tensor([20000]), 640)
     for number, expected in enumerate(layer_frames(load_model(path), audio[0])[1:]):
         torch.testing.assert_close(frames[0, :, number], expected)
+        alone = loaded(path, number)
+        assert len(alone.encoder.layers) == max(1, number)
+        torch.testing.assert_close(alone.frames(audio, torch.tensor([20000]), 640)[0, :, 0], expected)
 
 
 def test_codes_do_not_depend_on_the_batch(run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio) -> None:
