@@ -215,7 +215,7 @@ def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teache
     ):
         change()
         prints.append(teacher.fingerprint())
-    prints += [loaded(path, *layers).fingerprint() for layers in ((1,), (1, 2))]
+    prints += [loaded(path, *layers).fingerprint() for layers in ((0,), (1,), (0, 2), (1, 2))]
     dynamic = teacher_file("encoder=dynamic", name="dynamic.ckpt")
     prints += [load_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]
     assert len(set(prints)) == len(prints)
