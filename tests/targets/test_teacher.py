@@ -240,6 +240,20 @@ def test_what_cannot_be_a_teacher_is_refused(run_config: Compose, teacher_file: 
         TeacherQuantizer(layer=[2, 1])
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_codes_belong_to_standardized_principal_components(standardize: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(200, 1, 4, generator=generator) * torch.tensor([1.0, 10.0, 3.0, 0.1]) + 3.0
+    quantizer = TeacherQuantizer(num_classes=4, width=4, code_dim=2, standardize=standardize)
+    quantizer.fit(frames)
+    x = frames[:, 0] - frames[:, 0].mean(0)
+    x = x / x.std(0) if standardize else x
+    points = x @ quantizer.directions[0].t()
+    torch.testing.assert_close(points.var(0), torch.linalg.eigvalsh(x.t().cov())[2:].flip(0), rtol=1e-3, atol=0.0)
+    nearest_center = torch.cdist(points, quantizer.centers[0]).argmin(-1)
+    assert torch.equal(quantizer.quantize(frames)[:, 0], nearest_center) and len(nearest_center.unique()) == 4
+
+
 def test_too_few_frames_are_refused_or_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     quantizer = TeacherQuantizer(num_classes=16, width=4)
     with pytest.raises(UserError, match=r"16 centers .* 15 frames .* statistics\.hours"):

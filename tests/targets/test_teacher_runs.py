@@ -79,6 +79,7 @@ def test_cached_utterances_skip_the_teacher(run: Callable[..., DictConfig], monk
     assert len(set(batch.hashes)) == len(batch.ids)
     model.quantizer.open_cache()  # type: ignore[operator]
     first = model.prepare_batch(batch, 0)[1]
+    model.quantizer.cache.flush()  # type: ignore[operator, union-attr]
     rows: list[int] = []
     original = Teacher.frames
     monkeypatch.setattr(Teacher, "frames", lambda self, x, *rest: rows.append(len(x)) or original(self, x, *rest))
