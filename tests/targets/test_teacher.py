@@ -138,10 +138,13 @@ def test_training_mode_and_autocast_do_not_change_codes(
     run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio
 ) -> None:
     model, audio, length = student(run_config, teacher_file()), speech_like(1, 20000), torch.tensor([20000])
-    codes = model.quantizer.codes(audio, length)  # type: ignore[operator]
+    quantizer = model.quantizer
+    assert isinstance(quantizer, TeacherQuantizer)
+    frames, codes = quantizer.frames(audio, length), quantizer.codes(audio, length)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model.quantizer.codes(audio, length), codes)  # type: ignore[operator]
+        assert torch.equal(quantizer.frames(audio, length), frames)
+        assert torch.equal(quantizer.codes(audio, length), codes)
 
 
 def test_the_teacher_is_no_part_of_the_student(run_config: Compose, teacher_file: MakeTeacher) -> None:
@@ -185,7 +188,7 @@ def test_each_codebook_belongs_to_its_layer_and_seed(run_config: Compose, teache
     assert not torch.equal(quantizer.centers[0], quantizer.centers[2])
 
 
-def test_centers_are_means_of_their_rows_and_find_groups() -> None:
+def test_centers_are_means_of_their_rows_and_find_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     group = torch.arange(1000) % 20
     points = 4 * torch.randn(20, 6, generator=generator)[group] + 0.1 * torch.randn(1000, 6, generator=generator)
@@ -196,6 +199,9 @@ def test_centers_are_means_of_their_rows_and_find_groups() -> None:
     assert len(torch.unique(torch.stack([index, group]), dim=1)[0]) == 20
     torch.testing.assert_close(index, (points[:, None] - centers).norm(dim=-1).argmin(-1))
     assert torch.isfinite(kmeans(torch.ones(30, 2), 5, seed=0)).all()
+    # Centers that no row is nearest to move to other rows.
+    monkeypatch.setattr("streamnest.targets.kmeans._spread_rows", lambda x, count, _: x[:1].repeat(count, 1))
+    assert len(nearest(points, kmeans(points, 20, seed=1)).unique()) == 20
 
 
 def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teacher_file: MakeTeacher) -> None:
