@@ -258,6 +258,9 @@ def test_codes_belong_to_standardized_principal_components(standardize: bool) ->
     torch.testing.assert_close(points.var(0), torch.linalg.eigvalsh(x.t().cov())[2:].flip(0), rtol=1e-3, atol=0.0)
     nearest_center = torch.cdist(points, quantizer.centers[0]).argmin(-1)
     assert torch.equal(quantizer.quantize(frames)[:, 0], nearest_center) and len(nearest_center.unique()) == 4
+    # Centers that heads were trained with stay.
+    quantizer.fit(frames.flip(-1))
+    assert torch.equal(quantizer.quantize(frames)[:, 0], nearest_center)
 
 
 def test_too_few_frames_are_refused_or_warned_of(caplog: pytest.LogCaptureFixture) -> None:
