@@ -30,28 +30,27 @@ def test_the_last_step_is_saved_wherever_validations_fall(fit, tmp_path, steps):
 
 
 class Saved(Callback):
-    """Records how many batches had been processed when a checkpoint was saved."""
+    """Makes a checkpoint due within a step, and records the number of batches before each that is saved."""
 
-    def __init__(self):
-        self.batches = set()
+    def __init__(self, regular):
+        self.regular, self.batches = regular, set()
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 3:
+            self.regular._last_time_checked = -1e9
 
     def on_save_checkpoint(self, trainer, *_):
         self.batches.add(trainer.fit_loop.epoch_loop.batch_idx + 1)
 
 
 def test_with_accumulation_only_complete_steps_are_saved(fit, composed, tmp_path):
-    overrides = (
-        "callbacks.regular.train_time_interval.minutes=0",
-        f"paths.output_dir={tmp_path}",
-        "name=t",
-        "preset=t",
-    )
-    regular, saved = instantiate(composed(*overrides).callbacks.regular), Saved()
-    settings = {"accumulate_grad_batches": 3, "val_check_interval": 6, "limit_val_batches": 1}
+    regular = instantiate(composed(f"paths.output_dir={tmp_path}", "name=t", "preset=t").callbacks.regular)
+    saved = Saved(regular)
+    settings = {"accumulate_grad_batches": 3, "val_check_interval": 12, "limit_val_batches": 1}
     fit(saved, regular, keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
     # Accumulated gradients are not part of a checkpoint.
-    assert saved.batches == {3, 6, 9, 12, 15} and regular.state_key.startswith("ModelCheckpoint{")
-    assert step_of(tmp_path / "last.ckpt") == 5
+    assert saved.batches == {6, 12, 15} and regular.state_key.startswith("ModelCheckpoint{")
+    assert step_of(tmp_path / "checkpoints/newest.ckpt") == 2 and step_of(tmp_path / "last.ckpt") == 5
 
 
 def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch):

@@ -97,8 +97,12 @@ def test_a_run_refuses_a_number_out_of_range() -> None:
     cfg.optim.lr = -1.0  # past `compose_config`, which has the same check
     with pytest.raises(UserError, match=r"optim\.lr=-1 is out of range: give a number above 0"):
         refuse(cfg)
-    with pytest.raises(UserError, match=r"callbacks\.ema\.decay=1 is out of range: .* below 1"):
-        compose_config(["callbacks=ema", "callbacks.ema.decay=1"], CONFIGS, "t")
+    for words, message in (
+        (["callbacks=ema", "callbacks.ema.decay=1"], r"callbacks\.ema\.decay=1 is out of range: .* below 1"),
+        (["task=ctc", "task.spec_augment.time_frames=0"], r"task\.spec_augment\.time_frames=0 .* at least 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compose_config(words, CONFIGS, "t")
 
 
 def test_values_and_patterns_are_not_choices() -> None:

@@ -160,13 +160,15 @@ def test_smoothing_is_zero_for_uniform_frames_only(run_config, speech_like):
     assert float(loss.detach()) == pytest.approx(0.95 * logged["train/loss"] + 0.05 * logged["train/smoothing"])
 
 
-def test_a_delayed_student_reproduces_the_teacher_later(run_config, speech_like):
-    model = recognizer(run_config("task=ctc", "encoder=bidirectional"))
+@pytest.mark.parametrize("padding", ["aligned", "shifted"])
+def test_a_delayed_student_reproduces_the_teacher_later(run_config, speech_like, padding):
+    model = recognizer(run_config("task=ctc", "encoder=bidirectional", f"encoder.subsampling_padding={padding}"))
     batch = batch_of(speech_like(2, 16000), ["abc", "cab"], [16000, 12000])
     teacher = Teacher(model, delay=2)
     target, valid = teacher.log_probs(batch)
     assert torch.equal(teacher.log_probs(replace(batch, noisy=torch.randn(2, 16000)))[0], target)
-    late = torch.cat([torch.randn(2, 2, target.shape[2]).log_softmax(-1), target[:, :-2]], dim=1)
+    covering = target[:, model.encoder.target_shift :]
+    late = torch.cat([torch.randn(2, 2, target.shape[2]).log_softmax(-1), covering], dim=1)[:, : target.shape[1]]
     early = torch.cat([target[:, 2:], target[:, -2:]], dim=1)
     usable = torch.tensor([True, True])
     losses = [float(teacher.loss(x, valid, batch, usable, first=0)) for x in (late, early, target)]

@@ -118,6 +118,9 @@ def test_the_frames_are_those_that_probes_read(teacher_file: MakeTeacher, speech
     frames = loaded(path, 0, 1, 2).frames(audio, torch.tensor([20000]), 640)
     for number, expected in enumerate(layer_frames(load_model(path), audio[0])[1:]):
         torch.testing.assert_close(frames[0, :, number], expected)
+        alone = loaded(path, number)
+        assert len(alone.encoder.layers) == max(1, number)
+        torch.testing.assert_close(alone.frames(audio, torch.tensor([20000]), 640)[0, :, 0], expected)
 
 
 def test_codes_do_not_depend_on_the_batch(run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio) -> None:
@@ -135,10 +138,13 @@ def test_training_mode_and_autocast_do_not_change_codes(
     run_config: Compose, teacher_file: MakeTeacher, speech_like: Audio
 ) -> None:
     model, audio, length = student(run_config, teacher_file()), speech_like(1, 20000), torch.tensor([20000])
-    codes = model.quantizer.codes(audio, length)  # type: ignore[operator]
+    quantizer = model.quantizer
+    assert isinstance(quantizer, TeacherQuantizer)
+    frames, codes = quantizer.frames(audio, length), quantizer.codes(audio, length)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model.quantizer.codes(audio, length), codes)  # type: ignore[operator]
+        assert torch.equal(quantizer.frames(audio, length), frames)
+        assert torch.equal(quantizer.codes(audio, length), codes)
 
 
 def test_the_teacher_is_no_part_of_the_student(run_config: Compose, teacher_file: MakeTeacher) -> None:
@@ -182,7 +188,7 @@ def test_each_codebook_belongs_to_its_layer_and_seed(run_config: Compose, teache
     assert not torch.equal(quantizer.centers[0], quantizer.centers[2])
 
 
-def test_centers_are_means_of_their_rows_and_find_groups() -> None:
+def test_centers_are_means_of_their_rows_and_find_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     group = torch.arange(1000) % 20
     points = 4 * torch.randn(20, 6, generator=generator)[group] + 0.1 * torch.randn(1000, 6, generator=generator)
@@ -193,6 +199,9 @@ def test_centers_are_means_of_their_rows_and_find_groups() -> None:
     assert len(torch.unique(torch.stack([index, group]), dim=1)[0]) == 20
     torch.testing.assert_close(index, (points[:, None] - centers).norm(dim=-1).argmin(-1))
     assert torch.isfinite(kmeans(torch.ones(30, 2), 5, seed=0)).all()
+    # Centers that no row is nearest to move to other rows.
+    monkeypatch.setattr("streamnest.targets.kmeans._spread_rows", lambda x, count, _: x[:1].repeat(count, 1))
+    assert len(nearest(points, kmeans(points, 20, seed=1)).unique()) == 20
 
 
 def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teacher_file: MakeTeacher) -> None:
@@ -212,7 +221,7 @@ def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teache
     ):
         change()
         prints.append(teacher.fingerprint())
-    prints += [loaded(path, *layers).fingerprint() for layers in ((1,), (1, 2))]
+    prints += [loaded(path, *layers).fingerprint() for layers in ((0,), (1,), (0, 2), (1, 2))]
     dynamic = teacher_file("encoder=dynamic", name="dynamic.ckpt")
     prints += [load_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]
     assert len(set(prints)) == len(prints)
@@ -235,6 +244,23 @@ def test_what_cannot_be_a_teacher_is_refused(run_config: Compose, teacher_file: 
         TeacherQuantizer(layer=[1, 2])
     with pytest.raises(UserError, match=r"quantizer\.layer=\[2, 1\]"):
         TeacherQuantizer(layer=[2, 1])
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_codes_belong_to_standardized_principal_components(standardize: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(200, 1, 4, generator=generator) * torch.tensor([1.0, 10.0, 3.0, 0.1]) + 3.0
+    quantizer = TeacherQuantizer(num_classes=4, width=4, code_dim=2, standardize=standardize)
+    quantizer.fit(frames)
+    x = frames[:, 0] - frames[:, 0].mean(0)
+    x = x / x.std(0) if standardize else x
+    points = x @ quantizer.directions[0].t()
+    torch.testing.assert_close(points.var(0), torch.linalg.eigvalsh(x.t().cov())[2:].flip(0), rtol=1e-3, atol=0.0)
+    nearest_center = torch.cdist(points, quantizer.centers[0]).argmin(-1)
+    assert torch.equal(quantizer.quantize(frames)[:, 0], nearest_center) and len(nearest_center.unique()) == 4
+    # Centers that heads were trained with stay.
+    quantizer.fit(frames.flip(-1))
+    assert torch.equal(quantizer.quantize(frames)[:, 0], nearest_center)
 
 
 def test_too_few_frames_are_refused_or_warned_of(caplog: pytest.LogCaptureFixture) -> None:

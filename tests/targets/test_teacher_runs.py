@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,10 @@ def test_a_run_continues_bit_for_bit_with_an_empty_cache(run: Callable[..., Dict
     more, _ = trained(run(f"quantizer.cache={tmp_path}/new"), 4, tmp_path / "two.ckpt")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, more.state_dict()[name]), name
+    cache = more.quantizer.cache
+    assert isinstance(cache, CodeCache) and not cache._waiting
+    with closing(sqlite3.connect(cache.path)) as database:
+        assert database.execute("SELECT count(*) FROM codes").fetchone()[0] == cache.misses > 0
     assert whole.train_counts.sum() > 800 and bool(whole.quantizer.fitted)
 
 
@@ -79,6 +85,7 @@ def test_cached_utterances_skip_the_teacher(run: Callable[..., DictConfig], monk
     assert len(set(batch.hashes)) == len(batch.ids)
     model.quantizer.open_cache()  # type: ignore[operator]
     first = model.prepare_batch(batch, 0)[1]
+    model.quantizer.cache.flush()  # type: ignore[operator, union-attr]
     rows: list[int] = []
     original = Teacher.frames
     monkeypatch.setattr(Teacher, "frames", lambda self, x, *rest: rows.append(len(x)) or original(self, x, *rest))

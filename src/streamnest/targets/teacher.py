@@ -32,7 +32,8 @@ class Teacher:
 
     def __init__(self, frontend: LogMel, norm: Normalizer, encoder: FastConformer, layers: Sequence[int]) -> None:
         self.layers, self.width = tuple(layers), encoder.d_model
-        encoder.layers = encoder.layers[: max(layers)]
+        # The first layer has sizes that the encoder reads.
+        encoder.layers = encoder.layers[: max(1, *layers)]
         self._modules = [part.eval().requires_grad_(False) for part in (frontend, norm, encoder)]
         self.frontend, self.norm, self.encoder = frontend, norm, encoder
 

@@ -40,7 +40,7 @@ class Archives(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, first = self.folder / self.path.lstrip("/"), self.headers["Range"] or ""
         type(self).requests.append((self.path, first))
-        if self.ail in (404, 503) or not path.is_file():
+        if self.ail in (404, 429, 503) or not path.is_file():
             self.send_error(self.ail or 404)
             return
         whole = path.read_bytes()
@@ -154,7 +154,8 @@ def test_another_file_on_the_server_restarts_the_download(tmp_path: Path, mirror
 
 
 @pytest.mark.parametrize(
-    ("ail", "attempts", "message"), [(404, 1, "status 404"), (503, 5, "status 503"), (0, 5, "0 of")]
+    ("ail", "attempts", "message"),
+    [(404, 1, "status 404"), (429, 5, "status 429"), (503, 5, "status 503"), (0, 5, "0 of")],
 )
 def test_a_failing_server_is_a_user_error(
     tmp_path: Path, mirror: Any, capsys: pytest.CaptureFixture[str], ail: int, attempts: int, message: str
