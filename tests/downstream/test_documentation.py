@@ -40,11 +40,10 @@ def test_the_snippets_of_the_page_run(folder, capsys):
     assert frames == "torch.Size([1, 50, 32]) look-ahead 42.4 ms"
 
 
-@pytest.mark.parametrize("page", ["START.md", "STREAMING.md"])
-def test_the_session_on_a_page_streams(folder, page):
+def test_the_session_on_its_page_streams(folder):
     _, audio = folder
     names = {"microphone": list(audio[0].split(3000))}
-    (snippet,) = snippets(page)
+    (snippet,) = snippets("STREAMING.md")
     exec(snippet, names)
     assert names["frames"].shape[1] == names["tail"].shape[1] == 32
 
