@@ -53,6 +53,19 @@ def test_with_accumulation_only_complete_steps_are_saved(fit, composed, tmp_path
     assert step_of(tmp_path / "checkpoints/newest.ckpt") == 2 and step_of(tmp_path / "last.ckpt") == 5
 
 
+class EndsWithinAStep(Callback):
+    """Ends training in the middle of the second step, as `trainer.max_time` may."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        trainer.should_stop |= batch_idx == 3
+
+
+def test_with_accumulation_a_run_ends_after_a_complete_step(fit, tmp_path):
+    saved, settings = Saved(keep(tmp_path)), {"accumulate_grad_batches": 3, "limit_val_batches": 1}
+    fit(EndsWithinAStep(), saved, keep(tmp_path), max_steps=5, enable_checkpointing=True, **settings)
+    assert saved.batches == {6} and step_of(tmp_path / "last.ckpt") == 2
+
+
 def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda self, path, *_, **__: saved.append(path))

@@ -87,3 +87,15 @@ def test_different_models_are_refused(
         average([tmp_path / "1.ckpt"])
     with pytest.raises(UserError, match=r"1\.ckpt is given 2 times: name each checkpoint once"):
         average([tmp_path / "1.ckpt", tmp_path / "2.ckpt", tmp_path / "x" / ".." / "1.ckpt"])
+
+
+def test_models_that_predict_other_codes_are_refused(run_config: Any, tmp_path: Path) -> None:
+    cfg = run_config("encoder=causal", "quantizer=kmeans")
+    for step in (1, 2):
+        write(tmp_path / f"{step}.ckpt", cfg, step)
+    average([tmp_path / "1.ckpt", tmp_path / "2.ckpt"])
+    checkpoint = torch.load(tmp_path / "2.ckpt", weights_only=True)
+    checkpoint["state_dict"]["quantizer.codebooks"][0, 0, 0] += 1
+    torch.save(checkpoint, tmp_path / "2.ckpt")
+    with pytest.raises(UserError, match=r"2\.ckpt cannot be averaged with .*its target codes are others"):
+        average([tmp_path / "1.ckpt", tmp_path / "2.ckpt"])

@@ -35,6 +35,8 @@ class BestAndLast(ModelCheckpoint):
     `ModelCheckpoint`; `dirpath` is required.
     """
 
+    _ends = False
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -44,7 +46,15 @@ class BestAndLast(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves the last step of the run, unless `StopOnSignal` has saved it, in case its validation is interrupted."""
+        """Saves the last step of the run, unless `StopOnSignal` has saved it, in case its validation is interrupted.
+
+        A run that must end in the middle of a step, such as by `trainer.max_time`, ends after it: checkpoints do not
+        contain accumulated gradients.
+        """
+        self._ends |= trainer.should_stop
+        trainer.should_stop = self._ends and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         saved = any(getattr(callback, "stopped", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         ends = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step

@@ -54,7 +54,7 @@ def average(paths: Sequence[str | Path]) -> tuple[EncoderTask, list[int]]:
 
     Raises:
         UserError: as `load_model`; for fewer than two checkpoints, for one that is repeated, and for those that differ
-            in architecture, task, vocabulary or shapes.
+            in architecture, task, vocabulary, shapes or target codes.
     """
     if len(paths) < 2:
         raise UserError("an average needs two or more checkpoints: name them, or give the folder of a run and --last N")
@@ -66,7 +66,8 @@ def average(paths: Sequence[str | Path]) -> tuple[EncoderTask, list[int]]:
     for path in paths:
         checkpoint = read_checked(path)
         shapes = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-        current = {"path": path, "shapes": shapes, **checkpoint["streamnest"]}
+        codes = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("quantizer.")}
+        current = {"path": path, "shapes": shapes, "codes": codes, **checkpoint["streamnest"]}
         first = first or current
         _require_equal(first, current)
         for name, value in checkpoint["state_dict"].items():
@@ -95,3 +96,5 @@ def _require_equal(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         raise UserError(f"{begin}it has another vocabulary or other labels")
     if strange := sorted(name for name, _ in first["shapes"].items() ^ other["shapes"].items()):
         raise UserError(f"{begin}the shapes of {short(strange[0])} differ")
+    if any(not torch.equal(value, other["codes"][name]) for name, value in first["codes"].items()):
+        raise UserError(f"{begin}its target codes are others, such as those of another teacher: average one run")
