@@ -7,16 +7,23 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from runs import assert_same_run, finish, killed_at, losses, read_until_step, start, weights
 
 from streamnest.checkpoint import resume
+from streamnest.checkpoint.compatibility import warn_of_changes
 from streamnest.checkpoint.resume import AtomicCheckpointIO, newest_checkpoint
 from streamnest.console.entry_point import PREEMPTED
 from streamnest.errors import UserError
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -138,3 +145,17 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     two, one = (weights(tmp_path / name)["state_dict"] for name in ("two", "one"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_changed_settings_of_a_continued_run_are_named(run_config: Any, caplog: Any) -> None:
+    words = ("task=ctc", "optim.lr=3e-3", "encoder_from=a.ckpt", "trainer.max_steps=100", "data.num_workers=1")
+    stored: Any = SimpleNamespace(path="a.ckpt", content={"streamnest": {"config": plain(run_config(*words))}})
+    del stored.content["streamnest"]["config"]["optim"]["layer_decay"]  # an older checkpoint lacks it
+    warn_of_changes(stored, plain(run_config("task=ctc", "optim.lr=3e-3", "trainer.max_steps=200")))
+    assert not caplog.records
+    other = ("task.teacher=b.ckpt", "seed=1", "augment.speed.factors=[0.8]", "trainer.precision=bf16-mixed")
+    warn_of_changes(stored, plain(run_config("task=ctc", "optim.lr=1e-3", *other)))
+    (message,) = caplog.messages
+    assert "continues a.ckpt with other settings" in message and "task.teacher='b.ckpt' (was None)" in message
+    assert "optim.lr=0.001 (was 0.003)" in message and "augment.speed.factors=[0.8] (was [0.9, 1.1])" in message
+    assert "seed=1 (was 0)" in message and "trainer.precision='bf16-mixed' (was '32-true')" in message

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from streamnest.checkpoint.loading import ARCHITECTURE, StoredCheckpoint, has_foreign_class
@@ -18,6 +19,13 @@ from streamnest.files.tensor_file import check_shapes
 from streamnest.objectives import MaskedAndNextTokenConfig
 from streamnest.targets import TeacherConfig
 
+log = logging.getLogger(__name__)
+
+# Settings on which the result of a continued run depends, and those that only follow its length. A change of data is
+# reported by the sampler.
+_DECISIVE = ("task.", "encoder.", "masking.", "objective.", "augment.", "optim.", "seed", "freeze")
+_DECISIVE += ("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val")
+_OF_LENGTH = ("optim.max_steps", "optim.warmup_steps")
 # Values that apply to checkpoints written before the key existed.
 _BEFORE = {"codes": "random", "kind": "nest", "norms_per_mode": False}
 
@@ -48,6 +56,27 @@ def check_architecture(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) 
             f"{path} was trained with optim.optimizer={then}, whose state {now} cannot continue: add the choice of "
             f"that run, such as optim={then}_cosine, or start from its weights with init_from={path}"
         )
+
+
+def warn_of_changes(checkpoint: StoredCheckpoint, config: Mapping[str, Any]) -> None:
+    """Names the settings of this run that differ from those of the run it continues, such as a learning rate."""
+    then, now = dict(_flat(checkpoint.content["streamnest"]["config"])), dict(_flat(config))
+    decisive = [key for key in now if key.startswith(_DECISIVE) and key in then and key not in _OF_LENGTH]
+    if changed := [f"{key}={_shown(now[key])} (was {_shown(then[key])})" for key in decisive if now[key] != then[key]]:
+        log.warning("this run continues %s with other settings: %s", checkpoint.path, ", ".join(changed))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields each value of nested settings with its full name."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(map(short, value))}]" if isinstance(value, list) else short(value)
 
 
 def _optimizer(config: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ from streamnest.callbacks import FinalValidation, StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
 from streamnest.checkpoint import recognizer_teacher
-from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels
+from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels, warn_of_changes
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
@@ -84,6 +84,7 @@ def _train(cfg: DictConfig, at_end: ExitStack) -> float | None:
         check_training_state(stored, model)
         if is_complete(stored.content, cfg) and is_finished(stored, cfg):
             return last_value(stored.content, cfg.task.monitor)
+        warn_of_changes(stored, model.config)
         # Loaded only now, because a finished run needs no teacher.
         _, teacher = with_teacher(cfg, stored)
     if teacher:
