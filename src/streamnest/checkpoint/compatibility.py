@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 # Settings on which the result of a continued run depends, and those that only follow its length. A change of data is
 # reported by the sampler.
-_DECISIVE = ("task.", "encoder.", "masking.", "objective.", "augment.", "optim.", "seed", "freeze")
-_DECISIVE += ("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val")
+_DECISIVE = (
+    *("task.", "encoder.", "masking.", "objective.", "augment.", "optim.", "seed", "freeze"),
+    *("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
+)
 _OF_LENGTH = ("optim.max_steps", "optim.warmup_steps")
 # Values that apply to checkpoints written before the key existed.
 _BEFORE = {"codes": "random", "kind": "nest", "norms_per_mode": False}
