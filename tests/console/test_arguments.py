@@ -112,6 +112,15 @@ def test_errors_exit_with_2_and_print_one_safe_line(
     assert message in text and text.count("\n") == 1 and "\x1b" not in text and "password" not in text
 
 
+@pytest.mark.parametrize("output", ["x.onnx", "folder"])
+def test_an_export_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        export.parse(["missing.ckpt", f"{__file__}/{output}"])
+    assert f"{output} cannot be written: {__file__} is not a folder" in capsys.readouterr().err
+
+
 def test_unknown_commands_name_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["strem\x1b"]) == 2
     assert "did you mean stream?" in capsys.readouterr().err

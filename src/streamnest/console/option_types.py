@@ -71,14 +71,24 @@ THRESHOLD = Number(float, 0, 1, above=True, below=True)
 THREADS, SEED = Number(int, 1, 1024), Number(int, 0, 2**32 - 1)
 
 
+def output_path(text: str) -> Path:
+    """Returns the path of a file or folder that can be written; the folder that contains it may be missing.
+
+    Raises:
+        ArgumentTypeError: for a path at which nothing can be created.
+    """
+    path = Path(text)
+    output_folder(str(path.parent), text)
+    return path
+
+
 def output_file(text: str) -> Path:
     """Returns the path of a file that can be written; the folder may be missing.
 
     Raises:
-        ArgumentTypeError: for a folder, and for a path at which no file can be created.
+        ArgumentTypeError: for a folder, and as `output_path`.
     """
-    path = Path(text)
-    output_folder(str(path.parent), text)
+    path = output_path(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{text} is a folder: give the name of a file")
     return path

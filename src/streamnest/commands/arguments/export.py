@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, THREADS, Number, output_file
+from streamnest.console.option_types import NOT_NEGATIVE, THREADS, Number, output_file, output_path
 from streamnest.locations import sample_corpus
 
 SPEECH = sample_corpus() / "speech/asterisk_en-demo-moreinfo.ogg"
@@ -27,7 +27,7 @@ def parser() -> ArgumentParser:
     """Returns the parser of the command."""
     made = ArgumentParser("streamnest export", __doc__)
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of any task")
-    made.add_argument("output", type=Path, metavar="OUT", help="file to write, OUT.onnx, or folder")
+    made.add_argument("output", type=output_path, metavar="OUT", help="file to write, OUT.onnx, or folder")
     made.add_argument(
         "--format", choices=("onnx", "sherpa"), default="onnx", help="file for any runtime, or sherpa-onnx"
     )
