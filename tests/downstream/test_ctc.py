@@ -79,6 +79,13 @@ def test_masks_depend_on_the_key_and_exist_in_training_only():
     assert torch.equal(augment.eval()(features, frames, keys), features)
 
 
+def test_frequency_masks_have_every_width_and_reach_both_ends():
+    kept = SpecAugment(10, time_prob=0, time_frames=2, bands=1, band_width=3).kept(random_keys(2000))
+    widths = torch.bincount((~kept).sum(1), minlength=4)
+    assert len(widths) == 4 and (widths > 400).all()
+    assert (~kept)[:, [0, -1]].sum(0).min() > 150
+
+
 def test_masks_wider_than_the_features_are_refused():
     with pytest.raises(UserError, match="band_width=90"):
         SpecAugment(80, 0.01, 10, 2, 90)

@@ -147,6 +147,19 @@ def test_the_head_is_applied_to_intermediate_layers(run_config, speech_like, rec
     assert torch.autograd.grad(loss, model.encoder.layers[0].norm_out.weight)[0].norm() > 0.1 * alone.norm() / tokens
 
 
+def test_losses_of_several_layers_are_averaged(run_config, speech_like):
+    model = recognizer(run_config("task=ctc", "size.num_layers=3", "task.intermediate_layers=[1,2]"))
+    batch = batch_of(speech_like(2, 16000), ["abc", "cab"], [16000, 12000])
+    _, logged = training(model, batch)
+    layers = [model.encoder.layers[number] for number in (0, 1)]
+    with recorded(layers) as outputs:
+        _, valid = model.encode(batch, 0)
+    targets = [model.tokenizer.encode(label.text) for label in batch.labels]
+    losses = [ctc_loss(model.log_probs(x), valid, targets, [True, True]) for x in outputs]
+    mean = sum(float((nats / tokens).detach()) for nats, tokens in losses) / 2
+    assert logged["train/intermediate"] == pytest.approx(mean, rel=1e-5)
+
+
 def test_smoothing_is_zero_for_uniform_frames_only(run_config, speech_like):
     uniform = torch.full((3, 5), -math.log(5))
     assert smoothing_loss(uniform).abs() < 1e-6
