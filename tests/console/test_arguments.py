@@ -113,9 +113,7 @@ def test_errors_exit_with_2_and_print_one_safe_line(
 
 
 @pytest.mark.parametrize("output", ["x.onnx", "folder"])
-def test_an_export_that_cannot_be_written_is_refused_before_anything_is_loaded(
-    capsys: pytest.CaptureFixture[str], output: str
-) -> None:
+def test_an_export_that_cannot_be_written_is_refused_at_once(capsys: pytest.CaptureFixture[str], output: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         export.parse(["missing.ckpt", f"{__file__}/{output}"])
     assert f"{output} cannot be written: {__file__} is not a folder" in capsys.readouterr().err
