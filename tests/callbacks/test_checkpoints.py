@@ -66,6 +66,13 @@ def test_with_accumulation_a_run_ends_after_a_complete_step(fit, tmp_path):
     assert saved.batches == {6} and step_of(tmp_path / "last.ckpt") == 2
 
 
+def test_a_callback_that_ended_a_run_can_continue_it(fit, tmp_path):
+    kept, settings = keep(tmp_path), {"accumulate_grad_batches": 3, "limit_val_batches": 1}
+    fit(EndsWithinAStep(), kept, max_steps=5, enable_checkpointing=True, **settings)
+    fit(kept, checkpoint=tmp_path / "last.ckpt", max_steps=5, enable_checkpointing=True, **settings)
+    assert step_of(tmp_path / "last.ckpt") == 5
+
+
 def test_a_step_saved_on_a_signal_is_not_saved_again(fit, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda self, path, *_, **__: saved.append(path))

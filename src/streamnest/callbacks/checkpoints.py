@@ -37,6 +37,11 @@ class BestAndLast(ModelCheckpoint):
 
     _ends = False
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets that an earlier run of this object has ended."""
+        super().on_train_start(trainer, pl_module)
+        self._ends = False
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
