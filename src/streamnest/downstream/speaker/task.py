@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streamnest.config.tasks import DownstreamConfig, SpeakerConfig
 from streamnest.data.batch import Batch
 from streamnest.downstream.base import Row
-from streamnest.downstream.metrics.verification import equal_error_rate, sample_trials
+from streamnest.downstream.metrics.verification import bootstrap_speakers, equal_error_rate, sample_trials
 from streamnest.downstream.speaker.pooling import Moments
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
 from streamnest.errors import UserError
@@ -149,7 +149,7 @@ class SpeakerRecognizer(SupervisedTask):
         """
         nats, count, right = self._over_ranks(self._sums).tolist()
         metrics = {"loss": nats / count, "accuracy": right / count} if count else {}
-        metrics["eer"] = self._equal_error_rate(of_all_ranks(self._utterances))
+        metrics |= self._verification(of_all_ranks(self._utterances))
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def describe(self) -> list[Row]:
@@ -163,24 +163,28 @@ class SpeakerRecognizer(SupervisedTask):
         rows = super().learned(first, last) if "val/loss" in last else []
         if "val/accuracy" in last:
             rows.append(("accuracy", f"{change(first, last, 'val/accuracy')} on training speakers"))
-        count, who = self._trials
-        return [*rows, ("equal error rate", f"{change(first, last, 'val/eer')} in {count} trials of {who} speakers")]
+        (count, who), low, high = self._trials, last["val/eer_low"], last["val/eer_high"]
+        trials = f"(95% interval {low:.1%} to {high:.1%}) in {count} trials of {who} speakers"
+        return [*rows, ("equal error rate", f"{change(first, last, 'val/eer')} {trials}")]
 
     def _targets(self, batch: Batch, valid: Tensor) -> Tensor:
         """Returns the class of each row, -1 for an unknown speaker and for a row without frames."""
         numbers = [self.speakers.get(label.speaker or "", _UNKNOWN) for label in batch.labels]
         return torch.tensor(numbers, device=valid.device).where(valid > 0, _UNKNOWN)
 
-    def _equal_error_rate(self, utterances: list[_EmbeddedUtterance]) -> float:
-        """Returns the EER of unseen speakers; that of all speakers if the unseen ones have no trials."""
+    def _verification(self, utterances: list[_EmbeddedUtterance]) -> dict[str, float]:
+        """Returns the EER of unseen speakers and its interval; of all speakers if the unseen ones have no trials."""
         for who, some in (("unseen", [one for one in utterances if not one.seen]), ("all", utterances)):
             pairs = sample_trials([one.id for one in some], [one.speaker for one in some], self.settings.trials)
-            same = np.array([some[a].speaker == some[b].speaker for a, b in pairs], bool)
+            numbers = np.unique([one.speaker for one in some], return_inverse=True)[1]
+            speakers = numbers[pairs]
+            same = speakers[:, 0] == speakers[:, 1]
             if same.any() and not same.all():
                 embeddings = np.array([one.embedding for one in some])
                 scores = (embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]]).sum(1)
                 self._trials = (len(pairs), who)
-                return equal_error_rate(scores, same)
+                low, high = bootstrap_speakers(scores, speakers)
+                return {"eer": equal_error_rate(scores, same), "eer_low": low, "eer_high": high}
         raise UserError(
             "the validation set of task=speaker needs at least two speakers, and two utterances of one of them: choose "
             "another data.val_manifest"
