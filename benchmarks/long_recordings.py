@@ -76,11 +76,11 @@ from streamnest.console.terminal import terminal
 from streamnest.corpus_statistics import fit_statistics
 from streamnest.data.audio import SAMPLING_RATE, load_mono
 from streamnest.data.manifest import load_cuts
-from streamnest.data.pieces import PieceDataset
-from streamnest.data.sampling.pieces import Piece, PieceIndex
+from streamnest.data.piece_dataset import PieceDataset
+from streamnest.data.sampling.piece_sampler import Piece, PieceIndex
 from streamnest.pretraining import Pretraining
 from streamnest.training.budget import make_trainer, with_audio_budget
-from streamnest.training.pieces import check_pieces
+from streamnest.training.piece_checks import check_pieces
 
 # Minutes of the recordings that the training utterances are joined to.
 _JOINED = 10.0

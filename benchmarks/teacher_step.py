@@ -46,7 +46,7 @@ from accelerator_parts.pretraining_step import PretrainingStep, build, noise_bat
 from rich.table import Table
 
 from streamnest.checkpoint.loading import write_checkpoint
-from streamnest.checkpoint.target_teacher import attach_teacher, load_teacher
+from streamnest.checkpoint.target_teacher import attach_teacher, load_target_teacher
 from streamnest.console.entry_point import without_trace
 from streamnest.console.terminal import terminal
 from streamnest.targets import TeacherQuantizer
@@ -56,7 +56,7 @@ def taught_step(overrides: Sequence[str], layer: int, folder: Path) -> Pretraini
     """Returns a step whose codes are those of a teacher with random weights, fitted to noise, with a cache."""
     path = folder / "teacher.ckpt"
     write_checkpoint(build(["encoder=bidirectional", *overrides], training=False), path)
-    teacher = load_teacher(str(path), (layer,))
+    teacher = load_target_teacher(str(path), (layer,))
     choices = (f"quantizer.checkpoint={path}", f"quantizer.layer={layer}", f"quantizer.width={teacher.width}")
     step = PretrainingStep([*overrides, "quantizer=teacher", *choices, f"quantizer.cache={folder}"])
     attach_teacher(step.model, teacher)

@@ -14,7 +14,7 @@ from lhotse.cut import MonoCut
 from streamnest.data import dataset
 from streamnest.data.batch import Batch
 from streamnest.data.manifest import load_cuts
-from streamnest.data.pieces import MARGIN
+from streamnest.data.piece_dataset import MARGIN
 from streamnest.data.shards.plan import make_plan
 from streamnest.data.shards.writing import write_shards
 

@@ -13,7 +13,7 @@ from recognizers import recognizer
 
 from streamnest.build import build_model
 from streamnest.checkpoint.loading import load_model, write_checkpoint
-from streamnest.checkpoint.recognizer_teacher import load_teacher
+from streamnest.checkpoint.recognizer_teacher import load_recognizer_teacher
 from streamnest.config.tasks import CTCConfig, SpecAugmentConfig
 from streamnest.data.batch import Batch
 from streamnest.data.labels import Label
@@ -211,7 +211,7 @@ def test_a_teacher_is_no_part_of_its_student(run_config, speech_like, stored_tea
     names, batch = list(student.state_dict()), batch_of(speech_like(2, 16000), ["abc", "cab"])
     with pytest.raises(UserError, match="is not loaded"):
         student.on_fit_start()
-    load_teacher(student)
+    load_recognizer_teacher(student)
     student.on_fit_start()
     teacher = student.teacher.model
     loss, logged = training(student, batch)
@@ -235,7 +235,7 @@ def test_a_teacher_that_does_not_fit_is_refused(run_config, stored_teacher, tmp_
     def refused(message, **settings):
         student.settings = CTCConfig(**{"teacher": str(stored_teacher), **settings})
         with pytest.raises(UserError, match=message):
-            load_teacher(student)
+            load_recognizer_teacher(student)
 
     refused("task.teacher_delay_ms=50.*nearest legal values are 40 and 80", teacher_delay_ms=50.0)
     refused("task.teacher: no checkpoint at /missing.ckpt", teacher="/missing.ckpt")

@@ -59,7 +59,7 @@ def trials(utterances: int, speakers: int, seed: int):
     return scores, of
 
 
-def test_the_interval_holds_the_rate_and_shrinks_with_more_speakers_only():
+def test_more_speakers_and_not_more_trials_make_the_interval_narrow():
     widths = {}
     for utterances, speakers in ((40, 5), (120, 5), (120, 40)):
         found = []
@@ -73,13 +73,13 @@ def test_the_interval_holds_the_rate_and_shrinks_with_more_speakers_only():
     assert widths[120, 5] > 0.7 * widths[40, 5]
 
 
-def test_the_interval_does_not_depend_on_the_numbers_of_the_speakers_or_the_order_of_a_pair():
+def test_the_interval_ignores_numbers_of_speakers_and_order_of_pairs():
     scores, of = trials(40, 8, 1)
     assert bootstrap_speakers(scores, of, 50) == bootstrap_speakers(scores, of[:, ::-1], 50)
     assert bootstrap_speakers(scores, of, 50) == bootstrap_speakers(scores, 10 * of + 3, 50)
     assert bootstrap_speakers(scores, of, 50) != bootstrap_speakers(scores, of, 50, seed=1)
 
 
-def test_without_trials_of_one_kind_the_interval_is_not_a_number():
+def test_an_interval_needs_both_kinds_of_trials():
     scores, of = trials(12, 1, 0)
     assert np.isnan(bootstrap_speakers(scores, of, 20)).all()

@@ -14,7 +14,7 @@ from streamnest.build import build_data
 from streamnest.data.batch import Batch
 from streamnest.data.datamodule import SpeechDataModule
 from streamnest.pretraining import Pretraining
-from streamnest.training.pieces import check_pieces
+from streamnest.training.piece_checks import check_pieces
 
 # One recording ends inside a frame, one is shorter than a piece, and one ends with a piece.
 SECONDS = (3.1234, 0.5, 5.04, 2.0)

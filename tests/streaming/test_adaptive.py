@@ -23,7 +23,7 @@ from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession, long_forward
 from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings, comparison
 from streamnest.streaming.adaptive.certificate import adaptive_look_ahead
-from streamnest.streaming.adaptive.comparison import compare_with_chunks, forward_with_chunks
+from streamnest.streaming.adaptive.chosen_chunks import compare_with_chunks, forward_with_chunks
 from streamnest.streaming.adaptive.contexts import adaptive_contexts
 from streamnest.streaming.simulation import emission_samples
 

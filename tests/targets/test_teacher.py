@@ -13,7 +13,7 @@ from models import ready
 from omegaconf import DictConfig
 
 from streamnest.checkpoint.loading import load_model, write_checkpoint
-from streamnest.checkpoint.target_teacher import attach_teacher, load_teacher, with_teacher
+from streamnest.checkpoint.target_teacher import attach_teacher, load_target_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
 from streamnest.data.batch import Batch
 from streamnest.encoder.context import Context
@@ -41,7 +41,7 @@ def student(run_config: Compose, path: Path, *overrides: str) -> Pretraining:
 
 
 def loaded(path: Path, *layers: int) -> Teacher:
-    return load_teacher(str(path), layers or (2,))
+    return load_target_teacher(str(path), layers or (2,))
 
 
 @pytest.mark.parametrize("padding", ["aligned", "shifted"])
@@ -223,7 +223,7 @@ def test_the_fingerprint_changes_with_weights_front_end_context_and_layer(teache
         prints.append(teacher.fingerprint())
     prints += [loaded(path, *layers).fingerprint() for layers in ((0,), (1,), (0, 2), (1, 2))]
     dynamic = teacher_file("encoder=dynamic", name="dynamic.ckpt")
-    prints += [load_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]
+    prints += [load_target_teacher(str(dynamic), (2,), context).fingerprint() for context in (None, "full")]
     assert len(set(prints)) == len(prints)
 
 

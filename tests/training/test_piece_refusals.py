@@ -11,7 +11,7 @@ from streamnest.build import build_model
 from streamnest.commands import train as command
 from streamnest.errors import UserError
 from streamnest.training.launching import refuse
-from streamnest.training.pieces import check_pieces
+from streamnest.training.piece_checks import check_pieces
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
 
 
-def load_teacher(model: EncoderTask) -> None:
+def load_recognizer_teacher(model: EncoderTask) -> None:
     """Gives a recognizer the teacher that its `task.teacher` names, for training; does nothing if it names none.
 
     Only training needs the teacher: loading a checkpoint never opens the file that its config names.

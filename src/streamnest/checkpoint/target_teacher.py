@@ -40,7 +40,7 @@ def with_teacher(
         cfg.quantizer.width = (stored.content["streamnest"]["config"].get("quantizer") or {}).get("width")
         return cfg, None
     layer = OmegaConf.to_container(node.layer) if OmegaConf.is_config(node.layer) else node.layer
-    teacher = load_teacher(node.checkpoint, checked_layers(layer), node.context)
+    teacher = load_target_teacher(node.checkpoint, checked_layers(layer), node.context)
     if stored:
         _require_same(teacher, node.checkpoint, stored)
     cfg = copy.deepcopy(cfg)
@@ -48,7 +48,7 @@ def with_teacher(
     return cfg, teacher
 
 
-def load_teacher(path: str | None, layers: tuple[int, ...], context: str | None = None) -> Teacher:
+def load_target_teacher(path: str | None, layers: tuple[int, ...], context: str | None = None) -> Teacher:
     """Loads front end and encoder of a checkpoint of any task as a teacher.
 
     Args:
@@ -95,12 +95,12 @@ def attach_stored_teacher(model: Pretraining, path: str) -> None:
         path: checkpoint of its teacher.
 
     Raises:
-        UserError: for targets without a teacher, as `load_teacher`, and for another teacher.
+        UserError: for targets without a teacher, as `load_target_teacher`, and for another teacher.
     """
     quantizer = model.quantizer
     if not isinstance(quantizer, TeacherQuantizer):
         raise UserError("the targets of this model need no teacher: it was not trained with quantizer=teacher")
-    teacher = load_teacher(path, quantizer.layers, quantizer.context)
+    teacher = load_target_teacher(path, quantizer.layers, quantizer.context)
     if bytes(quantizer.fingerprint.tolist()) != teacher.fingerprint():
         raise UserError(
             f"{path} is not the teacher of this model (other weights, context or layer): give the checkpoint that was "

@@ -28,7 +28,7 @@ from streamnest.plotting import plot_code_histogram, plot_prediction, save
 from streamnest.probing.analysis import analyze_predictions, code_counts
 from streamnest.streaming import StreamingSession
 from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings
-from streamnest.streaming.adaptive.comparison import compare_with_chunks
+from streamnest.streaming.adaptive.chosen_chunks import compare_with_chunks
 from streamnest.streaming.adaptive.history import History
 from streamnest.streaming.adaptive.report import latency_line, plot_choices, record_of, share_table
 from streamnest.streaming.audio_sources import find_audio, load_audio, standard_input

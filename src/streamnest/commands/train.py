@@ -20,9 +20,9 @@ from streamnest.build import build_all, build_data, build_model
 from streamnest.callbacks import FinalValidation, StopOnSignal, ValHistory
 from streamnest.callbacks.interrupt import exit_on_signals_before_training
 from streamnest.callbacks.progress import tracked
-from streamnest.checkpoint import recognizer_teacher
 from streamnest.checkpoint.compatibility import check_architecture, check_training_state, stored_labels, warn_of_changes
 from streamnest.checkpoint.inherit_encoder import load_encoder, with_encoder_of
+from streamnest.checkpoint.recognizer_teacher import load_recognizer_teacher
 from streamnest.checkpoint.resume import checkpoint_to_continue, restoring
 from streamnest.checkpoint.target_teacher import attach_teacher, with_teacher
 from streamnest.checkpoint.transfer import transfer
@@ -48,7 +48,7 @@ from streamnest.training.budget import make_trainer, with_audio_budget
 from streamnest.training.compiling import compile_for_training
 from streamnest.training.finished import is_complete, is_finished, last_value
 from streamnest.training.launching import check_command_line, is_sweep, refuse
-from streamnest.training.pieces import check_pieces
+from streamnest.training.piece_checks import check_pieces
 from streamnest.training.preflight import warn
 from streamnest.training.start_times import StartTimes
 
@@ -91,7 +91,7 @@ def _train(cfg: DictConfig, at_end: ExitStack) -> float | None:
         attach_teacher(model, teacher)
         data.hash_audio = cfg.quantizer.cache is not None
     transferred = None if stored else _initialized(model, cfg)
-    recognizer_teacher.load_teacher(model)
+    load_recognizer_teacher(model)
     data.setup("fit")
 
     history = ValHistory()

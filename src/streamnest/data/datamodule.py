@@ -21,11 +21,11 @@ from streamnest.data.dataset import SpeechDataset
 from streamnest.data.labels import Label, label_of, suitable, within_hours
 from streamnest.data.loading import ResumableLoader, TrainingSampler, default_workers, make_loader
 from streamnest.data.manifest import LoadReport
-from streamnest.data.pieces import PieceDataset
+from streamnest.data.piece_dataset import PieceDataset
 from streamnest.data.reading import load_part, report_of, require_readable, speakers_of, splits_long
 from streamnest.data.sampling.durations import total
 from streamnest.data.sampling.mixing import Mixture, make_mixture
-from streamnest.data.sampling.pieces import PieceSampler
+from streamnest.data.sampling.piece_sampler import PieceSampler
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 from streamnest.data.sampling.sources import Corpus, digest, parse_sources
 from streamnest.data.skipping import SkipCounter

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from streamnest.data.batch import Batch
 from streamnest.data.dataset import SpeechDataset
-from streamnest.data.sampling.pieces import PieceSampler
+from streamnest.data.sampling.piece_sampler import PieceSampler
 from streamnest.data.sampling.samplers import BucketBatchSampler, OnePassSampler
 
 TrainingSampler: TypeAlias = BucketBatchSampler | PieceSampler

@@ -12,7 +12,7 @@ from streamnest.data.augment.speed import SpeedPerturbation
 from streamnest.data.config import DataConfig
 from streamnest.data.labels import keep_channel
 from streamnest.data.manifest import LoadReport
-from streamnest.data.pieces import part_of
+from streamnest.data.piece_dataset import part_of
 from streamnest.data.sampling.sources import Corpus, Source, load_source
 from streamnest.errors import UserError
 

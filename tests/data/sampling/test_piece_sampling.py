@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamnest.data.sampling.pieces import Piece, PieceSampler
+from streamnest.data.sampling.piece_sampler import Piece, PieceSampler
 from streamnest.data.sampling.samplers import BucketBatchSampler
 from streamnest.errors import UserError
 

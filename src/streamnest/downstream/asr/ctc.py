@@ -67,7 +67,7 @@ class CTCRecognizer(TextTask):
     same head (Lee and Watanabe 2021), smooth the labels (Kim et al. 2018) and learn the posteriors of a teacher.
 
     Attributes:
-        teacher: source of posteriors for training, which `load_teacher` sets; checkpoints do not contain it.
+        teacher: source of posteriors for training, which `load_recognizer_teacher` sets; checkpoints do not contain it.
 
     Raises:
         UserError: for settings that contradict each other.
@@ -158,7 +158,7 @@ class CTCRecognizer(TextTask):
             self.teacher.to(self.device)
         elif "distillation" in self.term_weights:
             raise UserError(
-                f"task.teacher={self.settings.teacher} is not loaded: call load_teacher of "
+                f"task.teacher={self.settings.teacher} is not loaded: call load_recognizer_teacher of "
                 "streamnest.checkpoint.recognizer_teacher"
             )
 

@@ -14,9 +14,9 @@ from streamnest.downstream.asr.recognition import TextTask
 from streamnest.downstream.asr.rnnt import RNNTRecognizer
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
-from streamnest.interop.sherpa.comparison import Comparison, timing
 from streamnest.interop.sherpa.export import export_sherpa
 from streamnest.interop.sherpa.outputs import CTC_FACTOR
+from streamnest.interop.sherpa.runtime_comparison import RuntimeComparison, timing
 from streamnest.interop.sherpa.transducer import MAX_SYMBOLS
 
 
@@ -34,7 +34,7 @@ def export_and_compare(
     if not isinstance(model, TextTask):
         raise UserError("--format sherpa needs a checkpoint of task=ctc or task=rnnt")
     exported = export_sherpa(model, folder, max_left_ms)
-    compared = Comparison(model, exported.graph, audio, max_left_ms)
+    compared = RuntimeComparison(model, exported.graph, audio, max_left_ms)
     files = {str(path): compared.of_graph(path, threads) for path in exported.steps}
     times = timing(model, exported.graph)
     figures = {"files": files, "features": compared.features(), "latency": asdict(times), "text": compared.text}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from streamnest.encoder_task import EncoderTask
-from streamnest.streaming.adaptive.comparison import forward_with_chunks
+from streamnest.streaming.adaptive.chosen_chunks import forward_with_chunks
 from streamnest.streaming.adaptive.contexts import adaptive_contexts
 from streamnest.streaming.adaptive.session import AdaptiveSession, AdaptiveSettings
 from streamnest.streaming.probes.check import TOLERANCES, Check, at_most

@@ -1,4 +1,4 @@
-"""Comparison of files for sherpa-onnx with the model that they come from, without the runtime."""
+"""RuntimeComparison of files for sherpa-onnx with the model that they come from, without the runtime."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run_graph(path: Path, audio: Tensor, threads: int = 1) -> tuple[Tensor, list
     return torch.cat(outputs), seconds
 
 
-class Comparison:
+class RuntimeComparison:
     """Compares graphs with their model on one utterance.
 
     Args:

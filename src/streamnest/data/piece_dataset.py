@@ -13,7 +13,7 @@ import torch
 from streamnest.data.audio import SAMPLING_RATE, BadAudioError, Samples
 from streamnest.data.batch import Batch, Seams
 from streamnest.data.dataset import SpeechDataset
-from streamnest.data.sampling.pieces import Piece, PieceIndex
+from streamnest.data.sampling.piece_sampler import Piece, PieceIndex
 from streamnest.data.shards.reading import ShardedCut
 
 # Samples before and after a piece for its first and last analysis windows, 100 ms.

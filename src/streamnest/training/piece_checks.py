@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from streamnest.data.pieces import MARGIN
+from streamnest.data.piece_dataset import MARGIN
 from streamnest.data.sampling.sources import parse_sources
 from streamnest.encoder_task import EncoderTask
 from streamnest.errors import UserError
