@@ -21,7 +21,7 @@ from streamnest.encoder.schedule import Chunk, Schedule, using_context
 from streamnest.errors import UserError
 from streamnest.pretraining import Pretraining
 from streamnest.streaming import StreamingSession, long_forward
-from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings, comparison
+from streamnest.streaming.adaptive import AdaptiveSession, AdaptiveSettings, chosen_chunks
 from streamnest.streaming.adaptive.certificate import adaptive_look_ahead
 from streamnest.streaming.adaptive.chosen_chunks import compare_with_chunks, forward_with_chunks
 from streamnest.streaming.adaptive.contexts import adaptive_contexts
@@ -148,7 +148,7 @@ def test_chunks_after_a_frame_do_not_change_it(model: Pretraining, speech_like: 
 def test_recordings_over_the_limit_are_compared_up_to_it(
     model: Pretraining, speech_like: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (comparison, long_forward):
+    for module in (chosen_chunks, long_forward):
         monkeypatch.setattr(module, "FULL_FORWARD_S", 1.5)
     audio = speech_like(1, 40000)[0].double()
     session = AdaptiveSession(model, AdaptiveSettings(130, "random"), max_left_ms=360)

@@ -1,4 +1,4 @@
-"""RuntimeComparison of files for sherpa-onnx with the model that they come from, without the runtime."""
+"""Comparison of files for sherpa-onnx with the model that they come from, without the runtime."""
 
 from __future__ import annotations
 
