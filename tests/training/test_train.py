@@ -83,8 +83,10 @@ def test_the_printed_command_continues_the_run(first: tuple[str, Path]) -> None:
     command = text.rpartition("continue:")[2].strip().splitlines()[0]
     words = shlex.split(command)[1:]
     assert "trainer.max_steps=12" in words
-    more = run(*words, folder=folder / "more")
+    more = run(*words, "optim.lr=1e-4", folder=folder / "more")
     assert "step 7/12" in more and "step 1/12" not in more
+    (warning,) = [line for line in more.splitlines() if "with other settings" in line]
+    assert warning.endswith("with other settings: optim.lr=0.0001 (was 0.003)") and "last.ckpt" in warning
     # The first validation loss of the summary is that of the first run.
     start = text.rpartition("validation loss")[2].split()[0]
     assert more.rpartition("validation loss")[2].split()[0] == start
