@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -124,26 +125,33 @@ def plot(files: Sequence[Transcript], rates: Sequence[Estimate], unit: str, titl
     """
     if unknown := [file.name for file in files if math.isnan(file.latency)]:
         raise UserError(f"{unknown[0]} has no latency: transcribe again, with a checkpoint instead of a graph")
-    figure = Figure(figsize=(8.4, 4.8), dpi=130, layout="constrained")
+    figure = Figure(figsize=(8.4, 5.2), dpi=130, layout="constrained")
     axes, axis = figure.subplots(), LatencyAxis(file.latency for file in files)
     folders = list(dict.fromkeys(file.folder for file in files))
     for folder, color, marker in zip(folders, OKABE_ITO, "osD^vP*"):
-        points = [(axis.place(f.latency), one) for f, one in zip(files, rates, strict=True) if f.folder == folder]
-        places, estimates = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-        value, low, high = (np.array([100 * getattr(one, k) for one in estimates]) for k in ("value", "low", "high"))
-        style: dict[str, Any] = {"color": color, "ecolor": (color, 0.4), "marker": marker, "lw": 1.1, "label": folder}
-        axes.errorbar(places, value, yerr=[value - low, high - value], **style)
+        points = [(f.latency, one) for f, one in zip(files, rates, strict=True) if f.folder == folder]
+        points.sort(key=lambda point: point[0])
+        style: dict[str, Any] = {"color": color, "ecolor": (color, 0.4), "marker": marker, "lw": 1.1}
+        _errorbars(axes, axis, [point for point in points if math.isfinite(point[0])], {**style, "label": folder})
+        _errorbars(axes, axis, [point for point in points if math.isinf(point[0])], {**style, "ls": ""})
     if len(folders) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
-    for file, one in zip(files, rates, strict=True):
-        at = (axis.place(file.latency), 100 * one.value)
-        axes.annotate(file.name, at, (5, 6), textcoords="offset points", fontsize=8, color=INK)
+        figure.legend(frameon=False, fontsize=9, labelcolor=INK, loc="outside lower center", ncols=3)
     axis.scale(axes)
+    names: dict[float, list[str]] = {}
+    for file in files:
+        names.setdefault(file.latency, []).append(file.name)
+    axis.name(axes, names)
     axes.set_ylabel(f"{'character' if unit == 'cer' else 'word'} error rate (%)")
     axes.grid(axis="y", alpha=0.25)
     plain_axes(axes)
     heading(figure, title, "95 % intervals over utterances")
     return figure
+
+
+def _errorbars(axes: Axes, axis: LatencyAxis, points: Sequence[tuple[float, Estimate]], style: dict[str, Any]) -> None:
+    places = [axis.place(latency) for latency, _ in points]
+    value, low, high = (np.array([100 * getattr(one, k) for _, one in points]) for k in ("value", "low", "high"))
+    axes.errorbar(places, value, yerr=[value - low, high - value], **style)
 
 
 def _cell(estimate: Estimate, sign: str = "") -> str:

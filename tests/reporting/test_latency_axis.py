@@ -24,3 +24,13 @@ def test_whole_utterance_stands_behind_the_largest_latency() -> None:
 
 def test_axis_without_whole_utterance_has_no_such_tick() -> None:
     assert ticks([22.5, 42.5]) == {"22.5": 22.5, "42.5": 42.5}
+
+
+def test_names_stand_at_their_latencies_and_repeated_ones_once() -> None:
+    axes = Figure().subplots()
+    axis = LatencyAxis([math.inf, 22.5])
+    axis.scale(axes)
+    axis.name(axes, {22.5: ["causal", "causal", "other"], math.inf: ["full"]})
+    (top,) = axes.child_axes
+    assert [label.get_text() for label in top.get_xticklabels()] == ["causal\nother", "full"]
+    assert list(top.get_xticks()) == [22.5, axis.place(math.inf)]

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from streamnest.frontier.intervals import Estimate
 from streamnest.frontier.results import Point
 from streamnest.frontier.tables.cells import amount
-from streamnest.plotting import INK, MUTED, OKABE_ITO, heading, plain_axes
+from streamnest.plotting import INK, OKABE_ITO, heading, plain_axes
 from streamnest.reporting.latency_axis import LatencyAxis
 
 # Distinct without red-green vision; in gray, markers and lines tell them apart.
@@ -158,16 +158,8 @@ def _name_latencies(axes: Axes, points: Sequence[Point], axis: LatencyAxis) -> N
     """Writes the presets, and contexts of dynamic checkpoints, of each latency above the plot."""
     names: dict[float, list[str]] = {}
     for point in sorted(points, key=lambda p: bool(p.context)):
-        names.setdefault(axis.place(point.latency()), []).append(_name(point, points))
-    top = axes.secondary_xaxis("top")
-    top.set_xticks(list(names), ["\n".join(dict.fromkeys(here)) for here in names.values()])
-    top.xaxis.set_minor_locator(NullLocator())
-    top.tick_params(length=0, labelsize=9, labelcolor=INK, labelrotation=30)
-    top.spines["top"].set_visible(False)
-    for label in top.get_xticklabels():
-        label.set(ha="left", va="bottom", rotation_mode="anchor")
-    for place in names:
-        axes.axvline(place, color=MUTED, lw=0.6, alpha=0.3, zorder=0)
+        names.setdefault(point.latency(), []).append(_name(point, points))
+    axis.name(axes, names)
 
 
 def _name(point: Point, points: Sequence[Point]) -> str:

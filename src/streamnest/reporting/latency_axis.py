@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from streamnest.plotting import MUTED
+from streamnest.plotting import INK, MUTED
 
 # Position of encoders that need the whole utterance, as a multiple of the largest latency.
 _WHOLE = 2.6
@@ -40,3 +40,16 @@ class LatencyAxis:
         axes.set_xlabel("mean algorithmic latency (ms)")
         if self._whole:
             axes.axvline(self._whole / _WHOLE**0.5, color=MUTED, lw=0.8, ls=(0, (1, 3)))
+
+    def name(self, axes: Axes, names: Mapping[float, Sequence[str]]) -> None:
+        """Writes names, such as presets, of latencies above the plot, one below the other, repeated ones once."""
+        places = [self.place(latency) for latency in names]
+        top = axes.secondary_xaxis("top")
+        top.set_xticks(places, ["\n".join(dict.fromkeys(here)) for here in names.values()])
+        top.xaxis.set_minor_locator(NullLocator())
+        top.tick_params(length=0, labelsize=9, labelcolor=INK, labelrotation=30)
+        top.spines["top"].set_visible(False)
+        for label in top.get_xticklabels():
+            label.set(ha="left", va="bottom", rotation_mode="anchor")
+        for place in places:
+            axes.axvline(place, color=MUTED, lw=0.6, alpha=0.3, zorder=0)
