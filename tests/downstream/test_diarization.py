@@ -276,8 +276,8 @@ def test_recordings_with_rttm_are_scored_beside_the_simulated(train, corpus, tmp
     real = [one for one in model._scored if one.real]
     assert [one.id for one in real] == ["talk"] and real[0].total == pytest.approx(0.5 + 2.5, abs=0.01)
     rows = dict(model.learned(figures, figures))
-    # 0.5 of 3 s overlap, which one speaker cannot cover.
-    assert rows["DER, recorded, without a model"].endswith("true speech activity as one speaker 50.0%")
+    # 0.5 of 3 s are of the other speaker; the collar removes the overlap.
+    assert rows["DER, recorded, without a model"].endswith("true speech activity as one speaker 16.7%")
     assert "missed" in rows["DER, recorded"] and "0.25 s on each side" in rows["DER settings"]
 
 

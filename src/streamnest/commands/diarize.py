@@ -181,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
         overlap = "not scored" if skip_overlap else "scored"
         print(f"DER {figures['der']:.1%}: {parts}; collar {collar:g} s on each side, overlap {overlap}")
         print(f"without a model: {describe_trivial(trivial_rates(trivial))}")
+    elif scores:
+        print(f"no DER: the references have no speech outside the collar of {collar:g} s on each side of a boundary")
     if note := note_on_past(model, seconds):
         print(note, file=sys.stderr)
     return status_of(len(turns), len(files) - len(seconds))

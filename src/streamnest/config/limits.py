@@ -45,6 +45,8 @@ _LIMITS = {
     **dict.fromkeys(("seed", "data.seed", "augment.seed", "quantizer.seed"), _SEED),
     # More processes or threads exhaust a machine.
     **{"data.num_workers": Limit(0, 1024), "threads": Limit(1, 1024)},
+    # Half of the trials are of one speaker; conversations are in memory.
+    **{"task.trials": Limit(2), "task.conversations.seconds": Limit(1, 3600)},
     **dict.fromkeys(
         (
             *(f"{group}.{key}" for group in ("size", "encoder") for key in ("d_model", "num_layers", "num_heads")),
@@ -56,7 +58,7 @@ _LIMITS = {
             *("quantizer.stack", "quantizer.num_classes", "quantizer.num_codebooks", "quantizer.code_dim"),
             *("task.vocab_size", "task.prediction_dim", "task.context_size", "task.prediction_layers"),
             *("task.joiner_dim", "task.max_symbols", "task.max_scores", "task.max_speakers", "task.head_size"),
-            *("task.val_conversations", "task.embedding_size", "task.trials", "task.conversations.speakers"),
+            *("task.val_conversations", "task.embedding_size", "task.conversations.speakers"),
             *("task.intermediate_layers", "task.spec_augment.time_frames"),
             *("callbacks.throughput.window", "callbacks.gradients.max_in_row"),
         ),
@@ -70,7 +72,7 @@ _LIMITS = {
             *("data.batch_duration", "data.val_batch_duration", "data.max_duration", "data.max_hours"),
             *("data.piece_s", "data.piece_left_s"),
             *("data.temperature", "augment.speed.factors", "augment.reverb.t60"),
-            *("task.scale", "task.conversations.seconds", "task.conversations.turn", "task.consistency_time_scale"),
+            *("task.scale", "task.conversations.turn", "task.consistency_time_scale"),
             *("callbacks.plots.seconds", "callbacks.gradients.spike"),
         ),
         _POSITIVE,

@@ -67,6 +67,8 @@ WHOLE, FINITE = Number(int), Number(float)
 COUNT, NATURAL, PAIR = Number(int, 1), Number(int, 0), Number(int, 2)
 POSITIVE, NOT_NEGATIVE, SHARE = Number(float, 0, above=True), Number(float, 0), Number(float, 0, 1)
 THRESHOLD = Number(float, 0, 1, above=True, below=True)
+# An hour of audio in one step is more than a machine holds.
+CHUNK_S = Number(float, 0, 3600, above=True)
 # More threads or processes exhaust a machine.
 THREADS, SEED = Number(int, 1, 1024), Number(int, 0, 2**32 - 1)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, THRESHOLD, output_file, output_plot
+from streamnest.console.option_types import CHUNK_S, NOT_NEGATIVE, THREADS, THRESHOLD, output_file, output_plot
 
 
 def parser() -> ArgumentParser:
@@ -24,7 +24,7 @@ def parser() -> ArgumentParser:
     made.add_argument("audio", nargs="+", metavar="AUDIO", help="files or folders")
     made.add_argument("--rttm", type=output_file, help="write the turns of all files to this file")
     made.add_argument("--plot", type=output_plot, help="plot activity over time (.png or .svg), one plot per file")
-    made.add_argument("--chunk-size", type=POSITIVE, default=0.16, help="seconds per piece of the stream")
+    made.add_argument("--chunk-size", type=CHUNK_S, default=0.16, help="seconds per piece of the stream")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     made.add_argument(
         "--threshold",

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, output_file, output_folder
+from streamnest.console.option_types import CHUNK_S, NOT_NEGATIVE, THREADS, output_file, output_folder
 
 
 def parser() -> ArgumentParser:
@@ -32,7 +32,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--model-path", dest="model", help=argparse.SUPPRESS)
     made.add_argument("--audio-path", dest="audio", nargs="+", help=argparse.SUPPRESS)
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
-    made.add_argument("--chunk-size", type=POSITIVE, help="seconds of audio per step (default: the chunk of the model)")
+    made.add_argument("--chunk-size", type=CHUNK_S, help="seconds of audio per step (default: the chunk of the model)")
     add_max_left_ms(made)
     add_adaptive(made)
     made.add_argument("--compare-modes", action="store_true", help="compare streamed frames with the offline forward")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from streamnest.commands.arguments import add_adaptive, add_max_left_ms
 from streamnest.console.arguments import ArgumentParser
-from streamnest.console.option_types import NOT_NEGATIVE, POSITIVE, THREADS, Number, output_file
+from streamnest.console.option_types import CHUNK_S, NOT_NEGATIVE, POSITIVE, THREADS, Number, output_file
 
 
 def parser() -> ArgumentParser:
@@ -29,7 +29,7 @@ def parser() -> ArgumentParser:
     made.add_argument("checkpoint", metavar="MODEL", help="checkpoint of task=ctc or rnnt, or exported CTC graph")
     made.add_argument("audio", nargs="*", metavar="AUDIO", help="files, folders or -")
     made.add_argument("--stream", action="store_true", help="feed the audio in pieces, as if it arrived live")
-    made.add_argument("--chunk-size", type=POSITIVE, default=0.16, help="seconds per piece")
+    made.add_argument("--chunk-size", type=CHUNK_S, default=0.16, help="seconds per piece")
     made.add_argument("--context", metavar="NAME", help="latency context of an encoder=dynamic checkpoint")
     add_max_left_ms(made)
     add_adaptive(made)

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
@@ -86,7 +87,7 @@ def turns_of(path: str | Path, name: str, of_one: bool) -> Sequence[Turn]:
     Args:
         path: RTTM file.
         name: name of the recording; its spaces are underscores in the file.
-        of_one: accept any name if the file has only one recording.
+        of_one: accept any name if the file has only one recording, and an empty file, whose recording has no speech.
 
     Raises:
         UserError: in the cases of `read_rttm`; also if the recording is not in the file.
@@ -94,7 +95,7 @@ def turns_of(path: str | Path, name: str, of_one: bool) -> Sequence[Turn]:
     turns = read_rttm(path)
     field = field_of(name)
     matching = [turn for recording, its_turns in turns.items() if field_of(recording) == field for turn in its_turns]
-    if matching:
+    if matching or (of_one and not turns):
         return matching
     if not (of_one and len(turns) == 1):
         names = ", ".join(sorted(turns)) or "no recording"
@@ -111,7 +112,7 @@ def write_rttm(path: str | Path, turns: Mapping[str, Iterable[Turn]]) -> None:
     """Writes the turns of recordings.
 
     Raises:
-        UserError: if two names differ only in spaces.
+        UserError: if two names differ only in spaces, or the file cannot be written.
     """
     _require_distinct(list(turns))
     lines = []
@@ -123,7 +124,11 @@ def write_rttm(path: str | Path, turns: Mapping[str, Iterable[Turn]]) -> None:
             f"<NA> <NA> {field_of(turn.speaker)} <NA> <NA>\n"
             for turn in listed
         ]
-    Path(path).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {cause_of(error)}") from None
 
 
 def _require_distinct(names: list[str]) -> None:
@@ -143,12 +148,15 @@ def load_excerpts(path: str | Path, max_duration: float = 60.0, allow_commands: 
         allow_commands: allow audio that is the output of a shell command.
 
     Raises:
-        UserError: if there are no such recordings.
+        UserError: if there are no such recordings, or two audio files belong to one `.rttm` file.
     """
     if not Path(path).is_dir():
         return list(load_cuts(path, max_duration=max_duration, allow_commands=allow_commands)[0])
-    files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in READ and file.is_file())
+    files = [file for file in Path(path).iterdir() if file.suffix.lower() in READ and file.is_file()]
+    files.sort(key=lambda file: (file.stem, file.name))
     referenced = [file for file in files if file.with_suffix(".rttm").is_file()]
+    if twice := [file for before, file in pairwise(referenced) if before.stem == file.stem]:
+        raise UserError(f"{path}: two audio files are named {twice[0].stem}, as {twice[0].name}: keep one of them")
     if not referenced:
         raise UserError(f"{path}: no audio file has an .rttm file of the same name beside it")
     readable = [cut for cut in map(_cut, referenced) if cut is not None]

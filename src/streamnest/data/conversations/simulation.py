@@ -18,6 +18,8 @@ from streamnest.randomness import numpy_generator
 
 _STREAM = 0xD1A
 _KEY = "task.conversations"
+# Seconds: each track of a conversation is in memory.
+SHORTEST, LONGEST = 1.0, 3600.0
 
 
 class Turn(NamedTuple):
@@ -75,15 +77,20 @@ class ConversationSimulator:
         config: ranges of everything that is random; by default those of `ConversationConfig`.
 
     Raises:
-        UserError: for ranges that are reversed or out of bounds.
+        UserError: for ranges that are reversed or out of bounds, and for pauses as long as a conversation.
     """
 
     def __init__(self, config: ConversationConfig | None = None) -> None:
         c = config or ConversationConfig()
-        if not c.seconds > 0:
-            raise UserError(f"{_KEY}.seconds={c.seconds}: need more than 0")
+        if not SHORTEST <= c.seconds <= LONGEST:
+            raise UserError(f"{_KEY}.seconds={c.seconds}: need at least {SHORTEST:g} and at most {LONGEST:g}")
         for key, least in (("speakers", 1), ("turn", 0.1), ("pause", 0), ("overlap", 0), ("level_db", -np.inf)):
             check_range(f"{_KEY}.{key}", getattr(c, key), least)
+        if c.pause[1] >= c.seconds:
+            raise UserError(
+                f"{_KEY}.pause={list(c.pause)}: the first turn follows a pause, so pauses must be below "
+                f"{_KEY}.seconds={c.seconds:g}"
+            )
         check_share(f"{_KEY}.overlap_prob", c.overlap_prob)
         check_share(f"{_KEY}.stay_prob", c.stay_prob)
         self.config, self.seconds = c, c.seconds

@@ -12,6 +12,9 @@ from torch import Tensor
 from streamnest.config.tasks import DiarizationConfig
 from streamnest.errors import UserError
 
+# All assignments are compared; there are 40,320 of 8 speakers and ten times as many of 9.
+MAX_PERMUTED = 8
+
 
 class ActivityLoss(NamedTuple):
     """Loss of each row in nats, summed over frames and speakers `(B,)`, and the speaker of each column `(B, S)`."""

@@ -13,7 +13,7 @@ from streamnest.data.conversations.simulation import ConversationSimulator, Turn
 from streamnest.data.labels import Label
 from streamnest.downstream.base import Row
 from streamnest.downstream.diarization.activity import Decision, frames_to_turns, turns_to_frames
-from streamnest.downstream.diarization.permutation import activity_loss
+from streamnest.downstream.diarization.permutation import MAX_PERMUTED, activity_loss
 from streamnest.downstream.metrics.diarization_error import PARTS, Scored, Scorer, summarize
 from streamnest.downstream.metrics.trivial_diarization import describe_trivial, score_trivial, trivial_rates
 from streamnest.downstream.supervised import SupervisedTask, of_all_ranks
@@ -110,6 +110,11 @@ class Diarizer(SupervisedTask):
             raise UserError(
                 f"task.conversations.speakers={list(settings.conversations.speakers)} must not exceed "
                 f"task.max_speakers={settings.max_speakers}"
+            )
+        if settings.order == "pit" and settings.max_speakers > MAX_PERMUTED:
+            raise UserError(
+                f"task.max_speakers={settings.max_speakers}: at most {MAX_PERMUTED} with task.order=pit, which "
+                "compares all assignments; task.order=arrival has no such limit"
             )
         self.head = ActivityHead(self.encoder.d_model, settings.max_speakers, settings.head, settings.head_size)
         self.frame_s = self.encoder.frame_ms / 1000

@@ -14,7 +14,10 @@ from streamnest.streaming.session import StreamingSession
 
 
 class StreamingEmbedder:
-    """Computes the embedding of a stream so far; at its end it equals that of `SpeakerRecognizer.embed`.
+    """Computes the embedding of a stream so far.
+
+    At its end it equals that of `SpeakerRecognizer.embed`, if the stream was shorter than `max_left_ms` or the left
+    context of the model is limited.
 
     Args:
         model: model, which is put into evaluation mode.
