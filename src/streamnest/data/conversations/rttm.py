@@ -148,7 +148,7 @@ def load_excerpts(path: str | Path, max_duration: float = 60.0, allow_commands: 
         allow_commands: allow audio that is the output of a shell command.
 
     Raises:
-        UserError: if there are no such recordings, or two audio files belong to one `.rttm` file.
+        UserError: if the folder has no such recordings, or two audio files with the same `.rttm` file.
     """
     if not Path(path).is_dir():
         return list(load_cuts(path, max_duration=max_duration, allow_commands=allow_commands)[0])
