@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from streamnest.data.config import LONGEST_S, SHORTEST_S
 from streamnest.errors import UserError
 
 
@@ -45,8 +46,8 @@ _LIMITS = {
     **dict.fromkeys(("seed", "data.seed", "augment.seed", "quantizer.seed"), _SEED),
     # More processes or threads exhaust a machine.
     **{"data.num_workers": Limit(0, 1024), "threads": Limit(1, 1024)},
-    # Half of the trials are of one speaker; conversations are in memory.
-    **{"task.trials": Limit(2), "task.conversations.seconds": Limit(1, 3600)},
+    # Half of the trials are of one speaker.
+    **{"task.trials": Limit(2), "task.conversations.seconds": Limit(SHORTEST_S, LONGEST_S)},
     **dict.fromkeys(
         (
             *(f"{group}.{key}" for group in ("size", "encoder") for key in ("d_model", "num_layers", "num_heads")),

@@ -177,6 +177,10 @@ class AugmentConfig:
     speed: SpeedConfig = field(default_factory=lambda: SpeedConfig(prob=_OF_TASK, seed=II("..seed")))
 
 
+# Range of the length of a conversation in seconds; each track is in memory.
+SHORTEST_S, LONGEST_S = 1.0, 3600.0
+
+
 @dataclass
 class ConversationConfig:
     """Settings of `ConversationSimulator`, the node `task.conversations`.

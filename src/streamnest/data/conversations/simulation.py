@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from streamnest.data.audio import SAMPLING_RATE, Samples
 from streamnest.data.augment.ranges import check_range, check_share, sample_integer, sample_uniform
-from streamnest.data.config import ConversationConfig
+from streamnest.data.config import LONGEST_S, SHORTEST_S, ConversationConfig
 from streamnest.data.labels import Label
 from streamnest.errors import UserError
 from streamnest.randomness import numpy_generator
 
 _STREAM = 0xD1A
 _KEY = "task.conversations"
-# Seconds: each track of a conversation is in memory.
-SHORTEST, LONGEST = 1.0, 3600.0
 
 
 class Turn(NamedTuple):
@@ -82,8 +80,8 @@ class ConversationSimulator:
 
     def __init__(self, config: ConversationConfig | None = None) -> None:
         c = config or ConversationConfig()
-        if not SHORTEST <= c.seconds <= LONGEST:
-            raise UserError(f"{_KEY}.seconds={c.seconds}: need at least {SHORTEST:g} and at most {LONGEST:g}")
+        if not SHORTEST_S <= c.seconds <= LONGEST_S:
+            raise UserError(f"{_KEY}.seconds={c.seconds}: need at least {SHORTEST_S:g} and at most {LONGEST_S:g}")
         for key, least in (("speakers", 1), ("turn", 0.1), ("pause", 0), ("overlap", 0), ("level_db", -np.inf)):
             check_range(f"{_KEY}.{key}", getattr(c, key), least)
         if c.pause[1] >= c.seconds:
